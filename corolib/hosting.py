@@ -1,0 +1,283 @@
+"""What a scheduler is to the world around its loop: other threads, signals, forks, reports.
+
+The base class of `Scheduler`. It holds the parts (timers, poller, inbox, the table of tasks) and
+answers the plain calls; nothing here steps a task or waits. Those calls that rooms may make are
+the protocol `Services` in `running.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any, Protocol
+
+from corolib.errors import RunFinished
+from corolib.inbox import Inbox
+from corolib.poller import Poller, Selector
+from corolib.running import register
+from corolib.scopes import Interrupts, Scope
+from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
+from corolib.task import Task
+from corolib.timers import Timers
+from corolib.traps import HasFileno, check_number
+
+SWEEP_SLICE = 1000  # files a turn: about 0.2 ms
+SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
+FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
+FINISHED = "the scheduler's run has ended"
+
+ErrorHook = Callable[[Task[Any] | None, BaseException], object]
+
+
+class ReadyQueue(Protocol):
+    """What `ready=` makes: a scheduling policy. A `deque` is first come, first served."""
+
+    def append(self, task: Task[Any], /) -> None: ...
+    def popleft(self) -> Task[Any]: ...
+    def __len__(self) -> int: ...
+
+
+class Host:
+    """The parts of a scheduler and its plain calls."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        grace: float,
+        selector: Selector,
+        ready: ReadyQueue,
+        on_task_error: ErrorHook | None,
+    ) -> None:
+        self.clock = clock
+        self.grace = check_number(grace, "grace=", "a duration")
+        self.timers = Timers()
+        self.main: Task[Any] | None = None
+        self.current: Task[Any] | None = None
+        self._thread = get_ident()
+        self._ready = ready
+        self._inbox = Inbox()
+        self._poller = Poller(selector, ready, clock)
+        self._poller.watch_wakeup(self._inbox.fileno(), self._inbox.drain)
+        self._ctrl_c = CtrlC()
+        self._hook = on_task_error or _log_task_error
+        self._around: Surroundings | None = None
+        self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
+        self._interrupts = Interrupts(self)
+        self._parks: dict[type, Callable[[Task[Any], Any], object]] = {}
+        self._holds = 0
+        self._waiting = self._sweeping = self._forked = False
+        self._spawned = self._turns = self._steps = 0
+        self._longest_step = 0.0
+        tell_of_fork(self)
+
+    @abstractmethod
+    def spawn(
+        self, f: Any, /, *args: Any, name: str | None = None, daemon: bool = False
+    ) -> Task[Any]: ...
+    @abstractmethod
+    def take_back(self, task: Task[Any]) -> bool: ...
+    @abstractmethod
+    def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None: ...
+    @abstractmethod
+    def give_up(self, task: Task[Any]) -> None: ...
+    @abstractmethod
+    def _end(self, error: BaseException) -> None: ...
+    @abstractmethod
+    def _force_main(self, error: BaseException) -> None: ...
+
+    @property
+    def tasks(self) -> list[Task[Any]]:
+        """All tasks that are not done, oldest first."""
+        return list(self._tasks.values())
+
+    def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
+        """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
+        self._check_thread()
+        self._interrupts.request(task, scope, reason)
+
+    def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
+        """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
+        return self.timers.set(deadline, lambda arg: self._call(f, (arg,)), arg)
+
+    def cancel_call(self, call: list[Any]) -> None:
+        """Take back a call that `call_at` returned; one that was made stays so."""
+        self.timers.cancel(call)
+
+    def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None:
+        """Have `f(*args)` called in the next turn; from any thread or signal handler.
+
+        Raises:
+            RunFinished: the run has ended.
+        """
+        self._inbox.put(f, args)
+
+    def at_once(self) -> bool:
+        """Return whether a wake may act now: in our own thread, and not out of a signal handler
+        that came while the loop decides whether to wait.
+        """
+        if self._inbox.closed:
+            raise RunFinished(FINISHED)
+        return get_ident() == self._thread and not self._waiting
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Say that a wake will come from where the library cannot see: meanwhile no `Deadlock`.
+
+        `with current_scheduler().hold(): yield Suspend(...)`
+        """
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+
+    def close_file(self, file: HasFileno | int) -> None:
+        """Close a file and wake who waits for it; see `corolib.close`."""
+        self._check_thread()
+        self._poller.close_file(file)
+
+    def report(self) -> str:
+        """Return all tasks as text: what each does, where it stands, where it was spawned."""
+        from corolib.reports import dump
+
+        return dump(self._tasks.values(), repr(self))
+
+    def stats(self) -> dict[str, float]:
+        """Return counts: turns, steps, tasks, ready, timers, files; and `longest_step` in seconds
+        (measured in debug mode only).
+        """
+        return {
+            "turns": self._turns,
+            "steps": self._steps,
+            "spawned": self._spawned,
+            "tasks": len(self._tasks),
+            "ready": len(self._ready),
+            "timers": len(self.timers),
+            "files": len(self._poller.entries),
+            "longest_step": self._longest_step,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler {len(self._tasks)} tasks, {len(self._ready)} ready, "
+            f"{len(self.timers)} timers, {len(self._poller.entries)} files>"
+        )
+
+    def wakeup_fd(self) -> int:
+        return self._inbox.wakeup_fd()
+
+    def on_ctrl_c(self) -> None:
+        self._ctrl_c.strike()
+        if not self._inbox.closed:
+            self._inbox.put(lambda: self._force_main(self._ctrl_c.take()), ())
+
+    def on_dump(self) -> None:
+        print(self.report(), file=sys.stderr, flush=True)
+
+    def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Close an async generator that was dropped half-way; called by the garbage collector."""
+        try:
+            self._inbox.put(lambda: self.spawn(aclose(agen), name="aclose"), ())
+        except RunFinished:
+            pass
+
+    def _sweep(self, _: None) -> None:
+        """Look through some files for closed ones, and go on in the next turn if there are more."""
+        self._sweeping = self._poller.sweep(SWEEP_SLICE)
+        if self._sweeping:
+            self.timers.set(self.clock(), self._sweep, None)
+
+    def _call(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Make a call that belongs to no task; its failure is reported."""
+        try:
+            f(*args)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if self._ctrl_c.second:
+                raise
+            self._end(exc)
+        except BaseException as exc:
+            self._report(self.main, exc)
+
+    def _timed(self, task: Task[Any]) -> Callable[..., Any]:
+        """Return `task.resume` with a look at the clock before and after: debug mode."""
+        resume = task.resume
+
+        def timed(f: Callable[..., Any], value: Any) -> Any:
+            began = self.clock()
+            try:
+                return resume(f, value)
+            finally:
+                took = self.clock() - began
+                self._longest_step = max(self._longest_step, took)
+                if took > SLOW_STEP:
+                    from corolib.reports import slow_step
+
+                    _log().warning(slow_step(task, took))
+
+        return timed
+
+    def _check_thread(self) -> None:
+        if self._forked:
+            raise RuntimeError(FORKED)
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
+                "or scheduler.call_soon_threadsafe(f, *args)"
+            )
+        if self._inbox.closed:
+            raise RunFinished(FINISHED)
+
+    def _refuse_reentry(self) -> None:
+        if register.scheduler is not None:
+            raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
+        self._check_thread()
+
+    def _report(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Hand a failure that nobody takes to the hook; if that fails, both go to stderr."""
+        try:
+            self._hook(task, error)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            self._end(exc)
+        except BaseException as exc:
+            import traceback
+
+            traceback.print_exception(error)
+            traceback.print_exception(exc)
+
+    def close(self) -> None:
+        """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""
+        calls = self._inbox.calls
+        self._inbox.close()
+        while calls:  # left before the end: they learn from `RunFinished` that they are late
+            f, args = calls.popleft()
+            self._call(f, args)
+        self._poller.close()
+
+    def on_fork(self) -> None:
+        """This is a child process: the tasks are the parent's, so do nothing for them here."""
+        self._forked = True
+        self._parks.clear()
+        self._inbox.calls.clear()
+        if self._around is not None:
+            self._around.__exit__()
+        register.scheduler = None
+
+
+def _log_task_error(task: Task[Any] | None, error: BaseException) -> None:
+    """Log a failure that nobody takes: the default of `on_task_error=`."""
+    who = "a callback" if task is None else f"task {task.label}, spawned at {task.spawned_at},"
+    _log().error("%s failed", who, exc_info=error)
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger("corolib.task")
+
+
+async def aclose(agen: AsyncGenerator[Any, Any]) -> None:
+    """Run the `finally` blocks of an async generator."""
+    await agen.aclose()

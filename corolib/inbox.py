@@ -1,0 +1,67 @@
+"""The inbox: calls that other threads and signal handlers leave for the scheduler.
+
+First the queue, then the wake-up: a byte in a socket pair that the selector watches. A full pair
+is success, for then a wake-up is on its way already. `append` and `popleft` of a deque are atomic,
+so nothing here takes a lock, and a signal handler may interrupt anything.
+
+Knows no tasks. Imports from corolib only the words.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from corolib.errors import RunFinished
+
+
+class Inbox:
+    """Calls to make, oldest first, and the socket pair that announces them."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.closed = False
+        self._announced = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the number that can be read when something was announced."""
+        return self._reader.fileno()
+
+    def wakeup_fd(self) -> int:
+        """Return the number to which `signal.set_wakeup_fd` may write."""
+        return self._writer.fileno()
+
+    def put(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Leave a call, from any thread; RunFinished if nobody will make it any more."""
+        call = (f, args)
+        self.calls.append(call)
+        if self.closed:  # after the append: who closes looks at the queue once more afterwards
+            if call in self.calls:
+                self.calls.remove(call)
+            raise RunFinished("the scheduler's run has ended")
+        if not self._announced:
+            self._announced = True
+            try:
+                self._writer.send(b"\0")
+            except OSError:  # full, or being closed at this moment
+                pass
+
+    def drain(self) -> None:
+        """Take the announcements off; the calls stay for `take`."""
+        self._announced = False
+        try:
+            while self._reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Take no more calls. Those left before stay in `calls`."""
+        self.closed = True
+        self._reader.close()
+        self._writer.close()

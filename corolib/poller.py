@@ -1,0 +1,445 @@
+"""The poller: who waits for which file, and the selector under it.
+
+All bookkeeping of selector registrations is here and nowhere else, because here speed and safety
+pull in opposite directions. Registering at each wait and unregistering at each wake is safe and
+costs twice the time. Leaving files registered is fast, and dangerous: numbers are used again for
+other files, and a `dup` keeps a closed file alive in epoll for ever. So:
+
+- The registration of a `socket.socket` is kept between waits, for a socket never changes its
+  number. It is held by a weak reference and goes with the socket. Numbers and all other objects
+  are registered at each wait and unregistered at each wake.
+- A registration belongs to an *object*, not to its number. The number in the hands of another
+  object means that the old file is gone: its waiters get `ClosedError`.
+- A file that fires while nobody waits is disarmed. A wait that is taken back is unregistered at
+  once, before its task can do anything with the file.
+- Closing behind the library's back is noticed by a sweep, in slices, at most once a second.
+- A selector that reports a file nobody registered, or returns early and empty three times, holds
+  something that cannot be removed, and is made anew.
+- If `select()` itself raises, each file is tried alone, and the waiters of the bad ones get the
+  error.
+
+A waiter is a task, of which the poller touches `wait`, `armed` and `error`; one that is woken is
+appended to the ready queue. Imports from corolib only the words.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import KeyedRef
+
+from corolib.errors import BusyError, ClosedError
+from corolib.traps import HasFileno, ReadWait, WriteWait, file_name
+
+if TYPE_CHECKING:
+    from corolib.task import Task
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE  # what is asked of the selector
+IN, OUT = 1, 4  # what is reported: POLLIN and POLLOUT; every other bit concerns both directions
+EARLY = 3  # empty returns before the time, in a row, that make a selector suspect
+
+Selector = Callable[[], selectors.BaseSelector]
+
+if hasattr(selectors, "EpollSelector"):
+
+    class DirectEpoll(selectors.EpollSelector):
+        """EpollSelector that also hands out epoll's own pairs of number and event.
+
+        The list of keys that `select()` makes of them costs 1700 instructions a message, a sixth
+        of an echo. `_selector` is a private name of the standard library; a test pins it.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs: Callable[[float | None], list[tuple[int, int]]]
+            self.pairs = self._selector.poll  # type: ignore[attr-defined]
+
+    default_selector: Selector = DirectEpoll
+else:  # pragma: no cover - systems without epoll; the suite runs on the other selectors by name
+    default_selector = selectors.DefaultSelector
+
+
+class Entry:
+    """One registered file: its number, who waits for it, and what the selector was told."""
+
+    __slots__ = ("fd", "identity", "kept", "mask", "reader", "ref", "writer")
+
+    def __init__(self, fd: int, ref: Callable[[], Any], kept: bool) -> None:
+        self.fd = fd
+        self.ref = ref  # returns the file object, or None when it is gone
+        self.kept = kept  # the registration stays between waits
+        self.identity: tuple[int, int] | None = None  # of a bare number: device and inode
+        self.mask = 0
+        self.reader: Task[Any] | None = None
+        self.writer: Task[Any] | None = None
+
+
+class Poller:
+    """The table of waits for files. `ready` is the queue to which woken tasks are appended."""
+
+    def __init__(self, make: Selector, ready: Any, clock: Callable[[], float]) -> None:
+        self.entries: dict[int, Entry] = {}
+        self._make = make
+        self._append = ready.append
+        self._clock = clock
+        self._wakeup: tuple[int, Callable[[], object]] | None = None
+        self._early = 0
+        self._stale = False
+        self._unswept: list[Entry] = []
+        # Asks whether a socket can take data at once; absent on Windows.
+        self._asker = select.poll() if hasattr(select, "poll") else None
+        self._open()
+
+    def _open(self) -> None:
+        self._selector = self._make()
+        self._pairs = getattr(self._selector, "pairs", self._translated)
+        if self._wakeup is not None:
+            self._selector.register(self._wakeup[0], READ)
+
+    def _translated(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Return what a standard selector reports, as epoll would."""
+        bits = (0, IN, OUT, IN | OUT)
+        return [(key.fd, bits[events]) for key, events in self._selector.select(timeout)]
+
+    def watch_wakeup(self, fd: int, drain: Callable[[], object]) -> None:
+        """Call `drain()` when `fd` can be read: the way in for other threads and signals."""
+        self._wakeup = (fd, drain)
+        self._selector.register(fd, READ)
+
+    # Waiting ----------------------------------------------------------------------------------
+
+    def wait_read(self, task: Task[Any], trap: ReadWait) -> None:
+        """Park `task` until the trap's file can be read."""
+        file: Any = trap.file
+        try:
+            entry = self.entries[file.fileno()]
+            if entry.reader is None and entry.mask & READ and entry.ref() is file:
+                entry.reader = task
+                task.wait = trap
+                task.armed = entry
+                return
+        except Exception:
+            pass  # a new file, or none at all: found out below
+        self._admit(task, trap, READ).reader = task
+
+    def wait_write(self, task: Task[Any], trap: WriteWait) -> None:
+        """Park `task` until the trap's file can be written.
+
+        A socket that can take data at once is not registered: its task is ready.
+        """
+        if self._asker is not None and isinstance(trap.file, socket.socket):
+            fd = trap.file.fileno()
+            entry = self.entries.get(fd)
+            if fd != -1 and (entry is None or entry.writer is None):
+                check_nonblocking(trap)
+                if self._takes_data(fd):
+                    self._append(task)
+                    return
+        self._admit(task, trap, WRITE).writer = task
+
+    def _takes_data(self, fd: int) -> bool:
+        asker = self._asker
+        assert asker is not None
+        asker.register(fd, select.POLLOUT)
+        answer = asker.poll(0)
+        asker.unregister(fd)
+        return bool(answer)
+
+    def _admit(self, task: Task[Any], trap: ReadWait | WriteWait, bit: int) -> Entry:
+        """Note the wait in the table and tell the selector; or raise, with nothing left behind."""
+        file = trap.file
+        fd = number(trap)
+        entry = self.entries.get(fd)
+        if entry is not None and not self._is_of(entry, file):
+            self._drop(entry, ClosedError(f"{file_name(fd)} was closed; its number is used again"))
+            entry = None
+        if entry is None:
+            entry = self._new_entry(trap, fd)
+        waiter = entry.reader if bit == READ else entry.writer
+        if waiter is not None:
+            from corolib.reports import busy
+
+            raise BusyError(busy(trap, waiter))
+        if not entry.mask & bit:
+            try:
+                self._set_mask(entry, entry.mask | bit)
+            except PermissionError as exc:
+                raise PermissionError(
+                    exc.errno,
+                    f"{trap!r}: the selector cannot watch a regular file or a device that is "
+                    "always ready; read and write it in a thread: `yield from to_thread(f.read)`",
+                ) from None
+        task.wait = trap
+        task.armed = entry
+        return entry
+
+    def _new_entry(self, trap: ReadWait | WriteWait, fd: int) -> Entry:
+        file: Any = trap.file
+        if isinstance(file, socket.socket):
+            check_nonblocking(trap)
+            return Entry(fd, KeyedRef(file, self._collected, fd), True)
+        entry = Entry(fd, lambda: file, False)
+        if isinstance(file, int):
+            entry.identity = inode(fd)
+        return entry
+
+    def _is_of(self, entry: Entry, file: object) -> bool:
+        """Return whether `entry` is for the open file behind `file`, which has its number now."""
+        owner = entry.ref()
+        if owner is file:
+            return True
+        if isinstance(owner, int):
+            return entry.identity == inode(entry.fd)
+        return fileno(owner) == entry.fd  # two living objects over one file
+
+    def undo_read(self, task: Task[Any]) -> None:
+        """Take back the wait of a reader."""
+        entry = task.armed
+        entry.reader = None
+        self._settle(entry, entry.mask & ~READ)
+
+    def undo_write(self, task: Task[Any]) -> None:
+        """Take back the wait of a writer."""
+        entry = task.armed
+        entry.writer = None
+        self._settle(entry, entry.mask & ~WRITE)
+
+    # Waking -----------------------------------------------------------------------------------
+
+    def poll(self, timeout: float | None, deadline: float | None = None) -> None:
+        """Wait for files, at most `timeout` seconds (None: no limit), and wake their tasks.
+
+        `deadline` is the same moment on the clock, to tell an early return from a late one.
+        All events are turned into woken tasks before any of these runs, so a number that one of
+        them closes and uses again concerns nobody else.
+        """
+        try:
+            pairs = self._pairs(timeout)
+        except (OSError, ValueError) as exc:
+            if not self._weed():
+                raise
+            self._early = 0
+            del exc
+            return
+        entries = self.entries
+        append = self._append
+        for fd, event in pairs:
+            entry = entries.get(fd)
+            if event == IN and entry is not None:
+                task = entry.reader
+                if task is not None:
+                    entry.reader = None
+                    task.wait = None
+                    append(task)
+                    if entry.kept:
+                        continue
+            self._fired(fd, entry, event)
+        if not pairs and timeout != 0:
+            self._returned_empty(deadline)
+        elif self._stale:
+            self._remake()
+
+    def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
+        """Act on one event: wake who waits for it, disarm what nobody waits for."""
+        if entry is None:
+            if self._wakeup is not None and fd == self._wakeup[0]:
+                self._wakeup[1]()
+            else:
+                self._stale = True
+            return
+        unwanted = 0
+        if event & ~OUT and not self._wake_reader(entry):
+            unwanted |= READ
+        if event & ~IN and not self._wake_writer(entry):
+            unwanted |= WRITE
+        self._settle(entry, entry.mask & ~unwanted)
+
+    def _wake_reader(self, entry: Entry) -> bool:
+        task, entry.reader = entry.reader, None
+        return self._wake(entry, task)
+
+    def _wake_writer(self, entry: Entry) -> bool:
+        task, entry.writer = entry.writer, None
+        return self._wake(entry, task)
+
+    def _wake(self, entry: Entry, task: Task[Any] | None) -> bool:
+        if task is None:
+            return False
+        if fileno(entry.ref()) == -1:
+            task.error = closed(task)
+        task.wait = None
+        self._append(task)
+        return True
+
+    def _returned_empty(self, deadline: float | None) -> None:
+        if deadline is not None and self._clock() >= deadline:
+            self._early = 0
+            return
+        self._early += 1
+        if self._early >= EARLY:
+            self._remake()
+
+    # Registrations ----------------------------------------------------------------------------
+
+    def _settle(self, entry: Entry, mask: int) -> None:
+        """Let `mask` be what the selector is told of the entry, less what need not be kept."""
+        if not entry.kept:
+            mask = (READ if entry.reader else 0) | (WRITE if entry.writer else 0)
+        if mask != entry.mask and self.entries.get(entry.fd) is entry:
+            try:
+                self._set_mask(entry, mask)
+            except OSError as exc:  # the number was closed or changed behind our back
+                self._drop(entry, exc)
+
+    def _set_mask(self, entry: Entry, mask: int) -> None:
+        """Tell the selector; an entry is in the table exactly while it is registered."""
+        fd = entry.fd
+        if mask == 0:
+            del self.entries[fd]
+            self._selector.unregister(fd)
+        elif entry.mask == 0:
+            try:
+                self._selector.register(fd, mask)
+            except FileExistsError:  # left in epoll by a `dup` of a file that had this number
+                self._remake()
+                self._selector.register(fd, mask)
+            self.entries[fd] = entry
+        else:
+            try:
+                self._selector.modify(fd, mask)
+            except FileNotFoundError:  # epoll forgot it: the number was closed and opened again
+                self._selector.register(fd, mask)
+        entry.mask = mask
+
+    def _drop(self, entry: Entry, error: OSError | ValueError) -> None:
+        """Take a file out of the table; who waits for it gets `error`."""
+        waiters = [task for task in (entry.reader, entry.writer) if task is not None]
+        entry.reader = entry.writer = None
+        if self.entries.get(entry.fd) is entry:
+            self._set_mask(entry, 0)
+        for task in waiters:
+            task.error = error
+            task.wait = None
+            self._append(task)
+
+    def _collected(self, ref: KeyedRef[int, Any]) -> None:
+        """Forget a socket that was dropped: nobody can wait for it any more."""
+        entry = self.entries.get(ref.key)
+        if entry is not None and entry.ref is ref:
+            self._set_mask(entry, 0)
+
+    def _remake(self) -> None:
+        """Make the selector anew, with what is waited for and nothing else."""
+        self._selector.close()
+        self._open()
+        self._stale = False
+        self._early = 0
+        entries = list(self.entries.values())
+        self.entries.clear()
+        for entry in entries:
+            entry.mask = 0
+            mask = (READ if entry.reader else 0) | (WRITE if entry.writer else 0)
+            if mask:
+                try:
+                    self._set_mask(entry, mask)
+                except (OSError, ValueError) as exc:
+                    self._drop(entry, exc)
+
+    def _weed(self) -> bool:
+        """Try each file alone; drop those that `select()` refuses, and return if there were any."""
+        found = False
+        for entry in list(self.entries.values()):
+            alone = self._make()
+            try:
+                alone.register(entry.fd, entry.mask)
+                alone.select(0)
+            except (OSError, ValueError) as exc:
+                gone = fileno(entry.ref()) == -1
+                self._drop(entry, ClosedError("closed during the wait") if gone else exc)
+                found = True
+            finally:
+                alone.close()
+        return found
+
+    # Closing ----------------------------------------------------------------------------------
+
+    def close_file(self, file: HasFileno | int) -> None:
+        """Close a file; who waits for it gets `ClosedError`, with nothing in between."""
+        fd = file if isinstance(file, int) else fileno(file)
+        entry = self.entries.get(fd)
+        if entry is None or not self._is_of(entry, file):  # closed behind our back, perhaps
+            entry = next((e for e in self.entries.values() if e.ref() is file), None)
+        if entry is not None:
+            self._drop(entry, ClosedError(f"{file_name(file)} was closed during the wait"))
+        if isinstance(file, int):
+            os.close(file)
+        else:
+            file.close()  # type: ignore[attr-defined]
+
+    def sweep(self, most: int) -> bool:
+        """Look through at most `most` files for closed ones; return whether more are to be seen."""
+        if not self._unswept:
+            self._unswept = list(self.entries.values())
+        part, self._unswept = self._unswept[:most], self._unswept[most:]
+        for entry in part:
+            owner = entry.ref()
+            if owner is not None and not isinstance(owner, int) and fileno(owner) == -1:
+                waiter = entry.reader or entry.writer
+                error = ClosedError("the file was closed") if waiter is None else closed(waiter)
+                self._drop(entry, error)
+        return bool(self._unswept)
+
+    def close(self) -> None:
+        """Close the selector. Also right in a forked child: it touches no registration."""
+        self.entries.clear()
+        self._unswept.clear()
+        self._selector.close()
+
+
+def number(trap: ReadWait | WriteWait) -> int:
+    """Return the number of the trap's file, or raise what is wrong with it."""
+    file: Any = trap.file
+    if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
+        raise TypeError(
+            f"{type(trap).__name__}({file!r}): a {type(file).__name__} is not a file; "
+            "give a socket, an object with a fileno() method, or a file number"
+        )
+    fd = file if isinstance(file, int) else file.fileno()
+    if not isinstance(fd, int):
+        raise TypeError(f"{trap!r}: its fileno() returned {fd!r}, which is not a number")
+    if fd == -1 and not isinstance(file, int):
+        raise ClosedError(f"{trap!r}: the file is closed")
+    if not 0 <= fd < 2**31:
+        raise ValueError(f"{type(trap).__name__}({fd}): no file has this number")
+    return fd
+
+
+def fileno(file: Any) -> int:
+    """Return the number of `file`, -1 if it is closed."""
+    try:
+        fd: int = file if isinstance(file, int) else file.fileno()
+    except Exception:
+        return -1
+    return fd
+
+
+def inode(fd: int) -> tuple[int, int]:
+    """Return what identifies the open file `fd`; OSError if there is none."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def check_nonblocking(trap: ReadWait | WriteWait) -> None:
+    """Refuse a socket whose next call could stop the whole program."""
+    file: Any = trap.file
+    if file.gettimeout() != 0 and file.fileno() != -1:
+        raise ValueError(f"{trap!r}: the socket is blocking; call conn.setblocking(False) first")
+
+
+def closed(task: Task[Any]) -> ClosedError:
+    """Return the error for a task whose file was closed behind the library's back."""
+    return ClosedError(f"{task.wait!r}: the file was closed during the wait")

@@ -1,0 +1,222 @@
+"""What the scheduler finds, put into words: pure functions from tasks to text.
+
+Who, what, where, and what to write instead. Imported when first needed, so that a program without
+mistakes never pays for them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import re
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from corolib.traps import ReadWait, Suspend, WriteWait
+
+if TYPE_CHECKING:
+    from corolib.task import Task
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BARE_YIELD = re.compile(r"\byield\b(?! from)")
+
+
+def frame_of(task: Task[Any]) -> FrameType | None:
+    """Return the innermost frame of the task that is not the library's own, if it has one."""
+    frames = task.stack()
+    own = [f for f in frames if not f.f_code.co_filename.startswith(_HERE)]
+    return (own or frames)[-1] if frames else None
+
+
+def where(task: Task[Any]) -> str:
+    """Return where a task stands: `file.py:12`; where it was spawned when it stands nowhere."""
+    frame = frame_of(task)
+    if frame is None:
+        return f"spawned at {short(task.spawned_at)}"
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def short(site: str) -> str:
+    """Return `dir/file.py:12` without its directory."""
+    return os.path.basename(site)
+
+
+def busy(trap: ReadWait | WriteWait, waiter: Task[Any]) -> str:
+    """Return the message for the second waiter in one direction."""
+    verb = "read" if isinstance(trap, ReadWait) else "write"
+    return f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting to {verb} this file"
+
+
+def wrong_yield(task: Task[Any], thing: Any) -> str:
+    """Return the message for a task that yielded something other than a trap."""
+    frame = frame_of(task)
+    line = ""
+    if frame is not None:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    who = f"task {task.label} at {where(task)}"
+    if inspect.isgenerator(thing) or inspect.iscoroutine(thing):
+        kind = "generator" if inspect.isgenerator(thing) else "coroutine"
+        name = f"{thing.__name__}()"
+        thing.close()  # it will not run; do not let it complain about that as well
+        did = line if _BARE_YIELD.search(line) else f"yield {name}"
+        cure = _BARE_YIELD.sub("yield from", did, count=1)
+        if kind == "coroutine":
+            cure = f"yield from spawn({name})"
+        return (
+            f"{who} did `{did}`: that hands the scheduler the {kind} {name} instead of running it. "
+            f"Write `{cure}`"
+        )
+    return f"{who} yielded {_brief(thing)}, which is not a trap. {_advice(thing)}".rstrip()
+
+
+def _brief(thing: Any) -> str:
+    """Return a short repr, also of a thing whose repr fails."""
+    try:
+        text = repr(thing)
+    except Exception:
+        text = f"a {type(thing).__name__} (whose repr fails)"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _advice(thing: Any) -> str:
+    """Return the sentence on what to write instead of yielding `thing`, or nothing."""
+    kind = type(thing)
+    if kind in (int, float):
+        return f"Did you mean `yield Sleep({thing!r})`?"
+    if isinstance(thing, type) and thing.__module__ == "corolib.traps":
+        return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
+    if kind.__module__.startswith(("asyncio", "_asyncio")):
+        return "It is asyncio's, and corolib cannot wait for it"
+    if kind.__module__.startswith("concurrent.futures"):
+        return "Write `yield from wait_future(...)`"
+    if kind.__module__.startswith("corolib") and hasattr(kind, "__iter__"):
+        return "Write `yield from` in front of it"
+    if hasattr(kind, "__await__"):
+        return "In a generator, an `async def` is called with `yield from spawn(f, *args)`"
+    if hasattr(thing, "fileno"):
+        return "Did you mean `yield ReadWait(...)` or `yield WriteWait(...)`?"
+    if callable(thing):
+        return "Was it to be called? If it can wait: `yield from f()`"
+    return "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"
+
+
+def not_runnable(caller: str, f: Any, made: Any) -> str:
+    """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
+    if made is f:
+        return (
+            f"{caller}() got {_brief(f)}: give a generator function and its arguments, "
+            f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
+        )
+    name = getattr(f, "__name__", _brief(f))
+    if inspect.isasyncgen(made):
+        return (
+            f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
+            "a task is one or the other. Use `await` instead of `yield`"
+        )
+    return (
+        f"{caller}() got {_brief(made)} from {name}(): it has no `yield`, so it is not a "
+        "generator function, and its body has already run"
+    )
+
+
+def slow_step(task: Task[Any], seconds: float) -> str:
+    """Return the message for a step that kept all other tasks waiting."""
+    return (
+        f"task {task.label} took {seconds:.3f} s for the step that ended at {where(task)}; "
+        "all other tasks waited meanwhile. Work that long belongs in a thread: `to_thread(f)`"
+    )
+
+
+def doing(task: Task[Any]) -> str:
+    """Return what a task is doing, in a few words: what it waits for, or its state."""
+    if task.state == "waiting":
+        return repr(task.wait)
+    if task.state == "completing":
+        return "completing, waits for " + ", ".join(c.label for c in task.children)
+    return task.state
+
+
+def holders(task: Task[Any]) -> list[Task[Any]]:
+    """Return the tasks on which the end of this task's wait depends."""
+    if task.state == "completing":
+        return task.children
+    if isinstance(task.wait, Suspend) and task.wait.holder is not None:
+        return list(task.wait.holder())
+    return []
+
+
+def deadlock(tasks: Iterable[Task[Any]]) -> str:
+    """Return the report on tasks of which none can ever run again, with the cycle if there is one.
+
+    Source: the wait-for graph of operating-system textbooks.
+    """
+    tasks = list(tasks)
+    rows = []
+    for task in tasks:
+        held = [h.label for h in holders(task) if h.label not in doing(task)]
+        frame = frame_of(task)
+        place = f"at {frame.f_code.co_name} ({where(task)})" if frame else ""
+        rows.append(
+            (task.label, doing(task), f"(held by {', '.join(held)})" if held else "", place)
+        )
+    lines = ["no task can ever run again:", *_columns(rows)]
+    cycle = find_cycle(tasks)
+    if cycle:
+        lines.append("  cycle: " + " -> ".join(task.label for task in [*cycle, cycle[0]]))
+    lines.append(
+        "  (if a thread or a signal handler of yours will wake one of them, say so: "
+        "`with current_scheduler().hold():`)"
+    )
+    return "\n".join(lines)
+
+
+def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
+    """Return tasks of which each waits for the next and the last for the first, or none."""
+    finished: set[Task[Any]] = set()
+    for start in tasks:
+        path: list[Task[Any]] = []
+        trail = [iter([start])]
+        while trail:
+            task = next(trail[-1], None)
+            if task is None:
+                trail.pop()
+                if path:
+                    finished.add(path.pop())
+            elif task in path:
+                return path[path.index(task) :]
+            elif task not in finished:
+                path.append(task)
+                trail.append(iter(holders(task)))
+    return []
+
+
+def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
+    """Return all tasks as text, children under their parents: what, since where, standing where."""
+    tasks = list(tasks)
+    below: dict[Task[Any] | None, list[Task[Any]]] = {}
+    alive = set(tasks)
+    for task in tasks:
+        below.setdefault(task.parent if task.parent in alive else None, []).append(task)
+    lines = [summary]
+    todo = [(task, 0) for task in reversed(below.get(None, []))]
+    while todo:
+        task, depth = todo.pop()
+        indent = "  " * (depth + 1)
+        daemon = " (daemon)" if task.daemon else ""
+        lines.append(f"{indent}{task.label}{daemon}  {doing(task)}  spawned at {task.spawned_at}")
+        for frame in task.stack():
+            code = frame.f_code
+            lines.append(f"{indent}    in {code.co_name} at {code.co_filename}:{frame.f_lineno}")
+        todo += [(child, depth + 1) for child in reversed(below.get(task, []))]
+    return "\n".join(lines)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of words as aligned lines."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return [
+        "  " + "  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True) if w).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,175 @@
+"""What is running in this thread: one register, and the plain calls that read it.
+
+This is the door for everything that does not wait. The scheduler writes itself into the
+register for the time of its run; `current_task()`, `spawn()`, `now()` and `close()` find it
+there, and so do the modules above, which never import the scheduler. What they may ask of it
+is the protocol `Services`. What waits goes through the trap `Suspend` instead.
+
+Imports nothing else from corolib but the words of `traps.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from corolib.traps import HasFileno
+
+if TYPE_CHECKING:
+    from corolib.scopes import Scope
+    from corolib.task import Task
+
+T = TypeVar("T")
+Runnable = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+
+
+class Services(Protocol):
+    """What the running scheduler does for the calls below and for the modules above it."""
+
+    clock: Callable[[], float]
+    grace: float
+
+    @property
+    def main(self) -> Task[Any] | None: ...
+    @property
+    def current(self) -> Task[Any] | None: ...
+    @property
+    def tasks(self) -> list[Task[Any]]: ...
+    def spawn(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        /,
+        *args: Any,
+        name: str | None = None,
+        daemon: bool = False,
+        parent: Task[Any] | None = None,
+        context: Context | None = None,
+    ) -> Task[T]: ...
+    def close_file(self, file: HasFileno | int) -> None: ...
+    def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None: ...
+    def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]: ...
+    def cancel_call(self, call: list[Any]) -> None: ...
+    def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None: ...
+    def hold(self) -> AbstractContextManager[None]: ...
+    def report(self) -> str: ...
+    def stats(self) -> dict[str, float]: ...
+
+
+class _Register(threading.local):
+    """One slot a thread: the scheduler that runs in it, or None."""
+
+    scheduler: Services | None = None
+
+
+register = _Register()
+
+
+def current_scheduler() -> Services:
+    """Return the scheduler that runs in this thread.
+
+    Raises:
+        RuntimeError: none does.
+    """
+    scheduler = register.scheduler
+    if scheduler is None:
+        raise RuntimeError(
+            "no scheduler runs in this thread: call this from a task, under corolib.run(...); "
+            "another thread uses from_thread(scheduler, f, *args)"
+        )
+    return scheduler
+
+
+def current_task() -> Task[Any]:
+    """Return the task that is running, that is, the caller's.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread, or it is between two steps (in a callback).
+    """
+    task = current_scheduler().current
+    if task is None:
+        raise RuntimeError("no task is running: this was called between two steps, in a callback")
+    return task
+
+
+def spawn(
+    f: Callable[..., Runnable[T]] | Runnable[T],
+    /,
+    *args: Any,
+    name: str | None = None,
+    daemon: bool = False,
+    parent: Task[Any] | None = None,
+    context: Context | None = None,
+    **unknown: Any,
+) -> Task[T]:
+    """Start a task beside the caller and return its handle; does not wait.
+
+    `spawn(f, *args)` calls `f`, a generator function or an `async def`; `spawn(f(args))` takes
+    what such a call returned. The task takes its first step in the next turn, always, even if it
+    is cancelled before. The caller is its parent: it is done only when its children are.
+
+    Args:
+        name: for reports; by default the function's name.
+        daemon: cancelled when the parent's body and its other children are done.
+        parent: another task to be the parent (`current_scheduler().main` is the root).
+        context: the `contextvars` context to run in, instead of a copy of the caller's.
+
+    Returns:
+        The task: `result = yield from task` waits for it. You may drop it.
+
+    Raises:
+        TypeError: `f` gives no generator or coroutine, or a keyword is not one of the four.
+        RuntimeError: no scheduler runs in this thread; the generator was already started; the
+            parent is done.
+
+    Example:
+        >>> import corolib
+        >>> def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     task = spawn(double, 21)
+        ...     return (yield from task)
+        >>> corolib.run(main)
+        42
+    """
+    if unknown:
+        raise TypeError(unknown_keyword("spawn", f, unknown))
+    return current_scheduler().spawn(
+        f, *args, name=name, daemon=daemon, parent=parent, context=context
+    )
+
+
+def unknown_keyword(caller: str, f: object, unknown: dict[str, object]) -> str:
+    """Return the message for keywords that were meant for the task function itself."""
+    word = next(iter(unknown))
+    function = getattr(f, "__name__", "f")
+    return (
+        f"{caller}() has no keyword {word!r}: its keywords are the scheduler's own. "
+        f"If {word!r} is for {function}(), write `{caller}({function}(x, {word}=...))`"
+    )
+
+
+def now() -> float:
+    """Return the time on the scheduler's clock, in seconds: monotonic, with no fixed beginning.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread.
+    """
+    return current_scheduler().clock()
+
+
+def close(file: HasFileno | int) -> None:
+    """Close a file and wake the tasks that wait for it with `ClosedError`; does not wait.
+
+    With nothing in between, so that no stranger can get the file's number meanwhile. A file that
+    is closed already stays so, silently. What nobody waits for may as well be closed by its own
+    `close()` or by `with`.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread.
+        OSError: what the file's own `close()` raises.
+    """
+    current_scheduler().close_file(file)

@@ -1,0 +1,476 @@
+"""The kernel: the loop that runs tasks, and the meaning of every trap.
+
+A task is a generator. The scheduler resumes it, it runs to its next `yield`, and what it yields
+there, a trap, says when it wants to be resumed again. One resume is a *step*; one round of the
+scheduler is a *turn*, in three acts:
+
+    wait     for files, at most until the next timer; not at all while a task is ready
+    expire   the timers whose time has come
+    step     every task that was ready when the act began, first come, first served
+
+So a task made ready during a turn runs in the next one, and files and timers are looked at in
+every turn, however busy the tasks are. Whatever happens, happens to one task: an exception raised
+on its behalf, a bad trap or a file that cannot be watched, is thrown into it at its `yield`.
+
+A task is in one of five states. *Ready*: in the queue, with the value or the error that its next
+step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every trap has an undo
+that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
+
+Where the rest is: tasks in `task.py`, what may interrupt them in `scopes.py`, files in
+`poller.py`, times in `timers.py`, calls from other threads in `inbox.py` and `wakes.py`, what a
+run changes around it in `surroundings.py`, and the wording of every complaint in `reports.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from corolib.errors import Deadlock
+from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue, aclose
+from corolib.poller import Selector, default_selector
+from corolib.running import Runnable, register, unknown_keyword
+from corolib.surroundings import Surroundings
+from corolib.task import GIVE_WAY, Task, body_of, call_site, close_for_good, users_part
+from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, WriteWait, check_number
+from corolib.wakes import OneWake
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 2e6  # seconds, 23 days; selectors refuse more than 24.8
+SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
+
+
+class Scheduler(Host):
+    """Runs tasks in the thread that made it: one `run()`, or any number of `turn()`s.
+
+    Args:
+        clock: returns the time in seconds and never goes backwards.
+        selector: makes a `selectors.BaseSelector`, which the scheduler remakes and closes.
+        ready: makes the queue of ready tasks.
+        grace: seconds that clean-up may wait after an interrupt; `math.inf`: any time.
+        on_task_error: called as `f(task, exc)` with a failure that nobody takes; by default it
+            is logged as an error of the logger "corolib.task".
+        dump_signal: a signal that prints `report()` on stderr, also while the program waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        selector: Selector = default_selector,
+        ready: Callable[[], ReadyQueue] = deque,
+        grace: float = 1.0,
+        on_task_error: ErrorHook | None = None,
+        dump_signal: int | None = None,
+    ) -> None:
+        super().__init__(clock, grace, selector, ready(), on_task_error)
+        self._dump_signal = dump_signal
+        self._given_up: list[tuple[str, Any]] = []
+        self._fatal: BaseException | None = None  # leaves run() when all tasks are done
+        self._stuck = 0  # tasks that only another can set going: in a Suspend, or completing
+        # The meaning of each trap: how a task is parked in it, and how that is taken back.
+        self._parks.update(
+            {
+                ReadWait: self._poller.wait_read,
+                WriteWait: self._poller.wait_write,
+                type(None): self._give_way,
+                Sleep: self._sleep,
+                Suspend: self._suspend,
+            }
+        )
+        self._undos: dict[type, Callable[[Task[Any]], object]] = {
+            ReadWait: self._poller.undo_read,
+            WriteWait: self._poller.undo_write,
+            type(GIVE_WAY): lambda task: None,
+            Sleep: self._undo_sleep,
+            Suspend: self._undo_suspend,
+        }
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def run(self, f: Callable[..., Runnable[T]] | Runnable[T], /, *args: Any) -> T:
+        """Run `f(*args)` as the main task until all tasks are done; see `corolib.run`."""
+        self._refuse_reentry()
+        with Surroundings(self, self._dump_signal) as self._around:
+            register.scheduler = self
+            try:
+                main = self.main = self._new_task(body_of("run", f, args))
+                main.taken = True
+                for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
+                    main.adopt(task)  # spawned before the run
+                self._loop()
+                self._close_asyncgens(self._around)
+            finally:
+                self._finish()
+                register.scheduler = self.current = None
+        if self._ctrl_c.pending and self._fatal is None:  # in the last moment
+            self._fatal = KeyboardInterrupt()
+        if self._fatal is not None:
+            raise self._fatal
+        return main.result  # type: ignore[no-any-return]
+
+    def turn(self, timeout: float = math.inf) -> None:
+        """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
+
+        Never raises `Deadlock`.
+        """
+        self._refuse_reentry()
+        register.scheduler = self
+        try:
+            self._turn(check_number(timeout, "turn()", "a duration"))
+        finally:
+            register.scheduler = self.current = None
+
+    def _loop(self) -> None:
+        """Do turns until every task is done."""
+        tasks = self._tasks
+        while tasks:
+            if self._stuck == len(tasks) and self._is_deadlock():
+                self._break_deadlock()
+            self._turn(math.inf)
+
+    def _turn(self, most: float) -> None:
+        """Do one turn, waiting at most `most` seconds."""
+        ready, calls, timers, poller = self._ready, self._inbox.calls, self.timers, self._poller
+        # Act 1: wait.
+        self._turns += 1
+        self._waiting = True  # from here on a wake must also end the wait
+        if not (ready or calls):
+            deadline = timers.next()
+            if deadline is not None:
+                most = min(most, deadline - self.clock())
+            self._poll(None if most == math.inf else min(max(most, 0), LONGEST_WAIT), deadline)
+        elif poller.entries:
+            self._poll(0, None)
+        self._waiting = False
+        for _ in range(len(calls)):
+            f, args = calls.popleft()
+            self._call(f, args)
+        # Act 2: expire.
+        if timers.heap:
+            timers.expire(self.clock())
+        # Act 3: step.
+        count = len(ready)
+        self._steps += count
+        if count and poller.entries and not self._sweeping:
+            self._sweeping = True
+            timers.set(self.clock() + SWEEP_EVERY, self._sweep, None)
+        self._step(count)
+
+    def _poll(self, timeout: float | None, deadline: float | None) -> None:
+        """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
+        try:
+            self._poller.poll(timeout, deadline)
+        except BaseException as exc:
+            if self._ctrl_c.second or self.main is None:
+                raise
+            self._force_main(exc)
+
+    def _step(self, count: int) -> None:
+        """Step the `count` tasks that have been in the queue longest, and park each."""
+        popleft, parks = self._ready.popleft, self._parks
+        for _ in range(count):
+            task = self.current = popleft()
+            task.wait = None
+            try:
+                if task.error is None:
+                    trap = task.resume(task.send, task.value)
+                else:
+                    trap = self._throw(task)
+            except StopIteration as stop:
+                self._body_over(task, stop.value, None)
+                continue
+            except BaseException as exc:
+                self._body_over(task, None, exc)
+                continue
+            task.value = None
+            if task.pending and self._interrupts.deliver(task):
+                continue  # the wait is not made at all
+            try:
+                park = parks[type(trap)]
+            except Exception:
+                park = self._wrong_yield
+            try:
+                park(task, trap)
+            except BaseException as exc:
+                if self._ctrl_c.second or self._forked:
+                    raise
+                self.resume(task, None, users_part(exc))
+        self.current = None
+
+    def _throw(self, task: Task[Any]) -> Any:
+        """Step a task with its error."""
+        error, task.error = task.error, None
+        try:
+            return task.resume(task.body.throw, error)
+        finally:
+            error = None  # its traceback holds this frame: that would be a cycle
+
+    # What the traps mean ----------------------------------------------------------------------
+    # The two waits for files are the poller's `wait_read` and `wait_write`.
+
+    def _give_way(self, task: Task[Any], trap: object) -> None:
+        task.wait = GIVE_WAY
+        self._ready.append(task)
+
+    def _sleep(self, task: Task[Any], trap: Sleep) -> None:
+        now = self.clock()
+        deadline: Any = trap.at if trap.seconds is None else now + trap.seconds
+        if deadline <= now:
+            self._give_way(task, trap)
+            return
+        task.wait = trap
+        if deadline != math.inf:
+            task.armed = self.timers.set(deadline, self._slept, task)
+
+    def _slept(self, task: Task[Any]) -> None:
+        self.resume(task, None, None)
+
+    def _undo_sleep(self, task: Task[Any]) -> None:
+        if task.armed is not None:
+            self.timers.cancel(task.armed)
+
+    def _suspend(self, task: Task[Any], trap: Suspend[Any]) -> None:
+        task.wait = trap
+        wake = task.armed = OneWake(self, task)
+        self._stuck += not trap.outside
+        try:
+            undo = trap.arm(wake)
+        except BaseException as exc:
+            if wake.claim() is None:  # `arm` has woken or cancelled the task, and then failed
+                task.error = users_part(exc)
+            else:
+                self.woken(task, None, users_part(exc))
+            return
+        wake.undo = undo
+        if wake.taken_back:  # `arm` has cancelled the task
+            undo()
+
+    def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """End the `Suspend` of a task whose wake was claimed."""
+        self._stuck -= not task.wait.outside
+        self.resume(task, value, error)
+
+    def _undo_suspend(self, task: Task[Any]) -> bool:
+        wake = task.armed
+        if wake.claim() is None:
+            return False  # a result is on its way
+        self._stuck -= not task.wait.outside
+        wake.taken_back = True
+        if wake.undo is not None:
+            self._call(wake.undo, ())
+        return True
+
+    def _wrong_yield(self, task: Task[Any], thing: object) -> None:
+        if self._forked:
+            raise RuntimeError(FORKED)
+        from corolib.reports import wrong_yield
+
+        raise TypeError(wrong_yield(task, thing))
+
+    def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """Make `task` ready: its next step gets `value`, or `error` if there is one."""
+        queued = task.wait is GIVE_WAY
+        task.wait = task.armed = None
+        task.value = value
+        task.error = error
+        if not queued:
+            self._ready.append(task)
+
+    def take_back(self, task: Task[Any]) -> bool:
+        """Undo the wait of `task` as if it had never been made; False if a result came first."""
+        return self._undos[type(task.wait)](task) is not False
+
+    # Families and outcomes --------------------------------------------------------------------
+
+    def spawn(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        /,
+        *args: Any,
+        name: str | None = None,
+        daemon: bool = False,
+        parent: Task[Any] | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
+        """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
+        self._check_thread()
+        parent = parent or self.current or self.main
+        if parent is not None and (parent.done or parent.scheduler is not self):
+            raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
+        task: Task[T] = self._new_task(body_of("spawn", f, args), name, daemon, context)
+        if parent is not None:
+            parent.adopt(task)
+        return task
+
+    def _new_task(
+        self,
+        body: Any,
+        name: str | None = None,
+        daemon: bool = False,
+        context: Context | None = None,
+    ) -> Task[Any]:
+        self._spawned += 1
+        name = name or str(getattr(body, "__name__", type(body).__name__))
+        context = copy_context() if context is None else context
+        task: Task[Any] = Task(self, body, name, self._spawned, daemon, context, call_site())
+        if DEBUG:
+            task.resume = self._timed(task)
+        self._tasks[task.id] = task
+        self._ready.append(task)
+        return task
+
+    def _body_over(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """The body returned `value` or raised `error`; the task is done when its children are."""
+        if self._forked or self._ctrl_c.second:
+            raise error or RuntimeError(FORKED)
+        self._interrupts.leave_all(task)
+        task.end_body(value, error and users_part(error))
+        if error is not None:
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                self._end(error)
+            self._cancel_all(task.children, f"{task.label}, its parent, ended")
+        if not task.family:
+            self._done(task)
+            return
+        self._stuck += 1
+        if not task.attached:
+            self._cancel_all(task.children, f"daemon of {task.label}, which ended")
+
+    def _done(self, task: Task[Any]) -> None:
+        """Publish the outcome of `task`; its parent may be done by that, and so on upwards."""
+        while True:
+            del self._tasks[task.id]
+            task.done = True
+            joiners, task.joiners = task.joiners, None
+            for wake in joiners or ():
+                wake(task.returned, task.exception)
+            if task.failure is not None and not (joiners or task.taken):
+                self._report(task, task.failure)
+            parent = task.parent
+            if parent is None:
+                return
+            parent.part(task)
+            if not parent.body_over:
+                return
+            if parent.family:
+                if not parent.attached:
+                    self._cancel_all(parent.children, f"daemon of {parent.label}, which ended")
+                return
+            self._stuck -= 1
+            task = parent
+
+    def give_up(self, task: Task[Any]) -> None:
+        """Step `task` no more: it swallows every interrupt. It is closed when the run ends."""
+        self._given_up.append((f"{task!r} swallowed every interrupt", task.body))
+        text = f"task {task.label} swallowed every interrupt and was given up; let Cancelled pass"
+        self._body_over(task, None, RuntimeError(text))
+
+    def _cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
+        for task in tasks:
+            self._interrupts.request(task, task, reason)
+
+    # The end of the run -----------------------------------------------------------------------
+
+    def _end(self, error: BaseException) -> None:
+        """Cancel all tasks; when they are done, `error` leaves `run()`."""
+        if self._fatal is None or isinstance(self._fatal, Deadlock):
+            self._fatal = error
+        self._cancel_all([t for t in self._tasks.values() if not t.parent], "the run ends")
+
+    def _force_main(self, error: BaseException) -> None:
+        """Throw `error` into main, at its wait; if its body is over, end the run with it."""
+        if self.main is None or self.main.body_over:
+            self._end(error)
+        else:
+            self._interrupts.force(self.main, error)
+
+    def _is_deadlock(self) -> bool:
+        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)"""
+        return not (
+            self._ready or self._inbox.calls or self._holds or len(self.timers) > self._sweeping
+        )
+
+    def _break_deadlock(self) -> None:
+        if self._fatal is None:
+            from corolib.reports import deadlock
+
+            self._end(Deadlock(deadlock(self._tasks.values())))
+        else:  # even their clean-up waits for ever
+            for task in [t for t in self._tasks.values() if not t.body_over]:
+                self._interrupts.cut_short(task)
+
+    def _finish(self) -> None:
+        """Close the bodies that did not end by themselves, and name them."""
+        if self._forked:
+            return
+        left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
+        for what, body in self._given_up + left:
+            print(f"corolib: {what}; it is closed now", file=sys.stderr)
+            self._call(close_for_good, (body,))
+        failure = None if self.main is None else self.main.failure
+        if failure is not None and self._fatal not in (None, failure):
+            self._report(self.main, failure)  # it is not what leaves run()
+
+    def _close_asyncgens(self, around: Surroundings) -> None:
+        """Let the async generators that tasks left half-way run their `finally`."""
+        left = [self.spawn(aclose(agen), name="aclose") for agen in around.asyncgens]
+        for task in left:
+            self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
+        self._loop()
+
+
+def run(
+    f: Callable[..., Runnable[T]] | Runnable[T],
+    /,
+    *args: Any,
+    clock: Callable[[], float] = time.monotonic,
+    selector: Selector = default_selector,
+    ready: Callable[[], ReadyQueue] = deque,
+    grace: float = 1.0,
+    on_task_error: ErrorHook | None = None,
+    dump_signal: int | None = None,
+    **unknown: Any,
+) -> T:
+    """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
+
+    Args:
+        f: a generator function or an `async def`; or what a call of one returned.
+        clock, selector, ready, grace, on_task_error, dump_signal: see `Scheduler`.
+
+    Returns:
+        What the body of the main task returned.
+
+    Raises:
+        What left the main task, when its children were cancelled and are done too.
+        SystemExit, KeyboardInterrupt: left any task; or Ctrl-C. The first Ctrl-C is raised in
+            the main task at its wait; a second one during the clean-up ends the run on the spot.
+        Deadlock: no task can ever run again.
+        TaskCancelled: the main task was cancelled.
+        RuntimeError: a scheduler already runs in this thread.
+        TypeError: `f` gives no generator or coroutine, or a keyword is none of the scheduler's.
+
+    Example:
+        >>> import corolib
+        >>> def add(a, b):
+        ...     yield corolib.Sleep(0.001)
+        ...     return a + b
+        >>> corolib.run(add, 2, 3)
+        5
+    """
+    if unknown:
+        raise TypeError(unknown_keyword("run", f, unknown))
+    return Scheduler(
+        clock=clock,
+        selector=selector,
+        ready=ready,
+        grace=grace,
+        on_task_error=on_task_error,
+        dump_signal=dump_signal,
+    ).run(f, *args)

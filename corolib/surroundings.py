@@ -1,0 +1,122 @@
+"""What a run changes in the process and the thread around it, and puts back.
+
+- SIGINT: only in the main thread, and only if Python's default handler is in place. A signal
+  wakes the selector through `signal.set_wakeup_fd`.
+- `dump_signal`: a handler that prints the report of all tasks on stderr.
+- the hooks for async generators: one that a task drops half-way is closed by a task of its own.
+- fork: in the child the schedulers of the parent are told that they are dead.
+
+What to do then is the scheduler's; it hands its functions in. Imports nothing from corolib.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
+
+
+class Host(Protocol):
+    """What the scheduler hands in."""
+
+    def on_ctrl_c(self) -> None: ...
+    def on_dump(self) -> None: ...
+    def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None: ...
+    def wakeup_fd(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Surroundings:
+    """Used once, as `with Surroundings(host, dump_signal) as around:` around a run.
+
+    Closes the host on the way out, before SIGINT gets its old handler back: so a Ctrl-C at any
+    moment either finds the handler or nothing left to leak.
+    """
+
+    def __init__(self, host: Host, dump_signal: int | None) -> None:
+        self._host = host
+        self._dump_signal = dump_signal
+        self._undo: list[Callable[[], object]] = []
+        self.asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+
+    def __enter__(self) -> Surroundings:
+        host = self._host
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if ours:
+            self._handle(signal.SIGINT, host.on_ctrl_c)
+        self._undo.append(host.close)
+        if ours:
+            old_fd = signal.set_wakeup_fd(host.wakeup_fd(), warn_on_full_buffer=False)
+            self._undo.append(lambda: signal.set_wakeup_fd(old_fd))
+        hooks = sys.get_asyncgen_hooks()
+        self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
+        sys.set_asyncgen_hooks(self.asyncgens.add, host.on_dropped_asyncgen)
+        if self._dump_signal is not None:
+            if not in_main_thread:
+                self.__exit__()
+                raise RuntimeError("dump_signal= works only in the main thread, as signals do")
+            self._handle(self._dump_signal, host.on_dump)
+        return self
+
+    def _handle(self, signum: int, call: Callable[[], None]) -> None:
+        before = signal.getsignal(signum)
+        self._undo.append(lambda: signal.signal(signum, before))
+        signal.signal(signum, lambda signum, frame: call())
+
+    def __exit__(self, *exc: object) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+class CtrlC:
+    """Counts interrupts from the keyboard.
+
+    The first is made into one `KeyboardInterrupt`, which is under way for as long as that
+    exception lives: until it was caught and let go of. One that comes before or meanwhile is the
+    second, and is raised on the spot.
+    """
+
+    class _Life:
+        """Hangs on the exception, which itself cannot be referred to weakly, and dies with it."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.second = False
+        self._life: Callable[[], object] = lambda: None
+
+    def strike(self) -> None:
+        """Count one; called by the signal handler, between any two steps of the interpreter."""
+        if self.pending or self._life() is not None:
+            self.second = True
+            raise KeyboardInterrupt
+        self.pending = True
+
+    def take(self) -> KeyboardInterrupt:
+        """Return the first as an exception, which is under way from now on."""
+        error = KeyboardInterrupt()
+        error.__dict__["life"] = life = self._Life()
+        self._life = weakref.ref(life)
+        self.pending = False
+        return error
+
+
+_schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def tell_of_fork(scheduler: Any) -> None:
+    """Have `scheduler.on_fork()` called in every child that is forked while it lives."""
+    _schedulers.add(scheduler)
+
+
+def _in_child() -> None:
+    for scheduler in list(_schedulers):
+        scheduler.on_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_in_child)

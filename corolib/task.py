@@ -1,0 +1,332 @@
+"""A task: one generator (or coroutine) being run, its place in the family, and its outcome.
+
+The fields in the first group below are the scheduler's, the poller's and the scopes' working
+memory; what programs use are the properties and methods. Stepping, waking, ending: all of that is
+done by the scheduler, which this module does not know.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from corolib.errors import Cancelled, Deadlock, TaskCancelled
+from corolib.running import Services, current_task
+from corolib.scopes import Scope
+from corolib.traps import Suspend, Wake, watched
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+T = TypeVar("T")
+
+CLOSINGS = 100  # yields that a body may do in `finally` while it is being closed for good
+_KERNEL = ("corolib.scheduler", "corolib.hosting", "corolib.poller")
+
+
+class Task(Scope, Generic[T]):
+    """The handle of a task, made by `spawn()` and `run()`.
+
+    `result = yield from task` waits until the task and its children are done and returns what its
+    body returned, or raises what left it: the exception itself, or `TaskCancelled`. A joiner that
+    is interrupted leaves the task running.
+
+    Attributes:
+        name, id: `label` joins them to `echo#3`. Ids count up from 1 in each scheduler.
+        parent: the task that owns this one, None for main.
+        daemon: True if the task does not keep its parent from ending.
+        spawned_at: "file:line" of the call that made it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_site",
+        "armed",
+        "attached",
+        "body",
+        "body_over",
+        "cancelled",
+        "daemon",
+        "done",
+        "error",
+        "failure",
+        "family",
+        "forced",
+        "id",
+        "innermost",
+        "joiners",
+        "name",
+        "parent",
+        "pending",
+        "resume",
+        "returned",
+        "scheduler",
+        "send",
+        "swallowed",
+        "taken",
+        "value",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        scheduler: Services,
+        body: Any,
+        name: str,
+        number: int,
+        daemon: bool,
+        context: Context,
+        site: tuple[str, int],
+    ) -> None:
+        super().__init__()
+        # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
+        self.send = body.send
+        self.resume: Callable[..., Any] = context.run
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.wait: Any = None
+        self.armed: Any = None  # what the undo of the wait needs
+        # Interruption: the stack of scopes, and whether a wait must look at it.
+        self.innermost: Scope | None = None  # None: no scope but the task itself
+        self.pending = False
+        self.forced: BaseException | None = None  # thrown whatever the scopes say: Ctrl-C
+        self.swallowed = 0
+        # Family and outcome.
+        self.family: dict[int, Task[Any]] | None = None
+        self.attached = 0  # children that are not daemons
+        self.joiners: dict[Wake, None] | None = None
+        self.taken = False  # somebody will look at the outcome although nobody joins
+        self.body_over = False
+        self.done = False
+        self.cancelled = False  # ended by the cancel that was asked for
+        self.returned: Any = None
+        self.failure: BaseException | None = None
+
+        self.scheduler = scheduler
+        self.body = body
+        self.name = name
+        self.id = number
+        self.parent: Task[Any] | None = None
+        self.daemon = daemon
+        self._site = site
+
+    @property
+    def label(self) -> str:
+        """Name and id, as reports write them: `echo#3`."""
+        return f"{self.name}#{self.id}"
+
+    @property
+    def spawned_at(self) -> str:
+        """Where the task was made, as file:line."""
+        return f"{self._site[0]}:{self._site[1]}"
+
+    @property
+    def children(self) -> list[Task[Any]]:
+        """The children that are not done, oldest first."""
+        return list(self.family.values()) if self.family else []
+
+    @property
+    def state(self) -> str:
+        """`ready`, `running`, `waiting`, `completing` (only its children still run) or `done`."""
+        if self.done:
+            return "done"
+        if self.body_over:
+            return "completing"
+        if self.scheduler.current is self:
+            return "running"
+        return "ready" if self.wait is None or self.wait is GIVE_WAY else "waiting"
+
+    @property
+    def result(self) -> T:
+        """What the body returned; raises what left it, or RuntimeError before the task is done."""
+        error = self.exception
+        if error is not None:
+            raise error
+        return self.returned  # type: ignore[no-any-return]
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What left the body (a `TaskCancelled` if it was cancelled), or None if it returned.
+
+        RuntimeError before the task is done.
+        """
+        if not self.done:
+            raise RuntimeError(
+                f"task {self.label} is not done yet: `result = yield from task` waits"
+            )
+        # Made anew for each that asks: kept, it and the task would hold each other.
+        return TaskCancelled(self, self.reason) if self.cancelled else self.failure
+
+    def cancel(self, reason: object = None) -> None:
+        """Ask the task and its children to end; does not wait.
+
+        The task gets one `Cancelled` at the wait it is in, or at its next. Asking again changes
+        nothing, and a task that is done stays as it is.
+
+        Raises:
+            RuntimeError: called from another thread; `call_soon_threadsafe(task.cancel)` may be.
+        """
+        self.scheduler.interrupt(self, self, reason)
+
+    def stop(self) -> Generator[Any, Any, T | None]:
+        """Wait until the task, asked to cancel, is really gone, and its children too.
+
+        Returns:
+            None if it ended cancelled; what its body returned if that was faster.
+
+        Raises:
+            What left the body, other than the cancel. Deadlock: the caller stops itself or an
+            ancestor. Cancelled: the wait was interrupted; the task's cancel stands.
+        """
+        self.cancel()
+        try:
+            return (yield from self)
+        except TaskCancelled as exc:
+            if exc.task is not self:
+                raise
+            return None
+
+    def __iter__(self) -> Generator[Any, Any, T]:
+        value: T = yield Suspend(self._join, f"join {self.label}", holder=lambda: (self,))
+        return value
+
+    __await__ = __iter__
+
+    def _join(self, wake: Wake) -> Callable[[], object]:
+        """Arm the wait for the end of this task."""
+        joiner = current_task()
+        ancestor: Task[Any] | None = joiner
+        while ancestor is not None:
+            if ancestor is self:
+                whom = "itself" if joiner is self else f"{self.label}, its ancestor"
+                raise Deadlock(
+                    f"task {joiner.label} joins {whom}, which is done only when {joiner.label} is"
+                )
+            ancestor = ancestor.parent
+        if self.done:
+            wake(self.returned, self.exception)
+            return _nothing
+        if self.joiners is None:
+            self.joiners = {}
+        self.joiners[wake] = None
+        return lambda: self.joiners and self.joiners.pop(wake, None)
+
+    def adopt(self, child: Task[Any]) -> None:
+        """Make `child` one of the family."""
+        child.parent = self
+        if self.family is None:
+            self.family = {}
+        self.family[child.id] = child
+        self.attached += not child.daemon
+
+    def part(self, child: Task[Any]) -> None:
+        """Take `child`, which is done, out of the family."""
+        assert self.family is not None
+        del self.family[child.id]
+        self.attached -= not child.daemon
+
+    def end_body(self, value: Any, error: BaseException | None) -> None:
+        """Note how the body ended, and let go of everything that only the body needed."""
+        self.body = self.send = self.value = self.armed = None
+        self.resume = _nothing  # the context may hold anything: let go of it
+        self.body_over = True
+        if isinstance(error, Cancelled) and error.scope is self:
+            self.cancelled = True
+        else:
+            self.returned, self.failure = value, error
+
+    def stack(self) -> list[types.FrameType]:
+        """Return the frames of the task, outermost first: where it stands, through `yield from`,
+        `await` and `async for`. Empty when the body is over.
+        """
+        return [frame for frame in _frames(self.body) if frame.f_code is not watched.__code__]
+
+    def __repr__(self) -> str:
+        doing = f" {self.wait!r}" if self.state == "waiting" else ""
+        return f"<Task {self.label} {self.state}{doing}, spawned at {self.spawned_at}>"
+
+
+class _GiveWay:
+    """The wait of a bare `yield`: the task is in the queue already."""
+
+    def __repr__(self) -> str:
+        return "give way"
+
+
+GIVE_WAY = _GiveWay()
+
+
+def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
+    """Return what `f(*args)` returns, or `f` itself, if a task can be made of it; or raise."""
+    made = f(*args) if callable(f) else f
+    for kind, prefix in ((types.GeneratorType, "gi"), (types.CoroutineType, "cr")):
+        if isinstance(made, kind):
+            if getattr(made, f"{prefix}_suspended") or getattr(made, f"{prefix}_frame") is None:
+                raise RuntimeError(
+                    f"{caller}() got {made.__name__}(), which was started before: make a new one"
+                )
+            break
+    else:
+        if not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
+            from corolib.reports import not_runnable
+
+            raise TypeError(not_runnable(caller, f, made))
+    if made is f and args:
+        raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")
+    return made
+
+
+def users_part(error: BaseException) -> BaseException:
+    """Return `error` without the frames by which the library reached the user's code.
+
+    They say nothing, and they would tie the error and the task into a cycle.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "") in _KERNEL:
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def close_for_good(body: Any) -> None:
+    """Close a generator that was never to be closed from outside; its `finally` blocks run.
+
+    Each `yield` in them answers one GeneratorExit with a RuntimeError, and asks for one more.
+    """
+    for _ in range(CLOSINGS):
+        try:
+            body.close()
+            return
+        except RuntimeError:
+            continue
+
+
+def call_site() -> tuple[str, int]:
+    """Return file and line of the innermost caller outside the library."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("corolib."):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _nothing() -> None:
+    """The undo of what needs none."""
+
+
+def _frames(body: Any) -> Iterator[types.FrameType]:
+    """Yield the frames of a suspended body and of all that it delegates to, outermost first."""
+    while body is not None:
+        for kind in ("gi", "cr", "ag"):
+            frame = getattr(body, f"{kind}_frame", None)
+            if frame is not None:
+                yield frame
+                inner = getattr(body, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+                break
+        else:
+            # The awaitable of an async generator's step names its generator to nobody but the
+            # garbage collector.
+            owned = gc.get_referents(body) if type(body).__name__.startswith("async_gen") else ()
+            inner = next((o for o in owned if isinstance(o, types.AsyncGeneratorType)), None)
+        body = inner

@@ -1,0 +1,305 @@
+"""The traps: what a task yields to ask something of the scheduler; and `@waits`.
+
+    yield ReadWait(sock)                until `sock` can be read
+    yield WriteWait(sock)               until `sock` can be written
+    yield Sleep(0.5)                    until half a second has passed
+    value = yield Suspend(arm, what)    until somebody calls `wake`
+    yield                               give way: until the next turn
+
+A trap is a plain description and does nothing by itself; what each one means stands in
+`scheduler.py`. Every trap works with `yield`, `yield from` and `await`.
+
+Imports nothing else from corolib.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from corolib.task import Task
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+Coro = Generator[Any, Any, T]
+"""What a task function returns: `def double(x: int) -> Coro[int]: yield; return 2 * x`."""
+
+DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "0")
+"""Debug mode, decided at import: `python -X dev`, or COROLIB_DEBUG=1 in the environment."""
+
+
+class HasFileno(Protocol):
+    """A file object: a socket, a pipe, anything with a number of the operating system's."""
+
+    def fileno(self) -> int: ...
+
+
+class _FileWait:
+    """What the two waits for files share."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file: HasFileno | int) -> None:
+        self.file = file
+
+    def __iter__(self) -> Generator[_FileWait, Any, None]:
+        yield self
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({file_name(self.file)})"
+
+
+class ReadWait(_FileWait):
+    """Wait until a file can be read: data, end of file, an error, or a client to accept.
+
+    Ready does not mean that a read will succeed: another process may have been faster. Put the
+    non-blocking call in a loop and wait again on BlockingIOError.
+
+    Args:
+        file: a non-blocking socket, a pipe or other file object that the selector can watch, or
+            the number of one.
+
+    Raises (at the `yield`):
+        BusyError: another task is already waiting to read this file.
+        ClosedError: the file is closed, or was closed during the wait.
+        ValueError, TypeError, OSError: this is not a file that can be waited for.
+        Cancelled: the wait was interrupted; it is as if it had not been made.
+
+    Example:
+        >>> import corolib, socket
+        >>> def first_bytes(sock):
+        ...     yield ReadWait(sock)
+        ...     return sock.recv(100)
+        >>> a, b = socket.socketpair()
+        >>> with a, b:
+        ...     a.setblocking(False)
+        ...     _ = b.send(b"hello")
+        ...     corolib.run(first_bytes, a)
+        b'hello'
+
+    Source: recipe 12.12 of the Python Cookbook (ReadSocket); pyos8 (ReadWait).
+    """
+
+    __slots__ = ()
+
+
+class WriteWait(_FileWait):
+    """Wait until a file can be written: there is room in its buffer, or an error to collect.
+
+    For arguments and errors see `ReadWait`. Ready means room for at least one byte: the write
+    that follows may still be short.
+
+    Source: recipe 12.12 of the Python Cookbook (WriteSocket); pyos8 (WriteWait).
+    """
+
+    __slots__ = ()
+
+
+class Sleep:
+    """Wait until a time has come: `Sleep(seconds)` from now, or `Sleep(at=deadline)`.
+
+    Never ends early. Zero and less give way, as a bare `yield` does; `math.inf` waits for ever.
+
+    Args:
+        seconds: a duration.
+        at: a deadline on the clock of `now()`.
+
+    Raises:
+        TypeError, ValueError: not a number, NaN, or minus infinity (here, not at the `yield`).
+        Cancelled (at the `yield`): the wait was interrupted.
+
+    Example:
+        >>> import corolib
+        >>> def nap():
+        ...     before = corolib.now()
+        ...     yield Sleep(0.01)
+        ...     return corolib.now() - before >= 0.01
+        >>> corolib.run(nap)
+        True
+    """
+
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
+        if (seconds is None) == (at is None):
+            raise TypeError(
+                "Sleep() takes either a duration, Sleep(0.5), or a deadline, Sleep(at=t)"
+            )
+        self.seconds = None if seconds is None else check_number(seconds, "Sleep()", "a duration")
+        self.at = None if at is None else check_number(at, "Sleep(at=)", "a deadline")
+
+    def __iter__(self) -> Generator[Sleep, Any, None]:
+        yield self
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        return f"Sleep(at={self.at!r})" if self.seconds is None else f"Sleep({self.seconds!r})"
+
+
+class Wake(Protocol):
+    """What `arm` is given: call it once, from any thread or signal handler, to end the wait."""
+
+    def __call__(self, value: Any = None, error: BaseException | None = None) -> None: ...
+
+
+class Suspend(Generic[T]):
+    """Wait until somebody calls `wake`: the one door for everything that is not a file or a time.
+
+    Args:
+        arm: called once as `arm(wake)` when the wait begins; starts the operation and returns its
+            undo. What it raises, the task gets at its `yield`. `wake(value=None, error=None)`
+            may be called inside `arm`, late, or twice; only the first call counts. The undo is
+            called only when the wait is taken back, never after a wake.
+        what: what is waited for, in the words of a report: "acquire <Lock B>".
+        holder: returns the tasks on which the end of this wait depends, for deadlock reports.
+        outside: True when something the scheduler cannot see (a thread, a child process, a
+            signal) may end the wait; such a wait is never counted as part of a deadlock.
+
+    Returns (at the `yield`): the value given to `wake`, or its error is raised.
+
+    Raises (at the `yield`):
+        Cancelled: the wait was interrupted; its undo was called first.
+
+    Example:
+        >>> import corolib
+        >>> def shout(wake):
+        ...     wake("hello")
+        ...     return lambda: None
+        >>> def hear():
+        ...     return (yield Suspend(shout, "a shout"))
+        >>> corolib.run(hear)
+        'hello'
+    """
+
+    __slots__ = ("arm", "holder", "outside", "what")
+
+    def __init__(
+        self,
+        arm: Callable[[Wake], Callable[[], object]],
+        what: object,
+        *,
+        holder: Callable[[], Iterable[Task[Any]]] | None = None,
+        outside: bool = False,
+    ) -> None:
+        self.arm = arm
+        self.what = what
+        self.holder = holder
+        self.outside = outside
+
+    def __iter__(self) -> Generator[Suspend[T], Any, T]:
+        value: T = yield self
+        return value
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        return f"{self.what}"
+
+
+Trap = ReadWait | WriteWait | Sleep | Suspend[Any]
+
+
+def file_name(file: object) -> str:
+    """Return a file in the few words that messages use: `<socket fd=6>`, `<int fd=3>`."""
+    if isinstance(file, int):
+        return f"<int fd={file}>"
+    try:
+        number = file.fileno()  # type: ignore[attr-defined]
+    except Exception:
+        return f"{file!r}"
+    return f"<{type(file).__name__} {'closed' if number == -1 else f'fd={number}'}>"
+
+
+def check_number(value: float, who: str, what: str) -> float:
+    """Return `value`, a duration or a deadline, as a float, or raise TypeError or ValueError.
+
+    `who` and `what` begin the message: "Sleep() got '1' as a duration".
+    """
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        kind = type(value).__name__
+        raise TypeError(f"{who} got {value!r} as {what}: write a number of seconds, not a {kind}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the range of floats: as good as for ever, or long past
+        number = float("inf") if value > 0 else -sys.float_info.max
+    if number != number or number == float("-inf"):
+        raise ValueError(f"{who} got {value!r} as {what}: only finite numbers and math.inf will do")
+    return number
+
+
+class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):
+    """The type of what a `@waits` function returns: fit for `yield from` and for `await`."""
+
+
+def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[T]]:
+    """Mark a generator function that is called with `yield from`, so that `await` works too.
+
+    In debug mode a call whose result is dropped before it was run warns, with the line of the
+    call: `RuntimeWarning: recv() was called at app.py:39 but never run; did you forget ...`.
+
+    Example:
+        >>> import corolib
+        >>> @waits
+        ... def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     return (yield from double(21))
+        >>> corolib.run(main)
+        42
+    """
+    marked: Any = types.coroutine(function)
+    return _watch(marked) if DEBUG else marked
+
+
+class _Mark:
+    """Lies in a generator that has not begun, and warns when it dies there."""
+
+    __slots__ = ("filename", "lineno", "name", "stepped")
+
+    def __init__(self, name: str, filename: str, lineno: int) -> None:
+        self.name, self.filename, self.lineno = name, filename, lineno
+        self.stepped = False
+
+    def __del__(self) -> None:
+        if self.stepped:
+            return
+        import linecache
+        import warnings
+
+        line = linecache.getline(self.filename, self.lineno).strip()
+        place = f"{os.path.basename(self.filename)}:{self.lineno}"
+        text = (
+            f"{self.name}() was called at {place} but never run; did you forget `yield from`?"
+            f"{f'  -> {line!r}' if line else ''}"
+        )
+        warnings.warn_explicit(text, RuntimeWarning, self.filename, self.lineno)
+
+
+@types.coroutine
+def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T]:
+    """Run `inner`; until the first step the mark lies in wait. (Frames of this are not shown.)"""
+    mark.stepped = True
+    return (yield from inner)
+
+
+def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Return `function` so that what it returns warns when it is dropped before its first step."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        caller = sys._getframe(1)
+        mark = _Mark(function.__name__, caller.f_code.co_filename, caller.f_lineno)
+        return watched(function(*args, **kwargs), mark)
+
+    return call
