@@ -240,6 +240,8 @@ class Host:
         try:
             self._hook(task, error)
         except (SystemExit, KeyboardInterrupt) as exc:
+            if self._ctrl_c.second:
+                raise
             self._end(exc)
         except BaseException as exc:
             import traceback

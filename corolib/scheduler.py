@@ -73,7 +73,9 @@ class Scheduler(Host):
         self._dump_signal = dump_signal
         self._given_up: list[tuple[str, Any]] = []
         self._fatal: BaseException | None = None  # leaves run() when all tasks are done
-        self._stuck = 0  # tasks that only another can set going: in a Suspend, or completing
+        # The tasks that only another can set going: in a Suspend, or completing. A set, because
+        # a signal handler that wakes one may come between reading and writing of a count.
+        self._stuck: set[Task[Any]] = set()
         # The meaning of each trap: how a task is parked in it, and how that is taken back.
         self._parks.update(
             {
@@ -87,7 +89,8 @@ class Scheduler(Host):
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
             ReadWait: self._poller.undo_read,
             WriteWait: self._poller.undo_write,
-            type(GIVE_WAY): lambda task: None,
+            type(GIVE_WAY): lambda task: True,
+            type(None): lambda task: False,  # a signal handler woke it at this very moment
             Sleep: self._undo_sleep,
             Suspend: self._undo_suspend,
         }
@@ -131,7 +134,7 @@ class Scheduler(Host):
         """Do turns until every task is done."""
         tasks = self._tasks
         while tasks:
-            if self._stuck == len(tasks) and self._is_deadlock():
+            if len(self._stuck) == len(tasks) and self._is_deadlock():
                 self._break_deadlock()
             self._turn(math.inf)
 
@@ -239,7 +242,8 @@ class Scheduler(Host):
     def _suspend(self, task: Task[Any], trap: Suspend[Any]) -> None:
         task.wait = trap
         wake = task.armed = OneWake(self, task)
-        self._stuck += not trap.outside
+        if not trap.outside:
+            self._stuck.add(task)
         try:
             undo = trap.arm(wake)
         except BaseException as exc:
@@ -254,14 +258,14 @@ class Scheduler(Host):
 
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """End the `Suspend` of a task whose wake was claimed."""
-        self._stuck -= not task.wait.outside
-        self.resume(task, value, error)
+        self._stuck.discard(task)
+        self.resume(task, value, task.error if error is None else error)
 
     def _undo_suspend(self, task: Task[Any]) -> bool:
         wake = task.armed
         if wake.claim() is None:
             return False  # a result is on its way
-        self._stuck -= not task.wait.outside
+        self._stuck.discard(task)
         wake.taken_back = True
         if wake.undo is not None:
             self._call(wake.undo, ())
@@ -328,10 +332,12 @@ class Scheduler(Host):
 
     def _body_over(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """The body returned `value` or raised `error`; the task is done when its children are."""
-        if self._forked or self._ctrl_c.second:
+        if self._forked:
             raise error or RuntimeError(FORKED)
         self._interrupts.leave_all(task)
         task.end_body(value, error and users_part(error))
+        if self._ctrl_c.second:
+            raise KeyboardInterrupt
         if error is not None:
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 self._end(error)
@@ -339,7 +345,7 @@ class Scheduler(Host):
         if not task.family:
             self._done(task)
             return
-        self._stuck += 1
+        self._stuck.add(task)
         if not task.attached:
             self._cancel_all(task.children, f"daemon of {task.label}, which ended")
 
@@ -363,7 +369,7 @@ class Scheduler(Host):
                 if not parent.attached:
                     self._cancel_all(parent.children, f"daemon of {parent.label}, which ended")
                 return
-            self._stuck -= 1
+            self._stuck.discard(parent)
             task = parent
 
     def give_up(self, task: Task[Any]) -> None:
@@ -411,7 +417,7 @@ class Scheduler(Host):
         if self._forked:
             return
         left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
-        for what, body in self._given_up + left:
+        for what, body in self._given_up + left[::-1]:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
             self._call(close_for_good, (body,))
         failure = None if self.main is None else self.main.failure
@@ -420,7 +426,7 @@ class Scheduler(Host):
 
     def _close_asyncgens(self, around: Surroundings) -> None:
         """Let the async generators that tasks left half-way run their `finally`."""
-        left = [self.spawn(aclose(agen), name="aclose") for agen in around.asyncgens]
+        left = [self._new_task(aclose(agen), "aclose") for agen in around.asyncgens]
         for task in left:
             self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
         self._loop()
@@ -466,11 +472,15 @@ def run(
     """
     if unknown:
         raise TypeError(unknown_keyword("run", f, unknown))
-    return Scheduler(
+    scheduler = Scheduler(
         clock=clock,
         selector=selector,
         ready=ready,
         grace=grace,
         on_task_error=on_task_error,
         dump_signal=dump_signal,
-    ).run(f, *args)
+    )
+    try:
+        return scheduler.run(f, *args)
+    finally:
+        scheduler.close()  # the run does that, if it begins

@@ -127,6 +127,7 @@ class Interrupts:
         if task.wait is not None and not kernel.take_back(task):
             return False  # a result came first; the interrupt is due at the next wait
         task.forced = None
+        task.pending = any(s.requested for s in chain(task))
         if error is None:
             if target.overdue:
                 task.swallowed += 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from corolib.errors import Cancelled, Deadlock, TaskCancelled
 from corolib.running import Services, current_task
 from corolib.scopes import Scope
-from corolib.traps import Suspend, Wake, watched
+from corolib.traps import Suspend, Wake, waits, watched
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -171,6 +171,7 @@ class Task(Scope, Generic[T]):
         """
         self.scheduler.interrupt(self, self, reason)
 
+    @waits
     def stop(self) -> Generator[Any, Any, T | None]:
         """Wait until the task, asked to cancel, is really gone, and its children too.
 

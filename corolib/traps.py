@@ -300,6 +300,8 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         caller = sys._getframe(1)
         mark = _Mark(function.__name__, caller.f_code.co_filename, caller.f_lineno)
-        return watched(function(*args, **kwargs), mark)
+        outer: Any = watched(function(*args, **kwargs), mark)
+        outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
+        return outer
 
     return call
