@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from corolib.errors import RunFinished
 from corolib.inbox import Inbox
 from corolib.poller import Poller, Selector
+from corolib.reports import dump, slow_step
 from corolib.running import register
 from corolib.scopes import Interrupts, Scope
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
@@ -24,6 +25,7 @@ from corolib.task import Task
 from corolib.timers import Timers
 from corolib.traps import HasFileno, check_number
 
+SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
 SWEEP_SLICE = 1000  # files a turn: about 0.2 ms
 SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
@@ -68,7 +70,7 @@ class Host:
         self._interrupts = Interrupts(self)
         self._parks: dict[type, Callable[[Task[Any], Any], object]] = {}
         self._holds = 0
-        self._waiting = self._sweeping = self._forked = False
+        self._waiting = self._stepped = self._sweeping = self._forked = False
         self._spawned = self._turns = self._steps = 0
         self._longest_step = 0.0
         tell_of_fork(self)
@@ -141,8 +143,6 @@ class Host:
 
     def report(self) -> str:
         """Return all tasks as text: what each does, where it stands, where it was spawned."""
-        from corolib.reports import dump
-
         return dump(self._tasks.values(), repr(self))
 
     def stats(self) -> dict[str, float]:
@@ -184,11 +184,21 @@ class Host:
         except RunFinished:
             pass
 
-    def _sweep(self, _: None) -> None:
+    def _sweep_later(self) -> None:
+        """Plan a sweep. None is planned while no task is stepped: then nothing can be closed."""
+        self._sweeping = True
+        self.timers.set(self.clock() + SWEEP_EVERY, self._sweep, True)
+
+    def _sweep(self, first: bool) -> None:
         """Look through some files for closed ones, and go on in the next turn if there are more."""
-        self._sweeping = self._poller.sweep(SWEEP_SLICE)
-        if self._sweeping:
-            self.timers.set(self.clock(), self._sweep, None)
+        if first:
+            self._stepped = False
+        if self._poller.sweep(SWEEP_SLICE):
+            self.timers.set(self.clock(), self._sweep, False)
+        elif self._stepped:  # what was seen first may have been closed since
+            self._sweep_later()
+        else:
+            self._sweeping = False
 
     def _call(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Make a call that belongs to no task; its failure is reported."""
@@ -213,8 +223,6 @@ class Host:
                 took = self.clock() - began
                 self._longest_step = max(self._longest_step, took)
                 if took > SLOW_STEP:
-                    from corolib.reports import slow_step
-
                     _log().warning(slow_step(task, took))
 
         return timed
@@ -244,10 +252,8 @@ class Host:
                 raise
             self._end(exc)
         except BaseException as exc:
-            import traceback
-
-            traceback.print_exception(error)
-            traceback.print_exception(exc)
+            for each in (error, exc):  # this needs no import, which may be what has failed
+                sys.__excepthook__(type(each), each, each.__traceback__)
 
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""

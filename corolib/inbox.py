@@ -52,13 +52,17 @@ class Inbox:
                 pass
 
     def drain(self) -> None:
-        """Take the announcements off; the calls stay for `take`."""
-        self._announced = False
+        """Take the announcements off; who drains looks at `calls` afterwards.
+
+        First the pipe, then the mark: a call that finds the mark still set is in `calls` by then,
+        and one that comes later announces itself.
+        """
         try:
             while self._reader.recv(4096):
                 pass
         except BlockingIOError:
             pass
+        self._announced = False
 
     def close(self) -> None:
         """Take no more calls. Those left before stay in `calls`."""

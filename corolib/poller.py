@@ -13,8 +13,8 @@ other files, and a `dup` keeps a closed file alive in epoll for ever. So:
 - A file that fires while nobody waits is disarmed. A wait that is taken back is unregistered at
   once, before its task can do anything with the file.
 - Closing behind the library's back is noticed by a sweep, in slices, at most once a second.
-- A selector that reports a file nobody registered, or returns early and empty three times, holds
-  something that cannot be removed, and is made anew.
+- A selector that reports a file nobody registered, or a number that is not ready, or returns early
+  and empty three times, holds something that cannot be removed, and is made anew.
 - If `select()` itself raises, each file is tried alone, and the waiters of the bad ones get the
   error.
 
@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import KeyedRef
 
 from corolib.errors import BusyError, ClosedError
-from corolib.traps import HasFileno, ReadWait, WriteWait, file_name
+from corolib.reports import busy
+from corolib.traps import HasFileno, ReadWait, WriteWait
 
 if TYPE_CHECKING:
     from corolib.task import Task
@@ -77,6 +78,10 @@ class Entry:
         self.reader: Task[Any] | None = None
         self.writer: Task[Any] | None = None
 
+    def wanted(self) -> int:
+        """Return the directions in which somebody waits."""
+        return (READ if self.reader else 0) | (WRITE if self.writer else 0)
+
 
 class Poller:
     """The table of waits for files. `ready` is the queue to which woken tasks are appended."""
@@ -90,6 +95,8 @@ class Poller:
         self._early = 0
         self._stale = False
         self._unswept: list[Entry] = []
+        # Numbers whose file was closed before it was unregistered: a `dup` may keep them in epoll.
+        self._doubtful: set[int] = set()
         # Asks whether a socket can take data at once; absent on Windows.
         self._asker = select.poll() if hasattr(select, "poll") else None
         self._open()
@@ -145,24 +152,25 @@ class Poller:
         asker = self._asker
         assert asker is not None
         asker.register(fd, select.POLLOUT)
-        answer = asker.poll(0)
-        asker.unregister(fd)
-        return bool(answer)
+        try:
+            return bool(asker.poll(0))
+        finally:
+            asker.unregister(fd)
 
     def _admit(self, task: Task[Any], trap: ReadWait | WriteWait, bit: int) -> Entry:
         """Note the wait in the table and tell the selector; or raise, with nothing left behind."""
         file = trap.file
         fd = number(trap)
+        if isinstance(file, socket.socket):
+            check_nonblocking(trap)
         entry = self.entries.get(fd)
         if entry is not None and not self._is_of(entry, file):
-            self._drop(entry, ClosedError(f"{file_name(fd)} was closed; its number is used again"))
+            self._drop(entry)
             entry = None
         if entry is None:
-            entry = self._new_entry(trap, fd)
+            entry = self._new_entry(file, fd, type(trap).__name__)
         waiter = entry.reader if bit == READ else entry.writer
         if waiter is not None:
-            from corolib.reports import busy
-
             raise BusyError(busy(trap, waiter))
         if not entry.mask & bit:
             try:
@@ -177,24 +185,25 @@ class Poller:
         task.armed = entry
         return entry
 
-    def _new_entry(self, trap: ReadWait | WriteWait, fd: int) -> Entry:
-        file: Any = trap.file
+    def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
         if isinstance(file, socket.socket):
-            check_nonblocking(trap)
             return Entry(fd, KeyedRef(file, self._collected, fd), True)
         entry = Entry(fd, lambda: file, False)
         if isinstance(file, int):
-            entry.identity = inode(fd)
+            try:
+                entry.identity = inode(fd)
+            except OSError as exc:
+                raise OSError(
+                    exc.errno, f"{name}({fd}): no file is open under this number"
+                ) from None
         return entry
 
     def _is_of(self, entry: Entry, file: object) -> bool:
         """Return whether `entry` is for the open file behind `file`, which has its number now."""
         owner = entry.ref()
-        if owner is file:
-            return True
         if isinstance(owner, int):
             return entry.identity == inode(entry.fd)
-        return fileno(owner) == entry.fd  # two living objects over one file
+        return owner is file or fileno(owner) == entry.fd  # or two living objects over one file
 
     def undo_read(self, task: Task[Any]) -> None:
         """Take back the wait of a reader."""
@@ -210,7 +219,7 @@ class Poller:
 
     # Waking -----------------------------------------------------------------------------------
 
-    def poll(self, timeout: float | None, deadline: float | None = None) -> None:
+    def poll(self, timeout: float | None, deadline: float) -> None:
         """Wait for files, at most `timeout` seconds (None: no limit), and wake their tasks.
 
         `deadline` is the same moment on the clock, to tell an early return from a late one.
@@ -219,11 +228,9 @@ class Poller:
         """
         try:
             pairs = self._pairs(timeout)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError):
             if not self._weed():
                 raise
-            self._early = 0
-            del exc
             return
         entries = self.entries
         append = self._append
@@ -238,10 +245,14 @@ class Poller:
                     if entry.kept:
                         continue
             self._fired(fd, entry, event)
-        if not pairs and timeout != 0:
-            self._returned_empty(deadline)
-        elif self._stale:
+        if self._stale:
             self._remake()
+        elif pairs:
+            self._early = 0
+        elif timeout != 0 and self._clock() < deadline:
+            self._early += 1
+            if self._early == EARLY:
+                self._remake()
 
     def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
         """Act on one event: wake who waits for it, disarm what nobody waits for."""
@@ -275,20 +286,12 @@ class Poller:
         self._append(task)
         return True
 
-    def _returned_empty(self, deadline: float | None) -> None:
-        if deadline is not None and self._clock() >= deadline:
-            self._early = 0
-            return
-        self._early += 1
-        if self._early >= EARLY:
-            self._remake()
-
     # Registrations ----------------------------------------------------------------------------
 
     def _settle(self, entry: Entry, mask: int) -> None:
         """Let `mask` be what the selector is told of the entry, less what need not be kept."""
         if not entry.kept:
-            mask = (READ if entry.reader else 0) | (WRITE if entry.writer else 0)
+            mask = entry.wanted()
         if mask != entry.mask and self.entries.get(entry.fd) is entry:
             try:
                 self._set_mask(entry, mask)
@@ -298,33 +301,51 @@ class Poller:
     def _set_mask(self, entry: Entry, mask: int) -> None:
         """Tell the selector; an entry is in the table exactly while it is registered."""
         fd = entry.fd
-        if mask == 0:
-            del self.entries[fd]
-            self._selector.unregister(fd)
-        elif entry.mask == 0:
-            try:
-                self._selector.register(fd, mask)
-            except FileExistsError:  # left in epoll by a `dup` of a file that had this number
-                self._remake()
-                self._selector.register(fd, mask)
+        if entry.mask == 0:
+            self._register(fd, mask)
             self.entries[fd] = entry
+        elif mask == 0:
+            del self.entries[fd]
+            entry.mask = 0
+            if fileno(entry.ref()) != fd:
+                self._doubtful.add(fd)
+            self._unregister(fd)
         else:
             try:
                 self._selector.modify(fd, mask)
-            except FileNotFoundError:  # epoll forgot it: the number was closed and opened again
-                self._selector.register(fd, mask)
+            except OSError:  # epoll forgot it: the number was closed, and perhaps opened again
+                self._unregister(fd)
+                self._register(fd, mask)
         entry.mask = mask
 
-    def _drop(self, entry: Entry, error: OSError | ValueError) -> None:
-        """Take a file out of the table; who waits for it gets `error`."""
-        waiters = [task for task in (entry.reader, entry.writer) if task is not None]
-        entry.reader = entry.writer = None
+    def _register(self, fd: int, mask: int) -> None:
+        try:
+            self._selector.register(fd, mask)
+        except FileExistsError:  # left in epoll by a `dup` of a file that had this number
+            self._remake()
+            self._selector.register(fd, mask)
+
+    def _unregister(self, fd: int) -> None:
+        try:
+            self._selector.unregister(fd)
+        except KeyError:  # a failed `modify` has dropped it already
+            pass
+
+    def _drop(self, entry: Entry, cause: OSError | ValueError | None = None) -> None:
+        """Take a file out of the table. Who waits for it gets `ClosedError`, if that is so or no
+        other cause is known.
+        """
         if self.entries.get(entry.fd) is entry:
             self._set_mask(entry, 0)
+        if fileno(entry.ref()) == -1:
+            cause = None
+        waiters = (entry.reader, entry.writer)
+        entry.reader = entry.writer = None
         for task in waiters:
-            task.error = error
-            task.wait = None
-            self._append(task)
+            if task is not None:
+                task.error = closed(task) if cause is None else type(cause)(*cause.args)
+                task.wait = None
+                self._append(task)
 
     def _collected(self, ref: KeyedRef[int, Any]) -> None:
         """Forget a socket that was dropped: nobody can wait for it any more."""
@@ -336,16 +357,16 @@ class Poller:
         """Make the selector anew, with what is waited for and nothing else."""
         self._selector.close()
         self._open()
+        self._doubtful.clear()
         self._stale = False
         self._early = 0
         entries = list(self.entries.values())
         self.entries.clear()
         for entry in entries:
             entry.mask = 0
-            mask = (READ if entry.reader else 0) | (WRITE if entry.writer else 0)
-            if mask:
+            if entry.wanted():
                 try:
-                    self._set_mask(entry, mask)
+                    self._set_mask(entry, entry.wanted())
                 except (OSError, ValueError) as exc:
                     self._drop(entry, exc)
 
@@ -358,8 +379,7 @@ class Poller:
                 alone.register(entry.fd, entry.mask)
                 alone.select(0)
             except (OSError, ValueError) as exc:
-                gone = fileno(entry.ref()) == -1
-                self._drop(entry, ClosedError("closed during the wait") if gone else exc)
+                self._drop(entry, exc)
                 found = True
             finally:
                 alone.close()
@@ -369,12 +389,15 @@ class Poller:
 
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file; who waits for it gets `ClosedError`, with nothing in between."""
-        fd = file if isinstance(file, int) else fileno(file)
-        entry = self.entries.get(fd)
-        if entry is None or not self._is_of(entry, file):  # closed behind our back, perhaps
+        if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
+            raise TypeError(f"close({file!r}): a {type(file).__name__} is not a file")
+        fd = fileno(file)
+        if fd == -1:  # closed behind our back; somebody may wait for it all the same
             entry = next((e for e in self.entries.values() if e.ref() is file), None)
-        if entry is not None:
-            self._drop(entry, ClosedError(f"{file_name(file)} was closed during the wait"))
+        else:
+            entry = self.entries.get(fd)
+        if entry is not None and (fd == -1 or self._is_of(entry, file)):
+            self._drop(entry)
         if isinstance(file, int):
             os.close(file)
         else:
@@ -384,14 +407,30 @@ class Poller:
         """Look through at most `most` files for closed ones; return whether more are to be seen."""
         if not self._unswept:
             self._unswept = list(self.entries.values())
+            if self._doubtful:
+                self._check_doubtful()
         part, self._unswept = self._unswept[:most], self._unswept[most:]
         for entry in part:
-            owner = entry.ref()
-            if owner is not None and not isinstance(owner, int) and fileno(owner) == -1:
-                waiter = entry.reader or entry.writer
-                error = ClosedError("the file was closed") if waiter is None else closed(waiter)
-                self._drop(entry, error)
+            if fileno(entry.ref()) == -1:
+                self._drop(entry)
         return bool(self._unswept)
+
+    def _check_doubtful(self) -> None:
+        """Remake the selector if it reports a doubtful number that is not ready: then a closed
+        file is still in it, under a number that another file has now.
+        """
+        if self._asker is None:
+            return
+        told = [(fd, event) for fd, event in self._pairs(0) if fd in self._doubtful]
+        for fd, event in told:
+            self._asker.register(fd, event)
+        try:
+            ready = self._asker.poll(0)
+        finally:
+            for fd in {fd for fd, _ in told}:
+                self._asker.unregister(fd)
+        if len(ready) < len(told):
+            self._remake()
 
     def close(self) -> None:
         """Close the selector. Also right in a forked child: it touches no registration."""

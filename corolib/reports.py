@@ -1,15 +1,14 @@
 """What the scheduler finds, put into words: pure functions from tasks to text.
 
-Who, what, where, and what to write instead. Imported when first needed, so that a program without
-mistakes never pays for them.
+Who, what, where, and what to write instead. Imports nothing heavy, and nothing late that it cannot
+do without: a program that has run out of files is told its mistakes too.
 """
 
 from __future__ import annotations
 
-import inspect
-import linecache
 import os
 import re
+import types
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,16 @@ def where(task: Task[Any]) -> str:
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
+def source_line(filename: str, lineno: int) -> str:
+    """Return a line of source, nothing if it cannot be had."""
+    try:
+        import linecache
+
+        return linecache.getline(filename, lineno).strip()
+    except OSError:
+        return ""
+
+
 def short(site: str) -> str:
     """Return `dir/file.py:12` without its directory."""
     return os.path.basename(site)
@@ -54,10 +63,10 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     frame = frame_of(task)
     line = ""
     if frame is not None:
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        line = source_line(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
-    if inspect.isgenerator(thing) or inspect.iscoroutine(thing):
-        kind = "generator" if inspect.isgenerator(thing) else "coroutine"
+    if isinstance(thing, types.GeneratorType | types.CoroutineType):
+        kind = "generator" if isinstance(thing, types.GeneratorType) else "coroutine"
         name = f"{thing.__name__}()"
         thing.close()  # it will not run; do not let it complain about that as well
         did = line if _BARE_YIELD.search(line) else f"yield {name}"
@@ -110,7 +119,7 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
             f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
         )
     name = getattr(f, "__name__", _brief(f))
-    if inspect.isasyncgen(made):
+    if isinstance(made, types.AsyncGeneratorType):
         return (
             f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
             "a task is one or the other. Use `await` instead of `yield`"

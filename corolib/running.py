@@ -72,6 +72,14 @@ def current_scheduler() -> Services:
 
     Raises:
         RuntimeError: none does.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     yield
+        ...     return corolib.current_scheduler().stats()["tasks"]
+        >>> corolib.run(main)
+        1
     """
     scheduler = register.scheduler
     if scheduler is None:
@@ -87,6 +95,14 @@ def current_task() -> Task[Any]:
 
     Raises:
         RuntimeError: no scheduler runs in this thread, or it is between two steps (in a callback).
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     yield
+        ...     return corolib.current_task().label
+        >>> corolib.run(main)
+        'main#1'
     """
     task = current_scheduler().current
     if task is None:
@@ -148,7 +164,7 @@ def unknown_keyword(caller: str, f: object, unknown: dict[str, object]) -> str:
     function = getattr(f, "__name__", "f")
     return (
         f"{caller}() has no keyword {word!r}: its keywords are the scheduler's own. "
-        f"If {word!r} is for {function}(), write `{caller}({function}(x, {word}=...))`"
+        f"If {word!r} is for {function}(), write `{caller}({function}(..., {word}=...))`"
     )
 
 
@@ -157,6 +173,15 @@ def now() -> float:
 
     Raises:
         RuntimeError: no scheduler runs in this thread.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     deadline = corolib.now() + 0.01
+        ...     yield corolib.Sleep(at=deadline)
+        ...     return corolib.now() >= deadline
+        >>> corolib.run(main)
+        True
     """
     return current_scheduler().clock()
 
@@ -168,8 +193,30 @@ def close(file: HasFileno | int) -> None:
     is closed already stays so, silently. What nobody waits for may as well be closed by its own
     `close()` or by `with`.
 
+    Args:
+        file: a socket, another file object, or the number of an open file.
+
     Raises:
         RuntimeError: no scheduler runs in this thread.
+        TypeError: this is no file.
         OSError: what the file's own `close()` raises.
+
+    Example:
+        >>> import corolib, socket
+        >>> def reader(sock):
+        ...     try:
+        ...         yield corolib.ReadWait(sock)
+        ...     except corolib.ClosedError:
+        ...         return "woken"
+        >>> def main():
+        ...     a, b = socket.socketpair()
+        ...     a.setblocking(False)
+        ...     task = corolib.spawn(reader, a)
+        ...     yield
+        ...     corolib.close(a)
+        ...     b.close()
+        ...     return (yield from task)
+        >>> corolib.run(main)
+        'woken'
     """
     current_scheduler().close_file(file)

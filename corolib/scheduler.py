@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from corolib.errors import Deadlock
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue, aclose
 from corolib.poller import Selector, default_selector
+from corolib.reports import deadlock, wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.surroundings import Surroundings
 from corolib.task import GIVE_WAY, Task, body_of, call_site, close_for_good, users_part
@@ -43,7 +44,6 @@ from corolib.wakes import OneWake
 T = TypeVar("T")
 
 LONGEST_WAIT = 2e6  # seconds, 23 days; selectors refuse more than 24.8
-SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
 
 
 class Scheduler(Host):
@@ -126,7 +126,7 @@ class Scheduler(Host):
         self._refuse_reentry()
         register.scheduler = self
         try:
-            self._turn(check_number(timeout, "turn()", "a duration"))
+            self._turn(self.clock() + check_number(timeout, "turn()", "a duration"))
         finally:
             register.scheduler = self.current = None
 
@@ -138,19 +138,20 @@ class Scheduler(Host):
                 self._break_deadlock()
             self._turn(math.inf)
 
-    def _turn(self, most: float) -> None:
-        """Do one turn, waiting at most `most` seconds."""
+    def _turn(self, until: float) -> None:
+        """Do one turn, waiting at most `until` that time."""
         ready, calls, timers, poller = self._ready, self._inbox.calls, self.timers, self._poller
         # Act 1: wait.
         self._turns += 1
         self._waiting = True  # from here on a wake must also end the wait
         if not (ready or calls):
-            deadline = timers.next()
-            if deadline is not None:
-                most = min(most, deadline - self.clock())
-            self._poll(None if most == math.inf else min(max(most, 0), LONGEST_WAIT), deadline)
+            until = min(until, timers.next())
+            if until == math.inf:
+                self._poll(None, until)
+            else:
+                self._poll(min(max(until - self.clock(), 0), LONGEST_WAIT), until)
         elif poller.entries:
-            self._poll(0, None)
+            self._poll(0, until)
         self._waiting = False
         for _ in range(len(calls)):
             f, args = calls.popleft()
@@ -161,12 +162,13 @@ class Scheduler(Host):
         # Act 3: step.
         count = len(ready)
         self._steps += count
-        if count and poller.entries and not self._sweeping:
-            self._sweeping = True
-            timers.set(self.clock() + SWEEP_EVERY, self._sweep, None)
+        if count and poller.entries:
+            self._stepped = True
+            if not self._sweeping:
+                self._sweep_later()
         self._step(count)
 
-    def _poll(self, timeout: float | None, deadline: float | None) -> None:
+    def _poll(self, timeout: float | None, deadline: float) -> None:
         """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
         try:
             self._poller.poll(timeout, deadline)
@@ -229,8 +231,7 @@ class Scheduler(Host):
             self._give_way(task, trap)
             return
         task.wait = trap
-        if deadline != math.inf:
-            task.armed = self.timers.set(deadline, self._slept, task)
+        task.armed = None if deadline == math.inf else self.timers.set(deadline, self._slept, task)
 
     def _slept(self, task: Task[Any]) -> None:
         self.resume(task, None, None)
@@ -251,6 +252,11 @@ class Scheduler(Host):
                 task.error = users_part(exc)
             else:
                 self.woken(task, None, users_part(exc))
+            return
+        if not callable(undo):
+            if wake.claim() is not None:
+                text = f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
+                self.woken(task, None, TypeError(text))
             return
         wake.undo = undo
         if wake.taken_back:  # `arm` has cancelled the task
@@ -274,8 +280,6 @@ class Scheduler(Host):
     def _wrong_yield(self, task: Task[Any], thing: object) -> None:
         if self._forked:
             raise RuntimeError(FORKED)
-        from corolib.reports import wrong_yield
-
         raise TypeError(wrong_yield(task, thing))
 
     def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
@@ -405,8 +409,6 @@ class Scheduler(Host):
 
     def _break_deadlock(self) -> None:
         if self._fatal is None:
-            from corolib.reports import deadlock
-
             self._end(Deadlock(deadlock(self._tasks.values())))
         else:  # even their clean-up waits for ever
             for task in [t for t in self._tasks.values() if not t.body_over]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from corolib.errors import Cancelled, Deadlock, TaskCancelled
+from corolib.reports import not_runnable
 from corolib.running import Services, current_task
 from corolib.scopes import Scope
 from corolib.traps import Suspend, Wake, waits, watched
@@ -272,8 +273,6 @@ def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
             break
     else:
         if not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
-            from corolib.reports import not_runnable
-
             raise TypeError(not_runnable(caller, f, made))
     if made is f and args:
         raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any
 
 SPARE_HUSKS = 1000  # 100 KB; sweeping more often would cost more than it gives back
@@ -19,12 +20,13 @@ SPARE_HUSKS = 1000  # 100 KB; sweeping more often would cost more than it gives 
 class Timers:
     """The calls to come, soonest first."""
 
-    __slots__ = ("_count", "_husks", "heap")
+    __slots__ = ("_count", "_husks", "_now", "heap")
 
     def __init__(self) -> None:
         self.heap: list[list[Any]] = []
         self._count = 0
         self._husks = 0
+        self._now = -inf  # of the last `expire`
 
     def __len__(self) -> int:
         return len(self.heap) - self._husks
@@ -32,6 +34,8 @@ class Timers:
     def set(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         """Have `f(arg)` called when `deadline` has passed; return the call, for `cancel`."""
         self._count += 1
+        if deadline < self._now:
+            deadline = self._now  # long past: not before what is due already
         call = [deadline, self._count, f, arg]
         heappush(self.heap, call)
         return call
@@ -47,17 +51,18 @@ class Timers:
             heapify(self.heap)
             self._husks = 0
 
-    def next(self) -> float | None:
-        """Return the soonest deadline, or None when there is none."""
+    def next(self) -> float:
+        """Return the soonest deadline, `math.inf` when there is none."""
         heap = self.heap
         while heap and heap[0][2] is None:
             heappop(heap)
             self._husks -= 1
-        return heap[0][0] if heap else None
+        return heap[0][0] if heap else inf
 
     def expire(self, now: float) -> None:
         """Make the calls whose deadline is not after `now`, in order."""
         heap = self.heap
+        self._now = now
         last = self._count  # a call set by one of these calls is for the next turn
         while heap and heap[0][0] <= now and heap[0][1] <= last:
             call = heappop(heap)

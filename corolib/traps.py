@@ -98,6 +98,17 @@ class WriteWait(_FileWait):
     For arguments and errors see `ReadWait`. Ready means room for at least one byte: the write
     that follows may still be short.
 
+    Example:
+        >>> import corolib, socket
+        >>> def send(sock, data):
+        ...     yield WriteWait(sock)
+        ...     return sock.send(data)
+        >>> a, b = socket.socketpair()
+        >>> with a, b:
+        ...     a.setblocking(False)
+        ...     corolib.run(send, a, b"hello")
+        5
+
     Source: recipe 12.12 of the Python Cookbook (WriteSocket); pyos8 (WriteWait).
     """
 
@@ -191,6 +202,8 @@ class Suspend(Generic[T]):
         holder: Callable[[], Iterable[Task[Any]]] | None = None,
         outside: bool = False,
     ) -> None:
+        if not callable(arm):
+            raise TypeError(f"Suspend(arm, what): arm must be a function of `wake`, not {arm!r}")
         self.arm = arm
         self.what = what
         self.holder = holder
@@ -246,6 +259,9 @@ def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[
 
     In debug mode a call whose result is dropped before it was run warns, with the line of the
     call: `RuntimeWarning: recv() was called at app.py:39 but never run; did you forget ...`.
+
+    Args:
+        function: a generator function, or one that returns a generator.
 
     Example:
         >>> import corolib

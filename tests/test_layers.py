@@ -1,0 +1,280 @@
+"""The house: who may import whom, read from the sources with `ast`.
+
+    outside   __main__  testing  tracing  simulation      look at everything below
+    rooms     everything that is not named here           what programs use
+    kernel    hosting  scheduler                          the loop, and the meaning of every trap
+    parts     task  scopes  timers  poller  reports       data structures that do not know the
+              inbox  wakes  surroundings                  kernel
+    words     errors  traps  running                      import nothing else from corolib
+
+Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
+not count; those inside functions do.
+"""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import corolib
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "corolib"
+
+WORDS = {"errors", "traps", "running"}
+PARTS = {"task", "scopes", "timers", "poller", "reports", "inbox", "wakes", "surroundings"}
+KERNEL = {"hosting", "scheduler"}
+OUTSIDE = {"__main__", "testing", "tracing", "simulation"}
+FACE = {"__init__"}
+
+HEAVY = {
+    "asyncio",
+    "concurrent.futures",
+    "dataclasses",
+    "inspect",
+    "logging",
+    "ssl",
+    "subprocess",
+    "traceback",
+}
+
+
+def name_of(path):
+    """Return the name of a module inside the package: `traps`, or `folder.module`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+SOURCES = {name_of(path): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+ROOMS = set(SOURCES) - WORDS - PARTS - KERNEL - OUTSIDE - FACE
+
+
+def is_for_types(node):
+    """Return whether a node is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in (
+        "TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+    )
+
+
+def imports(source, modules=frozenset(SOURCES), lazy=True):
+    """Return the modules of corolib that a source imports at run time.
+
+    `__init__` stands for the package itself. With `lazy` false, only those imported at once.
+    """
+    found = set()
+    todo = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                assert node.level == 1, "the package is flat"
+                base = f"corolib.{base}".rstrip(".")
+            members = [f"{base}.{alias.name}" for alias in node.names]
+            # `from corolib import errors` is about the module, `from corolib import run` is not
+            names = [m if m.removeprefix("corolib.") in modules else base for m in members]
+        else:
+            names = []
+            if is_for_types(node):
+                todo += node.orelse
+            elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                todo += ast.iter_child_nodes(node)
+        for name in names:
+            if name == "corolib":
+                found.add("__init__")
+            elif name.startswith("corolib."):
+                found.add(name.removeprefix("corolib."))
+    return found
+
+
+def allowed(name):
+    """Return the modules that a module may import."""
+    if name == "running":
+        return {"traps"}
+    if name in WORDS:
+        return set()
+    if name in PARTS:
+        return WORDS | PARTS
+    if name in KERNEL:
+        return WORDS | PARTS | KERNEL
+    if name in ROOMS:
+        return WORDS | PARTS | ROOMS
+    if name in FACE:
+        return set(SOURCES) - OUTSIDE - FACE
+    return set(SOURCES)  # outside
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_module_imports_only_from_its_own_layer_and_lower_ones(name):
+    assert imports(SOURCES[name]) <= allowed(name)
+
+
+def test_every_module_of_the_picture_that_the_kernel_needs_is_there():
+    assert set(SOURCES) >= WORDS | PARTS | KERNEL
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import corolib.traps", {"traps"}),
+        ("from corolib.traps import Sleep, waits", {"traps"}),
+        ("from corolib import traps, run", {"traps", "__init__"}),
+        ("from .traps import Sleep", {"traps"}),
+        ("from . import traps", {"traps"}),
+        ("import os, corolib", {"__init__"}),
+        ("import corolibrary", set()),
+        ("def f():\n    from corolib.task import Task", {"task"}),
+        ("if TYPE_CHECKING:\n    from corolib.task import Task", set()),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import corolib.task", {"task"}),
+        ("try:\n    import corolib.task\nexcept ImportError:\n    pass", {"task"}),
+    ],
+)
+def test_the_reader_of_imports_sees_every_kind(source, found):
+    assert imports(source) == found
+
+
+def circles(graph):
+    """Return the modules that can reach themselves."""
+    found = set()
+    for start in graph:
+        seen, todo = set(), list(graph[start])
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo += graph.get(name, ())
+        if start in seen:
+            found.add(start)
+    return found
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert circles({name: imports(source) for name, source in SOURCES.items()}) == set()
+
+
+def test_a_circle_would_be_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {"b", "c"}
+
+
+def test_no_module_shadows_a_standard_one():
+    assert not {name.split(".")[0] for name in SOURCES} & (
+        sys.stdlib_module_names - {"__main__", "__init__"}
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_every_module_opens_with_what_it_is(name):
+    text = ast.get_docstring(ast.parse(SOURCES[name]))
+    assert text
+    assert text.split("\n")[0].endswith((".", ":")), "the first line is a sentence of its own"
+
+
+def test_the_scheduler_can_be_read_in_one_sitting():
+    source = SOURCES["scheduler"]
+    assert source.count("\n") <= 500
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 70, f"{node.name} is too long"
+
+
+def test_importing_corolib_is_cheap():
+    # -I and -S: nothing of the user's or of the site's may import anything beforehand.
+    program = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); "
+        "import corolib; print(json.dumps([sorted(before), sorted(sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    before, after = json.loads(done.stdout)
+    assert "corolib.scheduler" in after
+    assert not HEAVY & set(before), "the interpreter itself has them: this shows nothing"
+    assert not HEAVY & set(after)
+
+
+# The face ----------------------------------------------------------------------------------------
+
+
+def test_all_is_sorted_and_lists_what_the_package_binds():
+    names = corolib.__all__
+    assert names == sorted(names)
+    assert len(names) == len(set(names))
+    bound = set()
+    for node in ast.parse(SOURCES["__init__"]).body:
+        if isinstance(node, ast.ImportFrom):
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import | ast.FunctionDef | ast.ClassDef):
+            raise AssertionError(f"line {node.lineno}: the face only re-exports by name")
+    assert bound == set(names)
+    for name in names:
+        assert not isinstance(getattr(corolib, name), types.ModuleType)
+
+
+def test_public_names_are_defined_in_the_library_and_not_passed_on_from_elsewhere():
+    for name in corolib.__all__:
+        thing = getattr(corolib, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert thing.__module__.startswith("corolib.")
+            assert thing.__name__ == name
+
+
+# If it can wait, it has `yield` in front. --------------------------------------------------------
+
+WAIT = [corolib.Task.stop, corolib.Task.__iter__]
+DO_NOT_WAIT = [
+    corolib.close,
+    corolib.current_scheduler,
+    corolib.current_task,
+    corolib.now,
+    corolib.run,
+    corolib.spawn,
+    corolib.waits,
+    corolib.Scheduler.call_soon_threadsafe,
+    corolib.Scheduler.hold,
+    corolib.Scheduler.report,
+    corolib.Scheduler.run,
+    corolib.Scheduler.spawn,
+    corolib.Scheduler.stats,
+    corolib.Scheduler.turn,
+    corolib.Task.cancel,
+    corolib.Task.stack,
+]
+
+
+def is_generator_function(function):
+    """Return whether a call of it makes a generator. In debug mode `@waits` wraps it once more."""
+    if function.__globals__["__name__"] == "corolib.traps":
+        function = inspect.unwrap(function)
+    return inspect.isgeneratorfunction(function)
+
+
+@pytest.mark.parametrize("function", WAIT, ids=lambda f: f.__qualname__)
+def test_what_waits_is_called_with_yield_from(function):
+    assert is_generator_function(function)
+
+
+@pytest.mark.parametrize("function", DO_NOT_WAIT, ids=lambda f: f.__qualname__)
+def test_what_does_not_wait_is_an_ordinary_call(function):
+    assert not is_generator_function(function)
+    assert not inspect.iscoroutinefunction(function)
+
+
+def test_every_public_function_is_in_one_of_the_two_lists():
+    functions = {f for f in vars(corolib).values() if inspect.isfunction(f)}
+    assert functions <= set(WAIT) | set(DO_NOT_WAIT)
+    for kind in (corolib.Task, corolib.Scheduler):
+        for name, member in vars(kind).items():
+            inner = name in ("adopt", "part", "end_body", "give_up", "resume", "take_back", "woken")
+            if inspect.isfunction(member) and not name.startswith("_") and not inner:
+                assert member in [*WAIT, *DO_NOT_WAIT], f"{kind.__name__}.{name}"
