@@ -9,7 +9,6 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corolib.scopes import Scope
     from corolib.task import Task
 
 
@@ -20,10 +19,10 @@ class Cancelled(BaseException):
     `finally`, or catch it and raise it again. `reason` is what the caller of `cancel()` gave.
     """
 
-    def __init__(self, reason: object = None, scope: Scope | None = None) -> None:
+    def __init__(self, reason: object = None, mark: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
         self.reason = reason
-        self.scope = scope  # whose interrupt this is: only that scope catches it
+        self.mark = mark  # of the scope whose interrupt this is: only that one catches it
 
 
 class TaskCancelled(Exception):

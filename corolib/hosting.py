@@ -245,6 +245,7 @@ class Host:
 
     def _report(self, task: Task[Any] | None, error: BaseException) -> None:
         """Hand a failure that nobody takes to the hook; if that fails, both go to stderr."""
+        current, self.current = self.current, None  # what the hook spawns is main's
         try:
             self._hook(task, error)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -254,6 +255,8 @@ class Host:
         except BaseException as exc:
             for each in (error, exc):  # this needs no import, which may be what has failed
                 sys.__excepthook__(type(each), each, each.__traceback__)
+        finally:
+            self.current = current
 
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""

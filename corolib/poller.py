@@ -29,6 +29,7 @@ import select
 import selectors
 import socket
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import KeyedRef
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from corolib.task import Task
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE  # what is asked of the selector
-IN, OUT = 1, 4  # what is reported: POLLIN and POLLOUT; every other bit concerns both directions
+IN, OUT, ERR = 1, 4, 8  # what is reported, by poll's numbers; all but the first two concern both
 EARLY = 3  # empty returns before the time, in a row, that make a selector suspect
 
 Selector = Callable[[], selectors.BaseSelector]
@@ -73,7 +74,7 @@ class Entry:
         self.fd = fd
         self.ref = ref  # returns the file object, or None when it is gone
         self.kept = kept  # the registration stays between waits
-        self.identity: tuple[int, int] | None = None  # of a bare number: device and inode
+        self.identity: tuple[int, int] | None = None  # device and inode, unless it is a socket
         self.mask = 0
         self.reader: Task[Any] | None = None
         self.writer: Task[Any] | None = None
@@ -92,6 +93,7 @@ class Poller:
         self._append = ready.append
         self._clock = clock
         self._wakeup: tuple[int, Callable[[], object]] | None = None
+        self._thread = get_ident()
         self._early = 0
         self._stale = False
         self._unswept: list[Entry] = []
@@ -108,9 +110,16 @@ class Poller:
             self._selector.register(self._wakeup[0], READ)
 
     def _translated(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Return what a standard selector reports, as epoll would."""
+        """Return what a standard selector reports, as epoll would; and an error for closed files,
+        which poll() reports as ready.
+        """
         bits = (0, IN, OUT, IN | OUT)
-        return [(key.fd, bits[events]) for key, events in self._selector.select(timeout)]
+        pairs = []
+        for key, events in self._selector.select(timeout):
+            entry = self.entries.get(key.fd)
+            gone = entry is not None and fileno(entry.ref()) == -1
+            pairs.append((key.fd, bits[events] | (ERR if gone else 0)))
+        return pairs
 
     def watch_wakeup(self, fd: int, drain: Callable[[], object]) -> None:
         """Call `drain()` when `fd` can be read: the way in for other threads and signals."""
@@ -189,13 +198,10 @@ class Poller:
         if isinstance(file, socket.socket):
             return Entry(fd, KeyedRef(file, self._collected, fd), True)
         entry = Entry(fd, lambda: file, False)
-        if isinstance(file, int):
-            try:
-                entry.identity = inode(fd)
-            except OSError as exc:
-                raise OSError(
-                    exc.errno, f"{name}({fd}): no file is open under this number"
-                ) from None
+        try:
+            entry.identity = inode(fd)
+        except OSError as exc:
+            raise OSError(exc.errno, f"{name}({fd}): no file is open under this number") from None
         return entry
 
     def _is_of(self, entry: Entry, file: object) -> bool:
@@ -348,9 +354,12 @@ class Poller:
                 self._append(task)
 
     def _collected(self, ref: KeyedRef[int, Any]) -> None:
-        """Forget a socket that was dropped: nobody can wait for it any more."""
+        """Forget a socket that was dropped: nobody can wait for it any more.
+
+        One that was dropped in another thread is left to the sweep.
+        """
         entry = self.entries.get(ref.key)
-        if entry is not None and entry.ref is ref:
+        if entry is not None and entry.ref is ref and get_ident() == self._thread:
             self._set_mask(entry, 0)
 
     def _remake(self) -> None:
@@ -421,7 +430,10 @@ class Poller:
         """
         if self._asker is None:
             return
-        told = [(fd, event) for fd, event in self._pairs(0) if fd in self._doubtful]
+        try:
+            told = [(fd, event) for fd, event in self._pairs(0) if fd in self._doubtful]
+        except (OSError, ValueError):  # `select()` itself found something: the next `poll` does too
+            return
         for fd, event in told:
             self._asker.register(fd, event)
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from corolib.traps import ReadWait, Suspend, WriteWait
+from corolib.traps import ReadWait, Suspend, WriteWait, forgive
 
 if TYPE_CHECKING:
     from corolib.task import Task
@@ -65,10 +65,10 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     if frame is not None:
         line = source_line(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
-    if isinstance(thing, types.GeneratorType | types.CoroutineType):
-        kind = "generator" if isinstance(thing, types.GeneratorType) else "coroutine"
+    if type(thing) in (types.GeneratorType, types.CoroutineType):
+        kind = "generator" if type(thing) is types.GeneratorType else "coroutine"
         name = f"{thing.__name__}()"
-        thing.close()  # it will not run; do not let it complain about that as well
+        forgive(thing)
         did = line if _BARE_YIELD.search(line) else f"yield {name}"
         cure = _BARE_YIELD.sub("yield from", did, count=1)
         if kind == "coroutine":
@@ -77,7 +77,11 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
             f"{who} did `{did}`: that hands the scheduler the {kind} {name} instead of running it. "
             f"Write `{cure}`"
         )
-    return f"{who} yielded {_brief(thing)}, which is not a trap. {_advice(thing)}".rstrip()
+    try:
+        advice = _advice(thing)
+    except Exception:  # things may fail at whatever one asks them
+        advice = ""
+    return f"{who} yielded {_brief(thing)}, which is not a trap. {advice}".rstrip()
 
 
 def _brief(thing: Any) -> str:
@@ -141,7 +145,7 @@ def slow_step(task: Task[Any], seconds: float) -> str:
 def doing(task: Task[Any]) -> str:
     """Return what a task is doing, in a few words: what it waits for, or its state."""
     if task.state == "waiting":
-        return repr(task.wait)
+        return _brief(task.wait)
     if task.state == "completing":
         return "completing, waits for " + ", ".join(c.label for c in task.children)
     return task.state
@@ -152,7 +156,10 @@ def holders(task: Task[Any]) -> list[Task[Any]]:
     if task.state == "completing":
         return task.children
     if isinstance(task.wait, Suspend) and task.wait.holder is not None:
-        return list(task.wait.holder())
+        try:
+            return list(task.wait.holder())
+        except Exception:  # a report is no place to fail in
+            return []
     return []
 
 

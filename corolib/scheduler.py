@@ -114,9 +114,12 @@ class Scheduler(Host):
                 register.scheduler = self.current = None
         if self._ctrl_c.pending and self._fatal is None:  # in the last moment
             self._fatal = KeyboardInterrupt()
-        if self._fatal is not None:
-            raise self._fatal
-        return main.result  # type: ignore[no-any-return]
+        try:
+            if self._fatal is not None:
+                raise self._fatal
+            return main.result  # type: ignore[no-any-return]
+        finally:
+            del self, main  # the traceback holds this frame: that would be a cycle
 
     def turn(self, timeout: float = math.inf) -> None:
         """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
@@ -248,19 +251,22 @@ class Scheduler(Host):
         try:
             undo = trap.arm(wake)
         except BaseException as exc:
-            if wake.claim() is None:  # `arm` has woken or cancelled the task, and then failed
-                task.error = users_part(exc)
-            else:
+            if wake.claim() is not None:
                 self.woken(task, None, users_part(exc))
+            elif wake.taken_back:  # `arm` has cancelled the task, and then failed
+                self._report(task, users_part(exc))
+            else:  # `arm` has woken the task, and then failed
+                task.error = users_part(exc)
             return
         if not callable(undo):
             if wake.claim() is not None:
                 text = f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
                 self.woken(task, None, TypeError(text))
             return
-        wake.undo = undo
-        if wake.taken_back:  # `arm` has cancelled the task
-            undo()
+        if task.armed is wake:
+            wake.undo = undo
+        elif wake.taken_back:  # `arm` has cancelled the task
+            self._call(undo, ())
 
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """End the `Suspend` of a task whose wake was claimed."""
@@ -273,8 +279,9 @@ class Scheduler(Host):
             return False  # a result is on its way
         self._stuck.discard(task)
         wake.taken_back = True
-        if wake.undo is not None:
-            self._call(wake.undo, ())
+        undo, wake.undo = wake.undo, None
+        if undo is not None:
+            self._call(undo, ())
         return True
 
     def _wrong_yield(self, task: Task[Any], thing: object) -> None:
@@ -338,6 +345,8 @@ class Scheduler(Host):
         """The body returned `value` or raised `error`; the task is done when its children are."""
         if self._forked:
             raise error or RuntimeError(FORKED)
+        if task.body_over:
+            return  # it was given up while it was in the queue
         self._interrupts.leave_all(task)
         task.end_body(value, error and users_part(error))
         if self._ctrl_c.second:
@@ -486,3 +495,4 @@ def run(
         return scheduler.run(f, *args)
     finally:
         scheduler.close()  # the run does that, if it begins
+        del scheduler

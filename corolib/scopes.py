@@ -45,6 +45,7 @@ class Scope:
         "reason",
         "requested",
         "shield",
+        "swallowed",
         "timer",
     )
 
@@ -52,7 +53,8 @@ class Scope:
         self.outer: Scope | None = None
         self.requested = False
         self.reason: object = None
-        self.delivered = False
+        self.delivered: object = None  # the mark of its `Cancelled`, as soon as there was one
+        self.swallowed = 0  # interrupts after the end of the grace
         self.overdue = False
         self.doomed = False
         self.shield = shield  # seconds that it may put off what comes from outside; None: no shield
@@ -100,7 +102,7 @@ class Interrupts:
         """Let `task` wait no more at all: no shield, and its grace is over."""
         for scope in chain(task):
             scope.shield = None
-        task.requested = task.delivered = task.overdue = True
+        task.requested = task.overdue = True
         self._look(task)
 
     def _look(self, task: Task[Any]) -> None:
@@ -130,15 +132,15 @@ class Interrupts:
         task.pending = any(s.requested for s in chain(task))
         if error is None:
             if target.overdue:
-                task.swallowed += 1
-                if task.swallowed > SWALLOWS:
+                target.swallowed += 1
+                if target.swallowed > SWALLOWS:
                     kernel.give_up(task)
                     return True
             elif kernel.grace != math.inf:
                 end = kernel.clock() + kernel.grace
                 target.timer = kernel.timers.set(end, self._over, (task, target))
             doom(task, target)
-            error = Cancelled(target.reason, target)
+            error = Cancelled(target.reason, target.delivered)
         kernel.resume(task, None, error)
         return True
 
@@ -205,7 +207,7 @@ def due(task: Task[Any]) -> tuple[Scope | None, list[Scope]]:
             holding = list(shields)
         elif wants:
             target = scope
-        under_way = under_way or scope.delivered
+        under_way = under_way or scope.delivered is not None
         if scope.shield is not None:
             shields.append(scope)
     return target, holding
@@ -213,7 +215,7 @@ def due(task: Task[Any]) -> tuple[Scope | None, list[Scope]]:
 
 def doom(task: Task[Any], target: Scope) -> None:
     """Note that `target` is being left, and with it everything inside."""
-    target.delivered = True
+    target.delivered = target.delivered or object()
     for scope in chain(task):
         if scope is target:
             break

@@ -66,7 +66,6 @@ class Task(Scope, Generic[T]):
         "returned",
         "scheduler",
         "send",
-        "swallowed",
         "taken",
         "value",
         "wait",
@@ -94,7 +93,6 @@ class Task(Scope, Generic[T]):
         self.innermost: Scope | None = None  # None: no scope but the task itself
         self.pending = False
         self.forced: BaseException | None = None  # thrown whatever the scopes say: Ctrl-C
-        self.swallowed = 0
         # Family and outcome.
         self.family: dict[int, Task[Any]] | None = None
         self.attached = 0  # children that are not daemons
@@ -144,9 +142,12 @@ class Task(Scope, Generic[T]):
     def result(self) -> T:
         """What the body returned; raises what left it, or RuntimeError before the task is done."""
         error = self.exception
-        if error is not None:
-            raise error
-        return self.returned  # type: ignore[no-any-return]
+        try:
+            if error is not None:
+                raise error
+            return self.returned  # type: ignore[no-any-return]
+        finally:
+            del error, self  # the traceback holds this frame: that would be a cycle
 
     @property
     def exception(self) -> BaseException | None:
@@ -183,6 +184,7 @@ class Task(Scope, Generic[T]):
             What left the body, other than the cancel. Deadlock: the caller stops itself or an
             ancestor. Cancelled: the wait was interrupted; the task's cancel stands.
         """
+        self._refuse_circle()
         self.cancel()
         try:
             return (yield from self)
@@ -190,15 +192,35 @@ class Task(Scope, Generic[T]):
             if exc.task is not self:
                 raise
             return None
+        finally:
+            del self  # see `result`
 
     def __iter__(self) -> Generator[Any, Any, T]:
-        value: T = yield Suspend(self._join, f"join {self.label}", holder=lambda: (self,))
-        return value
+        trap: Suspend[T] = Suspend(self._join, f"join {self.label}", holder=self._held_by)
+        try:
+            value: T = yield trap
+            return value
+        finally:
+            del self, trap  # see `result`
 
     __await__ = __iter__
 
     def _join(self, wake: Wake) -> Callable[[], object]:
         """Arm the wait for the end of this task."""
+        self._refuse_circle()
+        if self.done:
+            wake(self.returned, self.exception)
+            return _nothing
+        if self.joiners is None:
+            self.joiners = {}
+        self.joiners[wake] = None
+        return lambda: self.joiners and self.joiners.pop(wake, None)
+
+    def _held_by(self) -> tuple[Task[Any]]:
+        return (self,)
+
+    def _refuse_circle(self) -> None:
+        """Raise Deadlock if the running task is this one or one of its descendants."""
         joiner = current_task()
         ancestor: Task[Any] | None = joiner
         while ancestor is not None:
@@ -208,13 +230,6 @@ class Task(Scope, Generic[T]):
                     f"task {joiner.label} joins {whom}, which is done only when {joiner.label} is"
                 )
             ancestor = ancestor.parent
-        if self.done:
-            wake(self.returned, self.exception)
-            return _nothing
-        if self.joiners is None:
-            self.joiners = {}
-        self.joiners[wake] = None
-        return lambda: self.joiners and self.joiners.pop(wake, None)
 
     def adopt(self, child: Task[Any]) -> None:
         """Make `child` one of the family."""
@@ -233,9 +248,9 @@ class Task(Scope, Generic[T]):
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of everything that only the body needed."""
         self.body = self.send = self.value = self.armed = None
-        self.resume = _nothing  # the context may hold anything: let go of it
+        self.resume = _over  # the context may hold anything: let go of it
         self.body_over = True
-        if isinstance(error, Cancelled) and error.scope is self:
+        if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
             self.cancelled = True
         else:
             self.returned, self.failure = value, error
@@ -313,6 +328,11 @@ def call_site() -> tuple[str, int]:
 
 def _nothing() -> None:
     """The undo of what needs none."""
+
+
+def _over(*_: object) -> None:
+    """The step of a task that was given up while it was in the queue."""
+    raise StopIteration
 
 
 def _frames(body: Any) -> Iterator[types.FrameType]:

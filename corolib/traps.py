@@ -62,7 +62,9 @@ class ReadWait(_FileWait):
     """Wait until a file can be read: data, end of file, an error, or a client to accept.
 
     Ready does not mean that a read will succeed: another process may have been faster. Put the
-    non-blocking call in a loop and wait again on BlockingIOError.
+    non-blocking call in a loop and wait again on BlockingIOError. While sockets are waited for, do
+    not make them blocking again, and lay no other file over their numbers (`os.dup2`): that is
+    looked at when a socket is first waited for, and not again.
 
     Args:
         file: a non-blocking socket, a pipe or other file object that the selector can watch, or
@@ -216,7 +218,10 @@ class Suspend(Generic[T]):
     __await__ = __iter__
 
     def __repr__(self) -> str:
-        return f"{self.what}"
+        try:
+            return f"{self.what}"
+        except Exception:  # a report is no place to fail in
+            return f"a {type(self.what).__name__} (whose str fails)"
 
 
 Trap = ReadWait | WriteWait | Sleep | Suspend[Any]
@@ -307,6 +312,17 @@ def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T
     """Run `inner`; until the first step the mark lies in wait. (Frames of this are not shown.)"""
     mark.stepped = True
     return (yield from inner)
+
+
+def forgive(call: Any) -> None:
+    """Close a generator or coroutine that was never begun, so that it does not complain."""
+    prefix = "gi" if isinstance(call, types.GeneratorType) else "cr"
+    frame = getattr(call, f"{prefix}_frame")
+    if frame is None or getattr(call, f"{prefix}_suspended") or getattr(call, f"{prefix}_running"):
+        return
+    if frame.f_code is watched.__code__:
+        frame.f_locals["mark"].stepped = True
+    call.close()
 
 
 def _watch(function: Callable[P, Any]) -> Callable[P, Any]:

@@ -48,6 +48,7 @@ class OneWake:
         task = self.claim()
         if task is None:
             return
+        self.undo = None  # it may hold this very wake: no cycle
         if at_once:
             kernel.woken(task, value, error)
         else:
