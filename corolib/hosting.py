@@ -209,21 +209,22 @@ class Host:
                 raise
             self._end(exc)
         except BaseException as exc:
+            exc.add_note("(raised in a callback of the scheduler's, not in a task)")
             self._report(self.main, exc)
 
-    def _timed(self, task: Task[Any]) -> Callable[..., Any]:
-        """Return `task.resume` with a look at the clock before and after: debug mode."""
-        resume = task.resume
+    def _timed(self, resume: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `resume` with a look at the clock before and after: debug mode."""
 
         def timed(f: Callable[..., Any], value: Any) -> Any:
             began = self.clock()
             try:
                 return resume(f, value)
             finally:
+                del f, value  # see `_step`
                 took = self.clock() - began
                 self._longest_step = max(self._longest_step, took)
-                if took > SLOW_STEP:
-                    _log().warning(slow_step(task, took))
+                if took > SLOW_STEP and self.current is not None:
+                    _log().warning(slow_step(self.current, took))
 
         return timed
 

@@ -33,7 +33,7 @@ def where(task: Task[Any]) -> str:
     """Return where a task stands: `file.py:12`; where it was spawned when it stands nowhere."""
     frame = frame_of(task)
     if frame is None:
-        return f"spawned at {short(task.spawned_at)}"
+        return f"its end (spawned at {short(task.spawned_at)})"
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
@@ -65,8 +65,9 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     if frame is not None:
         line = source_line(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
-    if type(thing) in (types.GeneratorType, types.CoroutineType):
-        kind = "generator" if type(thing) is types.GeneratorType else "coroutine"
+    kinds = {id(types.GeneratorType): "generator", id(types.CoroutineType): "coroutine"}
+    kind = kinds.get(id(type(thing)))  # by id: a metaclass may define any ==
+    if kind is not None:
         name = f"{thing.__name__}()"
         forgive(thing)
         did = line if _BARE_YIELD.search(line) else f"yield {name}"
@@ -96,7 +97,7 @@ def _brief(thing: Any) -> str:
 def _advice(thing: Any) -> str:
     """Return the sentence on what to write instead of yielding `thing`, or nothing."""
     kind = type(thing)
-    if kind in (int, float):
+    if kind is int or kind is float:
         return f"Did you mean `yield Sleep({thing!r})`?"
     if isinstance(thing, type) and thing.__module__ == "corolib.traps":
         return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
@@ -137,7 +138,7 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
 def slow_step(task: Task[Any], seconds: float) -> str:
     """Return the message for a step that kept all other tasks waiting."""
     return (
-        f"task {task.label} took {seconds:.3f} s for the step that ended at {where(task)}; "
+        f"task {task.label} took {seconds:.3f} s for one step, which ended at {where(task)}; "
         "all other tasks waited meanwhile. Work that long belongs in a thread: `to_thread(f)`"
     )
 

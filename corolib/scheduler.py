@@ -210,7 +210,8 @@ class Scheduler(Host):
                 if self._ctrl_c.second or self._forked:
                     raise
                 self.resume(task, None, users_part(exc))
-        self.current = None
+        # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
+        task = trap = park = self.current = None  # type: ignore[assignment]
 
     def _throw(self, task: Task[Any]) -> Any:
         """Step a task with its error."""
@@ -218,7 +219,7 @@ class Scheduler(Host):
         try:
             return task.resume(task.body.throw, error)
         finally:
-            error = None  # its traceback holds this frame: that would be a cycle
+            del error, task  # its traceback holds this frame: that would be a cycle
 
     # What the traps mean ----------------------------------------------------------------------
     # The two waits for files are the poller's `wait_read` and `wait_write`.
@@ -336,7 +337,7 @@ class Scheduler(Host):
         context = copy_context() if context is None else context
         task: Task[Any] = Task(self, body, name, self._spawned, daemon, context, call_site())
         if DEBUG:
-            task.resume = self._timed(task)
+            task.resume = self._timed(task.resume)
         self._tasks[task.id] = task
         self._ready.append(task)
         return task
@@ -370,7 +371,7 @@ class Scheduler(Host):
             joiners, task.joiners = task.joiners, None
             for wake in joiners or ():
                 wake(task.returned, task.exception)
-            if task.failure is not None and not (joiners or task.taken):
+            if task.failure not in (None, self._fatal) and not (joiners or task.taken):
                 self._report(task, task.failure)
             parent = task.parent
             if parent is None:

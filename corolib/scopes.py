@@ -216,7 +216,6 @@ def due(task: Task[Any]) -> tuple[Scope | None, list[Scope]]:
 def doom(task: Task[Any], target: Scope) -> None:
     """Note that `target` is being left, and with it everything inside."""
     target.delivered = target.delivered or object()
-    for scope in chain(task):
-        if scope is target:
-            break
+    scopes = chain(task)
+    for scope in scopes[: scopes.index(target)]:
         scope.doomed = True

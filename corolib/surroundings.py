@@ -118,5 +118,5 @@ def _in_child() -> None:
         scheduler.on_fork()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
     os.register_at_fork(after_in_child=_in_child)

@@ -171,7 +171,8 @@ class Task(Scope, Generic[T]):
         Raises:
             RuntimeError: called from another thread; `call_soon_threadsafe(task.cancel)` may be.
         """
-        self.scheduler.interrupt(self, self, reason)
+        if not self.done:
+            self.scheduler.interrupt(self, self, reason)
 
     @waits
     def stop(self) -> Generator[Any, Any, T | None]:

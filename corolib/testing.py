@@ -68,7 +68,7 @@ def virtual_time(
 
     When no task is ready and no file is, the clock jumps to the next deadline. Files are real:
     data that another process has not sent yet does not hold the clock back. A thread at work does
-    not either.
+    not either. While a task gives way in a loop, something is always ready, and no time passes.
 
     Example:
         >>> import corolib

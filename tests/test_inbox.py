@@ -1,0 +1,556 @@
+"""The inbox and the wakes: what other threads leave for the scheduler, in order and without loss.
+
+Threads are joined before a test ends. Where a test lets real time pass it bounds turns and
+selector calls, not seconds.
+"""
+
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+
+import pytest
+
+from corolib import Cancelled, RunFinished, Scheduler, Sleep, Suspend, current_scheduler, run, spawn
+from corolib.inbox import Inbox
+from corolib.wakes import OneWake
+
+THREADS = 8
+CALLS = 50_000 if os.environ.get("COROLIB_SWEEP") == "full" else 5_000
+
+
+@pytest.fixture
+def inbox():
+    box = Inbox()
+    yield box
+    if not box.closed:
+        box.close()
+
+
+@pytest.fixture
+def eager():
+    """Threads that change often: more interleavings, and nobody waits long for the interpreter."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def announced(inbox):
+    return bool(select.select([inbox.fileno()], [], [], 0)[0])
+
+
+class Once:
+    """The reader of an inbox that lets another thread in after its first `recv`."""
+
+    def __init__(self, reader, meanwhile):
+        self.reader = reader
+        self.meanwhile = meanwhile
+
+    def recv(self, count):
+        data = self.reader.recv(count)
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return data
+
+    def fileno(self):
+        return self.reader.fileno()
+
+    def close(self):
+        self.reader.close()
+
+
+# The inbox by itself --------------------------------------------------------------------------
+
+
+def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(inbox):
+    assert not announced(inbox)
+    inbox.put(print, ("x",))
+    assert announced(inbox)
+    inbox.drain()
+    assert not announced(inbox)
+    assert list(inbox.calls) == [(print, ("x",))]
+
+
+@pytest.mark.hazard("H65")
+def test_many_calls_are_announced_by_one_byte(inbox):
+    for _ in range(10_000):
+        inbox.put(print, ())
+    assert len(inbox._reader.recv(100)) == 1
+    assert len(inbox.calls) == 10_000
+
+
+@pytest.mark.hazard("H65")
+def test_a_full_pipe_is_success(inbox):
+    with pytest.raises(BlockingIOError):
+        while True:
+            inbox._writer.send(b"x" * 4096)
+    inbox.put(print, ())
+    assert announced(inbox)
+    assert len(inbox.calls) == 1
+    inbox.drain()
+    assert not announced(inbox)
+    inbox.put(print, ())
+    assert announced(inbox)
+
+
+@pytest.mark.hazard("H65")
+def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(inbox):
+    inbox.put(print, (1,))
+    inbox._reader = Once(inbox._reader, lambda: inbox.put(print, (2,)))
+    inbox.drain()
+    assert len(inbox.calls) == 2
+    inbox.calls.clear()
+    inbox.put(print, (3,))
+    assert announced(inbox)
+
+
+def test_the_writer_can_serve_as_the_wake_up_number_of_signals(inbox):
+    assert inbox.wakeup_fd() == inbox._writer.fileno()
+    assert inbox.wakeup_fd() != inbox.fileno()
+    assert not inbox._writer.getblocking()
+    assert not inbox._reader.getblocking()
+
+
+@pytest.mark.hazard("H66")
+def test_a_closed_inbox_takes_nothing_more_and_keeps_what_it_had(inbox):
+    inbox.put(print, (1,))
+    inbox.close()
+    with pytest.raises(RunFinished):
+        inbox.put(print, (2,))
+    assert list(inbox.calls) == [(print, (1,))]
+
+
+@pytest.mark.hazard("H66")
+def test_a_call_that_the_closer_took_meanwhile_is_late_all_the_same(inbox):
+    """Between the append and the look at `closed` the closer has emptied the queue."""
+
+    class Emptied(deque):
+        def append(self, call):
+            pass
+
+    inbox.close()
+    inbox.calls = Emptied()
+    with pytest.raises(RunFinished):
+        inbox.put(print, ())
+
+
+@pytest.mark.hazard("H65")
+def test_a_writer_that_is_being_closed_is_no_error(inbox):
+    inbox._writer.close()
+    inbox.put(print, ())
+    assert len(inbox.calls) == 1
+
+
+def test_taking_announcements_off_while_the_writer_is_closed_ends(inbox):
+    inbox.put(print, ())
+    inbox._writer.close()
+    inbox.drain()
+    inbox.drain()
+    assert len(inbox.calls) == 1
+
+
+# Calls from threads ---------------------------------------------------------------------------
+
+
+def in_threads(count, f):
+    """Start `count` threads that do `f(number)`; return them, and the list of what they raised."""
+    raised = []
+
+    def body(number):
+        try:
+            f(number)
+        except BaseException as exc:
+            raised.append(exc)
+
+    threads = [threading.Thread(target=body, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, raised
+
+
+@pytest.mark.hazard("H65")
+def test_calls_from_eight_threads_are_all_made_in_the_order_of_each_thread(selector, capfd, eager):
+    made = [[] for _ in range(THREADS)]
+
+    def main():
+        scheduler = current_scheduler()
+
+        def leave(number):
+            for n in range(CALLS):
+                scheduler.call_soon_threadsafe(made[number].append, n)
+
+        threads, raised = in_threads(THREADS, leave)
+        while any(thread.is_alive() for thread in threads):  # busy
+            yield
+        for thread in threads:
+            thread.join()
+        yield  # the last calls are made in this turn
+        assert raised == []
+
+    run(main, selector=selector)
+    for numbers in made:
+        assert numbers == list(range(CALLS))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.hazard("H65")
+def test_calls_from_eight_threads_wake_an_idle_loop_again_and_again(selector, eager):
+    """Each thread waits until its call was made: one lost wake-up and nothing moves any more."""
+    calls = 300
+    made = []
+    scheduler = Scheduler(selector=selector)
+
+    def leave(number):
+        for n in range(calls):
+            done = threading.Event()
+            scheduler.call_soon_threadsafe(lambda n=n, done=done: (made.append(n), done.set()))
+            assert done.wait(20), "a wake-up was lost"
+
+    try:
+        threads, raised = in_threads(THREADS, leave)
+        while len(made) < THREADS * calls and not raised:
+            scheduler.turn(40)  # idle most of the time: the threads wait for it
+        for thread in threads:
+            thread.join()
+    finally:
+        scheduler.close()
+    assert raised == []
+
+
+@pytest.mark.hazard("H65")
+def test_an_idle_loop_wakes_for_a_call_of_another_thread(selector):
+    def main():
+        scheduler = current_scheduler()
+
+        def leave(number):
+            while not scheduler._waiting:
+                time.sleep(0.001)
+            scheduler.call_soon_threadsafe(main_task.cancel)
+
+        threads, raised = in_threads(1, leave)
+        main_task = scheduler.main
+        try:
+            yield Sleep(1000)
+        except Cancelled:
+            pass
+        threads[0].join()
+        assert raised == []
+        return "woken"
+
+    assert run(main, selector=selector) == "woken"
+
+
+@pytest.mark.hazard("H65")
+def test_a_storm_of_calls_costs_an_idle_loop_few_turns():
+    def main():
+        scheduler = current_scheduler()
+        before = scheduler.stats()["turns"]
+        made = []
+        for n in range(10_000):
+            scheduler.call_soon_threadsafe(made.append, n)
+        yield
+        assert made == list(range(10_000))
+        yield Sleep(0.01)
+        assert scheduler.stats()["turns"] - before <= 5
+
+    run(main)
+
+
+@pytest.mark.hazard("H65")
+def test_calls_left_by_a_call_are_made_in_the_next_turn():
+    made = []
+
+    def again(n):
+        made.append(n)
+        if n < 3:
+            scheduler.call_soon_threadsafe(again, n + 1)
+
+    scheduler = Scheduler()
+    try:
+        scheduler.call_soon_threadsafe(again, 0)
+        for count in range(1, 5):
+            scheduler.turn(0)
+            assert made == list(range(count))
+    finally:
+        scheduler.close()
+
+
+@pytest.mark.hazard("H66")
+def test_after_the_run_calls_and_wakes_are_refused_in_their_thread():
+    kept = {}
+
+    def arm(wake):
+        kept["wake"] = wake
+        return lambda: None
+
+    def wait():
+        yield Suspend(arm, "what never comes", outside=True)
+
+    def main():
+        kept["scheduler"] = current_scheduler()
+        task = spawn(wait)
+        yield
+        yield
+        task.cancel()
+
+    run(main)
+
+    def late(number):
+        with pytest.raises(RunFinished):
+            kept["scheduler"].call_soon_threadsafe(print)
+        with pytest.raises(RunFinished):
+            kept["wake"]("late")
+
+    threads, raised = in_threads(1, late)
+    threads[0].join()
+    assert raised == []
+    late(0)  # and so it is in the scheduler's own thread
+
+
+@pytest.mark.hazard("H66")
+def test_calls_left_before_the_end_are_made_or_refused_and_never_lost():
+    """Threads that go on over the end of the run: what was accepted was made."""
+    made = []
+    accepted = []
+    began = threading.Event()
+
+    def leave(scheduler, number):
+        for n in range(1_000_000):
+            try:
+                scheduler.call_soon_threadsafe(made.append, (number, n))
+            except RunFinished:
+                return
+            accepted.append((number, n))
+            if n == 100:
+                began.set()
+        raise AssertionError("never refused")
+
+    def main():
+        scheduler = current_scheduler()
+        threads, raised = in_threads(4, lambda number: leave(scheduler, number))
+        while not began.is_set():
+            yield
+        return threads, raised
+
+    threads, raised = run(main)
+    for thread in threads:
+        thread.join()
+    assert raised == []
+    assert set(accepted) <= set(made)
+    assert len(made) == len(set(made))
+
+
+# Wakes ----------------------------------------------------------------------------------------
+
+
+class Source:
+    """Something to suspend for: keeps the wakes it was given and counts the undos."""
+
+    def __init__(self):
+        self.wakes = []
+        self.undone = 0
+
+    def arm(self, wake):
+        self.wakes.append(wake)
+        return self.undo
+
+    def undo(self):
+        self.undone += 1
+
+    def wait(self):
+        return Suspend(self.arm, "a source", outside=True)
+
+
+@pytest.mark.hazard("H66")
+def test_a_wake_for_a_cancelled_wait_is_late_and_the_next_wait_gets_its_own_result():
+    source = Source()
+
+    def wait():
+        try:
+            yield source.wait()
+        except Cancelled:
+            pass
+        return (yield source.wait())
+
+    def main():
+        task = spawn(wait)
+        yield
+        yield
+        task.cancel()
+        assert source.undone == 1
+        yield
+        yield
+        assert len(source.wakes) == 2
+        source.wakes[0]("old")
+        yield
+        yield
+        assert task.state == "waiting"
+        source.wakes[1]("new")
+        assert (yield from task) == "new"
+        assert source.undone == 1
+
+    run(main)
+
+
+@pytest.mark.hazard("H66")
+def test_a_late_wake_of_a_thread_reaches_no_later_wait():
+    source = Source()
+    go = threading.Event()
+
+    def wait():
+        try:
+            yield source.wait()
+        except Cancelled:
+            pass
+        return (yield source.wait())
+
+    def late(number):
+        assert go.wait(30)
+        source.wakes[0]("old")
+        source.wakes[1]("new")
+
+    def main():
+        task = spawn(wait)
+        yield
+        yield
+        threads, raised = in_threads(1, late)
+        task.cancel()
+        yield
+        yield
+        assert len(source.wakes) == 2
+        go.set()
+        assert (yield from task) == "new"
+        threads[0].join()
+        assert raised == []
+
+    run(main)
+
+
+def test_a_wake_of_a_thread_hands_over_a_value_or_an_error(selector):
+    source = Source()
+
+    def body(number):
+        source.wakes[0]("value")
+        source.wakes[1](error=ZeroDivisionError("from a thread"))
+
+    def wait():
+        return (yield source.wait())
+
+    def main():
+        one, two = spawn(wait), spawn(wait)
+        yield
+        yield
+        threads, raised = in_threads(1, body)
+        assert (yield from one) == "value"
+        with pytest.raises(ZeroDivisionError, match="from a thread"):
+            yield from two
+        threads[0].join()
+        assert raised == []
+
+    run(main, selector=selector)
+
+
+def test_a_wake_in_the_schedulers_own_thread_acts_at_once():
+    source = Source()
+
+    def wait():
+        return (yield source.wait())
+
+    def main():
+        task = spawn(wait)
+        yield
+        yield
+        assert task.state == "waiting"
+        source.wakes[0]("value")
+        assert task.state == "ready"
+        yield
+        assert task.result == "value"
+
+    run(main)
+
+
+def test_only_the_first_wake_counts():
+    source = Source()
+
+    def wait():
+        first = yield source.wait()
+        yield Sleep(0)
+        return first
+
+    def main():
+        task = spawn(wait)
+        yield
+        yield
+        source.wakes[0]("first")
+        source.wakes[0]("second")
+        source.wakes[0](error=ZeroDivisionError())
+        assert (yield from task) == "first"
+        assert source.undone == 0
+
+    run(main)
+
+
+@pytest.mark.hazard("H66")
+def test_of_many_threads_that_wake_one_task_one_is_heard():
+    source = Source()
+    rounds = 200
+
+    def wait():
+        return (yield source.wait())
+
+    def main():
+        for _ in range(rounds):
+            source.wakes.clear()
+            task = spawn(wait)
+            yield
+            yield
+            barrier = threading.Barrier(4)
+
+            def wake(number, barrier=barrier):
+                barrier.wait()
+                source.wakes[0](number)
+
+            threads, raised = in_threads(4, wake)
+            assert (yield from task) in range(4)
+            for thread in threads:
+                thread.join()
+            assert raised == []
+            yield
+
+    run(main)
+
+
+class FakeKernel:
+    def __init__(self, at_once):
+        self.answer = at_once
+        self.log = []
+
+    def at_once(self):
+        return self.answer
+
+    def woken(self, task, value, error):
+        self.log.append(("woken", task, value, error))
+
+    def call_soon_threadsafe(self, f, *args):
+        self.log.append(("later", f, *args))
+
+
+def test_a_wake_that_may_not_act_at_once_leaves_a_call():
+    kernel = FakeKernel(at_once=False)
+    wake = OneWake(kernel, "task")
+    wake("value")
+    wake("again")
+    assert kernel.log == [("later", kernel.woken, "task", "value", None)]
+    assert wake.claim() is None
+
+
+def test_a_claimed_wake_does_nothing():
+    kernel = FakeKernel(at_once=True)
+    wake = OneWake(kernel, "task")
+    assert wake.claim() == "task"
+    wake("value")
+    assert kernel.log == []

@@ -1,0 +1,2121 @@
+"""The poller: waits for files, registrations, closing, and what numbers and `dup` can do to them.
+
+Real sockets on loopback. `yield` by itself is one turn, in which files are looked at, so most
+tests count turns and selector calls and know no seconds.
+"""
+
+import contextlib
+import errno
+import fcntl
+import gc
+import os
+import random
+import resource
+import select
+import selectors
+import socket
+import struct
+import sys
+import warnings
+import weakref
+from collections import Counter, deque
+
+import pytest
+
+import corolib.hosting
+import corolib.poller
+from corolib import (
+    BusyError,
+    Cancelled,
+    ClosedError,
+    ReadWait,
+    Scheduler,
+    Sleep,
+    WriteWait,
+    close,
+    current_scheduler,
+    now,
+    run,
+    spawn,
+)
+from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
+from corolib.testing import virtual_time
+
+FULL = os.environ.get("COROLIB_SWEEP") == "full"
+EPOLLS = [selectors.EpollSelector, default_selector]
+epolls = pytest.mark.parametrize("epoll", EPOLLS, ids=["EpollSelector", "default"])
+
+
+class Counted(selectors.BaseSelector):
+    """A selector that counts what is asked of it, and notes which numbers were open then."""
+
+    def __init__(self, inner, calls, unregistered):
+        self.inner = inner
+        self.calls = calls
+        self.unregistered = unregistered
+        if hasattr(inner, "pairs"):
+            self.pairs = self._pairs
+
+    def _pairs(self, timeout):
+        self.calls["select"] += 1
+        return self.inner.pairs(timeout)
+
+    def select(self, timeout=None):
+        self.calls["select"] += 1
+        return self.inner.select(timeout)
+
+    def register(self, fileobj, events, data=None):
+        self.calls["register"] += 1
+        return self.inner.register(fileobj, events, data)
+
+    def modify(self, fileobj, events, data=None):
+        self.calls["modify"] += 1
+        return self.inner.modify(fileobj, events, data)
+
+    def unregister(self, fileobj):
+        self.calls["unregister"] += 1
+        self.unregistered.append((fileobj, is_open(fileobj)))
+        return self.inner.unregister(fileobj)
+
+    def get_map(self):
+        return self.inner.get_map()
+
+    def close(self):
+        self.inner.close()
+
+
+class Counting:
+    """What `selector=` takes: makes selectors that all count into `calls`."""
+
+    def __init__(self, make):
+        self.make = make
+        self.calls = Counter()
+        self.unregistered = []
+
+    def __call__(self):
+        self.calls["make"] += 1
+        return Counted(self.make(), self.calls, self.unregistered)
+
+    def changes(self):
+        return {k: self.calls[k] for k in ("make", "register", "modify", "unregister")}
+
+
+class Liar(Counted):
+    """Reports whatever `lie(key)` says of each registered file, at once, and nothing else."""
+
+    lie = staticmethod(lambda key: key.events)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def register(self, fileobj, events, data=None):
+        return self.inner.register(fileobj, events, data)
+
+    def modify(self, fileobj, events, data=None):
+        return self.inner.modify(fileobj, events, data)
+
+    def unregister(self, fileobj):
+        return self.inner.unregister(fileobj)
+
+    def select(self, timeout=None):
+        told = [(key, self.lie(key)) for key in list(self.inner.get_map().values())]
+        return [(key, events) for key, events in told if events]
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def make_pair():
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    return a, b
+
+
+def pair_at(fd):
+    """Two connected sockets, the first with the number `fd`, which must be free."""
+    assert not is_open(fd)
+    a, b = make_pair()
+    if b.fileno() == fd:
+        a, b = b, a
+    if a.fileno() != fd:
+        a, old = socket.socket(fileno=fcntl.fcntl(a, fcntl.F_DUPFD_CLOEXEC, fd)), a
+        a.setblocking(False)
+        old.close()
+    assert a.fileno() == fd
+    return a, b
+
+
+def occupy(fd):
+    """Give the number `fd`, which must be free, to a file of no interest."""
+    assert not is_open(fd)
+    null = os.open("/dev/null", os.O_RDONLY)
+    if null != fd:
+        os.dup2(null, fd)
+        os.close(null)
+
+
+def fill(sock):
+    """Send until the kernel takes no more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 65536)
+
+
+def empty(sock):
+    """Receive all that is there."""
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(1 << 20):
+            pass
+
+
+def outcome(trap):
+    """Wait once; return the exception that came of it, or "woken"."""
+    try:
+        yield trap
+    except Exception as exc:
+        return exc
+    return "woken"
+
+
+def turns(count):
+    """Give way `count` times."""
+    for _ in range(count):
+        yield
+
+
+def ticker(seen):
+    """Note the number of every turn this is stepped in."""
+    while True:
+        seen.append(current_scheduler().stats()["turns"])
+        yield
+
+
+def missed(seen):
+    """The turns in which the ticker was not stepped."""
+    return set(range(seen[0], seen[-1] + 1)) - set(seen)
+
+
+def registered():
+    """The numbers that the running scheduler's selector holds, the wake-up pipe apart."""
+    poller = current_scheduler()._poller
+    return set(poller._selector.get_map()) - {poller._wakeup[0]}
+
+
+def files():
+    return current_scheduler().stats()["files"]
+
+
+def drive(main, *args, most=10, **options):
+    """Run `main` as `run()` would, until nothing was stepped in `most` turns: when a guard is
+    missing, the test fails and does not hang.
+    """
+    scheduler = Scheduler(**options)
+    idle = 0
+    try:
+        task = scheduler.spawn(main, *args)
+        while not task.done:
+            before = scheduler.stats()["steps"]
+            scheduler.turn(2)
+            idle = 0 if scheduler.stats()["steps"] > before else idle + 1
+            assert idle < most, scheduler.report()
+        return task.result
+    finally:
+        scheduler.close()
+
+
+def drive_virtually(main, *args, selector=default_selector):
+    return drive(main, *args, **virtual_time(selector=selector))
+
+
+# Waiting and waking ---------------------------------------------------------------------------
+
+
+def test_a_reader_wakes_when_there_is_data_and_not_before(pair, selector):
+    a, b = pair
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(5)
+        assert task.state == "waiting"
+        b.send(b"x")
+        yield from turns(2)
+        assert task.result == "woken"
+        assert a.recv(10) == b"x"
+
+    run(main, selector=selector)
+
+
+def test_a_writer_wakes_when_there_is_room_and_not_before(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        task = spawn(outcome, WriteWait(a))
+        yield from turns(5)
+        assert task.state == "waiting"
+        empty(b)
+        yield from turns(2)
+        assert task.result == "woken"
+
+    run(main, selector=selector)
+
+
+def test_a_reader_wakes_at_end_of_file(pair, selector):
+    a, b = pair
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        b.close()
+        yield from turns(2)
+        assert task.result == "woken"
+        assert a.recv(10) == b""
+
+    run(main, selector=selector)
+
+
+def test_a_write_wait_on_a_socket_with_room_is_not_registered(pair, selector):
+    counting = Counting(selector)
+
+    def main():
+        before = counting.changes()
+        yield WriteWait(pair[0])
+        assert counting.changes() == before
+        assert files() == 0
+
+    run(main, selector=counting)
+
+
+def test_a_write_wait_with_room_takes_one_turn(pair, selector):
+    def main():
+        stats = current_scheduler().stats
+        before = stats()["turns"]
+        yield WriteWait(pair[0])
+        assert stats()["turns"] == before + 1
+
+    run(main, selector=selector)
+
+
+def test_without_poll_a_write_wait_is_registered_and_works(pair, monkeypatch):
+    a, b = pair
+    monkeypatch.delattr(corolib.poller.select, "poll")
+    counting = Counting(selectors.SelectSelector)
+
+    def main():
+        before = counting.calls["register"]
+        yield WriteWait(a)
+        assert counting.calls["register"] == before + 1
+        fill(a)
+        task = spawn(outcome, WriteWait(a))
+        yield from turns(3)
+        assert task.state == "waiting"
+        empty(b)
+        yield from turns(2)
+        assert task.result == "woken"
+
+    run(main, selector=counting)
+
+
+def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair):
+    a, _ = pair
+    c, d = make_pair()
+    scheduler = Scheduler()
+    poller = scheduler._poller
+
+    class FailsOnce:
+        """As when a signal handler of the program's raises inside `poll()`."""
+
+        def __init__(self, asker):
+            self.asker = asker
+            self.failed = False
+
+        def __getattr__(self, name):
+            return getattr(self.asker, name)
+
+        def poll(self, timeout):
+            if not self.failed:
+                self.failed = True
+                raise ValueError("from a signal handler")
+            return self.asker.poll(timeout)
+
+    poller._asker = FailsOnce(poller._asker)
+    with c, d, contextlib.closing(scheduler):
+        fill(c)
+        first = scheduler.spawn(outcome, WriteWait(a))
+        second = scheduler.spawn(outcome, WriteWait(c))
+        for _ in range(4):
+            scheduler.turn(0)
+        assert isinstance(first.result, ValueError)
+        assert second.state == "waiting"
+
+
+def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
+    a, b = pair
+    counting = Counting(selector)
+
+    def echo():
+        while True:
+            yield ReadWait(a)
+            a.send(a.recv(100))
+
+    def main():
+        task = spawn(echo)
+        b.send(b"0")
+        yield ReadWait(b)
+        assert b.recv(100) == b"0"
+        before = counting.changes()
+        for n in range(1, 100):
+            b.send(b"%d" % n)
+            yield ReadWait(b)
+            assert b.recv(100) == b"%d" % n
+        assert counting.changes() == before
+        task.cancel()
+
+    run(main, selector=counting)
+
+
+def test_the_private_name_of_the_standard_library_is_still_there():
+    with selectors.EpollSelector() as plain:
+        assert callable(plain._selector.poll)
+        assert callable(plain._selector.modify)
+    with DirectEpoll() as direct:
+        assert direct.pairs(0) == []
+        with contextlib.ExitStack() as stack:
+            a, b = make_pair()
+            stack.enter_context(a)
+            stack.enter_context(b)
+            direct.register(a.fileno(), selectors.EVENT_READ)
+            b.send(b"x")
+            assert direct.pairs(0) == [(a.fileno(), corolib.poller.IN)]
+
+
+def test_pipes_and_numbers_are_registered_at_each_wait_and_unregistered_at_each_wake(selector):
+    counting = Counting(selector)
+    for face in (lambda fd: fd, lambda fd: os.fdopen(fd, "rb", buffering=0, closefd=False)):
+        r, w = os.pipe()
+        file = face(r)
+
+        def main():
+            for _ in range(3):
+                before = counting.changes()
+                os.write(w, b"x")
+                yield ReadWait(file)
+                assert os.read(r, 10) == b"x"
+                assert files() == 0
+                assert registered() == set()
+                after = counting.changes()
+                assert after["register"] == before["register"] + 1
+                assert after["unregister"] == before["unregister"] + 1
+
+        try:
+            run(main, selector=counting)
+        finally:
+            os.close(w)
+            os.close(r)
+
+
+def test_a_pipe_can_be_waited_for_in_both_directions_of_a_pair(selector):
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+
+    def main():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(w, b"x" * 4096)
+        task = spawn(outcome, WriteWait(w))
+        yield from turns(4)
+        assert task.state == "waiting"
+        os.read(r, 65536)
+        yield from turns(2)
+        assert task.result == "woken"
+        assert files() == 0
+
+    try:
+        run(main, selector=selector)
+    finally:
+        os.close(r)
+        os.close(w)
+
+
+def test_a_writer_of_a_pipe_wakes_when_its_reader_is_gone(selector):
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+
+    def main():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(w, b"x" * 4096)
+        task = spawn(outcome, WriteWait(w))
+        yield from turns(2)
+        os.close(r)
+        yield from turns(2)
+        assert task.result == "woken"
+        with pytest.raises(BrokenPipeError):
+            os.write(w, b"x")
+
+    try:
+        run(main, selector=selector)
+    finally:
+        os.close(w)
+
+
+# One waiter -----------------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H06")
+def test_law_one_waiter_the_second_reader_is_told_at_once_and_the_first_undisturbed(pair, selector):
+    a, b = pair
+
+    def first():
+        yield ReadWait(a)
+        return a.recv(1)
+
+    def main():
+        one = spawn(first, name="early")
+        two = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        error = two.result
+        assert isinstance(error, BusyError)
+        assert one.label in str(error)
+        assert "test_poller.py:" in str(error)
+        assert "to read this file" in str(error)
+        assert one.state == "waiting"
+        b.send(b"12")
+        assert (yield from one) == b"1"
+        assert (yield from spawn(first)) == b"2"
+
+    run(main, selector=selector)
+
+
+def test_law_one_waiter_holds_for_writers_too(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        one = spawn(outcome, WriteWait(a))
+        two = spawn(outcome, WriteWait(a))
+        yield from turns(3)
+        assert isinstance(two.result, BusyError)
+        assert "to write this file" in str(two.result)
+        assert one.state == "waiting"
+        empty(b)  # now there is room, but the first has not been woken yet
+        three = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        assert one.result == "woken"
+        assert three.result == "woken"
+
+    run(main, selector=selector)
+
+
+def test_law_one_waiter_a_second_writer_is_refused_though_there_is_room(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        one = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        two = outcome(WriteWait(a))
+        task = spawn(two)
+        empty(b)
+        # The turn to come wakes the first before the second asks; so ask within this step.
+        scheduler = current_scheduler()
+        with pytest.raises(BusyError):
+            scheduler._poller.wait_write(task, WriteWait(a))
+        yield from turns(3)
+        assert one.result == task.result == "woken"
+
+    run(main, selector=selector)
+
+
+@pytest.mark.hazard("H07")
+def test_a_reader_and_a_writer_of_one_file_are_woken_each_by_its_own_event(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(3)
+        assert files() == 1
+        b.send(b"x")
+        yield from turns(3)
+        assert reader.result == "woken"
+        assert writer.state == "waiting"
+        assert a.recv(10) == b"x"
+        empty(b)
+        again = spawn(outcome, ReadWait(a))
+        yield from turns(3)
+        assert writer.result == "woken"
+        assert again.state == "waiting"
+        b.send(b"y")
+        assert (yield from again) == "woken"
+
+    run(main, selector=selector)
+
+
+@pytest.mark.hazard("H07")
+def test_waking_the_writer_first_leaves_the_reader_armed(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        writer = spawn(outcome, WriteWait(a))
+        reader = spawn(outcome, ReadWait(a))
+        yield from turns(3)
+        empty(b)
+        yield from turns(3)
+        assert writer.result == "woken"
+        assert reader.state == "waiting"
+        b.send(b"x")
+        yield from turns(2)
+        assert reader.result == "woken"
+
+    run(main, selector=selector)
+
+
+@pytest.mark.hazard("H08")
+def test_a_reset_wakes_the_reader_and_the_writer_in_the_same_turn(selector):
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    server.setblocking(False)
+    steps = {}
+
+    def use(trap, call):
+        yield trap
+        steps[call.__name__] = current_scheduler().stats()["turns"]
+        try:
+            return call()
+        except OSError as exc:
+            return exc.errno
+
+    def receive():
+        return server.recv(10)
+
+    def send():
+        return server.send(b"x")
+
+    def main():
+        fill(server)
+        reader = spawn(use, ReadWait(server), receive)
+        writer = spawn(use, WriteWait(server), send)
+        yield from turns(3)
+        assert reader.state == writer.state == "waiting"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        got = yield from reader
+        put = yield from writer
+        assert got in (b"", errno.ECONNRESET)
+        assert put in (errno.ECONNRESET, errno.EPIPE)
+        assert steps["receive"] == steps["send"]
+
+    with listener, client, server:
+        drive(main, selector=selector)
+
+
+@pytest.mark.parametrize("waits_to", [ReadWait, WriteWait])
+def test_a_reset_wakes_whoever_is_alone(selector, waits_to):
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    server.setblocking(False)
+
+    def main():
+        fill(server)
+        task = spawn(outcome, waits_to(server))
+        yield from turns(3)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert (yield from task) == "woken"
+
+    with listener, client, server:
+        drive(main, selector=selector)
+
+
+@pytest.mark.hazard("H08")
+def test_a_reader_of_a_pipe_wakes_when_its_writer_is_gone(selector):
+    """On epoll that is a hang-up alone, without anything to read."""
+    r, w = os.pipe()
+
+    def main():
+        task = spawn(outcome, ReadWait(r))
+        yield from turns(2)
+        os.close(w)
+        yield from turns(2)
+        assert task.result == "woken"
+        assert os.read(r, 10) == b""
+
+    try:
+        drive(main, selector=selector)
+    finally:
+        os.close(r)
+
+
+@pytest.mark.hazard("H08")
+@pytest.mark.parametrize("event", ["EPOLLERR", "EPOLLHUP", "EPOLLPRI"])
+def test_what_is_neither_readable_nor_writable_concerns_both_waiters(pair, event):
+    a, _ = pair
+    told = []
+
+    class Telling(DirectEpoll):
+        def __init__(self):
+            super().__init__()
+            self.pairs = lambda timeout: [told.pop()] if told else []
+
+    def main():
+        fill(a)
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        told.append((a.fileno(), getattr(select, event)))
+        yield from turns(2)
+        assert reader.result == writer.result == "woken"
+
+    drive(main, selector=Telling)
+
+
+def test_two_faces_of_one_file_share_its_waits(pair, selector):
+    a, b = pair
+
+    def main():
+        fill(a)
+        for reads, writes in ((a, a.fileno()), (a.fileno(), a)):
+            writer = spawn(outcome, WriteWait(writes))
+            reader = spawn(outcome, ReadWait(reads))
+            second = spawn(outcome, ReadWait(writes))
+            third = spawn(outcome, WriteWait(reads))
+            yield from turns(3)
+            assert isinstance(second.result, BusyError)
+            assert isinstance(third.result, BusyError)
+            assert files() == 1
+            b.send(b"x")
+            yield from turns(2)
+            assert reader.result == "woken"
+            assert writer.state == "waiting"
+            assert a.recv(5) == b"x"
+            empty(b)
+            yield from turns(2)
+            assert writer.result == "woken"
+            fill(a)
+
+    run(main, selector=selector)
+
+
+def test_two_objects_with_one_number_share_its_waits(pair, selector):
+    a, b = pair
+
+    class Face:
+        def fileno(self):
+            return a.fileno()
+
+    one, two = Face(), Face()
+
+    def main():
+        first = spawn(outcome, ReadWait(one))
+        second = spawn(outcome, ReadWait(two))
+        third = spawn(outcome, ReadWait(a))
+        yield from turns(3)
+        assert isinstance(second.result, BusyError)
+        assert isinstance(third.result, BusyError)
+        b.send(b"x")
+        yield from turns(2)
+        assert first.result == "woken"
+        assert files() == 0
+
+    run(main, selector=selector)
+
+
+# What cannot be waited for --------------------------------------------------------------------
+
+
+class Told:
+    """A file object whose `fileno()` returns or raises what it is told."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def fileno(self):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def __repr__(self):
+        return f"Told({self.answer!r})"
+
+
+def closed_socket():
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
+BAD = {
+    "minus one": (lambda: -1, ValueError),
+    "not open": (lambda: 10**6, OSError),
+    "beyond int": (lambda: 2**31, ValueError),
+    "huge": (lambda: 10**30, ValueError),
+    "negative": (lambda: -(10**30), ValueError),
+    "string": (lambda: "x", TypeError),
+    "none": (lambda: None, TypeError),
+    "true": (lambda: True, TypeError),
+    "false": (lambda: False, TypeError),
+    "float": (lambda: 3.0, TypeError),
+    "object": (object, TypeError),
+    "class": (lambda: socket.socket, TypeError),
+    "closed socket": (closed_socket, ClosedError),
+    "fileno is str": (lambda: Told("7"), TypeError),
+    "fileno is None": (lambda: Told(None), TypeError),
+    "fileno is float": (lambda: Told(0.5), TypeError),
+    "fileno is -1": (lambda: Told(-1), ClosedError),
+    "fileno is -2": (lambda: Told(-2), ValueError),
+    "fileno is huge": (lambda: Told(10**30), ValueError),
+    "fileno raises": (lambda: Told(ZeroDivisionError("no number")), ZeroDivisionError),
+}
+
+
+@pytest.mark.hazard("H11")
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_no_file_is_refused_in_the_task_that_yields_it(selector, what, trap):
+    make, expected = BAD[what]
+    ticks = []
+
+    def bad():
+        with pytest.raises(expected) as caught:
+            yield trap(make())
+        if what.startswith("fileno is") and expected is TypeError:
+            assert "which is not a number" in str(caught.value)
+        assert "bad" in [entry.name for entry in caught.traceback]  # at its `yield`
+        return "went on"
+
+    def main():
+        spawn(ticker, ticks, daemon=True)
+        task = spawn(bad)
+        assert (yield from task) == "went on"
+        assert files() == 0
+        yield from turns(2)
+
+    drive(main, selector=selector)
+    assert not missed(ticks)
+    assert len(ticks) >= 3
+
+
+@pytest.mark.hazard("H11")
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+def test_an_object_whose_number_is_not_open_concerns_its_task_alone(selector, trap):
+    def main():
+        number = os.dup(0)
+        os.close(number)
+        task = spawn(outcome, trap(Told(number)))
+        yield from turns(5)
+        if selector is selectors.PollSelector:  # reports such a number as ready for everything
+            assert task.result == "woken" or isinstance(task.result, OSError)
+        else:
+            assert isinstance(task.result, OSError)
+            assert task.result.errno == errno.EBADF
+        assert files() == 0
+
+    drive(main, selector=selector)
+
+
+@pytest.mark.hazard("H14")
+@pytest.mark.parametrize("timeout", [None, 5])
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+def test_a_blocking_socket_is_refused_and_the_cure_named(selector, timeout, trap):
+    a, b = socket.socketpair()
+    a.settimeout(timeout)
+    ticks = []
+
+    def main():
+        spawn(ticker, ticks, daemon=True)
+        task = spawn(outcome, trap(a))
+        yield from turns(3)
+        assert isinstance(task.result, ValueError)
+        assert "setblocking(False)" in str(task.result)
+        assert files() == 0
+        a.setblocking(False)
+        b.send(b"x")
+        assert (yield from spawn(outcome, trap(a))) == "woken"
+        yield
+
+    with a, b:
+        run(main, selector=selector)
+    assert not missed(ticks)
+
+
+@pytest.mark.hazard("H14")
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+def test_a_blocking_socket_is_refused_also_beside_a_wait_for_its_number(pair, selector, trap):
+    a, _ = pair
+    other = {ReadWait: WriteWait, WriteWait: ReadWait}[trap]
+
+    def main():
+        fill(a)
+        spawn(outcome, other(a.fileno()), daemon=True)
+        yield from turns(2)
+        a.setblocking(True)
+        task = spawn(outcome, trap(a))
+        yield from turns(3)
+        assert isinstance(task.result, ValueError)
+
+    run(main, selector=selector)
+
+
+ALWAYS_READY = ["/etc/hostname", "/dev/null", "/dev/zero", "/dev/urandom", "/proc/self/status"]
+
+
+@pytest.mark.hazard("H10")
+@pytest.mark.parametrize("path", ALWAYS_READY)
+def test_regular_files_and_devices(selector, path):
+    ticks = []
+
+    def main(file, fd):
+        spawn(ticker, ticks, daemon=True)
+        for face in (file, fd):
+            task = spawn(outcome, ReadWait(face))
+            yield from turns(3)
+            if selector in EPOLLS:
+                assert isinstance(task.result, PermissionError)
+                assert task.result.errno == errno.EPERM
+                assert "to_thread" in str(task.result)
+            else:
+                assert task.result == "woken"
+            assert files() == 0
+            assert registered() == set()
+
+    with open(path, "rb", buffering=0) as file:
+        run(main, file, file.fileno(), selector=selector)
+    assert not missed(ticks)
+
+
+@pytest.mark.hazard("H10")
+def test_writing_to_a_device_that_is_always_ready(selector):
+    def main(file):
+        task = spawn(outcome, WriteWait(file))
+        yield from turns(3)
+        if selector in EPOLLS:
+            assert "to_thread" in str(task.result)
+        else:
+            assert task.result == "woken"
+
+    with open("/dev/null", "wb", buffering=0) as file:
+        run(main, file, selector=selector)
+
+
+@epolls
+def test_a_file_that_cannot_be_watched_does_not_disturb_a_wait_for_the_same_number(pair, epoll):
+    """The number of a socket that is waited for is laid over with a device behind our back."""
+    a, _ = pair
+
+    def main():
+        fill(a)
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        with open("/dev/null", "rb") as null:
+            os.dup2(null.fileno(), a.fileno())
+        reader = spawn(outcome, ReadWait(a))
+        yield from turns(3)
+        assert isinstance(reader.result, OSError)
+        writer.cancel()
+        yield from turns(2)
+        assert writer.done
+        assert files() == 0
+
+    drive_virtually(main, selector=epoll)
+
+
+@pytest.mark.hazard("H12")
+def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, selector):
+    a, b = pair
+    steps = 0
+
+    def patient():
+        nonlocal steps
+        while True:
+            yield ReadWait(a)
+            steps += 1
+            try:
+                return a.recv(10)
+            except BlockingIOError:
+                pass
+
+    def main():
+        spawn(outcome, ReadWait(b), daemon=True)
+        task = spawn(patient)
+        yield
+        while steps < 10_000:
+            before = steps
+            yield
+            assert steps <= before + 1  # once a turn
+        assert task.state in ("waiting", "ready")
+        b.send(b"real")
+        assert (yield from task) == b"real"
+
+    run(main, selector=lambda: Liar(selector()))
+    assert steps >= 10_000
+
+
+@pytest.mark.hazard("H12")
+def test_false_reports_at_random_lose_no_data(selector):
+    chance = random.Random(12)
+    pairs = [make_pair() for _ in range(8)]
+    rounds = 10_000 if FULL else 1000
+
+    class RandomLiar(Liar):
+        def lie(self, key):
+            return chance.choice((0, 0, 1, 2, 3))  # also what nobody asked for
+
+    def receive(sock, count):
+        got = b""
+        while len(got) < count:
+            yield ReadWait(sock)
+            try:
+                data = sock.recv(100)
+            except BlockingIOError:
+                continue
+            assert data
+            got += data
+        return got
+
+    def send(sock, data):
+        for n in range(len(data)):
+            yield WriteWait(sock)
+            sock.send(data[n : n + 1])
+            for _ in range(chance.randrange(3)):
+                yield
+
+    def main():
+        sent = [bytes(chance.randrange(256) for _ in range(rounds // 10)) for _ in pairs]
+        tasks = [spawn(receive, a, len(data)) for (a, _), data in zip(pairs, sent, strict=True)]
+        for (_, b), data in zip(pairs, sent, strict=True):
+            spawn(send, b, data)
+        for task, data in zip(tasks, sent, strict=True):
+            assert (yield from task) == data
+
+    with contextlib.ExitStack() as stack:
+        for sock in sum(pairs, ()):
+            stack.enter_context(sock)
+        run(main, selector=lambda: RandomLiar(selector()))
+
+
+# Closing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_through_the_library_wakes_both_waiters_with_nothing_in_between(pair, selector):
+    a, _ = pair
+    counting = Counting(selector)
+
+    def main():
+        fill(a)
+        fd = a.fileno()
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        assert registered() == {fd}
+        close(a)
+        assert a.fileno() == -1
+        assert registered() == set()
+        assert files() == 0
+        assert counting.unregistered[-1] == (fd, True)  # the number was still ours
+        yield  # one turn
+        for task in (reader, writer):
+            assert isinstance(task.result, ClosedError)
+            assert task.result.errno == errno.EBADF
+        assert reader.result is not writer.result  # each has its own, with its own traceback
+
+    run(main, selector=counting)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_is_noticed_within_two_seconds(pair, selector):
+    a, _ = pair
+
+    def main():
+        fill(a)
+        fd = a.fileno()
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        a.close()
+        before = now()
+        reader_error = yield from reader
+        writer_error = yield from writer
+        assert now() - before <= 2
+        for error in (reader_error, writer_error):
+            assert isinstance(error, ClosedError)
+            assert error.errno == errno.EBADF
+        assert reader_error is not writer_error
+        assert fd not in registered()
+        assert files() == 0
+
+    drive_virtually(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_leaves_each_waiter_a_true_message(pair):
+    a, _ = pair
+
+    def main():
+        fill(a)
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        a.close()
+        assert "ReadWait" in str((yield from reader))
+        assert "WriteWait" in str((yield from writer))
+
+    drive_virtually(main)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_leaves_the_waiter_cancellable(pair, selector):
+    a, _ = pair
+
+    def wait():
+        try:
+            yield ReadWait(a)
+        except Cancelled:
+            return "cancelled"
+
+    def main():
+        task = spawn(wait)
+        yield from turns(2)
+        a.close()
+        task.cancel()
+        yield
+        assert task.done
+        assert files() == 0
+        assert registered() == set()
+
+    drive(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+@pytest.mark.parametrize("first", ["reader", "writer"])
+def test_law_close_behind_its_back_and_one_cancel_leaves_the_other_its_error(pair, selector, first):
+    a, _ = pair
+
+    def main():
+        fill(a)
+        tasks = {"reader": spawn(outcome, ReadWait(a)), "writer": spawn(outcome, WriteWait(a))}
+        yield from turns(2)
+        a.close()
+        tasks.pop(first).cancel()
+        [(_, other)] = tasks.items()
+        before = now()
+        assert isinstance((yield from other), ClosedError)
+        assert now() - before <= 2
+        assert files() == 0
+
+    drive_virtually(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_does_not_spin(pair, selector):
+    a, _ = pair
+    counting = Counting(selector)
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        a.close()
+        before = counting.calls["select"]
+        yield Sleep(0.3)
+        # Idle takes one call; select and poll also notice, and look at each file alone.
+        assert counting.calls["select"] - before <= (3 if selector in EPOLLS else 5)
+        task.cancel()
+
+    drive(main, selector=counting)
+
+
+@pytest.mark.parametrize("kind", ["socket", "pipe"])
+def test_closing_what_nobody_waits_for_and_closing_it_again(selector, kind):
+    r, w = os.pipe()
+    os.close(w)
+    file = os.fdopen(r, "rb", buffering=0)
+    if kind == "socket":
+        file.close()
+        file = socket.socket()
+
+    def main():
+        number = file.fileno()
+        close(file)
+        assert not is_open(number)
+        close(file)  # silent: it is closed already
+        yield
+
+    with file:
+        run(main, selector=selector)
+
+
+def test_closing_a_number_that_nobody_waits_for(selector):
+    r, w = os.pipe()
+
+    def main():
+        close(r)
+        assert not is_open(r)
+        with pytest.raises(OSError) as caught:
+            close(r)
+        assert caught.value.errno == errno.EBADF
+        yield
+
+    run(main, selector=selector)
+    os.close(w)
+
+
+@pytest.mark.parametrize("kind", ["file object", "number"])
+def test_closing_a_pipe_wakes_who_waits_for_it(selector, kind):
+    r, w = os.pipe()
+    file = os.fdopen(r, "rb", buffering=0) if kind == "file object" else r
+
+    def main():
+        task = spawn(outcome, ReadWait(file))
+        yield from turns(2)
+        close(file)
+        yield
+        assert isinstance(task.result, ClosedError)
+        assert not is_open(r)
+        assert files() == 0
+
+    try:
+        run(main, selector=selector)
+    finally:
+        os.close(w)
+
+
+def test_closing_a_number_wakes_who_waits_for_the_socket(selector):
+    a, b = make_pair()
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        close(a.fileno())
+        yield
+        assert isinstance(task.result, ClosedError)
+
+    with b:
+        run(main, selector=selector)
+    a.detach()
+
+
+def test_closing_again_through_the_library_wakes_who_waits_for_a_file_closed_behind_its_back(pair):
+    a, _ = pair
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        a.close()
+        close(a)
+        yield
+        assert isinstance(task.result, ClosedError)
+        assert files() == 0
+
+    run(main)
+
+
+def test_closing_a_stranger_with_the_number_of_a_dead_file_wakes_nobody_else(pair, selector):
+    """The waiter of the dead file is told sooner or later, the stranger is closed at once."""
+    a, _ = pair
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        fd = a.fileno()
+        a.close()
+        c, d = pair_at(fd)
+        with d:
+            close(c)
+            assert c.fileno() == -1
+            assert isinstance((yield from task), ClosedError)
+
+    drive_virtually(main, selector=selector)
+
+
+@pytest.mark.parametrize("what", [True, None, "x", object()])
+def test_closing_what_is_no_file_is_refused(what, monkeypatch):
+    closed = []
+    monkeypatch.setattr(corolib.poller.os, "close", closed.append)
+
+    def main():
+        with pytest.raises(TypeError):
+            close(what)
+        yield
+
+    run(main)
+    assert closed == []
+
+
+def test_a_socket_closed_while_nobody_waits_leaves_the_table_within_two_seconds(selector):
+    a, b = make_pair()
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        a.recv(5)
+        yield
+        assert files() == 1
+        a.close()
+        before = now()
+        while files():
+            assert now() - before <= 2
+            yield Sleep(0.1)
+        assert registered() == set()
+
+    with a, b:
+        drive_virtually(main, selector=selector)
+
+
+def test_files_closed_behind_its_back_are_found_in_slices(pair):
+    pairs = [make_pair() for _ in range(5)]
+
+    def main():
+        for a, b in pairs:
+            b.send(b"x")
+            yield ReadWait(a)
+            a.recv(5)
+        assert files() == 5
+        pairs[1][0].close()
+        pairs[4][0].close()
+        poller = current_scheduler()._poller
+        assert poller.sweep(2) is True
+        assert files() == 4
+        assert poller.sweep(2) is True
+        assert files() == 4
+        assert poller.sweep(2) is False
+        assert files() == 3
+        assert poller.sweep(5) is False
+
+    with contextlib.ExitStack() as stack:
+        for sock in sum(pairs, ()):
+            stack.enter_context(sock)
+        run(main, selector=selectors.EpollSelector)
+
+
+@pytest.mark.parametrize("slice_", [1, 2, 1000])
+def test_law_close_holds_for_many_files_swept_in_slices(monkeypatch, slice_):
+    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", slice_)
+    pairs = [make_pair() for _ in range(6)]
+
+    def main():
+        tasks = [spawn(outcome, ReadWait(a)) for a, _ in pairs]
+        yield from turns(3)
+        for a, _ in pairs[::2]:
+            a.close()
+        before = now()
+        for task in tasks[::2]:
+            assert isinstance((yield from task), ClosedError)
+        assert now() - before <= 2
+        assert files() == 3
+        for task, (_, b) in zip(tasks[1::2], pairs[1::2], strict=True):
+            b.send(b"x")
+            assert (yield from task) == "woken"
+
+    with contextlib.ExitStack() as stack:
+        for sock in sum(pairs, ()):
+            stack.enter_context(sock)
+        drive_virtually(main, selector=selectors.EpollSelector)
+
+
+def test_law_close_holds_for_a_file_closed_between_two_slices_of_a_sweep(monkeypatch):
+    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
+    pairs = [make_pair() for _ in range(4)]
+    noticed = []
+
+    def wait(sock):
+        with pytest.raises(ClosedError):
+            yield ReadWait(sock)
+        noticed.append(now())
+
+    def main():
+        spawn(wait, pairs[0][0])
+        tasks = [spawn(outcome, ReadWait(a)) for a, _ in pairs[1:]]
+        yield from turns(3)
+        yield Sleep(at=1.0)  # the sweep is due at the same time, and has seen the first file
+        pairs[0][0].close()
+        yield Sleep(5)
+        assert noticed
+        assert noticed[0] <= 3
+        for task in tasks:
+            task.cancel()
+
+    with contextlib.ExitStack() as stack:
+        for sock in sum(pairs, ()):
+            stack.enter_context(sock)
+        drive_virtually(main, selector=selectors.EpollSelector)
+
+
+def test_an_idle_scheduler_does_not_look_for_closed_files_again_and_again(pair):
+    a, _ = pair
+    counting = Counting(selectors.EpollSelector)
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        before = counting.calls["select"]
+        yield Sleep(1000)
+        assert counting.calls["select"] - before <= 5
+        task.cancel()
+
+    run(main, **virtual_time(selector=counting))
+
+
+def test_a_socket_that_is_dropped_unclosed_is_not_kept_alive(selector):
+    a, b = make_pair()
+    b.send(b"x")
+
+    def main():
+        nonlocal a
+        yield ReadWait(a)
+        a.recv(5)
+        assert files() == 1
+        fd = a.fileno()
+        watch = weakref.ref(a)
+        yield  # the trap is gone
+        assert fd in registered()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            a = None
+            gc.collect()
+        assert watch() is None
+        assert files() == 0
+        assert fd not in registered()
+        assert not is_open(fd)
+
+    with b:
+        run(main, selector=selector)
+
+
+def test_a_dropped_socket_does_not_take_the_next_file_of_its_number_out_of_the_table(selector):
+    a, b = make_pair()
+    b.send(b"x")
+
+    def main():
+        nonlocal a
+        yield ReadWait(a)
+        a.recv(5)
+        yield
+        assert files() == 1
+        fd = a.fileno()
+        a.close()
+        c, d = pair_at(fd)
+        with c, d:
+            task = spawn(outcome, ReadWait(c))
+            yield from turns(2)
+            a = None
+            gc.collect()
+            assert files() == 1
+            d.send(b"y")
+            yield from turns(2)
+            assert task.result == "woken"
+
+    with b:
+        run(main, selector=selector)
+
+
+# Numbers that are used again ------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H02")
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_number_used_again_is_seen_as_another_file(selector, waited):
+    a, b = make_pair()
+
+    def main():
+        if waited:
+            old = spawn(outcome, ReadWait(a))
+        else:
+            b.send(b"x")
+            yield ReadWait(a)
+            a.recv(5)
+            assert files() == 1  # the registration is kept
+        yield from turns(2)
+        fd = a.fileno()
+        a.close()
+        c, d = pair_at(fd)
+        with c, d:
+            task = spawn(outcome, ReadWait(c))
+            yield
+            if waited:
+                yield
+                assert isinstance(old.result, ClosedError)
+            yield from turns(2)
+            assert task.state == "waiting"
+            d.send(b"y")
+            yield from turns(2)
+            assert task.result == "woken"
+            assert c.recv(5) == b"y"
+            assert files() <= 1
+
+    with a, b:
+        drive(main, selector=selector)
+
+
+@pytest.mark.hazard("H02")
+@pytest.mark.parametrize("direction", [ReadWait, WriteWait])
+@pytest.mark.parametrize("far", [False, True], ids=["small", "large"])
+def test_the_number_of_a_pipe_used_again_is_seen_by_its_inode(selector, far, direction):
+    if far and selector is selectors.SelectSelector:
+        number = 1000
+    else:
+        number = 2000 if far else 200
+    r, w = os.pipe()
+    os.dup2(r, number)
+    one, two = make_pair()
+
+    def main():
+        old = spawn(outcome, ReadWait(number))
+        yield from turns(2)
+        os.dup2(one.fileno(), number)  # a closed pipe, and a stranger with its number
+        task = spawn(outcome, direction(number))
+        yield from turns(4)
+        assert isinstance(old.result, ClosedError)
+        if direction is ReadWait:
+            assert task.state == "waiting"
+            two.send(b"x")
+            yield from turns(2)
+        assert task.result == "woken"
+        assert files() == 0
+
+    with one, two:
+        try:
+            drive(main, selector=selector)
+        finally:
+            for fd in (r, w, number):
+                os.close(fd)
+
+
+def test_a_number_waited_for_and_then_used_by_a_socket_is_seen_as_another_file(selector):
+    r, w = os.pipe()
+
+    def main():
+        old = spawn(outcome, ReadWait(r))
+        yield from turns(2)
+        os.close(r)
+        c, d = pair_at(r)
+        with c, d:
+            task = spawn(outcome, ReadWait(c))
+            yield from turns(3)
+            assert isinstance(old.result, OSError)
+            d.send(b"x")
+            yield from turns(2)
+            assert task.result == "woken"
+
+    try:
+        drive(main, selector=selector)
+    finally:
+        os.close(w)
+
+
+def test_a_closed_number_can_be_cancelled(selector):
+    r, w = os.pipe()
+
+    def main():
+        task = spawn(outcome, ReadWait(r))
+        yield from turns(2)
+        os.close(r)
+        task.cancel()
+        yield
+        assert task.done
+        assert files() == 0
+
+    try:
+        drive(main, selector=selector)
+    finally:
+        os.close(w)
+
+
+@pytest.mark.hazard("H03")
+def test_a_thousand_cancelled_waits_leave_the_number_free_for_the_next_file(selector):
+    rounds = 1000
+    answered = 0
+
+    def victim(a):
+        nonlocal answered
+        try:
+            yield ReadWait(a)
+        except Cancelled:
+            assert files() == 0
+            assert registered() == set()
+            fd = a.fileno()
+            a.close()
+            c, d = pair_at(fd)
+            with c, d:
+                d.send(b"x")
+                yield ReadWait(c)
+                assert c.recv(5) == b"x"
+                answered += 1
+                close(c)
+
+    def main():
+        for _ in range(rounds):
+            a, b = make_pair()
+            with a, b:
+                task = spawn(victim, a)
+                yield
+                yield
+                task.cancel()
+                while not task.done:
+                    yield
+            assert files() == 0
+
+    drive(main, selector=selector)
+    assert answered == rounds
+
+
+@pytest.mark.hazard("H05")
+@pytest.mark.parametrize("how", ["library", "bare"])
+def test_an_event_for_a_file_closed_in_the_same_turn_wakes_no_stranger(selector, how):
+    a, a_peer = make_pair()
+    c, c_peer = make_pair()
+    new = []
+
+    def closer():
+        yield ReadWait(a)
+        fd = c.fileno()
+        close(c) if how == "library" else c.close()
+        new.extend(pair_at(fd))
+        stranger = spawn(outcome, ReadWait(new[0]))
+        yield from turns(6)
+        assert stranger.state == "waiting"
+        new[1].send(b"x")
+        yield from turns(2)
+        assert stranger.result == "woken"
+
+    def main():
+        task = spawn(closer)
+        other = spawn(outcome, ReadWait(c))
+        yield from turns(2)
+        a_peer.send(b"1")
+        c_peer.send(b"1")
+        yield from task
+        assert other.result == "woken" or isinstance(other.result, ClosedError)
+
+    with a, a_peer, c, c_peer:
+        drive(main, selector=selector)
+    for sock in new:
+        sock.close()
+
+
+# What epoll does not forget -------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H04")
+@epolls
+@pytest.mark.parametrize("how", ["woken", "cancelled", "parked"])
+def test_a_registration_kept_alive_by_dup_neither_spins_nor_deafens(epoll, how):
+    a, b = make_pair()
+    c, d = make_pair()
+    counting = Counting(epoll)
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        if how == "woken":
+            b.send(b"x")
+            assert (yield from task) == "woken"
+            assert a.recv(5) == b"x"
+        elif how == "cancelled":
+            task.cancel()
+            yield from turns(2)
+        else:  # as nobody cancels it: gone when it is told
+            pass
+        number = a.fileno()
+        twin = a.dup()
+        a.close()
+        occupy(number)
+        with twin:
+            live = spawn(outcome, ReadWait(c))
+            yield from turns(2)
+            b.send(b"y")
+            before = counting.calls["select"]
+            yield Sleep(0.3)
+            # One that disarms, `EARLY` that make it suspect (epoll's own pairs: one), one that
+            # sleeps; `parked` steps its task once more.
+            calls = counting.calls["select"] - before
+            assert calls <= (3 if epoll is default_selector else EARLY + 2) + (how == "parked")
+            before = counting.calls["select"]
+            yield Sleep(0.1)
+            assert counting.calls["select"] - before == 1
+            assert live.state == "waiting"
+            d.send(b"z")
+            yield from turns(2)
+            assert live.result == "woken"
+            assert task.done
+            os.close(number)
+
+    with a, b, c, d:
+        drive(main, selector=counting)
+
+
+@pytest.mark.hazard("H04")
+@epolls
+def test_a_stale_registration_under_a_number_used_again_does_not_spin_for_ever(epoll):
+    """A closed socket lives on in a `dup`, and epoll reports it under the number of another."""
+    a, b = make_pair()
+    wakes = 0
+
+    def patient(sock):
+        nonlocal wakes
+        while True:
+            yield ReadWait(sock)
+            wakes += 1
+            try:
+                return sock.recv(10)
+            except BlockingIOError:
+                pass
+
+    scheduler = Scheduler(clock=lambda: time, selector=epoll)
+    time = 0.0
+    b.send(b"x")
+    first = scheduler.spawn(patient, a)
+    for _ in range(3):
+        scheduler.turn(0)
+    assert first.result == b"x"
+    number = a.fileno()
+    twin = a.dup()
+    a.close()
+    c, d = pair_at(number)
+    with b, c, d, twin, contextlib.closing(scheduler):
+        task = scheduler.spawn(patient, c)
+        for _ in range(3):
+            scheduler.turn(0)
+        b.send(b"y")
+        for _ in range(100):
+            time += 0.05  # two seconds and more
+            scheduler.turn(0)
+        before = wakes
+        for _ in range(100):
+            scheduler.turn(0)
+        assert wakes == before
+        d.send(b"z")
+        for _ in range(3):
+            scheduler.turn(0)
+        assert task.result == b"z"
+
+
+@pytest.mark.parametrize("what", ["poll is absent", "select fails"])
+def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_files(
+    pair, monkeypatch, what
+):
+    """A number is in doubt, and a file is closed bare between two looks of the selector."""
+    if what == "poll is absent":
+        monkeypatch.delattr(corolib.poller.select, "poll")
+    a, b = make_pair()
+    c, _ = pair
+    scheduler = Scheduler(selector=selectors.SelectSelector)
+    poller = scheduler._poller
+    with a, b, contextlib.closing(scheduler):
+        for sock in (a, c):
+            scheduler.spawn(outcome, ReadWait(sock))
+        scheduler.turn(0)
+        [first, second] = scheduler.tasks
+        a.close()
+        poller.sweep(1000)
+        scheduler.turn(0)
+        assert isinstance(first.result, ClosedError)
+        c.close()
+        assert poller.sweep(1000) is False
+        scheduler.turn(0)
+        assert isinstance(second.result, ClosedError)
+        assert scheduler.stats()["files"] == 0
+
+
+@pytest.mark.hazard("H04")
+@epolls
+def test_closing_through_the_library_leaves_nothing_in_epoll_for_a_dup_to_keep(epoll):
+    a, b = make_pair()
+    counting = Counting(epoll)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        with a.dup():
+            close(a)
+            b.send(b"y")
+            before = counting.calls["select"]
+            yield Sleep(0.1)
+            assert counting.calls["select"] - before == 1
+            assert counting.calls["make"] == 1
+
+    with b:
+        drive(main, selector=counting)
+
+
+@epolls
+def test_a_file_that_epoll_still_holds_can_be_waited_for_again(epoll):
+    """The number, given back to the same open file, cannot be added: epoll is made anew."""
+    a, b = make_pair()
+    other, other_peer = make_pair()
+    counting = Counting(epoll)
+
+    def main():
+        bystander = spawn(outcome, ReadWait(other))
+        b.send(b"x")
+        yield ReadWait(a)
+        assert a.recv(5) == b"x"
+        number = a.fileno()
+        twin = a.dup()
+        a.close()
+        current_scheduler()._poller.sweep(1000)
+        assert files() == 1
+        os.dup2(twin.fileno(), number)
+        with twin, socket.socket(fileno=number) as again:
+            again.setblocking(False)
+            task = spawn(outcome, ReadWait(again))
+            yield from turns(3)
+            assert task.state == "waiting"
+            assert counting.calls["make"] == 2
+            b.send(b"y")
+            yield from turns(2)
+            assert task.result == "woken"
+            assert bystander.state == "waiting"
+            other_peer.send(b"z")
+            yield from turns(2)
+            assert bystander.result == "woken"
+
+    with b, other, other_peer:
+        drive(main, selector=counting)
+
+
+@epolls
+def test_a_number_that_was_laid_over_is_registered_again(epoll):
+    """`dup2` over a registered socket: epoll has forgotten it, the table has not."""
+    a, b = make_pair()
+    c, d = make_pair()
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        fill(c)
+        os.dup2(c.fileno(), a.fileno())
+        writer = spawn(outcome, WriteWait(a))
+        reader = spawn(outcome, ReadWait(a))
+        yield from turns(3)
+        assert writer.state == reader.state == "waiting"
+        d.send(b"x")
+        empty(d)
+        yield from turns(2)
+        assert writer.result == reader.result == "woken"
+
+    with a, b, c, d:
+        drive(main, selector=epoll)
+
+
+@epolls
+def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(epoll):
+    a, b = make_pair()
+    c, d = make_pair()
+
+    def main():
+        gone = spawn(outcome, ReadWait(a))
+        stays = spawn(outcome, ReadWait(c))
+        yield from turns(2)
+        a.close()
+        current_scheduler()._poller._remake()
+        yield from turns(2)
+        assert isinstance(gone.result, ClosedError)
+        assert stays.state == "waiting"
+        assert registered() == {c.fileno()}
+        d.send(b"x")
+        yield from turns(2)
+        assert stays.result == "woken"
+
+    with b, c, d:
+        drive(main, selector=epoll)
+
+
+def test_returns_that_used_up_their_time_are_not_early(pair, selector):
+    counting = Counting(selector)
+    scheduler = Scheduler(selector=counting)
+    with contextlib.closing(scheduler):
+        task = scheduler.spawn(outcome, ReadWait(pair[0]))
+        for _ in range(5 * EARLY):
+            scheduler.turn(0.001)
+        assert task.state == "waiting"
+        assert counting.calls["make"] == 1
+
+
+def test_sleeping_in_small_pieces_makes_no_selector_anew(pair, selector):
+    counting = Counting(selector)
+
+    def main():
+        task = spawn(outcome, ReadWait(pair[0]))
+        for _ in range(5 * EARLY):
+            yield Sleep(0.001)
+        assert counting.calls["make"] == 1
+        task.cancel()
+
+    run(main, selector=counting)
+
+
+@pytest.mark.hazard("H09")
+def test_a_hang_up_that_nobody_waits_for_does_not_spin(pair, selector):
+    a, b = pair
+    counting = Counting(selector)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        assert a.recv(5) == b"x"
+        b.close()
+        before = counting.calls["select"]
+        yield Sleep(0.3)
+        assert counting.calls["select"] - before <= 3
+        assert files() == 0  # disarmed
+        yield ReadWait(a)
+        assert a.recv(5) == b""
+
+    drive(main, selector=counting)
+
+
+def test_data_that_nobody_waits_for_does_not_spin_and_is_not_lost(pair, selector):
+    a, b = pair
+    counting = Counting(selector)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        before = counting.calls["select"]
+        yield Sleep(0.05)
+        assert counting.calls["select"] - before <= 3
+        yield ReadWait(a)
+        assert a.recv(5) == b"x"
+
+    drive(main, selector=counting)
+
+
+# When select() itself fails -------------------------------------------------------------------
+
+
+def test_when_select_fails_only_the_waiter_of_the_bad_file_gets_the_error():
+    r, w = os.pipe()
+    a, b = make_pair()
+
+    def main():
+        bad = spawn(outcome, ReadWait(r))
+        good = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        os.close(r)
+        yield from turns(3)
+        assert isinstance(bad.result, OSError)
+        assert bad.result.errno == errno.EBADF
+        assert good.state == "waiting"
+        assert registered() == {a.fileno()}
+        b.send(b"x")
+        yield from turns(2)
+        assert good.result == "woken"
+
+    with a, b:
+        try:
+            drive(main, selector=selectors.SelectSelector)
+        finally:
+            os.close(w)
+
+
+def test_a_number_beyond_what_select_can_take_is_an_error_in_its_waiter_alone(pair):
+    a, b = pair
+    c, d = make_pair()
+    high = socket.socket(fileno=fcntl.fcntl(c, fcntl.F_DUPFD_CLOEXEC, 1500))
+    high.setblocking(False)
+
+    def main():
+        good = spawn(outcome, ReadWait(a))
+        bad = spawn(outcome, ReadWait(high))
+        yield from turns(4)
+        assert isinstance(bad.result, ValueError)
+        assert good.state == "waiting"
+        b.send(b"x")
+        yield from turns(2)
+        assert good.result == "woken"
+
+    with c, d, high:
+        drive(main, selector=selectors.SelectSelector)
+
+
+def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(pair):
+    class Broken(Counted):
+        def __init__(self):
+            super().__init__(selectors.EpollSelector(), Counter(), [])
+            self.broken = False
+
+        def select(self, timeout=None):
+            if made[0] is self and self.broken:
+                self.broken = False
+                raise OSError(errno.ENOMEM, "no memory")
+            return super().select(timeout)
+
+    made = []
+
+    def make():
+        made.append(Broken())
+        return made[-1]
+
+    def main():
+        task = spawn(outcome, ReadWait(pair[0]))
+        yield
+        made[0].broken = True
+        with pytest.raises(OSError, match="no memory"):
+            yield Sleep(100)
+        assert task.state == "waiting"
+        task.cancel()
+
+    run(main, selector=make)
+
+
+# The table by itself --------------------------------------------------------------------------
+
+
+def test_a_poller_without_a_wake_up_pipe_makes_its_selector_anew(pair):
+    a, b = pair
+    counting = Counting(default_selector)
+    poller = Poller(counting, deque(), lambda: 0.0)
+    poller._selector.register(a.fileno(), selectors.EVENT_READ)  # of whom the table knows nothing
+    b.send(b"x")
+    poller.poll(0, None)
+    assert counting.calls["make"] == 2
+    poller.poll(0, None)
+    assert counting.calls["make"] == 2
+    poller.close()
+
+
+# Many connections -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def all_numbers():
+    """As many file numbers as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield min(hard, 20_000) if hard != resource.RLIM_INFINITY else 20_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def echo(sock):
+    while True:
+        yield ReadWait(sock)
+        data = sock.recv(100)
+        if not data:
+            return
+        sock.send(data)
+
+
+@pytest.mark.hazard("H79")
+@pytest.mark.parametrize("make", [*EPOLLS, selectors.PollSelector])
+def test_thousands_of_connections_are_held_and_each_answered(all_numbers, make):
+    count = (all_numbers - 500) // 2
+    counting = Counting(make)
+    pairs = [make_pair() for _ in range(count)]
+
+    def main():
+        tasks = [spawn(echo, a) for a, _ in pairs]
+        yield from turns(2)
+        assert files() == count
+        for n, (_, b) in enumerate(pairs):
+            b.send(b"%d" % n)
+        yield from turns(count // 1000 + 3)
+        for n, (_, b) in enumerate(pairs):
+            assert b.recv(100) == b"%d" % n
+        assert counting.calls["make"] == 1
+        assert counting.calls["register"] == count + 1  # and the wake-up pipe
+        for _, b in pairs:
+            b.close()
+        for task in tasks:
+            yield from task
+
+    try:
+        run(main, selector=counting)
+    finally:
+        for a, b in pairs:
+            a.close()
+            b.close()
+
+
+def cost_of(f):
+    """The number of Python's instructions that `f()` takes."""
+    count = 0
+
+    def trace(frame, event, arg):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        f()
+    finally:
+        sys.settrace(before)
+    assert count > 10
+    return count
+
+
+def with_idle(count, f):
+    """`f(scheduler, sock, peer)` beside `count` idle connections; time stands still."""
+    pairs = [make_pair() for _ in range(count + 1)]
+    scheduler = Scheduler(clock=lambda: 0.0)
+    try:
+        for a, _ in pairs:
+            scheduler.spawn(echo, a)
+        for _ in range(3):
+            scheduler.turn(0)
+        assert scheduler.stats()["files"] == count + 1
+        return f(scheduler, *pairs[count // 2])
+    finally:
+        scheduler.close()
+        for a, b in pairs:
+            a.close()
+            b.close()
+
+
+@pytest.mark.hazard("H79")
+def test_one_more_echo_costs_the_same_beside_any_number_of_idle_connections():
+    def cost(scheduler, _, peer):
+        def once():
+            peer.send(b"x")
+            scheduler.turn(0)
+            assert peer.recv(5) == b"x"
+
+        once()
+        return cost_of(once)
+
+    assert with_idle(10, cost) == with_idle(1000, cost)
+
+
+@pytest.mark.hazard("H79")
+@pytest.mark.parametrize("state", ["waited for", "never waited for", "no longer waited for"])
+def test_closing_costs_the_same_beside_any_number_of_idle_connections(state):
+    def cost(scheduler, sock, _):
+        other, peer = make_pair()
+        if state == "waited for":
+            other, sock = sock, other
+        elif state == "no longer waited for":
+            task = scheduler.spawn(outcome, ReadWait(other))
+            for _ in range(2):
+                scheduler.turn(0)
+            task.cancel()
+            scheduler.turn(0)
+        if state == "waited for":
+            sock.close()
+        cost = cost_of(lambda: scheduler.close_file(other))
+        peer.close()
+        return cost
+
+    assert with_idle(10, cost) == with_idle(1000, cost)
+
+
+@pytest.mark.hazard("H79")
+def test_a_turn_of_other_tasks_costs_the_same_beside_any_number_of_idle_connections():
+    def cost(scheduler, *_):
+        scheduler.spawn(turns, 10)
+        scheduler.turn(0)
+        return cost_of(lambda: scheduler.turn(0))
+
+    assert with_idle(10, cost) == with_idle(1000, cost)
