@@ -2038,20 +2038,25 @@ def test_thousands_of_connections_are_held_and_each_answered(all_numbers, make):
 
 
 def cost_of(f):
-    """The number of Python's instructions that `f()` takes."""
+    """The number of Python's lines and calls, of its own and of C's, that `f()` takes."""
     count = 0
 
     def trace(frame, event, arg):
         nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
+        count += event == "line"
         return trace
 
-    before = sys.gettrace()
+    def profile(frame, event, arg):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before, profiled = sys.gettrace(), sys.getprofile()
     sys.settrace(trace)
+    sys.setprofile(profile)
     try:
         f()
     finally:
+        sys.setprofile(profiled)
         sys.settrace(before)
     assert count > 10
     return count
