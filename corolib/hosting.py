@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Protocol
 
-from corolib.errors import RunFinished
-from corolib.inbox import Inbox
+from corolib.errors import Deadlock, RunFinished
+from corolib.inbox import FINISHED, Inbox
 from corolib.poller import Poller, Selector
-from corolib.reports import dump, slow_step
+from corolib.reports import deadlock, dump, slow_step
 from corolib.running import register
 from corolib.scopes import Interrupts, Scope
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
-from corolib.task import Task
+from corolib.task import Task, close_for_good
 from corolib.timers import Timers
 from corolib.traps import HasFileno, check_number
 
@@ -29,7 +29,6 @@ SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
 SWEEP_SLICE = 1000  # files a turn: about 0.2 ms
 SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
-FINISHED = "the scheduler's run has ended"
 
 ErrorHook = Callable[[Task[Any] | None, BaseException], object]
 
@@ -53,20 +52,28 @@ class Host:
         ready: ReadyQueue,
         on_task_error: ErrorHook | None,
     ) -> None:
+        for name, f in (("clock", clock), ("on_task_error", on_task_error or _log_task_error)):
+            if not callable(f):
+                raise TypeError(f"{name}={f!r}: give a function")
         self.clock = clock
         self.grace = check_number(grace, "grace=", "a duration")
+        if self.grace < 0:
+            raise ValueError(f"grace={grace!r}: clean-up cannot be given less than no time")
         self.timers = Timers()
         self.main: Task[Any] | None = None
         self.current: Task[Any] | None = None
         self._thread = get_ident()
         self._ready = ready
-        self._inbox = Inbox()
         self._poller = Poller(selector, ready, clock)
+        self._inbox = Inbox()
         self._poller.watch_wakeup(self._inbox.fileno(), self._inbox.drain)
         self._ctrl_c = CtrlC()
         self._hook = on_task_error or _log_task_error
         self._around: Surroundings | None = None
         self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
+        self._stuck: set[Task[Any]] = set()  # those that only another task can set going
+        self._given_up: list[tuple[str, Any]] = []
+        self._fatal: BaseException | None = None  # leaves run() when all tasks are done
         self._interrupts = Interrupts(self)
         self._parks: dict[type, Callable[[Task[Any], Any], object]] = {}
         self._holds = 0
@@ -86,9 +93,9 @@ class Host:
     @abstractmethod
     def give_up(self, task: Task[Any]) -> None: ...
     @abstractmethod
-    def _end(self, error: BaseException) -> None: ...
+    def _new_task(self, body: Any, name: str | None = None) -> Task[Any]: ...
     @abstractmethod
-    def _force_main(self, error: BaseException) -> None: ...
+    def _cancel_all(self, tasks: list[Task[Any]], reason: str) -> None: ...
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -98,11 +105,14 @@ class Host:
     def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
         self._check_thread()
-        self._interrupts.request(task, scope, reason)
+        if self._waiting:  # called by a signal handler: it must also end the wait
+            self._inbox.put(self._interrupts.request, (task, scope, reason))
+        else:
+            self._interrupts.request(task, scope, reason)
 
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
-        return self.timers.set(deadline, lambda arg: self._call(f, (arg,)), arg)
+        return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
 
     def cancel_call(self, call: list[Any]) -> None:
         """Take back a call that `call_at` returned; one that was made stays so."""
@@ -146,8 +156,8 @@ class Host:
         return dump(self._tasks.values(), repr(self))
 
     def stats(self) -> dict[str, float]:
-        """Return counts: turns, steps, tasks, ready, timers, files; and `longest_step` in seconds
-        (measured in debug mode only).
+        """Return counts: turns, steps, spawned, tasks, ready, timers, files; and `longest_step`
+        in seconds, which is measured in debug mode only.
         """
         return {
             "turns": self._turns,
@@ -185,7 +195,7 @@ class Host:
             pass
 
     def _sweep_later(self) -> None:
-        """Plan a sweep. None is planned while no task is stepped: then nothing can be closed."""
+        """Plan a sweep. None is planned while nothing runs here: then hardly a file is closed."""
         self._sweeping = True
         self.timers.set(self.clock() + SWEEP_EVERY, self._sweep, True)
 
@@ -200,8 +210,10 @@ class Host:
         else:
             self._sweeping = False
 
-    def _call(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
-        """Make a call that belongs to no task; its failure is reported."""
+    def call(
+        self, f: Callable[..., object], args: tuple[Any, ...], task: Task[Any] | None = None
+    ) -> None:
+        """Make a call outside of any step. A failure is reported, as of `task` or of main."""
         try:
             f(*args)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -209,8 +221,9 @@ class Host:
                 raise
             self._end(exc)
         except BaseException as exc:
-            exc.add_note("(raised in a callback of the scheduler's, not in a task)")
-            self._report(self.main, exc)
+            if task is None:
+                exc.add_note("(raised in a callback of the scheduler's, not in a task)")
+            self.report_failure(task or self.main, exc)
 
     def _timed(self, resume: Callable[..., Any]) -> Callable[..., Any]:
         """Return `resume` with a look at the clock before and after: debug mode."""
@@ -244,7 +257,7 @@ class Host:
             raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
         self._check_thread()
 
-    def _report(self, task: Task[Any] | None, error: BaseException) -> None:
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
         """Hand a failure that nobody takes to the hook; if that fails, both go to stderr."""
         current, self.current = self.current, None  # what the hook spawns is main's
         try:
@@ -259,13 +272,61 @@ class Host:
         finally:
             self.current = current
 
+    # The end of the run -----------------------------------------------------------------------
+
+    def _end(self, error: BaseException) -> None:
+        """Cancel all tasks; when they are done, `error` leaves `run()`."""
+        if self._fatal is None or isinstance(self._fatal, Deadlock):
+            self._fatal = error
+        self._cancel_all([t for t in self._tasks.values() if not t.parent], "the run ends")
+
+    def _force_main(self, error: BaseException) -> None:
+        """Throw `error` into main, at its wait; if its body is over, end the run with it."""
+        if self.main is None or self.main.body_over:
+            self._end(error)
+        else:
+            self._interrupts.force(self.main, error)
+
+    def _is_deadlock(self) -> bool:
+        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)"""
+        return not (
+            self._ready or self._inbox.calls or self._holds or len(self.timers) > self._sweeping
+        )
+
+    def _break_deadlock(self) -> None:
+        if self._fatal is None:
+            self._end(Deadlock(deadlock(self._tasks.values())))
+        else:  # even their clean-up waits for ever
+            for task in [t for t in self._tasks.values() if not t.body_over]:
+                self._interrupts.cut_short(task)
+
+    def _finish(self) -> None:
+        """Close the bodies that did not end by themselves, and name them."""
+        if self._forked:
+            return
+        left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
+        for what, body in self._given_up + left[::-1]:
+            print(f"corolib: {what}; it is closed now", file=sys.stderr)
+            self.call(close_for_good, (body,))
+        failure = None if self.main is None else self.main.failure
+        if failure is not None and self._fatal not in (None, failure):
+            self.report_failure(self.main, failure)  # it is not what leaves run()
+
+    def _close_asyncgens(self) -> bool:
+        """Start tasks for the async generators that were left half-way; return if there are any."""
+        assert self._around is not None
+        left = [self._new_task(aclose(agen), "aclose") for agen in self._around.asyncgens]
+        for task in left:
+            self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
+        return bool(left)
+
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""
         calls = self._inbox.calls
         self._inbox.close()
         while calls:  # left before the end: they learn from `RunFinished` that they are late
             f, args = calls.popleft()
-            self._call(f, args)
+            self.call(f, args)
         self._poller.close()
 
     def on_fork(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from corolib.errors import RunFinished
 
+FINISHED = "the scheduler's run has ended"
+
 
 class Inbox:
     """Calls to make, oldest first, and the socket pair that announces them."""
@@ -43,7 +45,7 @@ class Inbox:
         if self.closed:  # after the append: who closes looks at the queue once more afterwards
             if call in self.calls:
                 self.calls.remove(call)
-            raise RunFinished("the scheduler's run has ended")
+            raise RunFinished(FINISHED)
         if not self._announced:
             self._announced = True
             try:

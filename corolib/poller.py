@@ -19,7 +19,8 @@ other files, and a `dup` keeps a closed file alive in epoll for ever. So:
   error.
 
 A waiter is a task, of which the poller touches `wait`, `armed` and `error`; one that is woken is
-appended to the ready queue. Imports from corolib only the words.
+appended to the ready queue. Imports from corolib the words, and the
+wording of one complaint.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import socket
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
-from weakref import KeyedRef
+from weakref import KeyedRef, getweakrefs
 
 from corolib.errors import BusyError, ClosedError
 from corolib.reports import busy
@@ -402,7 +403,7 @@ class Poller:
             raise TypeError(f"close({file!r}): a {type(file).__name__} is not a file")
         fd = fileno(file)
         if fd == -1:  # closed behind our back; somebody may wait for it all the same
-            entry = next((e for e in self.entries.values() if e.ref() is file), None)
+            entry = self._entry_of_closed(file)
         else:
             entry = self.entries.get(fd)
         if entry is not None and (fd == -1 or self._is_of(entry, file)):
@@ -411,6 +412,15 @@ class Poller:
             os.close(file)
         else:
             file.close()  # type: ignore[attr-defined]
+
+    def _entry_of_closed(self, file: Any) -> Entry | None:
+        """Return the entry of a file that has lost its number already."""
+        if isinstance(file, socket.socket):  # our weak reference to it knows the number
+            keys = [ref.key for ref in getweakrefs(file) if isinstance(ref, KeyedRef)]
+            entries = [self.entries[key] for key in keys if key in self.entries]
+        else:
+            entries = list(self.entries.values())
+        return next((entry for entry in entries if entry.ref() is file), None)
 
     def sweep(self, most: int) -> bool:
         """Look through at most `most` files for closed ones; return whether more are to be seen."""

@@ -148,7 +148,9 @@ def doing(task: Task[Any]) -> str:
     if task.state == "waiting":
         return _brief(task.wait)
     if task.state == "completing":
-        return "completing, waits for " + ", ".join(c.label for c in task.children)
+        labels = [c.label for c in task.children]
+        more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+        return "completing, waits for " + ", ".join(labels[:5]) + more
     return task.state
 
 
@@ -172,7 +174,9 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
     tasks = list(tasks)
     rows = []
     for task in tasks:
-        held = [h.label for h in holders(task) if h.label not in doing(task)]
+        suspended = isinstance(task.wait, Suspend)
+        named = doing(task).replace(",", " ").split()
+        held = [h.label for h in holders(task) if suspended and h.label not in named]
         frame = frame_of(task)
         place = f"at {frame.f_code.co_name} ({where(task)})" if frame else ""
         rows.append(
@@ -193,18 +197,18 @@ def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
     """Return tasks of which each waits for the next and the last for the first, or none."""
     finished: set[Task[Any]] = set()
     for start in tasks:
-        path: list[Task[Any]] = []
+        path: dict[Task[Any], None] = {}
         trail = [iter([start])]
         while trail:
             task = next(trail[-1], None)
             if task is None:
                 trail.pop()
                 if path:
-                    finished.add(path.pop())
+                    finished.add(path.popitem()[0])
             elif task in path:
-                return path[path.index(task) :]
+                return list(path)[list(path).index(task) :]
             elif task not in finished:
-                path.append(task)
+                path[task] = None
                 trail.append(iter(holders(task)))
     return []
 

@@ -24,22 +24,21 @@ run changes around it in `surroundings.py`, and the wording of every complaint i
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from corolib.errors import Deadlock
-from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue, aclose
+from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
 from corolib.poller import Selector, default_selector
-from corolib.reports import deadlock, wrong_yield
+from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.surroundings import Surroundings
-from corolib.task import GIVE_WAY, Task, body_of, call_site, close_for_good, users_part
+from corolib.task import GIVE_WAY, Task, body_of, call_site, users_part
 from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, WriteWait, check_number
-from corolib.wakes import OneWake
+from corolib.wakes import Suspensions
 
 T = TypeVar("T")
 
@@ -69,13 +68,12 @@ class Scheduler(Host):
         on_task_error: ErrorHook | None = None,
         dump_signal: int | None = None,
     ) -> None:
+        for name, make in (("selector", selector), ("ready", ready)):
+            if not callable(make):
+                raise TypeError(f"{name}={make!r}: give a class or a function that makes one")
         super().__init__(clock, grace, selector, ready(), on_task_error)
         self._dump_signal = dump_signal
-        self._given_up: list[tuple[str, Any]] = []
-        self._fatal: BaseException | None = None  # leaves run() when all tasks are done
-        # The tasks that only another can set going: in a Suspend, or completing. A set, because
-        # a signal handler that wakes one may come between reading and writing of a count.
-        self._stuck: set[Task[Any]] = set()
+        self._suspensions = Suspensions(self, self._stuck)
         # The meaning of each trap: how a task is parked in it, and how that is taken back.
         self._parks.update(
             {
@@ -83,7 +81,7 @@ class Scheduler(Host):
                 WriteWait: self._poller.wait_write,
                 type(None): self._give_way,
                 Sleep: self._sleep,
-                Suspend: self._suspend,
+                Suspend: self._suspensions.wait,
             }
         )
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
@@ -92,7 +90,7 @@ class Scheduler(Host):
             type(GIVE_WAY): lambda task: True,
             type(None): lambda task: False,  # a signal handler woke it at this very moment
             Sleep: self._undo_sleep,
-            Suspend: self._undo_suspend,
+            Suspend: self._suspensions.undo,
         }
 
     # The loop ---------------------------------------------------------------------------------
@@ -108,7 +106,8 @@ class Scheduler(Host):
                 for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
                     main.adopt(task)  # spawned before the run
                 self._loop()
-                self._close_asyncgens(self._around)
+                if self._close_asyncgens():
+                    self._loop()
             finally:
                 self._finish()
                 register.scheduler = self.current = None
@@ -124,7 +123,7 @@ class Scheduler(Host):
     def turn(self, timeout: float = math.inf) -> None:
         """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
 
-        Never raises `Deadlock`.
+        Never raises `Deadlock`; but SystemExit and KeyboardInterrupt that leave a task.
         """
         self._refuse_reentry()
         register.scheduler = self
@@ -132,6 +131,9 @@ class Scheduler(Host):
             self._turn(self.clock() + check_number(timeout, "turn()", "a duration"))
         finally:
             register.scheduler = self.current = None
+        fatal, self._fatal = self._fatal, None
+        if fatal is not None:
+            raise fatal
 
     def _loop(self) -> None:
         """Do turns until every task is done."""
@@ -145,6 +147,8 @@ class Scheduler(Host):
         """Do one turn, waiting at most `until` that time."""
         ready, calls, timers, poller = self._ready, self._inbox.calls, self.timers, self._poller
         # Act 1: wait.
+        if self._ctrl_c.second:  # and a task has swallowed it
+            raise KeyboardInterrupt
         self._turns += 1
         self._waiting = True  # from here on a wake must also end the wait
         if not (ready or calls):
@@ -156,16 +160,17 @@ class Scheduler(Host):
         elif poller.entries:
             self._poll(0, until)
         self._waiting = False
-        for _ in range(len(calls)):
+        called = len(calls)
+        for _ in range(called):
             f, args = calls.popleft()
-            self._call(f, args)
+            self.call(f, args)
         # Act 2: expire.
         if timers.heap:
             timers.expire(self.clock())
         # Act 3: step.
         count = len(ready)
         self._steps += count
-        if count and poller.entries:
+        if (count or called) and poller.entries:
             self._stepped = True
             if not self._sweeping:
                 self._sweep_later()
@@ -222,7 +227,7 @@ class Scheduler(Host):
             del error, task  # its traceback holds this frame: that would be a cycle
 
     # What the traps mean ----------------------------------------------------------------------
-    # The two waits for files are the poller's `wait_read` and `wait_write`.
+    # Those for files are the poller's: `wait_read`, `wait_write`. That of `Suspend` is in wakes.py.
 
     def _give_way(self, task: Task[Any], trap: object) -> None:
         task.wait = GIVE_WAY
@@ -244,49 +249,10 @@ class Scheduler(Host):
         if task.armed is not None:
             self.timers.cancel(task.armed)
 
-    def _suspend(self, task: Task[Any], trap: Suspend[Any]) -> None:
-        task.wait = trap
-        wake = task.armed = OneWake(self, task)
-        if not trap.outside:
-            self._stuck.add(task)
-        try:
-            undo = trap.arm(wake)
-        except BaseException as exc:
-            if wake.claim() is not None:
-                self.woken(task, None, users_part(exc))
-            elif wake.taken_back:  # `arm` has cancelled the task, and then failed
-                self._report(task, users_part(exc))
-            else:  # `arm` has woken the task, and then failed
-                task.error = users_part(exc)
-            return
-        if not callable(undo):
-            if wake.claim() is not None:
-                text = f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
-                self.woken(task, None, TypeError(text))
-            return
-        if task.armed is wake:
-            wake.undo = undo
-        elif wake.taken_back:  # `arm` has cancelled the task
-            self._call(undo, ())
-
-    def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
-        """End the `Suspend` of a task whose wake was claimed."""
-        self._stuck.discard(task)
-        self.resume(task, value, task.error if error is None else error)
-
-    def _undo_suspend(self, task: Task[Any]) -> bool:
-        wake = task.armed
-        if wake.claim() is None:
-            return False  # a result is on its way
-        self._stuck.discard(task)
-        wake.taken_back = True
-        undo, wake.undo = wake.undo, None
-        if undo is not None:
-            self._call(undo, ())
-        return True
-
     def _wrong_yield(self, task: Task[Any], thing: object) -> None:
         if self._forked:
+            with suppress(StopIteration):  # its clean-up runs; and what leaves it, leaves `run()`
+                task.resume(task.body.throw, RuntimeError(FORKED))
             raise RuntimeError(FORKED)
         raise TypeError(wrong_yield(task, thing))
 
@@ -317,12 +283,18 @@ class Scheduler(Host):
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
         self._check_thread()
+        if not isinstance(parent, Task | None) or not isinstance(context, Context | None):
+            raise TypeError(f"spawn() got parent={parent!r}, context={context!r}: not of that kind")
         parent = parent or self.current or self.main
         if parent is not None and (parent.done or parent.scheduler is not self):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
         task: Task[T] = self._new_task(body_of("spawn", f, args), name, daemon, context)
         if parent is not None:
             parent.adopt(task)
+            if parent.body_over and (
+                parent.requested or parent.failure is not None or not parent.attached
+            ):
+                self._interrupts.request(task, task, f"{parent.label}, its parent, ended")
         return task
 
     def _new_task(
@@ -337,9 +309,11 @@ class Scheduler(Host):
         context = copy_context() if context is None else context
         task: Task[Any] = Task(self, body, name, self._spawned, daemon, context, call_site())
         if DEBUG:
-            task.resume = self._timed(task.resume)
+            task.in_context = self._timed(task.in_context)
         self._tasks[task.id] = task
         self._ready.append(task)
+        if self._waiting:  # called by a signal handler: it must also end the wait
+            self._inbox.put(int, ())
         return task
 
     def _body_over(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
@@ -372,7 +346,7 @@ class Scheduler(Host):
             for wake in joiners or ():
                 wake(task.returned, task.exception)
             if task.failure not in (None, self._fatal) and not (joiners or task.taken):
-                self._report(task, task.failure)
+                self.report_failure(task, task.failure)
             parent = task.parent
             if parent is None:
                 return
@@ -380,7 +354,7 @@ class Scheduler(Host):
             if not parent.body_over:
                 return
             if parent.family:
-                if not parent.attached:
+                if not parent.attached and not task.daemon:
                     self._cancel_all(parent.children, f"daemon of {parent.label}, which ended")
                 return
             self._stuck.discard(parent)
@@ -395,53 +369,6 @@ class Scheduler(Host):
     def _cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
         for task in tasks:
             self._interrupts.request(task, task, reason)
-
-    # The end of the run -----------------------------------------------------------------------
-
-    def _end(self, error: BaseException) -> None:
-        """Cancel all tasks; when they are done, `error` leaves `run()`."""
-        if self._fatal is None or isinstance(self._fatal, Deadlock):
-            self._fatal = error
-        self._cancel_all([t for t in self._tasks.values() if not t.parent], "the run ends")
-
-    def _force_main(self, error: BaseException) -> None:
-        """Throw `error` into main, at its wait; if its body is over, end the run with it."""
-        if self.main is None or self.main.body_over:
-            self._end(error)
-        else:
-            self._interrupts.force(self.main, error)
-
-    def _is_deadlock(self) -> bool:
-        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)"""
-        return not (
-            self._ready or self._inbox.calls or self._holds or len(self.timers) > self._sweeping
-        )
-
-    def _break_deadlock(self) -> None:
-        if self._fatal is None:
-            self._end(Deadlock(deadlock(self._tasks.values())))
-        else:  # even their clean-up waits for ever
-            for task in [t for t in self._tasks.values() if not t.body_over]:
-                self._interrupts.cut_short(task)
-
-    def _finish(self) -> None:
-        """Close the bodies that did not end by themselves, and name them."""
-        if self._forked:
-            return
-        left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
-        for what, body in self._given_up + left[::-1]:
-            print(f"corolib: {what}; it is closed now", file=sys.stderr)
-            self._call(close_for_good, (body,))
-        failure = None if self.main is None else self.main.failure
-        if failure is not None and self._fatal not in (None, failure):
-            self._report(self.main, failure)  # it is not what leaves run()
-
-    def _close_asyncgens(self, around: Surroundings) -> None:
-        """Let the async generators that tasks left half-way run their `finally`."""
-        left = [self._new_task(aclose(agen), "aclose") for agen in around.asyncgens]
-        for task in left:
-            self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
-        self._loop()
 
 
 def run(

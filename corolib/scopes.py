@@ -88,8 +88,9 @@ class Interrupts:
                 continue
             if scope is task:
                 todo += [(child, child) for child in reversed(task.children)]
-            scope.requested = True
-            scope.reason = reason
+            if not scope.requested:
+                scope.requested = True
+                scope.reason = reason
             if not task.body_over:
                 self._look(task)
 

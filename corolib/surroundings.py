@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 
-class Host(Protocol):
+class Owner(Protocol):
     """What the scheduler hands in."""
 
     def on_ctrl_c(self) -> None: ...
@@ -31,42 +31,47 @@ class Host(Protocol):
 
 
 class Surroundings:
-    """Used once, as `with Surroundings(host, dump_signal) as around:` around a run.
+    """Used once, as `with Surroundings(owner, dump_signal) as around:` around a run.
 
-    Closes the host on the way out, before SIGINT gets its old handler back: so a Ctrl-C at any
+    Closes its owner on the way out, before SIGINT gets its old handler back: so a Ctrl-C at any
     moment either finds the handler or nothing left to leak.
     """
 
-    def __init__(self, host: Host, dump_signal: int | None) -> None:
-        self._host = host
+    def __init__(self, owner: Owner, dump_signal: int | None) -> None:
+        self._owner = owner
         self._dump_signal = dump_signal
         self._undo: list[Callable[[], object]] = []
         self.asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
 
     def __enter__(self) -> Surroundings:
-        host = self._host
+        try:
+            self._set_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _set_up(self) -> None:
+        owner = self._owner
         in_main_thread = threading.current_thread() is threading.main_thread()
         ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
-            self._handle(signal.SIGINT, host.on_ctrl_c)
-        self._undo.append(host.close)
+            self._handle(signal.SIGINT, owner.on_ctrl_c)
+        self._undo.append(owner.close)
         if ours:
-            old_fd = signal.set_wakeup_fd(host.wakeup_fd(), warn_on_full_buffer=False)
+            old_fd = signal.set_wakeup_fd(owner.wakeup_fd(), warn_on_full_buffer=False)
             self._undo.append(lambda: signal.set_wakeup_fd(old_fd))
         hooks = sys.get_asyncgen_hooks()
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
-        sys.set_asyncgen_hooks(self.asyncgens.add, host.on_dropped_asyncgen)
+        sys.set_asyncgen_hooks(self.asyncgens.add, owner.on_dropped_asyncgen)
         if self._dump_signal is not None:
             if not in_main_thread:
-                self.__exit__()
                 raise RuntimeError("dump_signal= works only in the main thread, as signals do")
-            self._handle(self._dump_signal, host.on_dump)
-        return self
+            self._handle(self._dump_signal, owner.on_dump)
 
     def _handle(self, signum: int, call: Callable[[], None]) -> None:
-        before = signal.getsignal(signum)
+        before = signal.signal(signum, lambda signum, frame: call())
         self._undo.append(lambda: signal.signal(signum, before))
-        signal.signal(signum, lambda signum, frame: call())
 
     def __exit__(self, *exc: object) -> None:
         while self._undo:

@@ -57,6 +57,7 @@ class Task(Scope, Generic[T]):
         "family",
         "forced",
         "id",
+        "in_context",
         "innermost",
         "joiners",
         "name",
@@ -84,7 +85,8 @@ class Task(Scope, Generic[T]):
         super().__init__()
         # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
         self.send = body.send
-        self.resume: Callable[..., Any] = context.run
+        self.in_context: Callable[..., Any] = context.run
+        self.resume: Callable[..., Any] = self._begin
         self.value: Any = None
         self.error: BaseException | None = None
         self.wait: Any = None
@@ -223,6 +225,8 @@ class Task(Scope, Generic[T]):
     def _refuse_circle(self) -> None:
         """Raise Deadlock if the running task is this one or one of its descendants."""
         joiner = current_task()
+        if joiner is not self and not self.family:
+            return  # nobody's ancestor
         ancestor: Task[Any] | None = joiner
         while ancestor is not None:
             if ancestor is self:
@@ -231,6 +235,15 @@ class Task(Scope, Generic[T]):
                     f"task {joiner.label} joins {whom}, which is done only when {joiner.label} is"
                 )
             ancestor = ancestor.parent
+
+    def _begin(self, send: Callable[[Any], Any], value: Any) -> Any:
+        """Take the first step; all others are `resume` itself."""
+        self.resume = self.in_context
+        if _is_begun(self.body):
+            raise RuntimeError(
+                f"{self.body.__name__}() was given to two tasks: call it once for each"
+            )
+        return self.in_context(send, value)
 
     def adopt(self, child: Task[Any]) -> None:
         """Make `child` one of the family."""
@@ -249,7 +262,7 @@ class Task(Scope, Generic[T]):
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of everything that only the body needed."""
         self.body = self.send = self.value = self.armed = None
-        self.resume = _over  # the context may hold anything: let go of it
+        self.resume = self.in_context = _over  # the context may hold anything: let go of it
         self.body_over = True
         if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
             self.cancelled = True
@@ -258,9 +271,12 @@ class Task(Scope, Generic[T]):
 
     def stack(self) -> list[types.FrameType]:
         """Return the frames of the task, outermost first: where it stands, through `yield from`,
-        `await` and `async for`. Empty when the body is over.
+        `await` and `async for`; of a running task, the calls it is in. Empty when the body is over.
         """
-        return [frame for frame in _frames(self.body) if frame.f_code is not watched.__code__]
+        frames = list(_frames(self.body))
+        if frames and self.scheduler.current is self:
+            frames = _running(frames[0]) or frames
+        return [frame for frame in frames if frame.f_code is not watched.__code__]
 
     def __repr__(self) -> str:
         doing = f" {self.wait!r}" if self.state == "waiting" else ""
@@ -280,19 +296,25 @@ GIVE_WAY = _GiveWay()
 def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
     """Return what `f(*args)` returns, or `f` itself, if a task can be made of it; or raise."""
     made = f(*args) if callable(f) else f
-    for kind, prefix in ((types.GeneratorType, "gi"), (types.CoroutineType, "cr")):
-        if isinstance(made, kind):
-            if getattr(made, f"{prefix}_suspended") or getattr(made, f"{prefix}_frame") is None:
-                raise RuntimeError(
-                    f"{caller}() got {made.__name__}(), which was started before: make a new one"
-                )
-            break
-    else:
-        if not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
-            raise TypeError(not_runnable(caller, f, made))
+    if isinstance(made, types.GeneratorType | types.CoroutineType):
+        if _is_begun(made):
+            raise RuntimeError(
+                f"{caller}() got {made.__name__}(), which was started before: make a new one"
+            )
+    elif not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
+        raise TypeError(not_runnable(caller, f, made))
     if made is f and args:
         raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")
     return made
+
+
+def _is_begun(body: Any) -> bool:
+    """Return whether a generator or coroutine has been stepped before, or is over."""
+    if isinstance(body, types.GeneratorType):
+        return body.gi_suspended or body.gi_frame is None
+    if isinstance(body, types.CoroutineType):
+        return body.cr_suspended or body.cr_frame is None
+    return False
 
 
 def users_part(error: BaseException) -> BaseException:
@@ -334,6 +356,20 @@ def _nothing() -> None:
 def _over(*_: object) -> None:
     """The step of a task that was given up while it was in the queue."""
     raise StopIteration
+
+
+def _running(outermost: types.FrameType) -> list[types.FrameType]:
+    """Return the frames of this thread from `outermost` inwards, less those that ask for them."""
+    frames: list[types.FrameType] = []
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame is not outermost:
+        frames.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return []  # it runs in another thread
+    while frames and frames[0].f_globals.get("__name__", "").startswith("corolib."):
+        del frames[0]
+    return [outermost, *reversed(frames)]
 
 
 def _frames(body: Any) -> Iterator[types.FrameType]:

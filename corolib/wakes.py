@@ -1,10 +1,10 @@
-"""The `wake` that `Suspend` hands out: good for one result, from any thread, at any time.
+"""What `Suspend` means: its wait, and the `wake` it hands out.
 
-Whoever pops the task from a list of one has the say: a wake, or the scheduler that takes the wait
-back. `list.pop` is atomic, against other threads and against signal handlers, so nothing here
-takes a lock.
+A wake is good for one result, from any thread, at any time. Whoever pops the task from a list of
+one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
+other threads and against signal handlers, so nothing here takes a lock.
 
-Imports nothing from corolib at run time.
+Imports from corolib only the words.
 """
 
 from __future__ import annotations
@@ -12,25 +12,87 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from corolib.traps import Suspend
+
 if TYPE_CHECKING:
     from corolib.task import Task
 
 
 class Kernel(Protocol):
-    """What a wake needs of the scheduler."""
+    """What suspended tasks need of the scheduler."""
 
     def at_once(self) -> bool: ...
-    def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None: ...
+    def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None: ...
     def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None: ...
+    def call(
+        self, f: Callable[..., object], args: tuple[Any, ...], task: Task[Any] | None = None
+    ) -> None: ...
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None: ...
+
+
+class Suspensions:
+    """The tasks in a `Suspend`. `stuck` are those that only another task can set going.
+
+    A set, and not a count: a signal handler that wakes one may come between the reading and the
+    writing of a count.
+    """
+
+    def __init__(self, kernel: Kernel, stuck: set[Task[Any]]) -> None:
+        self._kernel = kernel
+        self._stuck = stuck
+
+    def wait(self, task: Task[Any], trap: Suspend[Any]) -> None:
+        """Park `task` until the `wake` that the trap's `arm` is given is called."""
+        task.wait = trap
+        wake = task.armed = OneWake(self._kernel, self.woken, task)
+        if not trap.outside:
+            self._stuck.add(task)
+        try:
+            undo = trap.arm(wake)
+        except BaseException as exc:
+            if wake.claim() is not None:
+                self.woken(task, None, exc)
+            elif wake.taken_back:  # `arm` has cancelled the task, and then failed
+                self._kernel.report_failure(task, exc)
+            else:  # `arm` has woken the task, and then failed
+                task.error = exc
+            return
+        if wake.taken_back:  # `arm` has cancelled the task
+            self._kernel.call(undo, (), task)
+        elif callable(undo):
+            wake.undo = undo if task.armed is wake else None
+        elif wake.claim() is not None:
+            text = f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
+            self.woken(task, None, TypeError(text))
+
+    def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """End the wait of a task whose wake was claimed."""
+        self._stuck.discard(task)
+        self._kernel.resume(task, value, task.error if error is None else error)
+
+    def undo(self, task: Task[Any]) -> bool:
+        """Take the wait of `task` back; False if a result is on its way already."""
+        wake = task.armed
+        if wake.claim() is None:
+            return False
+        self._stuck.discard(task)
+        wake.taken_back = True
+        undo, wake.undo = wake.undo, None
+        if undo is not None:
+            self._kernel.call(undo, (), task)
+        return True
 
 
 class OneWake:
     """Call it as `wake(value=None, error=None)`; see `corolib.Suspend`."""
 
-    __slots__ = ("_claim", "_kernel", "taken_back", "undo")
+    __slots__ = ("_claim", "_kernel", "_woken", "taken_back", "undo")
 
-    def __init__(self, kernel: Kernel, task: Task[Any]) -> None:
+    def __init__(
+        self, kernel: Kernel, woken: Callable[[Any, Any, Any], None], task: Task[Any]
+    ) -> None:
         self._kernel = kernel
+        self._woken = woken
         self._claim = [task]
         self.undo: Callable[[], object] | None = None
         self.taken_back = False
@@ -43,6 +105,8 @@ class OneWake:
             return None
 
     def __call__(self, value: Any = None, error: BaseException | None = None) -> None:
+        if error is not None and not isinstance(error, BaseException):
+            raise TypeError(f"wake(error={error!r}): an error is an exception, and not its class")
         kernel = self._kernel
         at_once = kernel.at_once()
         task = self.claim()
@@ -50,6 +114,6 @@ class OneWake:
             return
         self.undo = None  # it may hold this very wake: no cycle
         if at_once:
-            kernel.woken(task, value, error)
+            self._woken(task, value, error)
         else:
-            kernel.call_soon_threadsafe(kernel.woken, task, value, error)
+            kernel.call_soon_threadsafe(self._woken, task, value, error)

@@ -89,10 +89,10 @@ def main() -> None:
     options = parser.parse_args()
     tcp, udp = open_port(options.host, options.port)
     with tcp, udp:
-        host, number = tcp.getsockname()[:2]
-        print(f"time on {host} port {number}, TCP and UDP; try: rdate -p -o {number} {host}")
         daytime_tcp, daytime_udp = open_port(options.host, options.daytime_port)
         with daytime_tcp, daytime_udp:
+            host, number = tcp.getsockname()[:2]
+            print(f"time on {host} port {number}, TCP and UDP; try: rdate -p -o {number} {host}")
             number = daytime_tcp.getsockname()[1]
             print(f"daytime on {host} port {number}, TCP and UDP; try: nc {host} {number}")
             sys.stdout.flush()

@@ -541,7 +541,7 @@ class FakeKernel:
 
 def test_a_wake_that_may_not_act_at_once_leaves_a_call():
     kernel = FakeKernel(at_once=False)
-    wake = OneWake(kernel, "task")
+    wake = OneWake(kernel, kernel.woken, "task")
     wake("value")
     wake("again")
     assert kernel.log == [("later", kernel.woken, "task", "value", None)]
@@ -550,7 +550,7 @@ def test_a_wake_that_may_not_act_at_once_leaves_a_call():
 
 def test_a_claimed_wake_does_nothing():
     kernel = FakeKernel(at_once=True)
-    wake = OneWake(kernel, "task")
+    wake = OneWake(kernel, kernel.woken, "task")
     assert wake.claim() == "task"
     wake("value")
     assert kernel.log == []

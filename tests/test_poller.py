@@ -2124,3 +2124,33 @@ def test_a_turn_of_other_tasks_costs_the_same_beside_any_number_of_idle_connecti
         return cost_of(lambda: scheduler.turn(0))
 
     assert with_idle(10, cost) == with_idle(1000, cost)
+
+
+def test_closing_what_is_closed_already_looks_through_nothing_else(monkeypatch):
+    """However many files are waited for, closing one again costs the same."""
+    assert with_idle(5, close_again) == with_idle(500, close_again)
+
+
+def close_again(scheduler, sock, peer):
+    other, end = make_pair()
+    other.close()
+    end.close()
+    return cost_of(lambda: scheduler.close_file(other))
+
+
+def test_a_file_closed_by_a_callback_is_noticed_though_no_task_is_stepped():
+    a, b = make_pair()
+
+    def main():
+        with b:
+            scheduler = current_scheduler()
+            task = spawn(outcome, ReadWait(a))
+            yield from turns(2)
+            scheduler.call_soon_threadsafe(lambda: scheduler.call_at(now() + 5, close_it, None))
+            return (yield from task)
+
+    def close_it(_):
+        a.close()
+        current_scheduler().call_soon_threadsafe(int)
+
+    assert isinstance(run(main, **virtual_time()), ClosedError)

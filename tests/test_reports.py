@@ -844,3 +844,34 @@ def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
         text = run(main)
     assert "did `yield slow()`" in text
     assert text.endswith("Write `yield from slow()`")
+
+
+def test_the_report_of_a_large_deadlock_stays_small():
+    def stuck():
+        yield Suspend(lambda wake: int, "a wake that never comes")
+
+    def main():
+        for _ in range(1000):
+            spawn(stuck)
+        yield
+
+    with pytest.raises(Deadlock) as info:
+        run(main)
+    text = str(info.value)
+    assert "main#1" in text
+    assert "and 995 more" in text
+    assert len(text) < 1000 * 150
+
+
+def test_a_holder_is_named_beside_one_whose_label_begins_alike():
+    """`w#1` is not named by a line that names `w#10`."""
+
+    def waits_for(holder):
+        yield Suspend(lambda wake: int, "the lock of w#10", holder=lambda: [holder])
+
+    def w():
+        yield from spawn(waits_for, current_task())
+
+    with pytest.raises(Deadlock) as info:
+        run(w)
+    assert "(held by w#1)" in str(info.value)

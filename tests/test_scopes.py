@@ -525,7 +525,7 @@ def test_after_the_grace_the_wait_and_every_further_one_raise_until_the_target_i
     assert times == [0, 3, 3, 3, 3, "left", 4]
 
 
-@pytest.mark.parametrize("grace", [0, -1])
+@pytest.mark.parametrize("grace", [0, 0.0])
 def test_without_grace_clean_up_cannot_wait_at_all(grace):
     log = []
 

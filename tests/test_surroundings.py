@@ -498,6 +498,87 @@ def test_dump_signal_is_refused_outside_the_main_thread():
     assert caught and open_files() == before
 
 
+@pytest.mark.parametrize("wrong", [9, 1000, "SIGUSR1"])
+def test_a_wrong_dump_signal_leaves_nothing_changed(wrong):
+    before = open_files()
+    with pytest.raises((OSError, ValueError, TypeError)):
+        corolib.run(lambda: (yield), dump_signal=wrong)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("what", ["cancel", "spawn"])
+def test_a_plain_call_from_a_signal_handler_ends_the_wait(what):
+    """A program with a SIGINT handler of its own has no wake-up fd: the call itself must wake."""
+    log = []
+
+    def extra():
+        log.append("spawned")
+        corolib.current_scheduler().main.cancel()
+        yield
+
+    def handler(signum, frame):
+        if what == "cancel":
+            corolib.current_scheduler().main.cancel()
+        else:
+            spawn(extra)
+
+    def main():
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            yield Sleep(1000)
+        finally:
+            timer.join()
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(corolib.TaskCancelled):
+            corolib.run(main)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert log == (["spawned"] if what == "spawn" else [])
+
+
+def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_with_the_turn():
+    def stubborn():
+        try:
+            strike()
+            strike()
+        except BaseException:
+            pass
+        yield Sleep(1000)
+
+    def main():
+        spawn(stubborn)
+        yield Sleep(1000)
+
+    def clock():
+        return 0.0  # time stands still: only the swallowed interrupt can end this
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, clock=clock)
+
+
+def test_a_turn_lets_system_exit_of_a_task_out_once():
+    def leaves():
+        yield
+        raise SystemExit(3)
+
+    scheduler = corolib.Scheduler()
+    scheduler.spawn(leaves)
+    scheduler.turn(0)
+    with pytest.raises(SystemExit):
+        scheduler.turn(0)
+
+    def main():
+        yield
+        return "healthy"
+
+    assert scheduler.run(main) == "healthy"
+
+
 # Forks --------------------------------------------------------------------------------------
 
 
@@ -636,6 +717,26 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
 
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         corolib.run(ends)
+    guarded = []
+
+    def guards():
+        corolib.current_scheduler().on_fork()
+        try:
+            yield
+        finally:
+            guarded.append("its clean-up runs, before anything of the parent's")
+
+    def catches():
+        corolib.current_scheduler().on_fork()
+        try:
+            yield
+        except RuntimeError:
+            return
+
+    for body in (guards, catches):
+        with pytest.raises(RuntimeError, match="belongs to the parent process"):
+            corolib.run(body)
+    assert len(guarded) == 1
     idle = corolib.Scheduler()
     idle.on_fork()
     with pytest.raises(RuntimeError, match="belongs to the parent process"):

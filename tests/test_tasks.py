@@ -24,6 +24,7 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.scopes import Interrupts
 from corolib.testing import virtual_time
 
 
@@ -1447,3 +1448,203 @@ def test_turns_by_hand():
     with pytest.raises(TypeError, match=r"turn\(\)"):
         scheduler.turn("x")
     scheduler.close()
+
+
+# What a stranger found ----------------------------------------------------------------------
+
+
+def test_one_generator_given_to_two_tasks_is_refused_in_the_second():
+    def body():
+        yield Sleep(1)
+        return now()
+
+    def main():
+        once = body()
+        first, second = spawn(once), spawn(once)
+        with pytest.raises(RuntimeError, match=r"body\(\) was given to two tasks"):
+            yield from second
+        return (yield from first)
+
+    assert run(main, **virtual_time()) == 1
+
+
+def test_one_coroutine_given_to_two_tasks_is_refused_in_the_second():
+    async def body():
+        await Sleep(1)
+
+    def main():
+        once = body()
+        first, second = spawn(once), spawn(once)
+        with pytest.raises(RuntimeError, match="was given to two tasks"):
+            yield from second
+        yield from first
+
+    run(main, **virtual_time())
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled", "only daemons left"])
+def test_a_child_that_comes_after_the_end_of_its_parents_body_is_cancelled(how):
+    log = []
+
+    def late():
+        try:
+            yield Sleep(1000)
+        finally:
+            log.append(("late", now()))
+
+    def lingers():
+        try:
+            yield Sleep(1000)
+        finally:
+            yield Sleep(0.5)
+
+    def parent():
+        spawn(lingers, daemon=how == "only daemons left")
+        yield
+        if how == "failed":
+            raise ValueError
+        if how == "cancelled":
+            yield Sleep(1000)
+
+    def main():
+        task = spawn(parent)
+        yield
+        yield
+        if how == "cancelled":
+            task.cancel()
+        yield
+        yield
+        assert task.state == "completing"
+        spawn(late, parent=task, daemon=how == "only daemons left")
+        try:
+            yield from task
+        except (ValueError, TaskCancelled):
+            pass
+        return now()
+
+    assert run(main, **virtual_time()) == 0.5
+    assert log == [("late", 0)]
+
+
+def test_the_reason_of_a_cancel_is_that_of_the_first_request():
+    def child():
+        try:
+            yield Sleep(1000)
+        finally:
+            yield Sleep(0.1)
+
+    def parent():
+        spawn(child)
+        yield Sleep(1000)
+
+    def main():
+        task = spawn(parent)
+        yield
+        task.cancel("one")
+        yield
+        assert task.state == "completing"
+        task.cancel("two")
+        with pytest.raises(TaskCancelled) as info:
+            yield from task
+        return info.value.reason
+
+    assert run(main, **virtual_time()) == "one"
+
+
+def test_many_daemons_are_each_cancelled_once(monkeypatch):
+    asked = []
+    request = Interrupts.request
+
+    def counted(self, task, scope, reason):
+        asked.append(task)
+        request(self, task, scope, reason)
+
+    monkeypatch.setattr(Interrupts, "request", counted)
+
+    def daemon():
+        yield Sleep(1000)
+
+    def main():
+        for _ in range(300):
+            spawn(daemon, daemon=True)
+        yield
+
+    run(main, **virtual_time())
+    assert len(asked) == 300
+
+
+def test_a_running_task_shows_the_calls_it_is_in():
+    def deep():
+        return [frame.f_code.co_name for frame in current_task().stack()]
+
+    def outer():
+        yield
+        return deep()
+
+    def main():
+        names = yield from outer()
+        return names
+
+    assert run(main) == ["main", "outer", "deep"]
+
+
+def test_the_frames_of_a_task_that_runs_in_another_thread_end_at_its_body():
+    box = []
+
+    def main():
+        task = current_task()
+        thread = threading.Thread(target=lambda: box.extend(task.stack()))
+        thread.start()
+        thread.join()
+        yield
+
+    run(main)
+    assert [frame.f_code.co_name for frame in box] == ["main"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clock": 5},
+        {"selector": 5},
+        {"ready": []},
+        {"on_task_error": "log"},
+        {"grace": "1"},
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_named(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        run(lambda: (yield), **wrong)
+
+
+def test_a_negative_grace_a_wrong_parent_and_a_wrong_context_are_refused():
+    with pytest.raises(ValueError, match="grace=-1"):
+        run(lambda: (yield), grace=-1)
+
+    def main():
+        with pytest.raises(TypeError, match="parent=5"):
+            spawn(main, parent=5)
+        with pytest.raises(TypeError, match="context=5"):
+            spawn(main, context=5)
+        with pytest.raises(TypeError, match="an error is an exception"):
+            yield Suspend(lambda wake: wake(error=5), "a wrong error")
+
+    run(main)
+
+
+def test_an_undo_that_fails_is_reported_as_the_tasks_own():
+    reports = []
+
+    def undo():
+        raise ValueError("in the undo")
+
+    def waits_for_it():
+        yield Suspend(lambda wake: undo, "x", outside=True)
+
+    def main():
+        task = spawn(waits_for_it)
+        yield
+        yield from task.stop()
+
+    run(main, on_task_error=lambda task, exc: reports.append((task.name, str(exc))))
+    assert reports == [("waits_for_it", "in the undo")]
