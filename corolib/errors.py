@@ -6,6 +6,7 @@ Imports nothing else from corolib.
 from __future__ import annotations
 
 import errno
+import queue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,3 +66,15 @@ class ScopeError(RuntimeError):
 
 class RunFinished(RuntimeError):
     """Raised by a call into a scheduler whose run has ended, for instance from a late thread."""
+
+
+class QueueEmpty(queue.Empty):
+    """Raised by `get_nowait()` when the queue has no item."""
+
+
+class QueueFull(queue.Full):
+    """Raised by `put_nowait()` when the queue has no room."""
+
+
+class QueueShutDown(Exception):
+    """Raised by `put` and `get` of a queue that was shut down; by `get` when no item is left."""

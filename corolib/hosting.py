@@ -18,12 +18,12 @@ from corolib.errors import Deadlock, RunFinished
 from corolib.inbox import FINISHED, Inbox
 from corolib.poller import Poller, Selector
 from corolib.reports import deadlock, dump, slow_step
-from corolib.running import register
+from corolib.running import R, Services, register
 from corolib.scopes import Interrupts, Scope
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
 from corolib.task import Task, close_for_good
 from corolib.timers import Timers
-from corolib.traps import HasFileno, check_number
+from corolib.traps import HasFileno, Trap, Wake, check_number
 
 SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
 SWEEP_SLICE = 1000  # files a turn: about 0.2 ms
@@ -62,7 +62,7 @@ class Host:
         self.timers = Timers()
         self.main: Task[Any] | None = None
         self.current: Task[Any] | None = None
-        self._thread = get_ident()
+        self.thread = get_ident()
         self._ready = ready
         self._poller = Poller(selector, ready, clock)
         self._inbox = Inbox()
@@ -75,9 +75,12 @@ class Host:
         self._given_up: list[tuple[str, Any]] = []
         self._fatal: BaseException | None = None  # leaves run() when all tasks are done
         self._interrupts = Interrupts(self)
+        self.leave = self._interrupts.leave
         self._parks: dict[type, Callable[[Task[Any], Any], object]] = {}
         self._holds = 0
         self._waiting = self._stepped = self._sweeping = self._forked = False
+        self.rides = 0  # operations that did not have to wait; see `running.tired`
+        self._rooms: dict[Any, Any] = {}
         self._spawned = self._turns = self._steps = 0
         self._longest_step = 0.0
         tell_of_fork(self)
@@ -86,6 +89,8 @@ class Host:
     def spawn(
         self, f: Any, /, *args: Any, name: str | None = None, daemon: bool = False
     ) -> Task[Any]: ...
+    @abstractmethod
+    def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]: ...
     @abstractmethod
     def take_back(self, task: Task[Any]) -> bool: ...
     @abstractmethod
@@ -110,6 +115,26 @@ class Host:
         else:
             self._interrupts.request(task, scope, reason)
 
+    def room(self, kind: Callable[[Services], R]) -> R:
+        """Return what a module keeps for the length of the run, made by `kind(scheduler)`.
+
+        When the run ends, its `end()` is called.
+        """
+        room = self._rooms.get(kind)
+        if room is None:
+            services: Any = self  # the Scheduler, which is all of it
+            room = self._rooms.setdefault(kind, kind(services))  # a thread may have been faster
+        return room  # type: ignore[no-any-return]
+
+    def _end_rooms(self) -> None:
+        """End what modules keep, last come, first ended; each is still found while it ends."""
+        while self._rooms and not self._forked:
+            kind, room = next(reversed(self._rooms.items()))
+            try:
+                self.call(room.end, ())
+            finally:
+                del self._rooms[kind]
+
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
         return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
@@ -132,7 +157,7 @@ class Host:
         """
         if self._inbox.closed:
             raise RunFinished(FINISHED)
-        return get_ident() == self._thread and not self._waiting
+        return get_ident() == self.thread and not self._waiting
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -190,7 +215,7 @@ class Host:
     def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Close an async generator that was dropped half-way; called by the garbage collector."""
         try:
-            self._inbox.put(lambda: self.spawn(aclose(agen), name="aclose"), ())
+            self._inbox.put(lambda: self._new_task(aclose(agen), "aclose"), ())
         except RunFinished:
             pass
 
@@ -234,6 +259,8 @@ class Host:
                 return resume(f, value)
             finally:
                 del f, value  # see `_step`
+                if self.current is not None and self.current.innermost is not None:
+                    self._interrupts.check(self.current)
                 took = self.clock() - began
                 self._longest_step = max(self._longest_step, took)
                 if took > SLOW_STEP and self.current is not None:
@@ -244,7 +271,7 @@ class Host:
     def _check_thread(self) -> None:
         if self._forked:
             raise RuntimeError(FORKED)
-        if get_ident() != self._thread:
+        if get_ident() != self.thread:
             raise RuntimeError(
                 "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
                 "or scheduler.call_soon_threadsafe(f, *args)"
@@ -304,6 +331,7 @@ class Host:
         """Close the bodies that did not end by themselves, and name them."""
         if self._forked:
             return
+        self._end_rooms()
         left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
         for what, body in self._given_up + left[::-1]:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
@@ -315,13 +343,20 @@ class Host:
     def _close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""
         assert self._around is not None
-        left = [self._new_task(aclose(agen), "aclose") for agen in self._around.asyncgens]
-        for task in left:
+        for _ in range(len(self._inbox.calls)):  # some were dropped by the last tasks
+            f, args = self._inbox.calls.popleft()
+            self.call(f, args)
+        left = list(self._around.asyncgens)
+        self._around.asyncgens.clear()
+        for agen in left:
+            self._new_task(aclose(agen), "aclose")
+        for task in self._tasks.values():
             self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
-        return bool(left)
+        return bool(self._tasks)
 
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""
+        self._end_rooms()
         calls = self._inbox.calls
         self._inbox.close()
         while calls:  # left before the end: they learn from `RunFinished` that they are late

@@ -82,10 +82,15 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
         advice = _advice(thing)
     except Exception:  # things may fail at whatever one asks them
         advice = ""
-    return f"{who} yielded {_brief(thing)}, which is not a trap. {advice}".rstrip()
+    return f"{who} yielded {brief(thing)}, which is not a trap. {advice}".rstrip()
 
 
-def _brief(thing: Any) -> str:
+def no_undo(trap: Suspend[Any], undo: object) -> str:
+    """Return the message for an `arm` that returned something other than the undo."""
+    return f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
+
+
+def brief(thing: Any) -> str:
     """Return a short repr, also of a thing whose repr fails."""
     try:
         text = repr(thing)
@@ -120,17 +125,17 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
     """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
     if made is f:
         return (
-            f"{caller}() got {_brief(f)}: give a generator function and its arguments, "
+            f"{caller}() got {brief(f)}: give a generator function and its arguments, "
             f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
         )
-    name = getattr(f, "__name__", _brief(f))
+    name = getattr(f, "__name__", brief(f))
     if isinstance(made, types.AsyncGeneratorType):
         return (
             f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
             "a task is one or the other. Use `await` instead of `yield`"
         )
     return (
-        f"{caller}() got {_brief(made)} from {name}(): it has no `yield`, so it is not a "
+        f"{caller}() got {brief(made)} from {name}(): it has no `yield`, so it is not a "
         "generator function, and its body has already run"
     )
 
@@ -146,7 +151,7 @@ def slow_step(task: Task[Any], seconds: float) -> str:
 def doing(task: Task[Any]) -> str:
     """Return what a task is doing, in a few words: what it waits for, or its state."""
     if task.state == "waiting":
-        return _brief(task.wait)
+        return brief(task.wait)
     if task.state == "completing":
         labels = [c.label for c in task.children]
         more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""

@@ -16,21 +16,28 @@ from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from corolib.traps import HasFileno
+from corolib.traps import HasFileno, Trap, Wake
 
 if TYPE_CHECKING:
-    from corolib.scopes import Scope
+    from corolib.scopes import Block, Scope
     from corolib.task import Task
+    from corolib.timers import Timers
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Room")
 Runnable = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+
+
+RIDES = 64  # operations without a wait between two that give way; a turn costs a few of them
 
 
 class Services(Protocol):
     """What the running scheduler does for the calls below and for the modules above it."""
 
     clock: Callable[[], float]
+    timers: Timers
     grace: float
+    thread: int
 
     @property
     def main(self) -> Task[Any] | None: ...
@@ -50,12 +57,27 @@ class Services(Protocol):
     ) -> Task[T]: ...
     def close_file(self, file: HasFileno | int) -> None: ...
     def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None: ...
+
+    rides: int
+
+    def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]: ...
+    def at_once(self) -> bool: ...
+    def leave(self, block: Block, kind: type[BaseException] | None) -> None: ...
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None: ...
+    def room(self, kind: Callable[[Services], R]) -> R: ...
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]: ...
     def cancel_call(self, call: list[Any]) -> None: ...
     def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None: ...
     def hold(self) -> AbstractContextManager[None]: ...
     def report(self) -> str: ...
     def stats(self) -> dict[str, float]: ...
+    def wakeup_fd(self) -> int: ...
+
+
+class Room(Protocol):
+    """What a module keeps for the length of a run: see `Services.room`."""
+
+    def end(self) -> None: ...
 
 
 class _Register(threading.local):
@@ -184,6 +206,16 @@ def now() -> float:
         True
     """
     return current_scheduler().clock()
+
+
+def tired() -> bool:
+    """Return whether an operation that could succeed at once should give way all the same.
+
+    Every 64th is, of all tasks together: so none starves the others, whatever it finds ready.
+    """
+    scheduler = current_scheduler()
+    scheduler.rides += 1
+    return scheduler.rides % RIDES == 0
 
 
 def close(file: HasFileno | int) -> None:

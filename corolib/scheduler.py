@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
@@ -37,8 +38,8 @@ from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.surroundings import Surroundings
 from corolib.task import GIVE_WAY, Task, body_of, call_site, users_part
-from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, WriteWait, check_number
-from corolib.wakes import Suspensions
+from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, check_number
+from corolib.wakes import StandIn, Suspensions
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Scheduler(Host):
                 type(None): self._give_way,
                 Sleep: self._sleep,
                 Suspend: self._suspensions.wait,
+                StandIn: lambda stand_in, _: None,
             }
         )
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
@@ -106,7 +108,7 @@ class Scheduler(Host):
                 for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
                     main.adopt(task)  # spawned before the run
                 self._loop()
-                if self._close_asyncgens():
+                while self._close_asyncgens():
                     self._loop()
             finally:
                 self._finish()
@@ -203,8 +205,10 @@ class Scheduler(Host):
                 self._body_over(task, None, exc)
                 continue
             task.value = None
-            if task.pending and self._interrupts.deliver(task):
-                continue  # the wait is not made at all
+            if task.pending and (
+                self._interrupts.deliver(task) or self._suspensions.put_off(task, trap)
+            ):
+                continue  # the wait is not made at all, or later
             try:
                 park = parks[type(trap)]
             except Exception:
@@ -248,6 +252,23 @@ class Scheduler(Host):
     def _undo_sleep(self, task: Task[Any]) -> None:
         if task.armed is not None:
             self.timers.cancel(task.armed)
+
+    def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]:
+        """Make the wait `trap` in the place of another one: `wake` ends it. Returns the undo."""
+        if type(trap) is Suspend:
+            undo = trap.arm(wake)
+            return partial(self.call, undo, ()) if callable(undo) else undo
+        assert self.current is not None
+        stand_in: Any = StandIn(self.current, wake)
+        park = self._parks.get(type(trap)) or self._wrong_yield
+        park(stand_in, trap)
+
+        def take_back() -> None:
+            stand_in.wake = None
+            if stand_in.wait is not None:
+                self.take_back(stand_in)
+
+        return take_back
 
     def _wrong_yield(self, task: Task[Any], thing: object) -> None:
         if self._forked:
@@ -323,6 +344,8 @@ class Scheduler(Host):
         if task.body_over:
             return  # it was given up while it was in the queue
         self._interrupts.leave_all(task)
+        for thing in list(task.holds or ()):
+            thing.orphaned(task)
         task.end_body(value, error and users_part(error))
         if self._ctrl_c.second:
             raise KeyboardInterrupt

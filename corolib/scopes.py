@@ -21,44 +21,97 @@ given up is the scheduler's: see `Kernel`. Imports from corolib only the words.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
+import os
+import sys
 from collections.abc import Callable
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corolib.errors import Cancelled
+from corolib.errors import Cancelled, ScopeError
+from corolib.reports import brief, where
+from corolib.running import current_task
 
 if TYPE_CHECKING:
     from corolib.task import Task
     from corolib.timers import Timers
 
+CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200  # as in `inspect`
+_CONTEXTLIB = vars(contextlib)
+_GENERATORS = (GeneratorType, CoroutineType, AsyncGeneratorType)
 SWALLOWS = 100  # overdue interrupts that a task may swallow before it is given up
 
 
 class Scope:
-    """One stretch of one task. A task is itself the outermost of its scopes."""
+    """One stretch of one task. A task is itself the outermost of its scopes.
 
-    __slots__ = (
-        "delivered",
-        "doomed",
-        "outer",
-        "overdue",
-        "reason",
-        "requested",
-        "shield",
-        "swallowed",
-        "timer",
-    )
+    Most blocks are left with nothing having happened: what they never set, they have from here.
+    """
 
-    def __init__(self, shield: float | None = None) -> None:
-        self.outer: Scope | None = None
-        self.requested = False
-        self.reason: object = None
-        self.delivered: object = None  # the mark of its `Cancelled`, as soon as there was one
-        self.swallowed = 0  # interrupts after the end of the grace
-        self.overdue = False
-        self.doomed = False
-        self.shield = shield  # seconds that it may put off what comes from outside; None: no shield
-        self.timer: list[Any] | None = None  # the end of the grace, or of the shield
+    __slots__ = tuple[str, ...]()  # a task has slots of its own for these, a block has a dict
+    outer: Scope | None = None
+    requested: bool = False
+    reason: object = None
+    delivered: object = None  # the mark of its `Cancelled`, as soon as there was one
+    swallowed: int = 0  # interrupts after the end of the grace
+    overdue: bool = False
+    doomed: bool = False
+    shield: float | None = None  # seconds that it may put off what comes from outside
+    timer: list[Any] | None = None  # the end of the grace, or of the shield
+
+
+class Block(Scope):
+    """A scope that is a `with` block, with what its messages need: where it began."""
+
+    task: Task[Any] | None = None  # while it is open
+    frame: FrameType | None = None  # whose block it is, while it is open
+    waited_for: str | None = None  # the wait at which the interrupt was delivered
+    _code: CodeType | None = None
+    _lasti: int
+
+    def begin(self, depth: int) -> Task[Any]:
+        """Make this the innermost scope of the running task. The block is `depth` frames up."""
+        if self._code is not None:
+            raise RuntimeError(f"{self!r} was entered before: make a new one for each block")
+        self.task = task = current_task()
+        frame = sys._getframe(depth + 1)
+        if frame.f_globals is _CONTEXTLIB or frame.f_back.f_globals is _CONTEXTLIB:  # type: ignore
+            frame = _owner(frame)
+        self.frame = frame
+        self._code, self._lasti = frame.f_code, frame.f_lasti
+        self.outer = task.innermost or task
+        task.innermost = self
+        return task
+
+    @property
+    def opened_in(self) -> str:
+        """Where the block began: `handler (server.py:12)`."""
+        assert self._code is not None
+        lines = (line for start, end, line in self._code.co_lines() if start <= self._lasti < end)
+        return f"{self._code.co_name} ({os.path.basename(self._code.co_filename)}:{next(lines)})"
+
+    def is_astray(self) -> bool:
+        """Return whether the block belongs to a generator that its task does not run just now.
+
+        That is one which has yielded to a consumer from inside the block, so that the block would
+        bound the consumer. Blocks of plain functions are left to `leave`.
+        """
+        frame, task = self.frame, self.task
+        if frame is None or task is None or self._code is None:
+            return False
+        if not self._code.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
+            return False
+        if not task.knows_its_frames() or frame in task.stack():
+            return False
+        # A helper that opened the block and is over does not count. Its frame cannot say so; but
+        # only a generator that is not over refers to it. To find out takes as long as a garbage
+        # collection, and is asked once for each such block.
+        if any(isinstance(owner, _GENERATORS) for owner in gc.get_referrers(frame)):
+            return True
+        self.frame = None
+        return False
 
 
 class Kernel(Protocol):
@@ -127,19 +180,26 @@ class Interrupts:
             if found is None:
                 return False
             target = found
-        if task.wait is not None and not kernel.take_back(task):
+        wait = task.wait
+        if wait is not None and not kernel.take_back(task):
             return False  # a result came first; the interrupt is due at the next wait
         task.forced = None
-        task.pending = any(s.requested for s in chain(task))
+        if error is None and isinstance(target, Block) and target.is_astray():
+            error = astray(target)
+            self._take_off(target)
+        task.pending = has_something_pending(task)
         if error is None:
             if target.overdue:
                 target.swallowed += 1
                 if target.swallowed > SWALLOWS:
                     kernel.give_up(task)
                     return True
-            elif kernel.grace != math.inf:
-                end = kernel.clock() + kernel.grace
-                target.timer = kernel.timers.set(end, self._over, (task, target))
+            else:
+                if kernel.grace != math.inf:
+                    end = kernel.clock() + kernel.grace
+                    target.timer = kernel.timers.set(end, self._over, (task, target))
+                if isinstance(target, Block):
+                    target.waited_for = None if wait is None else brief(wait)
             doom(task, target)
             error = Cancelled(target.reason, target.delivered)
         kernel.resume(task, None, error)
@@ -157,17 +217,50 @@ class Interrupts:
         shield.shield = None
         self._look(task)
 
-    def enter(self, task: Task[Any], scope: Scope) -> None:
-        """Make `scope` the innermost of `task`."""
-        scope.outer = task.innermost or task
-        task.innermost = scope
+    def leave(self, block: Block, kind: type[BaseException] | None) -> None:
+        """Take `block`, which an exception of that kind leaves, off again.
 
-    def leave(self, task: Task[Any], scope: Scope) -> None:
-        """Take `scope`, the innermost of `task`, off again."""
-        assert scope.outer is not None, "a task cannot be left"
-        self._stop_timer(scope)
-        task.innermost = None if scope.outer is task else scope.outer
-        task.pending = task.forced is not None or any(s.requested for s in chain(task))
+        ScopeError if another block is still open inside it; but not from a generator that is
+        thrown away, which has no say in the order.
+        """
+        task = block.task
+        assert task is not None
+        if task.innermost is block and block.timer is None and not task.pending:  # the steady path
+            task.innermost = None if block.outer is task else block.outer
+            block.outer = block.frame = block.task = None
+            return
+        inner = self._take_off(block)
+        block.task = None  # which may end with what leaves the block: no cycle
+        if inner is not None and kind is not GeneratorExit:
+            raise ScopeError(
+                f"{block!r}, opened in {block.opened_in}, is left while {inner!r}, opened in "
+                f"{inner.opened_in}, is still open inside it"
+            )
+
+    def _take_off(self, block: Block) -> Block | None:
+        """Take `block` off; returns the one that is open right inside it."""
+        task = block.task
+        assert task is not None
+        if block.timer is not None:
+            self._kernel.timers.cancel(block.timer)
+        outer, block.outer, block.frame = block.outer, None, None  # which hold it: no cycle
+        if task.innermost is block:
+            task.innermost = None if outer is task else outer
+            task.pending = has_something_pending(task)
+            return None
+        for inner in chain(task):
+            if isinstance(inner, Block) and inner.outer is block:
+                inner.outer = outer
+                task.pending = has_something_pending(task)
+                return inner
+        return None  # it was taken off before, or the task is over, and with it all its blocks
+
+    def check(self, task: Task[Any]) -> None:
+        """Refuse a block that is astray, at the wait that `task` is about to make: debug mode."""
+        for block in chain(task):
+            if isinstance(block, Block) and block.is_astray():
+                self.force(task, astray(block))
+                self._take_off(block)
 
     def leave_all(self, task: Task[Any]) -> None:
         """The body of `task` is over, and every scope with it."""
@@ -182,6 +275,30 @@ class Interrupts:
             self._kernel.timers.cancel(scope.timer)
 
 
+def astray(block: Block) -> ScopeError:
+    """Return the complaint about a block that was left open by a `yield` to a consumer."""
+    assert block.task is not None
+    return ScopeError(
+        f"{block!r}, opened in {block.opened_in}, is still open in a generator that has yielded to "
+        f"its consumer, at {where(block.task)}: it would bound the consumer. Yield values outside "
+        "the block"
+    )
+
+
+def _owner(frame: FrameType) -> FrameType:
+    """Return whose block a block is that begins in `frame`.
+
+    Of one that `contextlib` opens, for a `@contextmanager` or an `ExitStack`, it is whoever
+    called contextlib.
+    """
+    while True:
+        caller = frame.f_back
+        assert caller is not None  # a task runs: it was called by the scheduler
+        if frame.f_globals is not _CONTEXTLIB and caller.f_globals is not _CONTEXTLIB:
+            return frame
+        frame = caller
+
+
 def chain(task: Task[Any]) -> list[Scope]:
     """Return the scopes of `task`, innermost first; the last is the task itself."""
     scopes = []
@@ -190,6 +307,11 @@ def chain(task: Task[Any]) -> list[Scope]:
         scopes.append(scope)
         scope = scope.outer
     return scopes
+
+
+def has_something_pending(task: Task[Any]) -> bool:
+    """Return whether a wait of `task` needs a closer look."""
+    return bool(task.forced or task.debts) or any(scope.requested for scope in chain(task))
 
 
 def due(task: Task[Any]) -> tuple[Scope | None, list[Scope]]:

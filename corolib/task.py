@@ -51,23 +51,34 @@ class Task(Scope, Generic[T]):
         "body_over",
         "cancelled",
         "daemon",
+        "debts",
+        "delivered",
         "done",
+        "doomed",
         "error",
         "failure",
         "family",
         "forced",
+        "holds",
         "id",
         "in_context",
         "innermost",
         "joiners",
         "name",
+        "outer",
+        "overdue",
         "parent",
         "pending",
+        "reason",
+        "requested",
         "resume",
         "returned",
         "scheduler",
         "send",
+        "shield",
+        "swallowed",
         "taken",
+        "timer",
         "value",
         "wait",
     )
@@ -82,7 +93,6 @@ class Task(Scope, Generic[T]):
         context: Context,
         site: tuple[str, int],
     ) -> None:
-        super().__init__()
         # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
         self.send = body.send
         self.in_context: Callable[..., Any] = context.run
@@ -91,14 +101,19 @@ class Task(Scope, Generic[T]):
         self.error: BaseException | None = None
         self.wait: Any = None
         self.armed: Any = None  # what the undo of the wait needs
-        # Interruption: the stack of scopes, and whether a wait must look at it.
+        # Interruption: the task as a scope, those inside it, whether a wait must look at them.
+        self.outer = self.reason = self.delivered = self.shield = self.timer = None
+        self.requested = self.overdue = self.doomed = False
+        self.swallowed = 0
         self.innermost: Scope | None = None  # None: no scope but the task itself
         self.pending = False
         self.forced: BaseException | None = None  # thrown whatever the scopes say: Ctrl-C
         # Family and outcome.
         self.family: dict[int, Task[Any]] | None = None
         self.attached = 0  # children that are not daemons
-        self.joiners: dict[Wake, None] | None = None
+        self.joiners: dict[Callable[..., object], None] | None = None
+        self.debts: list[Task[Any]] | None = None  # must be gone before the next wait is made
+        self.holds: dict[Any, None] | None = None  # locks: told when the body ends without release
         self.taken = False  # somebody will look at the outcome although nobody joins
         self.body_over = False
         self.done = False
@@ -199,7 +214,7 @@ class Task(Scope, Generic[T]):
             del self  # see `result`
 
     def __iter__(self) -> Generator[Any, Any, T]:
-        trap: Suspend[T] = Suspend(self._join, f"join {self.label}", holder=self._held_by)
+        trap: Suspend[T] = Suspend(self._join, f"join {self.label}", holder=self.held_by)
         try:
             value: T = yield trap
             return value
@@ -211,15 +226,23 @@ class Task(Scope, Generic[T]):
     def _join(self, wake: Wake) -> Callable[[], object]:
         """Arm the wait for the end of this task."""
         self._refuse_circle()
+        return self.watch(wake)
+
+    def watch(self, call: Callable[[Any, BaseException | None], object]) -> Callable[[], object]:
+        """Have `call(value, error)` called when the task is done; returns the undo.
+
+        Who watches takes the outcome: a failure is not reported.
+        """
         if self.done:
-            wake(self.returned, self.exception)
+            call(self.returned, self.exception)
             return _nothing
         if self.joiners is None:
             self.joiners = {}
-        self.joiners[wake] = None
-        return lambda: self.joiners and self.joiners.pop(wake, None)
+        self.joiners[call] = None
+        return lambda: self.joiners and self.joiners.pop(call, None)
 
-    def _held_by(self) -> tuple[Task[Any]]:
+    def held_by(self) -> tuple[Task[Any]]:
+        """Return what is to be given as `holder=` of a wait for the task: itself."""
         return (self,)
 
     def _refuse_circle(self) -> None:
@@ -261,13 +284,22 @@ class Task(Scope, Generic[T]):
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of everything that only the body needed."""
-        self.body = self.send = self.value = self.armed = None
+        self.body = self.send = self.value = self.armed = self.debts = None
         self.resume = self.in_context = _over  # the context may hold anything: let go of it
         self.body_over = True
         if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
             self.cancelled = True
         else:
             self.returned, self.failure = value, error
+
+    def knows_its_frames(self) -> bool:
+        """Return whether `stack()` can be complete: nothing foreign hides what is below it."""
+        body = self.body
+        while body is not None:
+            body, known = _below(body)
+            if not known:
+                return False
+        return True
 
     def stack(self) -> list[types.FrameType]:
         """Return the frames of the task, outermost first: where it stands, through `yield from`,
@@ -375,15 +407,30 @@ def _running(outermost: types.FrameType) -> list[types.FrameType]:
 def _frames(body: Any) -> Iterator[types.FrameType]:
     """Yield the frames of a suspended body and of all that it delegates to, outermost first."""
     while body is not None:
-        for kind in ("gi", "cr", "ag"):
+        for kind in _KINDS:
             frame = getattr(body, f"{kind}_frame", None)
             if frame is not None:
                 yield frame
-                inner = getattr(body, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-                break
-        else:
-            # The awaitable of an async generator's step names its generator to nobody but the
-            # garbage collector.
-            owned = gc.get_referents(body) if type(body).__name__.startswith("async_gen") else ()
-            inner = next((o for o in owned if isinstance(o, types.AsyncGeneratorType)), None)
-        body = inner
+        body, _ = _below(body)
+
+
+_KINDS = ("gi", "cr", "ag")
+
+
+def _below(body: Any) -> tuple[Any, bool]:
+    """Return what a suspended body delegates to, or None; and whether that could be seen at all.
+
+    The awaitables of async generators and of `coroutine.__await__()` name what they run to nobody
+    but the garbage collector.
+    """
+    for name in ("gi_yieldfrom", "cr_await", "ag_await"):
+        if hasattr(body, name):
+            return getattr(body, name), True
+    if type(body).__name__ in (
+        "async_generator_asend",
+        "async_generator_athrow",
+        "coroutine_wrapper",
+    ):
+        kinds = (types.AsyncGeneratorType, types.CoroutineType)
+        return next(it for it in gc.get_referents(body) if isinstance(it, kinds)), True
+    return None, False

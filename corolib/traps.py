@@ -35,6 +35,9 @@ DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "
 """Debug mode, decided at import: `python -X dev`, or COROLIB_DEBUG=1 in the environment."""
 
 
+MOST = sys.float_info.max
+
+
 class HasFileno(Protocol):
     """A file object: a socket, a pipe, anything with a number of the operating system's."""
 
@@ -243,13 +246,16 @@ def check_number(value: float, who: str, what: str) -> float:
 
     `who` and `what` begin the message: "Sleep() got '1' as a duration".
     """
+    if type(value) is float or type(value) is int:
+        if -MOST < value < MOST:  # the usual case
+            return float(value)
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
         kind = type(value).__name__
         raise TypeError(f"{who} got {value!r} as {what}: write a number of seconds, not a {kind}")
     try:
         number = float(value)
     except OverflowError:  # an int beyond the range of floats: as good as for ever, or long past
-        number = float("inf") if value > 0 else -sys.float_info.max
+        number = float("inf") if value > 0 else -MOST
     if number != number or number == float("-inf"):
         raise ValueError(f"{who} got {value!r} as {what}: only finite numbers and math.inf will do")
     return number
@@ -331,7 +337,10 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         caller = sys._getframe(1)
-        mark = _Mark(function.__name__, caller.f_code.co_filename, caller.f_lineno)
+        while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
+            caller = caller.f_back
+        name = function.__name__.lstrip("_")
+        mark = _Mark(name, caller.f_code.co_filename, caller.f_lineno)
         outer: Any = watched(function(*args, **kwargs), mark)
         outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
         return outer

@@ -4,18 +4,23 @@ A wake is good for one result, from any thread, at any time. Whoever pops the ta
 one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
 other threads and against signal handlers, so nothing here takes a lock.
 
-Imports from corolib only the words.
+Imports from corolib the words, and the
+wording of one complaint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from corolib.reports import no_undo
 from corolib.traps import Suspend
 
 if TYPE_CHECKING:
     from corolib.task import Task
+    from corolib.traps import Wake
 
 
 class Kernel(Protocol):
@@ -62,8 +67,43 @@ class Suspensions:
         elif callable(undo):
             wake.undo = undo if task.armed is wake else None
         elif wake.claim() is not None:
-            text = f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
-            self.woken(task, None, TypeError(text))
+            self.woken(task, None, TypeError(no_undo(trap, undo)))
+
+    def put_off(self, task: Task[Any], trap: Any) -> bool:
+        """Before `task` makes the wait `trap`, let it wait until those that it owes are gone.
+
+        Returns whether there are any. See `task.debts`.
+        """
+        debts = [each for each in task.debts or () if not each.done]
+        task.debts = None
+        if not debts:
+            return False
+
+        def arm(wake: Wake) -> Callable[[], object]:
+            def gone(one: Task[Any], value: Any, error: BaseException | None) -> None:
+                left.remove(one)
+                if not left:
+                    wake()
+
+            def undo() -> None:
+                for forget in undos:
+                    forget()
+                task.debts = left  # they still come before the next wait
+                task.send = task.body.send
+
+            left = debts.copy()
+            undos = [each.watch(partial(gone, each)) for each in debts]
+            return undo
+
+        def send(value: Any) -> Any:
+            """Step the task: as if its body had yielded the trap just now."""
+            task.send = task.body.send
+            return trap
+
+        what = "the end of " + ", ".join(each.label for each in debts)
+        self.wait(task, Suspend(arm, what, holder=debts.copy))
+        task.send = send
+        return True
 
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """End the wait of a task whose wake was claimed."""
@@ -81,6 +121,54 @@ class Suspensions:
         if undo is not None:
             self._kernel.call(undo, (), task)
         return True
+
+
+class StandIn:
+    """Waits for a file or a time in the place of a task that waits for several things at once.
+
+    To the poller and to the loop it looks like a task; its step is the call of `wake`, with no
+    task running.
+    """
+
+    __slots__ = ("armed", "error", "task", "value", "wait", "wake")
+    pending = False
+
+    def __init__(self, task: Task[Any], wake: Wake) -> None:
+        self.task = task
+        self.wake: Wake | None = wake
+        self.wait: Any = None
+        self.armed: Any = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    @property
+    def label(self) -> str:
+        return self.task.label
+
+    @property
+    def spawned_at(self) -> str:
+        return self.task.spawned_at
+
+    @property
+    def body(self) -> StandIn:
+        return self
+
+    def stack(self) -> list[FrameType]:
+        return self.task.stack()
+
+    def resume(self, step: Callable[[Any], object], value: Any) -> StandIn:
+        scheduler: Any = self.task.scheduler
+        scheduler.current = None
+        step(value)
+        return self
+
+    def send(self, value: Any) -> None:
+        if self.wake is not None:
+            self.wake(value)
+
+    def throw(self, error: BaseException) -> None:
+        if self.wake is not None:
+            self.wake(error=error)
 
 
 class OneWake:

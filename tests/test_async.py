@@ -392,3 +392,23 @@ def test_sleep_for_ever_in_a_coroutine_is_cancelled():
         assert await task.stop() is None
 
     go(main)
+
+
+def test_an_async_generator_that_the_last_step_drops_is_closed_as_well():
+    closed = []
+
+    async def source():
+        try:
+            yield 1
+        finally:
+            await Sleep(0.01)
+            closed.append("closed")
+
+    async def main():
+        async for _ in source():
+            await Sleep(0.001)
+            raise KeyError  # the unwinding drops the generator, and main was the last task
+
+    with pytest.raises(KeyError):
+        run(main)
+    assert closed == ["closed"]

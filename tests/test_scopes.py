@@ -24,7 +24,7 @@ from corolib import (
     run,
     spawn,
 )
-from corolib.scopes import Scope
+from corolib.scopes import Block
 from corolib.testing import virtual_time
 
 
@@ -37,7 +37,7 @@ def go(f, *args, **options):
     return result
 
 
-class Bound:
+class Bound(Block):
     """A stretch of a task with a deadline or a shield."""
 
     def __init__(self, seconds=None, *, at=None, shield=None):
@@ -45,21 +45,19 @@ class Bound:
         self.expired = False
 
     def __enter__(self):
-        self.task, self.kernel = current_task(), current_scheduler()
-        self.scope = Scope(self.shield)
-        self.kernel._interrupts.enter(self.task, self.scope)
+        self.kernel = self.begin(1).scheduler
         at = self.at if self.seconds is None else now() + self.seconds
         self.call = at is not None and self.kernel.call_at(at, self.interrupt, "deadline")
         return self
 
     def interrupt(self, reason=None):
-        self.kernel.interrupt(self.task, self.scope, reason)
+        self.kernel.interrupt(self.task, self, reason)
 
     def __exit__(self, kind, exc, trace):
         if self.call:
             self.kernel.cancel_call(self.call)
-        self.kernel._interrupts.leave(self.task, self.scope)
-        self.expired = caught_by(self.scope, exc)
+        self.kernel.leave(self, kind)
+        self.expired = caught_by(self, exc)
         return self.expired
 
 
@@ -513,7 +511,7 @@ def test_after_the_grace_the_wait_and_every_further_one_raise_until_the_target_i
                 try:
                     yield Sleep(100)
                 except Cancelled as exc:
-                    times.append(now() if caught_by(bound.scope, exc) else exc)
+                    times.append(now() if caught_by(bound, exc) else exc)
             with Bound(50):
                 yield  # also from within a scope opened later
         assert bound.expired

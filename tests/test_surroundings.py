@@ -80,13 +80,10 @@ def test_law_ctrl_c_is_raised_in_main_at_its_wait():
 
 
 def test_law_ctrl_c_does_not_mind_shields():
-    from corolib.scopes import Scope
-
     def main():
-        scheduler = corolib.current_scheduler()
-        scheduler._interrupts.enter(corolib.current_task(), Scope(shield=float("inf")))
-        strike()
-        yield Sleep(1000)
+        with corolib.shield(float("inf")):
+            strike()
+            yield Sleep(1000)
 
     with pytest.raises(KeyboardInterrupt):
         corolib.run(main, **virtual_time())
