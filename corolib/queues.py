@@ -1,0 +1,513 @@
+"""Queues: Queue, PriorityQueue, LifoQueue, and Topic, which has a queue for each subscriber.
+
+    yield from queue.put(x)             waits while the queue is full
+    x = yield from queue.get()          waits while it is empty
+    yield from queue.join()             until each item that was put was reported as done
+
+First come, first served: an item goes from `put` to the first that waits in `get` there and then,
+and what is taken out makes room for the first that waits in `put`. A cancelled `put` has put
+nothing, a cancelled `get` has taken nothing.
+
+`queue.getting()`, `queue.putting(x)` return the trap itself, for `first`. None of these may be
+used from another thread.
+
+Imports no scheduler: what waits goes through `Suspend`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Sized
+from contextlib import contextmanager
+from functools import partial
+from heapq import heappop, heappush
+from typing import Any, Generic, Literal, TypeVar
+
+from corolib.errors import QueueEmpty, QueueFull, QueueShutDown
+from corolib.running import tired
+from corolib.sync import Awaited, Doing, Line, join_line, nothing
+from corolib.traps import Suspend, Wake, waits
+
+T = TypeVar("T")
+Store = tuple[Sized, Callable[[Any], object], Callable[[], Any]]
+
+
+def check_size(size: float) -> float:
+    """Return the size of a queue, or raise what is wrong with it."""
+    if size != math.inf and (isinstance(size, bool) or not isinstance(size, int)):
+        raise TypeError(f"the size of a queue is a whole number or math.inf, not {size!r}")
+    if size < 0:
+        raise ValueError(f"a queue cannot have {size} places: 0 is a rendezvous")
+    return size
+
+
+class Queue(Awaited, Generic[T]):
+    """A queue of at most `size` items between tasks: first in, first out.
+
+    The size must be said: 0 is a rendezvous, where `put` waits until somebody gets the item;
+    `math.inf` is without bound, where `put` never waits, and a consumer that is too slow costs
+    memory. (The queues of the standard library mean "without bound" by 0.)
+
+    Args:
+        size: how many items there is room for.
+        name: for reports.
+
+    Raises:
+        ValueError, TypeError: `size` is negative, or is no whole number and not `math.inf`.
+
+    Example:
+        >>> import corolib
+        >>> def produce(queue):
+        ...     for item in "abc":
+        ...         yield from queue.put(item)
+        ...     queue.shutdown()
+        >>> def main():
+        ...     queue, got = corolib.Queue(1), ""
+        ...     corolib.spawn(produce, queue)
+        ...     while True:
+        ...         try:
+        ...             got += yield from queue.get()
+        ...         except corolib.QueueShutDown:
+        ...             return got
+        >>> corolib.run(main)
+        'abc'
+
+    Source: queue.Queue and its `shutdown` (Python 3.13); size 0 from C. A. R. Hoare,
+    "Communicating Sequential Processes" (1978).
+    """
+
+    def __init__(self, size: float, name: str = "") -> None:
+        super().__init__(name)
+        self.size = check_size(size)
+        self._items, self._push, self._pop = self._store()
+        self._getters = self._line  # while one waits, there is no item
+        self._putters: Line = OrderedDict()  # while one waits, there is no room
+        self._joiners: Line = OrderedDict()
+        self._unfinished = 0
+        self._shut = False
+
+    def _store(self) -> Store:
+        """Return what the items are kept in, and how one is put there and taken out."""
+        items: deque[Any] = deque()
+        return items, items.append, items.popleft
+
+    @property
+    def waiters(self) -> int:
+        """How many waits for it are under way: to get, to put, to join."""
+        return len(self._getters) + len(self._putters) + len(self._joiners)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether `shutdown()` was called."""
+        return self._shut
+
+    def __len__(self) -> int:
+        """Return the number of items that can be had without a putter's help."""
+        return len(self._items)
+
+    def __bool__(self) -> bool:
+        """A queue is true, also an empty one."""
+        return True
+
+    # Without waiting.
+
+    def put_nowait(self, item: T) -> None:
+        """Put an item into the queue, or raise; does not wait.
+
+        Raises:
+            QueueFull: there is no room; with size 0: nobody waits for an item.
+            QueueShutDown: the queue was shut down.
+        """
+        self._check_open()
+        if not (self._getters or len(self._items) < self.size):
+            raise QueueFull(f"{self!r} has no room")
+        self._put(item)
+
+    def get_nowait(self) -> T:
+        """Take an item from the queue, or raise; does not wait.
+
+        Raises:
+            QueueEmpty: there is none.
+            QueueShutDown: there is none, and there will be none: the queue was shut down.
+        """
+        if not (self._items or self._putters):
+            self._check_open()
+            raise QueueEmpty(f"{self!r} has no item")
+        return self._get()
+
+    def task_done(self) -> None:
+        """Say that an item that was got is dealt with; when all are, `join()` returns.
+
+        Raises:
+            ValueError: called more often than items were put.
+        """
+        if self._unfinished == 0:
+            raise ValueError(f"task_done() was called more often than items were put into {self!r}")
+        self._unfinished -= 1
+        self._look_at_joiners()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Take no more items: `put` raises `QueueShutDown` from now on, `get` when none is left.
+
+        Those who wait in vain are told at once. Calling it again is no mistake.
+
+        Args:
+            immediate: also throw away the items that are in the queue.
+        """
+        self._shut = True
+        if immediate:
+            while self._items:
+                self._pop()
+                self._unfinished -= 1
+            self._look_at_joiners()
+        for line in (self._putters, self._getters):
+            while line:
+                wake, _ = line.popitem(last=False)
+                wake(error=QueueShutDown(f"<{self.title}> was shut down"))
+
+    # Waiting.
+
+    def putting(self, item: T) -> Suspend[None]:
+        """Return the trap that puts `item` into the queue, for `first`."""
+        return Suspend(partial(self._arm_put, item), Doing(("put into", self)))
+
+    def getting(self) -> Suspend[T]:
+        """Return the trap that takes an item from the queue, for `first`."""
+        return Suspend(self._arm_get, Doing(("get from", self)))
+
+    @waits
+    def put(self, item: T) -> Generator[Any, Any, None]:
+        """Wait until the item is in the queue, or in somebody's hands.
+
+        Raises:
+            QueueShutDown: the queue was shut down, before or during the wait.
+            Cancelled: the wait was interrupted; the item was not put.
+        """
+        if (self._getters or len(self._items) < self.size) and not (self._shut or tired()):
+            self._put(item)
+        else:
+            yield self.putting(item)
+
+    @waits
+    def get(self) -> Generator[Any, Any, T]:
+        """Wait for an item and take it.
+
+        Raises:
+            QueueShutDown: no item is left, and the queue was shut down, before or during the wait.
+            Cancelled: the wait was interrupted; nothing was taken.
+        """
+        if (self._items or self._putters) and not tired():
+            return self._get()
+        item: T = yield self.getting()
+        return item
+
+    @waits
+    def join(self) -> Generator[Any, Any, None]:
+        """Wait until `task_done()` was called for each item that was put.
+
+        Raises:
+            Cancelled: the wait was interrupted.
+        """
+        if self._unfinished or tired():
+            yield Suspend(self._arm_join, Doing(("join", self)))
+
+    def __aiter__(self) -> Queue[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.get()
+        except QueueShutDown:
+            raise StopAsyncIteration from None
+
+    # Inside.
+
+    def _check_open(self) -> None:
+        if self._shut:
+            raise QueueShutDown(f"<{self.title}> was shut down")
+
+    def _put(self, item: T) -> None:
+        """Put an item where there is room, or a getter."""
+        self._unfinished += 1
+        if self._getters:
+            wake, _ = self._getters.popitem(last=False)
+            wake(item)
+        else:
+            self._push(item)
+
+    def _get(self) -> T:
+        """Take an item where there is one, or a putter; and let in the first that waits for room.
+
+        One is let in before the item is taken only at a rendezvous.
+        """
+        items, putters = self._items, self._putters
+        if not putters:
+            return self._pop()  # type: ignore[no-any-return]
+        item: T
+        wake, last = putters.popitem(last=False)
+        self._unfinished += 1
+        if items:
+            item = self._pop()
+            self._push(last)
+        else:
+            item = last
+        wake()
+        return item
+
+    def _arm_put(self, item: T, wake: Wake) -> Callable[[], object]:
+        self._check_open()
+        if self._getters or len(self._items) < self.size:
+            self._put(item)
+            wake()
+            return nothing
+        self._putters[wake] = item
+        return partial(self._putters.pop, wake, None)
+
+    def _arm_get(self, wake: Wake) -> Callable[[], object]:
+        if self._items or self._putters:
+            wake(self._get())
+            return nothing
+        self._check_open()
+        self._getters[wake] = None
+        return partial(self._getters.pop, wake, None)
+
+    def _arm_join(self, wake: Wake) -> Callable[[], object]:
+        undo = join_line(self._joiners, wake, None)
+        self._look_at_joiners()
+        return undo
+
+    def _look_at_joiners(self) -> None:
+        while self._unfinished == 0 and self._joiners:
+            wake, _ = self._joiners.popitem(last=False)
+            wake()
+
+    def _state(self) -> str:
+        size = "any number of" if self.size == math.inf else self.size
+        shut = ", shut down" if self._shut else ""
+        return f"{len(self._items)} of {size} items{shut}"
+
+
+class PriorityQueue(Queue[T]):
+    """A queue that gives the least of its items first; items are compared with `<`.
+
+    An item goes to a task that waits for one without being compared. To keep equal ones in order,
+    put `(priority, count, item)`.
+
+    Args:
+        size, name: see `Queue`.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     queue = corolib.PriorityQueue(10)
+        ...     for item in (3, 1, 2):
+        ...         yield from queue.put(item)
+        ...     return queue.get_nowait()
+        >>> corolib.run(main)
+        1
+
+    Source: queue.PriorityQueue.
+    """
+
+    def _store(self) -> Store:
+        items: list[Any] = []
+        return items, partial(heappush, items), partial(heappop, items)
+
+
+class LifoQueue(Queue[T]):
+    """A queue that gives the item first that was put last: a stack.
+
+    Args:
+        size, name: see `Queue`.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     queue = corolib.LifoQueue(10)
+        ...     for item in (1, 2, 3):
+        ...         yield from queue.put(item)
+        ...     return queue.get_nowait()
+        >>> corolib.run(main)
+        3
+
+    Source: queue.LifoQueue.
+    """
+
+    def _store(self) -> Store:
+        items: list[Any] = []
+        return items, items.append, items.pop
+
+
+class Subscription(Queue[T]):
+    """A subscriber's own queue, which a topic fills; made by `Topic.subscribe`.
+
+    `dropped` counts the items that were thrown away for being too old.
+    """
+
+    def __init__(self, topic: Topic[T]) -> None:
+        super().__init__(topic.size, topic.name)
+        self._topic = topic
+        self.dropped = 0
+
+    def has_room(self) -> bool:
+        """Return whether the next item that is published can be put."""
+        return len(self._items) < self.size or bool(self._getters)
+
+    def drop_oldest(self) -> None:
+        """Throw away an item, which then counts as dealt with."""
+        self._pop()
+        self.dropped += 1
+        self.task_done()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Take no more news: the topic goes on without this subscriber. See `Queue.shutdown`."""
+        self._topic.leave(self)
+        super().shutdown(immediate)
+
+    def _get(self) -> T:
+        item = super()._get()
+        self._topic.let_in()
+        return item
+
+    def _arm_get(self, wake: Wake) -> Callable[[], object]:
+        undo = super()._arm_get(wake)
+        self._topic.let_in()  # at a rendezvous a publisher waits for this
+        return undo
+
+
+class Topic(Awaited, Generic[T]):
+    """News for any number of subscribers: each gets every item published while it is subscribed.
+
+    with topic.subscribe() as news:
+        item = yield from news.get()
+
+    Subscriptions are queues: `get`, `getting`, `get_nowait`, `async for`. A subscriber is one from
+    the beginning of its block to the end, and who has left holds nobody up. All subscribers get
+    the items in the same order. Without a subscriber, publishing succeeds and nobody hears of it.
+
+    Args:
+        size: how many items a subscriber may be behind; with 0, publishing waits until all
+            subscribers wait.
+        overflow: what becomes of an item for which one of them has no room. "wait": publishing
+            waits, for the slowest; "drop_old": the subscriber loses its oldest, and counts it in
+            `dropped`.
+        name: for reports.
+
+    Raises:
+        ValueError: another `overflow`, or "drop_old" with size 0, or a bad size.
+
+    Example:
+        >>> import corolib
+        >>> def listen(topic):
+        ...     with topic.subscribe() as news:
+        ...         return (yield from news.get())
+        >>> def main():
+        ...     topic = corolib.Topic(1)
+        ...     ears = [corolib.spawn(listen, topic) for _ in range(2)]
+        ...     yield
+        ...     yield from topic.publish("rain")
+        ...     heard = []
+        ...     for ear in ears:
+        ...         heard.append((yield from ear))
+        ...     return heard
+        >>> corolib.run(main)
+        ['rain', 'rain']
+
+    Source: the broadcast channels of tokio; "drop_old" as ROS 2's keep-last.
+    """
+
+    def __init__(
+        self, size: float, overflow: Literal["wait", "drop_old"] = "wait", name: str = ""
+    ) -> None:
+        if overflow not in ("wait", "drop_old"):
+            raise ValueError(f'overflow={overflow!r}: give "wait" or "drop_old"')
+        if overflow == "drop_old" and size == 0:
+            raise ValueError("a topic that keeps 0 items has no old one to drop")
+        super().__init__(name)
+        self.size = check_size(size)
+        self.overflow = overflow
+        self._shut = False
+        self._subscriptions: dict[Subscription[T], None] = {}
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription[T]]:
+        """Subscribe for the length of a block; does not wait: `with topic.subscribe() as news:`.
+
+        Raises (at the `with`):
+            QueueShutDown: the topic was shut down.
+        """
+        self._check_open()
+        news = Subscription(self)
+        self._subscriptions[news] = None
+        try:
+            yield news
+        finally:
+            news.shutdown(immediate=True)
+
+    def publishing(self, item: T) -> Suspend[None]:
+        """Return the trap that publishes `item`, for `first`."""
+        return Suspend(partial(self._arm, item), Doing(("publish in", self)))
+
+    @waits
+    def publish(self, item: T) -> Generator[Any, Any, None]:
+        """Wait until all subscribers have room for `item`, and give it to all of them at once.
+
+        Raises:
+            QueueShutDown: the topic was shut down, before or during the wait.
+            Cancelled: the wait was interrupted; nobody got the item.
+        """
+        if self._takes() and not tired():
+            self._publish(item)
+        else:
+            yield self.publishing(item)
+
+    def shutdown(self) -> None:
+        """Publish nothing any more. Subscribers may take what they have, and are told the end."""
+        self._shut = True
+        while self._line:
+            wake, _ = self._line.popitem(last=False)
+            wake(error=QueueShutDown(f"<{self.title}> was shut down"))
+        for news in list(self._subscriptions):
+            news.shutdown()
+
+    def leave(self, news: Subscription[T]) -> None:
+        """Go on without a subscriber."""
+        self._subscriptions.pop(news, None)
+        self.let_in()
+
+    def let_in(self) -> None:
+        """Somebody has room: publish what waited for that."""
+        while self._line and self._all_have_room():
+            wake, item = self._line.popitem(last=False)
+            self._publish(item)
+            wake()
+
+    def _takes(self) -> bool:
+        """Return whether an item can be published now."""
+        self._check_open()
+        return self.overflow == "drop_old" or (not self._line and self._all_have_room())
+
+    def _all_have_room(self) -> bool:
+        return all(news.has_room() for news in self._subscriptions)
+
+    def _publish(self, item: T) -> None:
+        for news in list(self._subscriptions):
+            if not news.has_room():
+                news.drop_oldest()
+            news.put_nowait(item)
+
+    def _arm(self, item: T, wake: Wake) -> Callable[[], object]:
+        if self._takes():
+            self._publish(item)
+            wake()
+            return nothing
+        return join_line(self._line, wake, item)
+
+    def _check_open(self) -> None:
+        if self._shut:
+            raise QueueShutDown(f"<{self.title}> was shut down")
+
+    def _state(self) -> str:
+        shut = ", shut down" if self._shut else ""
+        return f"with {len(self._subscriptions)} subscribers{shut}"

@@ -1,0 +1,795 @@
+"""Synchronisation: Event, Lock, RLock, Semaphore, BoundedSemaphore, Condition, Barrier, Result.
+
+    yield from event.wait()             until somebody calls event.set()
+    with (yield from lock): ...         the same for semaphores and conditions
+    index = yield from barrier.wait()   until enough tasks have come
+    value = yield from result           until somebody calls result.set(value)
+
+All are fair: first come, first served. What becomes free is handed over to the first in the line
+there and then, so that nobody comes in between. A waiter that is cancelled has left the line
+before the exception reaches it. One that was chosen before gets what it was given, and `Cancelled`
+at its next wait: its `with` block then gives it back. So nothing is ever handed to nobody.
+
+`x.waiting()`, `x.acquiring()` return the trap itself, for `first`. What can be had at once is had
+without a trap. None of these may be used from another thread.
+
+Imports no scheduler: what waits goes through `Suspend`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
+
+from corolib.errors import Cancelled, Deadlock
+from corolib.running import current_task, tired
+from corolib.traps import Suspend, Wake, waits
+
+if TYPE_CHECKING:
+    from corolib.task import Task
+
+T = TypeVar("T")
+
+Line = OrderedDict[Wake, Any]
+"""Those who wait, first come first, each with what it waits with. Both ends and the leaving of
+any one cost the same however long the line is, which is true of neither deque nor dict."""
+
+
+def join_line(line: Line, wake: Wake, item: Any) -> Callable[[], object]:
+    """Stand in the line with `item`; returns the undo."""
+    line[wake] = item
+    return partial(line.pop, wake, None)
+
+
+def nothing() -> None:
+    """The undo of a wait that was over at once."""
+
+
+class Awaited:
+    """What all of these share: a name for reports, a line, and a repr that shows both."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._line: Line = OrderedDict()
+
+    @property
+    def waiters(self) -> int:
+        """How many waits for it are under way."""
+        return len(self._line)
+
+    @property
+    def title(self) -> str:
+        """Kind and name, as reports write them: `Lock B`."""
+        return f"{type(self).__name__} {self.name or hex(id(self))}"
+
+    @abstractmethod
+    def _state(self) -> str: ...
+
+    def __repr__(self) -> str:
+        waiting = f", {self.waiters} waiting" if self.waiters else ""
+        return f"<{self.title} {self._state()}{waiting}>"
+
+
+class Doing(tuple[str, Awaited]):
+    """What a wait is for, in words that are put together only when a report asks for them."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        verb, thing = self
+        return f"{verb} <{thing.title}>"
+
+
+class Event(Awaited):
+    """A flag that tasks can wait for: `yield from event.wait()`.
+
+    `is_set` says how it stands. A task that was woken finds the flag down if somebody cleared it
+    before the task's step.
+
+    Args:
+        name: for reports.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     event = corolib.Event()
+        ...     def setter():
+        ...         yield
+        ...         event.set()
+        ...     corolib.spawn(setter)
+        ...     yield from event.wait()
+        ...     return event.is_set
+        >>> corolib.run(main)
+        True
+
+    Source: threading.Event.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.is_set = False
+
+    def set(self) -> None:
+        """Raise the flag and wake all who wait for it; does not wait."""
+        self.is_set = True
+        while self._line:
+            wake, _ = self._line.popitem(last=False)
+            wake()
+
+    def clear(self) -> None:
+        """Take the flag down; does not wait."""
+        self.is_set = False
+
+    def waiting(self) -> Suspend[None]:
+        """Return the trap that waits for the flag, for `first`."""
+        return Suspend(self._arm, Doing(("wait for", self)))
+
+    @waits
+    def wait(self) -> Generator[Any, Any, None]:
+        """Wait until the flag is up; at once if it is.
+
+        Raises:
+            Cancelled: the wait was interrupted.
+        """
+        if not self.is_set or tired():
+            yield self.waiting()
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        if self.is_set:
+            wake()
+            return nothing
+        return join_line(self._line, wake, None)
+
+    def _state(self) -> str:
+        return "set" if self.is_set else "not set"
+
+
+class Held:
+    """What `with (yield from lock):` is about: leaving the block gives the lock back."""
+
+    __slots__ = ("_task", "_thing")
+
+    def __init__(self, thing: Acquirable, task: Task[Any]) -> None:
+        self._thing = thing
+        self._task = task
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self._thing.give_back(self._task, kind)
+
+
+class Acquirable(Awaited):
+    """What can be acquired and released: the spellings that locks and semaphores share."""
+
+    @abstractmethod
+    def release(self) -> None: ...
+    @abstractmethod
+    def take(self, task: Task[Any]) -> bool: ...
+
+    def give_back(self, task: Task[Any], kind: type[BaseException] | None) -> None:
+        """End a block of `task`, which is left by an exception of that kind, or by none."""
+        self.release()
+
+    def holders(self) -> tuple[Task[Any], ...]:
+        """Return the tasks that hold it, as far as that is known."""
+        return ()
+
+    def acquiring(self) -> Suspend[Held]:
+        """Return the trap that acquires it, for `first`: `with held:` then gives it back."""
+        return Suspend(self._arm, Doing(("acquire", self)), holder=self.holders)
+
+    @waits
+    def acquire(self) -> Generator[Any, Any, Held]:
+        """Wait until it is acquired: `with (yield from x):` also gives it back, which is better.
+
+        Raises:
+            Deadlock: a task acquires a `Lock` that it holds.
+            RuntimeError: the task that held the lock ended without releasing it.
+            Cancelled: the wait was interrupted; nothing was acquired.
+        """
+        if not tired():
+            task = current_task()
+            if self.take(task):
+                return Held(self, task)
+        held: Held = yield self.acquiring()
+        return held
+
+    def __iter__(self) -> Generator[Any, Any, Held]:
+        return (yield from self.acquire())
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        task = current_task()
+        if self.take(task):
+            wake(Held(self, task))
+            return nothing
+        return join_line(self._line, wake, task)
+
+    def __enter__(self) -> None:
+        raise TypeError(
+            f"acquiring a {type(self).__name__} can wait: write `with (yield from lock):`, "
+            "or `async with lock:` in an `async def`"
+        )
+
+    def __exit__(self, *exc: object) -> None:
+        """Is never called; without it `with` would not ask `__enter__`."""
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self.give_back(current_task(), kind)
+
+
+class Lock(Acquirable):
+    """A lock that one task at a time holds: `with (yield from lock): ...`.
+
+    A task that ends while it holds the lock has left what it guards in an unknown state: who waits
+    for the lock, and who acquires it later, gets a RuntimeError that names the task. `owner` is
+    the task that holds it, or None.
+
+    Args:
+        name: for reports.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     lock = corolib.Lock("till")
+        ...     with (yield from lock):
+        ...         return repr(lock)
+        >>> corolib.run(main)
+        '<Lock till held by main#1>'
+
+    Source: threading.Lock; the hand-over to the first waiter is trio's.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.owner: Task[Any] | None = None
+        self._depth = 0  # how often the owner holds it; more than once only an RLock
+        self._orphaned = ""  # by whom; then nobody gets it any more
+        self._conditions: WeakSet[Condition] | None = None
+
+    def take(self, task: Task[Any], depth: int = 1) -> bool:
+        """Take it for `task` if it can be had at once; return whether it could."""
+        if self._orphaned:
+            raise RuntimeError(self._complaint())
+        if self.owner is None:
+            self._own(task, depth)
+            return True
+        return self.owner is task and self._again()
+
+    def release(self) -> None:
+        """Give the lock back, to the first waiter if there is one; does not wait.
+
+        Raises:
+            RuntimeError: the caller does not hold it.
+        """
+        self.check_holder(current_task(), "releases")
+        self._release()
+
+    def give_back(self, task: Task[Any], kind: type[BaseException] | None) -> None:
+        """End a block of `task`, which is left by an exception of that kind, or by none.
+
+        After a `Condition.wait()` that could not get the lock back it is somebody else's.
+        """
+        if kind is None or self.owner is task:
+            self.check_holder(task, "releases")
+            self._release()
+
+    def check_holder(self, task: Task[Any], does: str) -> None:
+        """Raise RuntimeError if `task` does not hold the lock."""
+        if self.owner is not task:
+            raise RuntimeError(f"task {task.label} {does} {self!r} without holding it")
+
+    def holders(self) -> tuple[Task[Any], ...]:
+        """Return the task that holds it, if one does."""
+        return () if self.owner is None else (self.owner,)
+
+    def let_go(self) -> int:
+        """Hand the lock to the first in the line, or to nobody; return how often it was held."""
+        task, depth = self.owner, self._depth
+        assert task is not None
+        assert task.holds is not None
+        del task.holds[self]
+        if self._line:
+            wake, (task, again) = self._line.popitem(last=False)
+            self._own(task, again)
+            wake(Held(self, task))
+        else:
+            self.owner = None
+        return depth
+
+    @waits
+    def get_back(self, depth: int) -> Generator[Any, Any, None]:
+        """Wait until the lock that was let go is held again; at once if it was not let go."""
+        task = current_task()
+        if self.owner is not task and not self.take(task, depth):
+            arm = partial(join_line, self._line, item=(task, depth))
+            yield Suspend(arm, Doing(("acquire", self)), holder=self.holders)
+
+    def enter_line(self, wake: Wake, item: tuple[Task[Any], int]) -> None:
+        """Put a waiter of a condition's into the line of the lock, which somebody holds."""
+        self._line[wake] = item
+
+    def leave_line(self, wake: Wake) -> None:
+        """Take it out again."""
+        del self._line[wake]
+
+    def has_in_line(self, task: Task[Any]) -> bool:
+        """Return whether `task` stands in the line."""
+        return any(each is task for each, _ in self._line.values())
+
+    def attach(self, condition: Condition) -> None:
+        """Remember a condition: its waiters wait for this lock too."""
+        if self._conditions is None:
+            self._conditions = WeakSet()
+        self._conditions.add(condition)
+
+    def orphaned(self, task: Task[Any]) -> None:
+        """The body of the holder has ended: tell all who wait for the lock, now or later."""
+        self.owner = None
+        self._orphaned = task.label
+        for line in (self._line, *(each.line for each in self._conditions or ())):
+            while line:
+                wake, _ = line.popitem(last=False)
+                wake(error=RuntimeError(self._complaint()))
+
+    def _own(self, task: Task[Any], depth: int) -> None:
+        self.owner = task
+        self._depth = depth
+        if task.holds is None:
+            task.holds = {}
+        task.holds[self] = None
+
+    def _release(self) -> None:
+        self.let_go()
+
+    def _again(self) -> bool:
+        """Take a lock that the taker holds."""
+        assert self.owner is not None
+        raise Deadlock(
+            f"task {self.owner.label} acquires <{self.title}>, which it holds: it would wait for "
+            "itself. An RLock can be held more than once"
+        )
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        task = current_task()
+        if self.take(task):
+            wake(Held(self, task))
+            return nothing
+        return join_line(self._line, wake, (task, 1))
+
+    def _complaint(self) -> str:
+        return (
+            f"<{self.title}>: task {self._orphaned}, which held it, ended without releasing it; "
+            "what the lock guards may be half done"
+        )
+
+    def _state(self) -> str:
+        if self.owner is None:
+            return f"orphaned by {self._orphaned}" if self._orphaned else "free"
+        times = f" {self._depth} times" if self._depth > 1 else ""
+        return f"held{times} by {self.owner.label}"
+
+
+class RLock(Lock):
+    """A lock that its holder may acquire again; it is free when each was released.
+
+    Args:
+        name: for reports.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     lock = corolib.RLock("till")
+        ...     with (yield from lock):
+        ...         with (yield from lock):
+        ...             return repr(lock)
+        >>> corolib.run(main)
+        '<RLock till held 2 times by main#1>'
+
+    Source: threading.RLock.
+    """
+
+    def _release(self) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.let_go()
+
+    def _again(self) -> bool:
+        self._depth += 1
+        return True
+
+
+class Semaphore(Acquirable):
+    """A number of permits: acquiring takes one, or waits for one. `with (yield from s): ...`.
+
+    `value` is the number of permits left. Permits have no owner: any task may release, also one
+    that has acquired nothing, and a report cannot say who holds them.
+
+    Args:
+        value: how many permits there are in the beginning.
+        name: for reports.
+
+    Raises:
+        ValueError: `value` is negative.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     two = corolib.Semaphore(2)
+        ...     with (yield from two):
+        ...         return two.value
+        >>> corolib.run(main)
+        1
+
+    Source: E. W. Dijkstra, "Over de sequentialiteit van procesbeschrijvingen" (1962).
+    """
+
+    def __init__(self, value: int = 1, name: str = "") -> None:
+        if value < 0:
+            raise ValueError(f"a {type(self).__name__} cannot begin with {value} permits")
+        super().__init__(name)
+        self.value = value
+
+    def take(self, task: Task[Any]) -> bool:
+        """Take a permit if there is one; return whether there was."""
+        if self.value == 0:
+            return False
+        self.value -= 1
+        return True
+
+    def release(self) -> None:
+        """Give a permit back, to the first waiter if there is one; does not wait."""
+        if self._line:
+            wake, task = self._line.popitem(last=False)
+            wake(Held(self, task))
+        else:
+            self.value += 1
+
+    def _state(self) -> str:
+        return f"{self.value} left"
+
+
+class BoundedSemaphore(Semaphore):
+    """A semaphore that refuses to be released more often than it was acquired.
+
+    Args:
+        value: how many permits there are in the beginning, and at most.
+        name: for reports.
+
+    Raises:
+        ValueError: `value` is negative; or at `release()`: all permits are there.
+
+    Example:
+        >>> import corolib
+        >>> corolib.BoundedSemaphore(2, "two").release()
+        Traceback (most recent call last):
+        ValueError: <BoundedSemaphore two 2 left> is released more often than it was acquired
+
+    Source: threading.BoundedSemaphore.
+    """
+
+    def __init__(self, value: int = 1, name: str = "") -> None:
+        super().__init__(value, name)
+        self._bound = value
+
+    def release(self) -> None:
+        """Give a permit back, to the first waiter if there is one; does not wait.
+
+        Raises:
+            ValueError: all permits are there.
+        """
+        if self.value == self._bound:
+            raise ValueError(f"{self!r} is released more often than it was acquired")
+        super().release()
+
+
+class Condition(Awaited):
+    """A lock, and a line of tasks that wait for news of what it guards.
+
+    with (yield from condition):
+        yield from condition.wait_for(lambda: items)
+
+    A waiter that was notified moves to the line of the lock, so it is woken once, when it holds
+    the lock again. There is no trap of this for `first`: what it would leave half done is not
+    undone in one step.
+
+    Args:
+        lock: the `Lock` or `RLock` to use, which several conditions may share; None: a new `Lock`.
+        name: for reports.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     items, news = [], corolib.Condition()
+        ...     def produce():
+        ...         with (yield from news):
+        ...             items.append("bread")
+        ...             news.notify()
+        ...     corolib.spawn(produce)
+        ...     with (yield from news):
+        ...         yield from news.wait_for(lambda: items)
+        ...         return items.pop()
+        >>> corolib.run(main)
+        'bread'
+
+    Source: C. A. R. Hoare, "Monitors" (1974); threading.Condition; "wait morphing" of pthreads.
+    """
+
+    def __init__(self, lock: Lock | None = None, name: str = "") -> None:
+        super().__init__(name)
+        self.lock = Lock(name) if lock is None else lock
+        self.lock.attach(self)
+
+    @property
+    def line(self) -> Line:
+        """Those who wait to be notified."""
+        return self._line
+
+    @waits
+    def acquire(self) -> Generator[Any, Any, Held]:
+        """Wait until the lock is acquired; see `Lock.acquire`."""
+        return (yield from self.lock.acquire())
+
+    def __iter__(self) -> Generator[Any, Any, Held]:
+        return (yield from self.lock.acquire())
+
+    def release(self) -> None:
+        """Give the lock back; see `Lock.release`."""
+        self.lock.release()
+
+    @waits
+    def wait(self) -> Generator[Any, Any, None]:
+        """Wait, without the lock, until notified; and with it again.
+
+        However this ends, the caller holds the lock again, with one exception: clean-up after an
+        interrupt may wait for the length of the grace, and if the lock is not to be had by then,
+        `Cancelled` leaves without it. A block that is left by that exception does not mind.
+
+        Raises:
+            RuntimeError: the caller does not hold the lock; or its holder ended without releasing
+                it, and nobody gets it any more.
+            Cancelled: the wait was interrupted; a notification that was already on its way went
+                on to the next waiter.
+        """
+        task = current_task()
+        self.lock.check_holder(task, "waits for")
+        depth = self.lock._depth
+        holder = partial(self._holders, task)
+        try:
+            yield Suspend(self._arm, Doing(("wait for", self)), holder=holder)
+        except (Cancelled, KeyboardInterrupt):
+            try:
+                yield from self.lock.get_back(depth)
+            except RuntimeError:  # it was orphaned meanwhile
+                pass
+            raise
+
+    @waits
+    def wait_for(self, predicate: Callable[[], T]) -> Generator[Any, Any, T]:
+        """Wait until `predicate()` is true; it is called with the lock held. Returns its value.
+
+        Raises:
+            RuntimeError, Cancelled: as `wait`.
+        """
+        while not (value := predicate()):
+            yield from self.wait()
+        return value
+
+    def notify(self, n: int = 1) -> None:
+        """Let `n` waiters go on, those who came first; does not wait.
+
+        Raises:
+            RuntimeError: the caller does not hold the lock.
+        """
+        self.lock.check_holder(current_task(), "notifies")
+        self._notify(n)
+
+    def notify_all(self) -> None:
+        """Let all waiters go on, one after the other as the lock becomes free; does not wait.
+
+        Raises:
+            RuntimeError: the caller does not hold the lock.
+        """
+        self.notify(len(self._line))
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        task = current_task()
+        self._line[wake] = (task, self.lock.let_go())
+        return partial(self._undo, wake)
+
+    def _undo(self, wake: Wake) -> None:
+        if self._line.pop(wake, None) is None:  # it was notified
+            self.lock.leave_line(wake)
+            self._notify(1)
+
+    def _notify(self, n: int) -> None:
+        for _ in range(min(n, len(self._line))):
+            self.lock.enter_line(*self._line.popitem(last=False))
+
+    def _holders(self, task: Task[Any]) -> tuple[Task[Any], ...]:
+        """Return who keeps `task` waiting: the lock's holder, if it was notified."""
+        return self.lock.holders() if self.lock.has_in_line(task) else ()
+
+    def __enter__(self) -> None:
+        self.lock.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        """Is never called; see `Lock`."""
+
+    async def __aenter__(self) -> None:
+        await self.lock.acquire()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self.lock.give_back(current_task(), kind)
+
+    def _state(self) -> str:
+        return f"of {self.lock!r}"
+
+
+class Barrier(Awaited):
+    """A meeting point: `index = yield from barrier.wait()` goes on when `parties` tasks have come.
+
+    Then the next round begins. A waiter that is cancelled has left, and does not count.
+
+    Args:
+        parties: how many tasks make a round, at least 1.
+        name: for reports.
+
+    Raises:
+        ValueError: `parties` is less than 1.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     barrier = corolib.Barrier(2)
+        ...     other = corolib.spawn(barrier.wait())
+        ...     yield
+        ...     mine = yield from barrier.wait()
+        ...     return mine, (yield from other)
+        >>> corolib.run(main)
+        (1, 0)
+
+    Source: threading.Barrier; H. F. Jordan, "A special purpose architecture" (1978).
+    """
+
+    def __init__(self, parties: int, name: str = "") -> None:
+        if parties < 1:
+            raise ValueError(f"a Barrier cannot have {parties} parties")
+        super().__init__(name)
+        self.parties = parties
+
+    def waiting(self) -> Suspend[int]:
+        """Return the trap that waits for the others, for `first`."""
+        return Suspend(self._arm, Doing(("wait at", self)))
+
+    @waits
+    def wait(self) -> Generator[Any, Any, int]:
+        """Wait until all parties have come. Returns the place among them, 0 for the first.
+
+        Raises:
+            Cancelled: the wait was interrupted; this one does not count as having come.
+        """
+        if len(self._line) + 1 == self.parties and not tired():
+            return self._open()
+        index: int = yield self.waiting()
+        return index
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        if len(self._line) + 1 == self.parties:
+            wake(self._open())
+            return nothing
+        return join_line(self._line, wake, None)
+
+    def _open(self) -> int:
+        """Let all go on that wait; return the place of the one who came last."""
+        for index in range(self.parties - 1):
+            wake, _ = self._line.popitem(last=False)
+            wake(index)
+        return self.parties - 1
+
+    def _state(self) -> str:
+        return f"of {self.parties}"
+
+
+class Result(Awaited, Generic[T]):
+    """A value that one task sets and others wait for: `value = yield from result`.
+
+    Args:
+        name: for reports.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     answer = corolib.Result()
+        ...     def work():
+        ...         yield
+        ...         answer.set(42)
+        ...     corolib.spawn(work)
+        ...     return (yield from answer)
+        >>> corolib.run(main)
+        42
+
+    Source: H. Baker and C. Hewitt, "The incremental garbage collection of processes" (1977), which
+    names futures; concurrent.futures.Future without its states.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self._done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a value, or a failure."""
+        return self._done
+
+    def set(self, value: T) -> None:
+        """Give the value to all who wait for it, now or later; does not wait.
+
+        Raises:
+            RuntimeError: the result is there already.
+        """
+        self._settle(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Have `error` raised in all who wait, now or later; does not wait.
+
+        Raises:
+            RuntimeError: the result is there already.
+            TypeError: this is no exception.
+        """
+        if not isinstance(error, BaseException):
+            raise TypeError(f"fail() got {error!r}: give an exception, as `fail(ValueError(...))`")
+        self._settle(None, error)
+
+    def waiting(self) -> Suspend[T]:
+        """Return the trap that waits for the result, for `first`."""
+        return Suspend(self._arm, Doing(("wait for", self)))
+
+    @waits
+    def wait(self) -> Generator[Any, Any, T]:
+        """Wait for the result; at once if it is there. The same as `yield from result`.
+
+        Raises:
+            What `fail()` was given. Cancelled: the wait was interrupted.
+        """
+        if self._done and not tired():
+            if self._error is not None:
+                raise self._error
+            return self._value  # type: ignore[return-value]
+        value: T = yield self.waiting()
+        return value
+
+    def __iter__(self) -> Generator[Any, Any, T]:
+        return (yield from self.wait())
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return (yield from self.wait())
+
+    def _settle(self, value: T | None, error: BaseException | None) -> None:
+        if self._done:
+            raise RuntimeError(f"{self!r} is there already: it can be set once")
+        self._done, self._value, self._error = True, value, error
+        while self._line:
+            wake, _ = self._line.popitem(last=False)
+            wake(value, error)
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        if self._done:
+            wake(self._value, self._error)
+            return nothing
+        return join_line(self._line, wake, None)
+
+    def _state(self) -> str:
+        if not self._done:
+            return "pending"
+        return "set" if self._error is None else f"failed with {self._error!r}"
