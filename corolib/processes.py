@@ -1,0 +1,644 @@
+"""Child processes: start programs, talk to them over streams, and leave none behind.
+
+    result = yield from run_process(["git", "log"], timeout=10)      result.stdout
+    process = yield from open_process(["sort"], stdin=PIPE, stdout=PIPE)
+    stream = open_stdin()                                    the input of this very program
+
+All children of a run are started by one object, `Children`, which is also who terminates, kills
+and reaps those that are left at its end. A child is reaped on the loop, and its status published
+in the same step. Until then its number is its own, so no signal can ever reach a stranger.
+
+For POSIX systems. The end of a child is learnt from a pidfd (Linux), elsewhere from a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import select
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from corolib.errors import BusyError, ClosedError, RunFinished
+from corolib.running import Services, current_scheduler, current_task, spawn
+from corolib.streams import CHUNK, LimitExceeded, Pipe, Stream
+from corolib.task import Task
+from corolib.timeouts import move_on_after, shield
+from corolib.traps import ReadWait, Suspend, Wake, waits
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess, Popen
+
+Program = Sequence[str | bytes | os.PathLike[str]]
+
+STUCK = 5.0  # seconds; a killed process that is still there then is stuck in the kernel
+CAPTURE = 2**24  # bytes of each output: much for a report, little against a memory
+STDIN = "/proc/self/fd/0"  # opening this makes a new description of the same file
+OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")  # streams carry bytes
+
+
+@waits
+def open_process(
+    args: Program,
+    *,
+    stdin: Any = None,
+    stdout: Any = None,
+    stderr: Any = None,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[Any, Any, Process]:
+    """Wait for the next turn, start a program, and return its `Process`.
+
+    `with (yield from open_process(["sort"], stdin=PIPE, stdout=PIPE)) as process: ...`
+
+    The program runs when this returns. The start itself happens on the spot and stops the loop
+    for about a millisecond; the turn before it is so that many starts in a row starve nobody.
+    The child gets no file of ours but the three given, no blocked signals, and SIGPIPE's default.
+
+    Args:
+        args: the program and its arguments, as a list. For a shell write `["sh", "-c", line]`.
+        stdin, stdout, stderr: what the child has there: None, the same as this program;
+            `subprocess.PIPE`, a stream of the process's; `subprocess.DEVNULL`; an open file; for
+            `stderr` also `subprocess.STDOUT`, the same as stdout.
+        cwd: the folder in which it begins.
+        env: its environment, instead of a copy of ours.
+        options: others of `subprocess.Popen`, such as `start_new_session=True`.
+
+    Raises:
+        OSError: there is no such program or folder (FileNotFoundError), it may not be started, or
+            there are no files or processes left. Nothing was started, and nothing is left open.
+        TypeError: `args` is a string, or an option would make the streams carry text.
+        Cancelled: the wait was interrupted; nothing was started.
+
+    Example:
+        >>> import corolib
+        >>> from subprocess import PIPE
+        >>> def main():
+        ...     process = yield from corolib.open_process(["cat"], stdin=PIPE, stdout=PIPE)
+        ...     with process:
+        ...         yield from process.stdin.sendall(b"hello\\n")
+        ...         line = yield from process.stdout.readline()
+        ...         process.stdin.close()
+        ...         return line, (yield from process.wait())
+        >>> corolib.run(main)
+        (b'hello\\n', 0)
+
+    Source: subprocess.Popen; trio.lowlevel.open_process.
+    """
+    if isinstance(args, str | bytes):
+        raise TypeError(
+            f"open_process({args!r}): write the program and its arguments as a list, "
+            f"{args.split()!r}; for a shell, ['sh', '-c', {args!r}]"
+        )
+    for name in OURS:
+        if name in options:
+            raise TypeError(f"open_process({name}=): streams carry bytes, unbuffered")
+    yield
+    files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    children = current_scheduler().room(Children)
+    return children.start(list(args), {**files, "cwd": cwd, "env": env, **options})
+
+
+@waits
+def run_process(
+    args: Program,
+    *,
+    input: bytes = b"",
+    capture: bool = True,
+    timeout: float | None = None,
+    limit: float = CAPTURE,
+    check: bool = False,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[Any, Any, CompletedProcess[bytes]]:
+    """Wait until a program has run to its end, and return its exit code and what it wrote.
+
+    `result = yield from run_process(["git", "log"])`, then `result.returncode` (minus the number
+    of the signal that ended it), `result.stdout` and `result.stderr`, both bytes.
+
+    Feeds the input and reads both outputs at once. The outputs end when everybody has closed
+    them: a program that leaves others behind in the background is waited for until they end too.
+
+    Args:
+        args, cwd, env, options: as for `open_process()`.
+        input: what the program reads. Without any it reads the end of the file.
+        capture: False: it writes where this program does, and the result has None.
+        timeout: seconds until it is ended; None: no limit.
+        limit: bytes that each output may have; `math.inf`: as many as come.
+        check: True: an exit code other than 0 is an error.
+
+    Returns:
+        A `subprocess.CompletedProcess`.
+
+    Raises:
+        TimeoutError: the program was still running. It got SIGTERM, and SIGKILL after the grace
+            of the run (`run(grace=)`), and is gone.
+        LimitExceeded: it wrote more than `limit`. It was killed and is gone.
+        subprocess.CalledProcessError: with `check`, and what the result would have had.
+        OSError, TypeError: it could not be started; see `open_process()`.
+        Cancelled: the wait was interrupted. The program was ended as after a timeout, and is gone.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     result = yield from corolib.run_process(["sort"], input=b"b\\na\\n")
+        ...     return result.returncode, result.stdout
+        >>> corolib.run(main)
+        (0, b'a\\nb\\n')
+
+    Source: subprocess.run; trio.run_process.
+    """
+    from subprocess import DEVNULL, PIPE, CalledProcessError, CompletedProcess
+
+    files: dict[str, Any] = {
+        "stdin": PIPE if input else DEVNULL,
+        "stdout": PIPE if capture else None,
+        "stderr": PIPE if capture else None,
+    }
+    files = {**files, "cwd": cwd, "env": env, **options}
+    with (yield from open_process(args, **files)) as process:
+        code, out, err = yield from _communicate(process, input, limit, timeout)
+    if check and code != 0:
+        raise CalledProcessError(code, process.args, out, err)
+    return CompletedProcess(process.args, code, out, err)
+
+
+def _communicate(
+    process: Process, data: bytes, limit: float, timeout: float | None
+) -> Generator[Any, Any, tuple[int, bytes | None, bytes | None]]:
+    """Feed a program, read its outputs, wait for its end; or see to it that it is gone."""
+    streams = (process.stdout, process.stderr)
+    readers = [stream and spawn(_read_all, process, stream, limit) for stream in streams]
+    helpers: list[Task[Any]] = [reader for reader in readers if isinstance(reader, Task)]
+    if process.stdin is not None:
+        helpers.append(spawn(_feed, process.stdin, data))
+    try:
+        with move_on_after(timeout) as scope:
+            yield _end_of(helpers, heed=True)
+            code = yield from process.wait()
+        if scope.expired:
+            raise TimeoutError(f"{process.label} took longer than {timeout:g} s, and was ended")
+    except GeneratorExit:
+        raise
+    except BaseException as exc:
+        if isinstance(exc, LimitExceeded):
+            process.kill()
+        yield from _finish(process, helpers)
+        raise
+    out, err = (reader.result if isinstance(reader, Task) else None for reader in readers)
+    return code, out, err
+
+
+def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
+    """Send the input of a program. One that does not want it all may leave the rest."""
+    with stream:
+        try:
+            yield from stream.sendall(data)
+        except BrokenPipeError:
+            pass
+
+
+def _read_all(process: Process, stream: Stream, limit: float) -> Generator[Any, Any, bytes]:
+    """Read an output of a program to its end."""
+    chunks: list[bytes] = []
+    seen = 0
+    while chunk := (yield from stream.recv(CHUNK)):
+        seen += len(chunk)
+        if seen > limit:
+            text = f"{process.label} wrote more than {limit} bytes to one output, and was killed"
+            raise LimitExceeded(text, limit, seen)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _end_of(tasks: Sequence[Task[Any]], heed: bool) -> Suspend[None]:
+    """Return the wait for the end of all `tasks`; with `heed`, for the first failure too."""
+
+    def arm(wake: Wake) -> Callable[[], object]:
+        def over(task: Task[Any], value: Any, error: BaseException | None) -> None:
+            left.discard(task)
+            if heed and error is not None:
+                wake(error=error)
+            elif not left:
+                wake()
+
+        left = set(tasks)
+        undos = [task.watch(partial(over, task)) for task in tasks]
+        if not tasks:
+            wake()
+        return lambda: [undo() for undo in undos]
+
+    return Suspend(arm, "the input and output of a process", holder=lambda: tasks)
+
+
+def _finish(process: Process, helpers: Sequence[Task[Any]]) -> Generator[Any, Any, None]:
+    """Terminate a program, kill it after the grace, and wait until it and the helpers are gone."""
+    process.terminate()
+    try:
+        with move_on_after(current_scheduler().grace):
+            yield process.exiting()
+    finally:
+        process.kill()
+        with shield():  # the end of a killed program takes no time, as far as anybody can help it
+            yield process.exiting()
+            for task in helpers:
+                task.cancel()
+            yield _end_of(helpers, heed=False)
+
+
+class Process:
+    """A child process: made by `open_process()`.
+
+    `with process:` kills it at the end of the block and closes its streams; it is reaped as soon
+    as it is gone. (To be there when it is: `yield from process.wait()`.) Without `with`, it lives
+    as long as it likes, but at the longest until the end of the run.
+
+    Attributes:
+        args: the program and its arguments.
+        pid: its number.
+        stdin, stdout, stderr: the streams to and from it, where PIPE was asked for; else None.
+        returncode: None until it was reaped, then its exit code, or minus the number of the signal
+            that ended it.
+    """
+
+    __slots__ = (
+        "_children",
+        "_ended",
+        "killed",
+        "_pidfd",
+        "_popen",
+        "_undo",
+        "_waiters",
+        "args",
+        "pid",
+        "returncode",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
+
+    def __init__(self, children: Children, popen: Popen[bytes]) -> None:
+        self.args: list[Any] = popen.args  # type: ignore[assignment]
+        self.pid = popen.pid
+        self.stdin = _stream(popen.stdin)
+        self.stdout = _stream(popen.stdout)
+        self.stderr = _stream(popen.stderr)
+        self.returncode: int | None = None
+        self._children = children
+        self._popen = popen
+        self._ended = self.killed = False
+        self._waiters: dict[Wake, None] = {}
+        self._pidfd: io.FileIO | None = None
+        self._undo: Callable[[], object] | None = None
+
+    @property
+    def label(self) -> str:
+        """Program and number, as reports write them: `sleep (pid 123)`."""
+        return f"{os.fsdecode(self.args[0])} (pid {self.pid})"
+
+    @waits
+    def wait(self) -> Generator[Any, Any, int]:
+        """Wait until the process has ended, and return its exit code.
+
+        That is minus the number of a signal that ended it. A program that writes to a full pipe
+        does not end: read its outputs meanwhile.
+
+        Raises:
+            ChildProcessError: it has ended, but something else in this program has taken its
+                status: SIGCHLD is ignored, or `os.wait()` was called.
+            Cancelled: the wait was interrupted; the process goes on.
+        """
+        code: int = yield self.exiting()
+        if self.returncode is None:
+            raise ChildProcessError(f"{self.label}: something else has taken its exit status")
+        return code
+
+    def exiting(self) -> Suspend[int | None]:
+        """Return the trap that waits for the end of the process, for `first()`.
+
+        Its value is `returncode`.
+        """
+
+        def arm(wake: Wake) -> Callable[[], object]:
+            if self._ended:
+                wake(self.returncode)
+            else:
+                self._waiters[wake] = None
+            return lambda: self._waiters.pop(wake, None)
+
+        return Suspend(arm, f"the end of {self.label}", outside=True)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens if the process has ended. Does not wait.
+
+        Raises:
+            PermissionError: the process has changed its user.
+        """
+        if self._ended:
+            return
+        try:
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd.fileno(), number)
+            else:  # not reaped yet: the number is still its own
+                os.kill(self.pid, number)
+        except ProcessLookupError:  # something else has reaped it
+            pass
+
+    def terminate(self) -> None:
+        """Ask the process to end: SIGTERM. Does not wait."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process: SIGKILL, which it cannot refuse. Does not wait."""
+        self.killed = True
+        self.send_signal(signal.SIGKILL)
+
+    def watch(self) -> None:
+        """Have `exited` called on the loop when the process has ended."""
+        try:
+            self._pidfd = io.FileIO(os.pidfd_open(self.pid))
+            self._undo = self._children.scheduler.arm(ReadWait(self._pidfd), self.exited)
+        except (AttributeError, OSError, ValueError):  # there is none, or none that can be watched
+            self._watch_in_a_thread()
+
+    def _watch_in_a_thread(self) -> None:
+        import threading
+
+        def watch() -> None:
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # leaves it to be reaped
+            except AttributeError:  # macOS before Python 3.13: reaped here, and published later
+                self._popen.wait()
+            except ChildProcessError:
+                pass
+            try:
+                self._children.scheduler.call_soon_threadsafe(self.exited)
+            except RunFinished:
+                pass
+
+        threading.Thread(target=watch, name=f"end of {self.label}", daemon=True).start()
+
+    def exited(self, value: Any = None, error: BaseException | None = None) -> None:
+        """The process has ended: reap it, and wake who waits for that."""
+        self._undo = None
+        if self._ended:
+            return
+        if not self.reap():  # the pidfd cannot be watched after all
+            self._watch_in_a_thread()
+            return
+        for wake in self._waiters:
+            wake(self.returncode)
+        self._waiters.clear()
+
+    def reap(self) -> bool:
+        """Take the status if the process has ended, and return whether it has."""
+        if self._popen.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # something else was faster
+                self._popen.returncode = 0  # so that it does not look for itself
+            else:
+                if pid == 0:
+                    return False
+                self._popen.returncode = self.returncode = os.waitstatus_to_exitcode(status)
+        else:
+            self.returncode = self._popen.returncode
+        self._ended = True
+        self._children.running.discard(self)
+        if self._undo is not None:
+            self._undo()
+        if self._pidfd is not None:
+            self._pidfd.close()
+        return True
+
+    def wait_until(self, deadline: float) -> bool:
+        """Wait on the spot, in real time: for the end of the run. Return whether it has ended."""
+        from subprocess import TimeoutExpired
+
+        try:
+            self._popen.wait(None if deadline == math.inf else deadline - time.monotonic())
+        except TimeoutExpired:
+            return False
+        return self.reap()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.kill()
+
+    def __repr__(self) -> str:
+        state = f"ended with {self.returncode}" if self._ended else "running"
+        return f"<Process {self.label} {state}>"
+
+
+def _stream(raw: Any) -> Stream | None:
+    """Return a stream over our end of a pipe. The other end, the child's, stays blocking."""
+    if raw is None:
+        return None
+    os.set_blocking(raw.fileno(), False)
+    return Stream(Pipe(raw))
+
+
+class Children:
+    """The children of one run: starts them all, and leaves none behind.
+
+    To start them otherwise (in a simulation, say), replace its `spawn`.
+    """
+
+    def __init__(self, scheduler: Services) -> None:
+        self.scheduler = scheduler
+        self.running: set[Process] = set()
+
+    def spawn(self, args: list[Any], options: dict[str, Any]) -> Popen[bytes]:
+        """Start a program as `subprocess` does, which leaks nothing if that fails."""
+        from subprocess import Popen
+
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # this thread blocks some: not the child
+            unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
+            options = {"preexec_fn": unblock, **options}
+        return Popen(args, bufsize=0, **options)
+
+    def start(self, args: list[Any], options: dict[str, Any]) -> Process:
+        """Start a program and watch it."""
+        process = Process(self, self.spawn(args, options))
+        self.running.add(process)
+        try:
+            process.watch()
+        except BaseException:
+            with process:
+                pass
+            process.wait_until(math.inf)
+            raise
+        return process
+
+    def end(self) -> None:
+        """Terminate, kill and reap what still runs, and name it on stderr."""
+        left = [each for each in list(self.running) if not each.reap()]
+        for process in left:
+            if not process.killed:
+                print(
+                    f"corolib: process {process.label} outlives the run; it is ended now",
+                    file=sys.stderr,
+                )
+                _try(process.terminate)
+        # The clock of the run may be a virtual one, but children live in real time.
+        deadline = time.monotonic() + self.scheduler.grace
+        for process in left:
+            if not process.wait_until(deadline):
+                _try(process.kill)
+                if not process.wait_until(time.monotonic() + STUCK):
+                    print(f"corolib: process {process.label} cannot be ended", file=sys.stderr)
+
+
+def _try(send: Callable[[], None]) -> None:
+    """Send a signal to a process that may have changed its user."""
+    try:
+        send()
+    except PermissionError:
+        pass
+
+
+def open_stdin() -> Stream:
+    """Return a stream that reads the standard input of this program; does not wait.
+
+    `stream = open_stdin()`, then `while line := (yield from stream.readline()): ...`
+
+    The file description of the standard input is shared with the shell, with other programs, and
+    on a terminal with our own output. It is left as it is, blocking: a pipe or a terminal is opened
+    once more; anything else, and where that is not possible, is read in a thread. So `print()`
+    goes on to work, and what is started afterwards finds what it expects.
+
+    Make one for the whole program: what a stream has read, and nobody has asked for, is its own.
+    Closing it leaves the standard input itself open.
+
+    Raises:
+        OSError: the program has no standard input.
+
+    Example:
+        >>> import corolib, sys
+        >>> program = '''
+        ... import corolib
+        ... def main():
+        ...     with corolib.open_stdin() as stream:
+        ...         while line := (yield from stream.readline()):
+        ...             print(line.decode().upper(), end="")
+        ... corolib.run(main)
+        ... '''
+        >>> command = [sys.executable, "-c", program]
+        >>> corolib.run(corolib.run_process(command, input=b"a\\nb\\n")).stdout
+        b'A\\nB\\n'
+
+    Source: proc(5) on /proc/PID/fd; D. J. Bernstein, "Non-blocking BSD socket connections".
+    """
+    if stat.S_ISFIFO(os.fstat(0).st_mode) or os.isatty(0):
+        try:
+            return Stream(Pipe(open(STDIN, "rb", buffering=0, opener=_open_once_more)))
+        except OSError:  # there is no /proc, or the file is another user's
+            pass
+    source = ThreadedInput(0)
+    return Stream(source, reading=source.reading)
+
+
+def _open_once_more(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+class ThreadedInput:
+    """A file that is read in a thread: one read at a time, and only when somebody waits for it.
+
+    A read goes on when the wait for it is interrupted; what it brings is kept for the next.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.reading: Suspend[None] = Suspend(self._arm, f"input from file {fd}", outside=True)
+        self._fd = fd
+        self._data = bytearray()
+        self._at_end = False
+        self._error: Exception | None = None
+        self._task: Task[None] | None = None  # which is reading
+        self._waiter: tuple[Task[Any], Wake] | None = None
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def recv(self, most: int, /) -> bytes:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        if not self._data and not self._at_end:
+            raise BlockingIOError(errno.EAGAIN, "nothing was read yet")
+        self._at_end = False  # on a terminal more may come
+        data = bytes(self._data[:most])
+        del self._data[:most]
+        return data
+
+    def send(self, data: object, /) -> int:
+        raise io.UnsupportedOperation("this stream can only be read")
+
+    def close(self) -> None:
+        self._fd = -1
+        if self._waiter is not None:
+            self._wake(ClosedError("the stream was closed during the wait"))
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        if self._fd == -1:
+            raise ClosedError("the stream is closed")
+        if self._waiter is not None:
+            raise BusyError(f"task {self._waiter[0].label} is already waiting for this input")
+        if self._data or self._at_end or self._error:
+            wake()
+            return self._forget
+        self._waiter = (current_task(), wake)
+        if self._task is None:
+            main = current_scheduler().main
+            self._task = spawn(self._read, name="stdin", daemon=True, parent=main)
+        return self._forget
+
+    def _forget(self) -> None:
+        self._waiter = None
+
+    def _wake(self, error: Exception | None = None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter[1](error=error)
+
+    def _read(self) -> Generator[Any, Any, None]:
+        from corolib.threads import to_thread
+
+        try:
+            data = yield from to_thread(_read_blocking, self._fd)
+            self._data += data
+            self._at_end = not data
+        except Exception as exc:
+            self._error = exc
+        finally:
+            self._task = None
+        self._wake()
+
+
+def _read_blocking(fd: int) -> bytes:
+    """Read what there is, and wait for something if there is nothing; in a thread."""
+    while True:
+        try:
+            return os.read(fd, CHUNK)
+        except BlockingIOError:  # whoever started us has made it non-blocking
+            select.select([fd], [], [])
