@@ -12,37 +12,100 @@ from corolib.errors import (
     Cancelled,
     ClosedError,
     Deadlock,
+    QueueEmpty,
+    QueueFull,
+    QueueShutDown,
     RunFinished,
     ScopeError,
     TaskCancelled,
 )
+from corolib.groups import (
+    TaskGroup,
+    as_completed,
+    first,
+    gather,
+    map_concurrent,
+    race,
+    started,
+)
+from corolib.processes import open_process, open_stdin, run_process
+from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
 from corolib.running import close, current_scheduler, current_task, now, spawn
 from corolib.scheduler import Scheduler, run
+from corolib.signals import open_signal_receiver
+from corolib.streams import LimitExceeded, Stream
+from corolib.sync import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    Result,
+    RLock,
+    Semaphore,
+)
 from corolib.task import Task
+from corolib.threads import from_thread, to_process, to_thread, wait_future
+from corolib.timeouts import move_on_after, shield, timeout
 from corolib.traps import Coro, ReadWait, Sleep, Suspend, WriteWait, waits
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Barrier",
+    "BoundedSemaphore",
     "BusyError",
     "Cancelled",
     "ClosedError",
+    "Condition",
     "Coro",
     "Deadlock",
+    "Event",
+    "LifoQueue",
+    "LimitExceeded",
+    "Lock",
+    "PriorityQueue",
+    "Queue",
+    "QueueEmpty",
+    "QueueFull",
+    "QueueShutDown",
+    "RLock",
     "ReadWait",
+    "Result",
     "RunFinished",
     "Scheduler",
     "ScopeError",
+    "Semaphore",
     "Sleep",
+    "Stream",
     "Suspend",
     "Task",
     "TaskCancelled",
+    "TaskGroup",
+    "Topic",
     "WriteWait",
+    "as_completed",
     "close",
     "current_scheduler",
     "current_task",
+    "first",
+    "from_thread",
+    "gather",
+    "map_concurrent",
+    "move_on_after",
     "now",
+    "open_process",
+    "open_signal_receiver",
+    "open_stdin",
+    "race",
     "run",
+    "run_process",
+    "shield",
     "spawn",
+    "started",
+    "timeout",
+    "to_process",
+    "to_thread",
+    "wait_future",
     "waits",
 ]

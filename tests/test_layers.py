@@ -231,12 +231,75 @@ def test_public_names_are_defined_in_the_library_and_not_passed_on_from_elsewher
 
 # If it can wait, it has `yield` in front. --------------------------------------------------------
 
-WAIT = [corolib.Task.stop, corolib.Task.__iter__]
+WAIT = [
+    corolib.first,
+    corolib.map_concurrent,
+    corolib.TaskGroup.start,
+    corolib.TaskGroup.__iter__,
+    corolib.Barrier.wait,
+    corolib.Condition.acquire,
+    corolib.Condition.wait,
+    corolib.Condition.wait_for,
+    corolib.Event.wait,
+    corolib.Lock.acquire,
+    corolib.Lock.__iter__,
+    corolib.Queue.get,
+    corolib.Queue.join,
+    corolib.Queue.put,
+    corolib.Result.wait,
+    corolib.Result.__iter__,
+    corolib.Semaphore.acquire,
+    corolib.Topic.publish,
+    corolib.to_process,
+    corolib.to_thread,
+    corolib.wait_future,
+    corolib.Task.stop,
+    corolib.Task.__iter__,
+    corolib.open_process,
+    corolib.run_process,
+    corolib.processes.Process.wait,
+    corolib.Stream.recv,
+    corolib.Stream.readline,
+    corolib.Stream.sendall,
+]
 DO_NOT_WAIT = [
+    corolib.as_completed,  # its steps do
+    corolib.started,
+    corolib.TaskGroup.spawn,
+    corolib.Barrier.waiting,
+    corolib.Condition.notify,
+    corolib.Condition.notify_all,
+    corolib.Condition.release,
+    corolib.Event.clear,
+    corolib.Event.set,
+    corolib.Event.waiting,
+    corolib.Lock.acquiring,
+    corolib.Lock.release,
+    corolib.Queue.get_nowait,
+    corolib.Queue.getting,
+    corolib.Queue.put_nowait,
+    corolib.Queue.putting,
+    corolib.Queue.shutdown,
+    corolib.Queue.task_done,
+    corolib.Result.fail,
+    corolib.Result.set,
+    corolib.Result.waiting,
+    corolib.Semaphore.release,
+    corolib.Topic.publishing,
+    corolib.Topic.shutdown,
+    corolib.Topic.subscribe,
+    corolib.open_stdin,
+    corolib.processes.Process.exiting,
+    corolib.processes.Process.kill,
+    corolib.processes.Process.send_signal,
+    corolib.processes.Process.terminate,
+    corolib.Stream.close,
     corolib.close,
     corolib.current_scheduler,
     corolib.current_task,
+    corolib.from_thread,
     corolib.now,
+    corolib.open_signal_receiver,
     corolib.run,
     corolib.spawn,
     corolib.waits,
@@ -270,11 +333,33 @@ def test_what_does_not_wait_is_an_ordinary_call(function):
     assert not inspect.iscoroutinefunction(function)
 
 
-def test_every_public_function_is_in_one_of_the_two_lists():
+BEGIN_AT_THE_CALL = [corolib.gather, corolib.race]  # and wait with `yield from`
+
+
+@pytest.mark.parametrize("function", BEGIN_AT_THE_CALL, ids=lambda f: f.__qualname__)
+def test_what_begins_at_the_call_is_called_with_yield_from(function):
+    def nothing():
+        yield
+
+    def main():
+        waiting = function(nothing())
+        assert inspect.isgenerator(waiting)
+        yield from waiting
+
+    corolib.run(main)
+
+
+INNER = {  # of tasks and schedulers: for the other modules of the library
+    *("adopt", "part", "end_body", "give_up", "resume", "take_back", "woken"),
+    *("watch", "arm", "held_by", "knows_its_frames"),
+}
+
+
+def test_every_public_function_is_in_one_of_the_lists():
     functions = {f for f in vars(corolib).values() if inspect.isfunction(f)}
-    assert functions <= set(WAIT) | set(DO_NOT_WAIT)
+    assert functions <= {*WAIT, *DO_NOT_WAIT, *BEGIN_AT_THE_CALL}
     for kind in (corolib.Task, corolib.Scheduler):
         for name, member in vars(kind).items():
-            inner = name in ("adopt", "part", "end_body", "give_up", "resume", "take_back", "woken")
+            inner = name in INNER
             if inspect.isfunction(member) and not name.startswith("_") and not inner:
                 assert member in [*WAIT, *DO_NOT_WAIT], f"{kind.__name__}.{name}"
