@@ -159,7 +159,7 @@ class Queue(Awaited, Generic[T]):
         if immediate:
             while self._items:
                 self._pop()
-                self._unfinished -= 1
+                self._unfinished = max(0, self._unfinished - 1)  # some may be "done" beforehand
             self._look_at_joiners()
         for line in (self._putters, self._getters):
             while line:

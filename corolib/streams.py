@@ -261,8 +261,8 @@ class Stream:
             raise BusyError(f"sendall() to {self!r}: {_busy(self._writer)} sending to it")
         rest: Bytes = data
         if type(data) is not bytes:
-            view = memoryview(data)
-            rest = view.cast("B") if view.nbytes else b""
+            rest = memoryview(data)
+            rest = rest.cast("B") if rest.nbytes else b""
         sent = 0
         try:
             if tired():

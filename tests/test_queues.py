@@ -580,3 +580,18 @@ def test_queues_leave_no_cycle_of_references():
             gc.enable()
 
     assert go(main) == []
+
+
+def test_a_shutdown_that_throws_away_what_is_done_already_lets_joiners_go():
+    def main():
+        queue = Queue(5)
+        queue.put_nowait(1)
+        queue.put_nowait(2)
+        queue.get_nowait()
+        queue.task_done()
+        queue.task_done()
+        queue.shutdown(immediate=True)
+        yield from queue.join()
+        return "joined"
+
+    assert run(main) == "joined"
