@@ -17,8 +17,9 @@ step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every t
 that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
 
 Where the rest is: tasks in `task.py`, what may interrupt them in `scopes.py`, files in
-`poller.py`, times in `timers.py`, calls from other threads in `inbox.py` and `wakes.py`, what a
-run changes around it in `surroundings.py`, and the wording of every complaint in `reports.py`.
+`poller.py`, times in `timers.py`, what `Suspend` means in `wakes.py`, calls from other threads in
+`inbox.py`, the plain calls and the end of a run in `hosting.py`, the base class of the scheduler,
+what a run changes around it in `surroundings.py`, and the wording of complaints in `reports.py`.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Scheduler(Host):
             self._turn(math.inf)
 
     def _turn(self, until: float) -> None:
-        """Do one turn, waiting at most `until` that time."""
+        """Do one turn; do not wait beyond the time `until`."""
         ready, calls, timers, poller = self._ready, self._inbox.calls, self.timers, self._poller
         # Act 1: wait.
         if self._ctrl_c.second:  # and a task has swallowed it

@@ -25,6 +25,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from corolib.errors import RunFinished
+from corolib.inbox import FINISHED
 from corolib.running import Runnable, Services, current_scheduler, current_task, register
 from corolib.traps import Suspend, Wake, forgive, waits
 
@@ -343,7 +344,7 @@ class Threads:
         self._requests.add(request)
         try:
             if self._ended:  # looked at after the add: who ends looks at the set afterwards
-                raise RunFinished("the scheduler's run has ended")
+                raise RunFinished(FINISHED)
             self.scheduler.call_soon_threadsafe(request.start, self._requests)
         except RunFinished:
             self._requests.discard(request)
@@ -353,7 +354,7 @@ class Threads:
         """Answer those who wait for the run, end the threads, name those that do not."""
         self._ended = True
         for request in list(self._requests):
-            request.answer(None, RunFinished("the scheduler's run has ended"))
+            request.answer(None, RunFinished(FINISHED))
         end_threads((self.jobs, self.lookups), self.starter, self.scheduler.grace)
 
 
@@ -470,7 +471,7 @@ class Request:
         main = self._scheduler.main
         try:
             if main is not None and main.done:
-                raise RunFinished("the scheduler's run has ended")
+                raise RunFinished(FINISHED)
             self._task = self._scheduler.spawn(self._f, *self._args, context=self._context)
         except BaseException as exc:
             self.answer(None, exc)

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from garbage import garbage_of
 
 from corolib import (
     BusyError,
@@ -1993,38 +1994,6 @@ def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
 
 
 # What is left behind -----------------------------------------------------------------------------
-
-
-def ours(garbage):
-    """Return the names of the types of corolib's objects, and of generators, in `garbage`."""
-    return sorted(
-        type(x).__name__
-        for x in garbage
-        if type(x).__module__.startswith("corolib") or hasattr(x, "gi_frame")
-    )
-
-
-def garbage_of(scenario):
-    """Run the scenario in a task; return what only the garbage collector finds afterwards."""
-
-    def main():
-        for _ in range(2):  # the first fills the caches
-            gc.collect()
-            gc.disable()
-            try:
-                yield from scenario()
-                yield Sleep(50)
-                yield
-                gc.set_debug(gc.DEBUG_SAVEALL)
-                gc.collect()
-                found = ours(gc.garbage)
-            finally:
-                gc.set_debug(0)
-                gc.garbage.clear()
-                gc.enable()
-        return found
-
-    return go(main, on_task_error=lambda task, exc: None)
 
 
 def fails(seconds):
