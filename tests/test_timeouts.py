@@ -1019,7 +1019,7 @@ def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth()
                     pass
             yield
             gc.collect()
-            lengths.append((len(scheduler.timers.heap), len(gc.get_objects()), n))
+            lengths.append((scheduler.timers.size, len(gc.get_objects()), n))
 
     go(main)
     assert max(length for length, _, _ in lengths) <= 2 * 1001
