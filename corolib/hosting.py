@@ -44,6 +44,40 @@ class ReadyQueue(Protocol):
 class Host:
     """The parts of a scheduler and its plain calls."""
 
+    __slots__ = (
+        "__weakref__",
+        "_around",
+        "_ctrl_c",
+        "_fatal",
+        "_forked",
+        "_given_up",
+        "_holds",
+        "_hook",
+        "_inbox",
+        "_interrupts",
+        "_longest_step",
+        "_parks",
+        "_poller",
+        "_ready",
+        "_rooms",
+        "_spawned",
+        "_stepped",
+        "_steps",
+        "_stuck",
+        "_sweeping",
+        "_tasks",
+        "_turns",
+        "asleep",
+        "clock",
+        "current",
+        "grace",
+        "leave",
+        "main",
+        "rides",
+        "thread",
+        "timers",
+    )
+
     def __init__(
         self,
         clock: Callable[[], float],
@@ -78,7 +112,8 @@ class Host:
         self.leave = self._interrupts.leave
         self._parks: dict[type, Callable[[Task[Any], Any], object]] = {}
         self._holds = 0
-        self._waiting = self._stepped = self._sweeping = self._forked = False
+        self.asleep = False  # in the selector, or for ever, after the end: no wake can act now
+        self._stepped = self._sweeping = self._forked = False
         self.rides = 0  # operations that did not have to wait; see `running.tired`
         self._rooms: dict[Any, Any] = {}
         self._spawned = self._turns = self._steps = 0
@@ -110,7 +145,7 @@ class Host:
     def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
         self._check_thread()
-        if self._waiting:  # called by a signal handler: it must also end the wait
+        if self.asleep:  # called by a signal handler: it must also end the wait
             self._inbox.put(self._interrupts.request, (task, scope, reason))
         else:
             self._interrupts.request(task, scope, reason)
@@ -151,13 +186,17 @@ class Host:
         """
         self._inbox.put(f, args)
 
+    def check_open(self) -> None:
+        """Raise RunFinished if the run has ended."""
+        if self._inbox.closed:
+            raise RunFinished(FINISHED)
+
     def at_once(self) -> bool:
         """Return whether a wake may act now: in our own thread, and not out of a signal handler
         that came while the loop decides whether to wait.
         """
-        if self._inbox.closed:
-            raise RunFinished(FINISHED)
-        return get_ident() == self.thread and not self._waiting
+        self.check_open()
+        return not self.asleep and get_ident() == self.thread
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -249,6 +288,13 @@ class Host:
             if task is None:
                 exc.add_note("(raised in a callback of the scheduler's, not in a task)")
             self.report_failure(task or self.main, exc)
+
+    def _make_calls(self) -> None:
+        """Make the calls that came from other threads, in order; not those that come meanwhile."""
+        calls = self._inbox.calls
+        for _ in range(len(calls)):
+            f, args = calls.popleft()
+            self.call(f, args)
 
     def _timed(self, resume: Callable[..., Any]) -> Callable[..., Any]:
         """Return `resume` with a look at the clock before and after: debug mode."""
@@ -343,9 +389,7 @@ class Host:
     def _close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""
         assert self._around is not None
-        for _ in range(len(self._inbox.calls)):  # some were dropped by the last tasks
-            f, args = self._inbox.calls.popleft()
-            self.call(f, args)
+        self._make_calls()  # some were dropped by the last tasks
         left = list(self._around.asyncgens)
         self._around.asyncgens.clear()
         for agen in left:
@@ -357,11 +401,10 @@ class Host:
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""
         self._end_rooms()
-        calls = self._inbox.calls
         self._inbox.close()
-        while calls:  # left before the end: they learn from `RunFinished` that they are late
-            f, args = calls.popleft()
-            self.call(f, args)
+        self.asleep = True
+        while self._inbox.calls:  # left before: they learn from `RunFinished` that they are late
+            self._make_calls()
         self._poller.close()
 
     def on_fork(self) -> None:

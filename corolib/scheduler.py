@@ -60,6 +60,8 @@ class Scheduler(Host):
         dump_signal: a signal that prints `report()` on stderr, also while the program waits.
     """
 
+    __slots__ = ("_dump_signal", "_suspensions", "_undos")
+
     def __init__(
         self,
         *,
@@ -153,7 +155,7 @@ class Scheduler(Host):
         if self._ctrl_c.second:  # and a task has swallowed it
             raise KeyboardInterrupt
         self._turns += 1
-        self._waiting = True  # from here on a wake must also end the wait
+        self.asleep = True  # from here on a wake must also end the wait
         if not (ready or calls):
             until = min(until, timers.next())
             if until == math.inf:
@@ -162,14 +164,13 @@ class Scheduler(Host):
                 self._poll(min(max(until - self.clock(), 0), LONGEST_WAIT), until)
         elif poller.entries:
             self._poll(0, until)
-        self._waiting = False
+        self.asleep = False
         called = len(calls)
-        for _ in range(called):
-            f, args = calls.popleft()
-            self.call(f, args)
+        if called:
+            self._make_calls()
         # Act 2: expire.
-        if timers.heap:
-            timers.expire(self.clock())
+        if timers.soonest != math.inf and timers.soonest <= (now := self.clock()):
+            timers.expire(now)
         # Act 3: step.
         count = len(ready)
         self._steps += count
@@ -334,7 +335,7 @@ class Scheduler(Host):
             task.in_context = self._timed(task.in_context)
         self._tasks[task.id] = task
         self._ready.append(task)
-        if self._waiting:  # called by a signal handler: it must also end the wait
+        if self.asleep:  # called by a signal handler: it must also end the wait
             self._inbox.put(int, ())
         return task
 

@@ -25,20 +25,19 @@ D = TypeVar("D", bound="_Deadline")
 class _Deadline(Block):
     """What the two timeouts share: a deadline at which the block is interrupted."""
 
-    deadline = math.inf
     expired = False
-    _who: str  # as messages name it
-    _seconds: float | None = None
     _call: list[Any] | None = None
 
     def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
-        if seconds is not None:
-            if at is not None:
-                name = type(self).__name__
-                raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
-            self._seconds = check_number(seconds, self._who, "a duration")
-        elif at is not None:
-            self.deadline = check_number(at, f"{type(self).__name__}(at=)", "a deadline")
+        if at is None:
+            self._seconds = None if seconds is None else check_number(seconds, self, "a duration")
+            self.deadline = math.inf
+        elif seconds is None:
+            self._seconds = None
+            self.deadline = check_number(at, self, "a deadline")
+        else:
+            name = type(self).__name__
+            raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
 
     def remaining(self) -> float:
         """Return the seconds until the deadline: 0 when it has passed, `math.inf` without limit.
@@ -53,14 +52,13 @@ class _Deadline(Block):
     def __enter__(self: D) -> D:
         task = self.begin(1)
         scheduler = task.scheduler
-        if self._seconds is not None or self.deadline != math.inf:
-            now = scheduler.clock()
-            if self._seconds is not None:
-                self.deadline = now + self._seconds
-            if self.deadline <= now:
-                scheduler.interrupt(task, self)
-            elif self.deadline != math.inf:
-                self._call = scheduler.timers.set(self.deadline, _expire, self)
+        now = scheduler.clock()
+        if self._seconds is not None:
+            self.deadline = now + self._seconds
+        if self.deadline <= now:
+            scheduler.interrupt(task, self)
+        elif self.deadline != math.inf:
+            self._call = scheduler.timers.set(self.deadline, _expire, self)
         return self
 
     def _close(self, kind: type[BaseException] | None, error: BaseException | None) -> bool:
@@ -119,8 +117,6 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
     Source: trio's cancel scopes, asyncio.timeout.
     """
 
-    _who = "timeout()"
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -149,8 +145,6 @@ class move_on_after(_Deadline):  # noqa: N801 - reads as a statement
 
     Source: trio.move_on_after.
     """
-
-    _who = "move_on_after()"
 
     def __exit__(
         self,
@@ -193,7 +187,7 @@ class shield(Block):  # noqa: N801 - reads as a statement
 
     def __init__(self, seconds: float | None = None) -> None:
         if seconds is not None:
-            self.shield = check_number(seconds, "shield()", "a duration")
+            self.shield = check_number(seconds, self, "a duration")
 
     def __enter__(self) -> shield:
         task = self.begin(1)

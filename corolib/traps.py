@@ -19,6 +19,7 @@ import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "
 
 
 MOST = sys.float_info.max
+USUAL = 2**30  # seconds: 34 years
 
 
 class HasFileno(Protocol):
@@ -150,8 +152,8 @@ class Sleep:
             raise TypeError(
                 "Sleep() takes either a duration, Sleep(0.5), or a deadline, Sleep(at=t)"
             )
-        self.seconds = None if seconds is None else check_number(seconds, "Sleep()", "a duration")
-        self.at = None if at is None else check_number(at, "Sleep(at=)", "a deadline")
+        self.seconds = None if seconds is None else check_number(seconds, self, "a duration")
+        self.at = None if at is None else check_number(at, self, "a deadline")
 
     def __iter__(self) -> Generator[Sleep, Any, None]:
         yield self
@@ -241,24 +243,35 @@ def file_name(file: object) -> str:
     return f"<{type(file).__name__} {'closed' if number == -1 else f'fd={number}'}>"
 
 
-def check_number(value: float, who: str, what: str) -> float:
+def check_number(value: float, who: object, what: str) -> float:
     """Return `value`, a duration or a deadline, as a float, or raise TypeError or ValueError.
 
-    `who` and `what` begin the message: "Sleep() got '1' as a duration".
+    `who`, an object being made, and `what` begin the message: "Sleep() got '1' as a duration".
     """
-    if type(value) is float or type(value) is int:
-        if -MOST < value < MOST:  # the usual case
-            return float(value)
+    kind = type(value)
+    if (kind is int and 0 <= value < USUAL) or (kind is float and -MOST < value < MOST):
+        return float(value)
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        kind = type(value).__name__
-        raise TypeError(f"{who} got {value!r} as {what}: write a number of seconds, not a {kind}")
+        raise TypeError(
+            f"{_call_of(who, what)} got {value!r} as {what}: "
+            f"write a number of seconds, not a {kind.__name__}"
+        )
     try:
         number = float(value)
     except OverflowError:  # an int beyond the range of floats: as good as for ever, or long past
-        number = float("inf") if value > 0 else -MOST
-    if number != number or number == float("-inf"):
-        raise ValueError(f"{who} got {value!r} as {what}: only finite numbers and math.inf will do")
+        number = inf if value > 0 else -MOST
+    if number != number or number == -inf:
+        raise ValueError(
+            f"{_call_of(who, what)} got {value!r} as {what}: only finite numbers and math.inf will "
+            "do"
+        )
     return number
+
+
+def _call_of(who: object, what: str) -> str:
+    """Return how messages name the call that makes `who`: `Sleep(at=)`."""
+    at = "at=" if what == "a deadline" else ""
+    return who if isinstance(who, str) else f"{type(who).__name__}({at})"
 
 
 class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 class Kernel(Protocol):
     """What suspended tasks need of the scheduler."""
 
-    def at_once(self) -> bool: ...
+    asleep: bool
+    thread: int
+
+    def check_open(self) -> None: ...
     def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None: ...
     def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None: ...
     def call(
@@ -196,9 +200,12 @@ class OneWake:
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"wake(error={error!r}): an error is an exception, and not its class")
         kernel = self._kernel
-        at_once = kernel.at_once()
-        task = self.claim()
-        if task is None:
+        at_once = not kernel.asleep and get_ident() == kernel.thread
+        if not at_once:
+            kernel.check_open()
+        try:
+            task = self._claim.pop()
+        except IndexError:
             return
         self.undo = None  # it may hold this very wake: no cycle
         if at_once:

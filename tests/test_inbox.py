@@ -227,7 +227,7 @@ def test_an_idle_loop_wakes_for_a_call_of_another_thread(selector):
         scheduler = current_scheduler()
 
         def leave(number):
-            while not scheduler._waiting:
+            while not scheduler.asleep:
                 time.sleep(0.001)
             scheduler.call_soon_threadsafe(main_task.cancel)
 
@@ -525,12 +525,13 @@ def test_of_many_threads_that_wake_one_task_one_is_heard():
 
 
 class FakeKernel:
-    def __init__(self, at_once):
-        self.answer = at_once
+    def __init__(self, asleep):
+        self.asleep = asleep
+        self.thread = threading.get_ident()
         self.log = []
 
-    def at_once(self):
-        return self.answer
+    def check_open(self):
+        self.log.append("asked")
 
     def woken(self, task, value, error):
         self.log.append(("woken", task, value, error))
@@ -540,16 +541,16 @@ class FakeKernel:
 
 
 def test_a_wake_that_may_not_act_at_once_leaves_a_call():
-    kernel = FakeKernel(at_once=False)
+    kernel = FakeKernel(asleep=True)
     wake = OneWake(kernel, kernel.woken, "task")
     wake("value")
     wake("again")
-    assert kernel.log == [("later", kernel.woken, "task", "value", None)]
+    assert kernel.log == ["asked", ("later", kernel.woken, "task", "value", None), "asked"]
     assert wake.claim() is None
 
 
 def test_a_claimed_wake_does_nothing():
-    kernel = FakeKernel(at_once=True)
+    kernel = FakeKernel(asleep=False)
     wake = OneWake(kernel, kernel.woken, "task")
     assert wake.claim() == "task"
     wake("value")

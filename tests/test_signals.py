@@ -13,6 +13,7 @@ import pytest
 
 from corolib import (
     Event,
+    Scheduler,
     Sleep,
     current_scheduler,
     first,
@@ -156,16 +157,15 @@ def test_more_signals_than_the_wake_up_pipe_holds_are_all_received(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_storm_of_signals_makes_one_call_into_the_scheduler():
+def test_a_storm_of_signals_makes_one_call_into_the_scheduler(monkeypatch):
+    calls, call_soon = [], Scheduler.call_soon_threadsafe
+
+    def noting(*args):
+        calls.append(args)
+        call_soon(*args)
+
     def main():
-        scheduler = current_scheduler()
-        calls, call_soon = [], scheduler.call_soon_threadsafe
-
-        def noting(*args):
-            calls.append(args)
-            call_soon(*args)
-
-        scheduler.call_soon_threadsafe = noting
+        monkeypatch.setattr(Scheduler, "call_soon_threadsafe", noting)
         with open_signal_receiver(SIGUSR1) as received:
             for _ in range(100):
                 strike(SIGUSR1)

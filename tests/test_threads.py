@@ -848,7 +848,7 @@ def test_a_handler_that_raises_ends_the_threads_wait_and_cancels_the_task(begun)
     assert log == (["the thread that waited for it was interrupted"] if begun else [])
 
 
-def test_a_handler_that_raises_when_the_run_is_over_is_not_masked():
+def test_a_handler_that_raises_when_the_run_is_over_is_not_masked(monkeypatch):
     from corolib.threads import Request
 
     def main():
@@ -860,7 +860,7 @@ def test_a_handler_that_raises_when_the_run_is_over_is_not_masked():
             raise FloatingPointError
 
     scheduler = run(main)
-    scheduler.room = lambda kind: Threads()
+    monkeypatch.setattr(Scheduler, "room", lambda self, kind: Threads())
     request = Request(scheduler, main, ())
     with pytest.raises(FloatingPointError):
         request.make()
