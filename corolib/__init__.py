@@ -7,6 +7,7 @@ resumes it when the socket is ready. If it can wait, it has `yield` in front: `y
 What is public is listed here; everything else may change.
 """
 
+from corolib.choice import first
 from corolib.errors import (
     BusyError,
     Cancelled,
@@ -19,15 +20,7 @@ from corolib.errors import (
     ScopeError,
     TaskCancelled,
 )
-from corolib.groups import (
-    TaskGroup,
-    as_completed,
-    first,
-    gather,
-    map_concurrent,
-    race,
-    started,
-)
+from corolib.groups import TaskGroup, as_completed, gather, map_concurrent, race, started
 from corolib.processes import open_process, open_stdin, run_process
 from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
 from corolib.running import close, current_scheduler, current_task, now, spawn

@@ -1,44 +1,30 @@
-"""Several tasks at once, and several waits at once.
+"""Several tasks at once: groups, `gather`, `race`, `as_completed`, `map_concurrent`.
 
     with TaskGroup() as g:                        a, b = yield from gather(f(), g())
         g.spawn(f, x)                             index, value = yield from race(f(), g())
-        results = yield from g                    index, value = yield from first(trap, trap)
+        results = yield from g                    for step in as_completed(f(), g()): ...
 
-None of them is left while a task that it has cancelled still runs. All but `first` look at tasks
-only through `task.watch`; `first` asks the scheduler to make each wait in its place.
+None of them is left while a task that it has cancelled still runs. How tasks end they learn from
+`task.watch` alone. Several waits of one task are in `choice.py`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import ref
 
 from corolib.errors import Cancelled, ScopeError
-from corolib.reports import no_undo
 from corolib.running import Runnable, current_scheduler, current_task, spawn, tired
 from corolib.scopes import Block
+from corolib.sync import Line, Semaphore, join_line, nothing
 from corolib.task import Task, body_of
-from corolib.traps import (
-    Coro,
-    ReadWait,
-    Sleep,
-    Suspend,
-    Trap,
-    Waiting,
-    Wake,
-    WriteWait,
-    forgive,
-    waits,
-)
-
-if TYPE_CHECKING:
-    from corolib.running import Services
+from corolib.traps import Coro, Suspend, Waiting, Wake, forgive, waits
 
 T = TypeVar("T")
 
@@ -91,8 +77,7 @@ class TaskGroup(Block):
         self._body_error: BaseException | None = None
         self._wake: Wake | None = None
         self._limit = limit
-        self._free = limit or 0
-        self._line: dict[Wake, None] = {}  # the tasks that wait for their turn
+        self._turns = Semaphore(limit or 0)  # without a limit nobody asks for one
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -118,12 +103,8 @@ class TaskGroup(Block):
         return task
 
     def _start(
-        self,
-        f: Callable[..., Runnable[T]] | Runnable[T],
-        args: tuple[Any, ...],
-        name: str | None,
-        context: Context | None,
-    ) -> Task[T]:
+        self, f: Any, args: tuple[Any, ...], name: str | None, context: Context | None
+    ) -> Task[Any]:
         if self.task is None or self._ended or self._failures:
             state = "failed" if self._failures else "ended" if self._ended else "not begun"
             raise RuntimeError(f"this group has {state}: no task can be spawned into it")
@@ -138,12 +119,10 @@ class TaskGroup(Block):
 
     def _in_turn(self, f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
         """Run `f(*args)` when fewer than `limit` tasks do so."""
-        scheduler = current_scheduler()
-        if self._free:
-            self._free -= 1
-        else:
+        scheduler, turns = current_scheduler(), self._turns
+        if not turns.take(current_task()):
             try:
-                yield Suspend(self._stand_in_line, f"its turn in a group of {self._limit}")
+                yield Suspend(turns.acquiring().arm, f"its turn in a group of {self._limit}")
             except BaseException:
                 if not callable(f):
                     forgive(f)  # it was made, and is never begun
@@ -152,23 +131,10 @@ class TaskGroup(Block):
             result = yield from _call(f, args)
         except BaseException:
             # Later: the group is told first, and if it has failed nobody gets the turn.
-            scheduler.call_soon_threadsafe(self._pass_on)
+            scheduler.call_soon_threadsafe(turns.release)
             raise
-        self._pass_on()
+        turns.release()
         return result
-
-    def _pass_on(self) -> None:
-        """Give a turn to the task that has been in the line longest."""
-        if self._line:
-            wake = next(iter(self._line))
-            del self._line[wake]
-            wake()
-        else:
-            self._free += 1
-
-    def _stand_in_line(self, wake: Wake) -> Callable[[], object]:
-        self._line[wake] = None
-        return lambda: self._line.pop(wake, None)
 
     def _add(self, task: Task[Any]) -> None:
         if self._ended:
@@ -221,8 +187,10 @@ class TaskGroup(Block):
             Cancelled: the wait was interrupted; the task is cancelled.
             RuntimeError: the group has failed or ended.
         """
-        handshake = _Handshake(self, f, args, name)
-        task = handshake.alive()
+        context = copy_context()
+        task = self._start(f, args, name, context)
+        handshake = _Handshake(self, task)
+        context.run(_handshake.set, handshake)
         try:
             return (yield Suspend(handshake.arm, f"started() of {task.label}", holder=task.held_by))
         except BaseException:
@@ -237,12 +205,14 @@ class TaskGroup(Block):
         return self
 
     def __iter__(self) -> Generator[Any, Any, list[Any]]:
-        if current_task() is not self.task or self._ended:
+        if current_task() is not self.task:
             raise RuntimeError("a group is waited for by the task that owns it, inside its block")
-        give_way = tired()
-        while self._live or give_way:
+        if self._ended:
+            raise RuntimeError("this group has ended: it was waited for before")
+        wait = self._live or tired()
+        while wait:
             yield Suspend(self._arm, _Words("the tasks of a group", self), holder=self._live.values)
-            give_way = False
+            wait = self._live
         self._ended = True
         if self._failures:
             raise self._group()
@@ -251,10 +221,10 @@ class TaskGroup(Block):
     __await__ = __iter__
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
-        if self._live:
-            self._wake = wake
-        else:
+        if not self._live:
             wake()
+            return nothing
+        self._wake = wake
         return self._disarm
 
     def _disarm(self) -> None:
@@ -271,21 +241,24 @@ class TaskGroup(Block):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        complaint = self._leave(kind, error)
-        if complaint is not None:
-            try:
-                raise complaint from None
-            finally:
-                del complaint, error, trace, self  # the traceback holds this frame: no cycle
+    ) -> bool | None:
+        leaving = self._leave(kind, error)
+        if leaving is error:
+            return False
+        if leaving is None:
+            return True
+        try:
+            raise leaving from None
+        finally:
+            del leaving, error, trace, self  # the traceback holds this frame: no cycle
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None
     ) -> BaseException | None:
-        """Leave the block by `error`; returns what is to be raised instead, if anything is."""
+        """Leave the block by `error`, or by None; returns by what it is left in truth."""
         owner = self.task
         if owner is None:
-            return None  # left before
+            return error  # left before
         joined, self._ended = self._ended, True
         left = self.tasks
         misuse = None
@@ -295,19 +268,18 @@ class TaskGroup(Block):
             misuse = exc.with_traceback(None)
         _leave_behind(owner, left, "the block of its group was left")
         if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
-            return self._group()
-        complaint: BaseException | None = None
+            return self._group() if self._failures else None  # the body was given them before
         if error is None:
-            complaint = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
+            error = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
         elif misuse is not None:
             error.add_note(f"and: {misuse}")
-        self._body_error = error or complaint
+        self._body_error = error
         failures, self._failures = self._failures, {}
         for _, (task, failure) in sorted(failures.items()):
             self._note(task, failure)
         if not left:
             self._body_error = None
-        return complaint
+        return error
 
     async def __aenter__(self) -> TaskGroup:
         self.begin(1)
@@ -318,14 +290,14 @@ class TaskGroup(Block):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         if error is None and not self._ended:
             try:
                 await self
             except BaseException as exc:
                 self.__exit__(type(exc), exc, exc.__traceback__)
                 raise
-        self.__exit__(kind, error, trace)
+        return self.__exit__(kind, error, trace)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "failed" if self._failures else "open"
@@ -362,52 +334,32 @@ def _check_limit(who: str, limit: int) -> None:
 class _Handshake:
     """What `group.start` waits with, and `started` answers."""
 
-    def __init__(self, group: TaskGroup, f: Any, args: tuple[Any, ...], name: str | None) -> None:
-        context = copy_context()
-        context.run(_handshake.set, self)
-        self._group = group
-        self.task = ref(group._start(f, args, name, context))  # its context holds us: no cycle
+    def __init__(self, group: TaskGroup, task: Task[Any]) -> None:
+        self.task = ref(task)  # whose context holds us: no cycle
         self.over = False  # nobody waits for the answer any more
+        self._group = group
         self._answers: list[Any] = []
         self._wake: Wake | None = None
-        self._undo: Callable[[], object] | None = None
 
     def arm(self, wake: Wake) -> Callable[[], object]:
         if self._answers:  # before the wait was made
             wake(self._answers[0])
-        else:
-            self._wake = wake
-            self._undo = self.alive().watch(self._ended)
-        return self._disarm
-
-    def _disarm(self) -> Wake | None:
-        undo, wake = self._undo, self._wake
-        self._undo = self._wake = None
-        if undo is not None:
-            undo()
-        return wake
-
-    def alive(self) -> Task[Any]:
+            return nothing
+        self._wake = wake
         task = self.task()
         assert task is not None  # `start` holds it
-        return task
+        silent = f"task {task.label} ended without calling started()"
+        return task.watch(lambda value, error: wake(error=error or RuntimeError(silent)))
 
-    def _ended(self, value: Any, error: BaseException | None) -> None:
-        wake = self._disarm()
-        assert wake is not None
-        text = f"task {self.alive().label} ended without calling started()"
-        wake(error=error or RuntimeError(text))
-
-    def answer(self, value: Any) -> None:
+    def answer(self, task: Task[Any], value: Any) -> None:
         if self._answers:
             raise RuntimeError("started() was called before: once is enough")
         self._answers.append(value)
         if self.over:
             return
-        self._group._add(self.alive())
-        wake = self._disarm()
-        if wake is not None:
-            wake(value)
+        self._group._add(task)
+        if self._wake is not None:
+            self._wake(value)
 
 
 _handshake: ContextVar[_Handshake | None] = ContextVar("corolib_handshake", default=None)
@@ -438,75 +390,77 @@ def started(value: Any = None) -> None:
 
     Source: trio's nursery.start.
     """
-    handshake = _handshake.get()
-    if handshake is not None and handshake.task() is current_task():
-        handshake.answer(value)
+    handshake, task = _handshake.get(), current_task()
+    if handshake is not None and handshake.task() is task:
+        handshake.answer(task, value)
 
 
 class _Crew:
     """Tasks whose ends are taken note of, as long as the crew is held by somebody."""
 
-    def __init__(self, calls: Iterable[Any]) -> None:
-        self._mine: set[Task[Any]] = set()
-        self._undos: list[Callable[[], object]] = []
-        self.tasks: list[Task[Any]] = []
-        calls = [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
-        self.tasks = [call if isinstance(call, Task) else spawn(call) for call in calls]
-        self._ended: deque[int] = deque()
-        self._wake: Wake | None = None
-        self._left = len(self.tasks)
+    def __init__(self, tasks: list[Task[Any]]) -> None:
+        self.tasks = tasks
         # Whose failures are to be reported: an earlier one was, or had a taker of its own.
-        self._mine = {task for task in self.tasks if not task.done}
+        self._mine = {task for task in tasks if not task.done}
+        self._ended: deque[int] = deque()  # the places of those that nobody was given yet
+        self._line: Line = OrderedDict()  # who waits for the next end
+        self._left = len(tasks)
+        self._closed = False
         end = partial(_Crew._end, ref(self))
-        self._undos = [task.watch(partial(end, place)) for place, task in enumerate(self.tasks)]
+        self._undos = [task.watch(partial(end, place)) for place, task in enumerate(tasks)]
 
     @staticmethod
     def _end(crew: ref[_Crew], place: int, value: Any, error: BaseException | None) -> None:
         self = crew()
         assert self is not None  # else it had let go
         self._left -= 1
-        self._ended.append(place)
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake()
+        if self._line:
+            wake, _ = self._line.popitem(last=False)
+            wake(place)
+        else:
+            self._ended.append(place)
 
     def next(self) -> Generator[Any, Any, Task[Any]]:
         """Wait until another one has ended; returns it, and with it the care for its failure."""
         try:
-            yield from self._next_end()
-            task = self.tasks[self._ended.popleft()]
+            task = self.tasks[(yield from self._next_place())]
             self._mine.discard(task)
             return task
         finally:
             del self  # see `_gather`
 
-    def _next_end(self) -> Generator[Any, Any, None]:
+    def _next_place(self) -> Generator[Any, Any, int]:
         try:
-            if not self._ended or tired():
-                yield Suspend(self._arm, _Words("the next end of", self), holder=self._running)
+            if self._ended and not tired():
+                return self._ended.popleft()
+            place: int
+            place = yield Suspend(self._arm, _Words("the next end of", self), holder=self._running)
+            return place
+        except GeneratorExit:
+            self._closed = True
+            raise
         finally:
             del self  # see `_gather`
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         if self._ended:
-            wake()
-        else:
-            self._wake = wake
-        return self._disarm
-
-    def _disarm(self) -> None:
-        self._wake = None
+            wake(self._ended.popleft())
+            return nothing
+        return join_line(self._line, wake, None)
 
     def _running(self) -> list[Task[Any]]:
         return [task for task in self.tasks if not task.done]
 
     def dismiss(self) -> Coro[None]:
-        """Cancel those that still run and wait until they are gone; report what they raise."""
+        """Cancel those that still run and wait until they are gone; report what they raise.
+
+        Closed from outside, it cannot wait, and does not.
+        """
         try:
             self._cancel()
-            while self._left:
+            while self._left and not self._closed:
                 self._ended.clear()
-                yield from self._next_end()
+                yield from self._next_place()
         finally:
             self.let_go()
 
@@ -529,6 +483,12 @@ class _Crew:
 
     def __repr__(self) -> str:
         return ", ".join(task.label for task in self._running())
+
+
+def _begin(calls: Iterable[Any]) -> _Crew:
+    """Start the calls, if all of them are what can be started."""
+    calls = [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
+    return _Crew([call if isinstance(call, Task) else spawn(call) for call in calls])
 
 
 class _Words:
@@ -573,7 +533,7 @@ def gather(*calls: Any) -> Waiting[list[Any]]:
 
     Source: asyncio.gather, whose failures leave the others running.
     """
-    return _gather(_Crew(calls))
+    return _gather(_begin(calls))
 
 
 @waits
@@ -611,7 +571,7 @@ def race(*calls: Any) -> Waiting[tuple[int, Any]]:
     """
     if not calls:
         raise ValueError("race() without any call has no winner")
-    return _race(_Crew(calls))
+    return _race(_begin(calls))
 
 
 @waits
@@ -652,7 +612,7 @@ def as_completed(*calls: Any) -> Iterator[Waiting[Any]]:
 
     Source: asyncio.as_completed.
     """
-    crew = _Crew(calls)
+    crew = _begin(calls)
     return (_step(crew) for _ in crew.tasks)
 
 
@@ -707,101 +667,3 @@ def map_concurrent(
     begun = list(islice(jobs, limit))
     yield from gather(*[spawn(work, job, name=name) for job in begun])
     return [results[place] for place in sorted(results)]
-
-
-@waits
-def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
-    """Wait for the first of several waits: `index, value = yield from first(trap, trap)`.
-
-    `yield from first(q.getting(), event.waiting(), ReadWait(sock), Sleep(1))`: exactly one is
-    taken; the others are undone there and then, as if they had never been made, before the task
-    goes on. So an item stays in its queue, and a lock with its holder.
-
-    Args:
-        traps: the traps themselves, not the functions over them: `q.getting()`, not `q.get()`.
-
-    Raises:
-        What the wait that came first raises; BusyError and the like of any of them, at once.
-        Cancelled: the wait was interrupted; none was taken.
-        TypeError: one is no trap; ValueError without any.
-
-    Example:
-        >>> import corolib
-        >>> def main():
-        ...     return (yield from first(corolib.Sleep(10), corolib.Sleep(0.001)))
-        >>> corolib.run(main)
-        (1, None)
-
-    Source: choice over events in Concurrent ML (J. Reppy, 1991); libdill's choose.
-    """
-    if not traps:
-        raise ValueError("first() without any trap would wait for ever")
-    for trap in traps:
-        if not isinstance(trap, ReadWait | WriteWait | Sleep | Suspend):
-            name = getattr(trap, "__name__", type(trap).__name__)
-            raise TypeError(
-                f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
-            )
-    choice = _Choice(traps)
-    taken: tuple[int, Any]
-    taken = yield Suspend(choice.arm, choice, holder=choice.holders, outside=choice.outside)
-    return taken
-
-
-class _Choice:
-    """Several waits of which one is to be taken."""
-
-    def __init__(self, traps: tuple[Trap, ...]) -> None:
-        self._traps = traps
-        self._undos: dict[int, Callable[[], object]] = {}
-        self._wake: Wake | None = None  # None: decided, or not yet begun
-        # A file or a time can always come from outside; a Suspend says it of itself.
-        self.outside = not all(isinstance(t, Suspend) and not t.outside for t in traps)
-
-    def arm(self, wake: Wake) -> Callable[[], object]:
-        self._wake = wake
-        scheduler = current_scheduler()
-        try:
-            for n, trap in enumerate(self._traps):
-                undo = scheduler.arm(trap, partial(self._woken, scheduler, n))
-                if self._wake is None:
-                    break  # this one was ready at once
-                if not callable(undo):
-                    raise TypeError(no_undo(trap, undo))
-                self._undos[n] = undo
-        except BaseException:
-            self._undo_all()
-            raise
-        return self._undo_all
-
-    def _woken(
-        self, scheduler: Services, n: int, value: Any = None, error: BaseException | None = None
-    ) -> None:
-        """A wake of one of the waits. The decision is made in the scheduler's own thread."""
-        if scheduler.at_once():
-            self._decide(n, value, error)
-        else:
-            scheduler.call_soon_threadsafe(self._decide, n, value, error)
-
-    def _decide(self, n: int, value: Any, error: BaseException | None) -> None:
-        if self._wake is not None:
-            wake = self._wake
-            self._undos.pop(n, None)  # it is over, and is not to be undone
-            self._undo_all()
-            wake((n, value), error)
-
-    def _undo_all(self) -> None:
-        self._wake = None
-        while self._undos:
-            self._undos.popitem()[1]()
-
-    def holders(self) -> list[Task[Any]]:
-        return [
-            task
-            for trap in self._traps
-            if isinstance(trap, Suspend) and trap.holder is not None
-            for task in trap.holder()
-        ]
-
-    def __str__(self) -> str:
-        return "the first of " + ", ".join(map(repr, self._traps))

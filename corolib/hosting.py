@@ -331,7 +331,12 @@ class Host:
         self._check_thread()
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
-        """Hand a failure that nobody takes to the hook; if that fails, both go to stderr."""
+        """Hand a failure that nobody takes to the hook; if that fails, both go to stderr.
+
+        What leaves `run()` is seen there.
+        """
+        if error is self._fatal:
+            return
         current, self.current = self.current, None  # what the hook spawns is main's
         try:
             self._hook(task, error)
@@ -383,8 +388,8 @@ class Host:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
             self.call(close_for_good, (body,))
         failure = None if self.main is None else self.main.failure
-        if failure is not None and self._fatal not in (None, failure):
-            self.report_failure(self.main, failure)  # it is not what leaves run()
+        if failure is not None and self._fatal is not None:
+            self.report_failure(self.main, failure)
 
     def _close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""

@@ -90,6 +90,11 @@ def no_undo(trap: Suspend[Any], undo: object) -> str:
     return f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
 
 
+def no_error(thing: object) -> str:
+    """Return the message for a `wake` that was given something other than an exception."""
+    return f"wake(error={thing!r}): an error is an exception, and not its class"
+
+
 def brief(thing: Any) -> str:
     """Return a short repr, also of a thing whose repr fails."""
     try:

@@ -370,7 +370,7 @@ class Scheduler(Host):
             joiners, task.joiners = task.joiners, None
             for wake in joiners or ():
                 wake(task.returned, task.exception)
-            if task.failure not in (None, self._fatal) and not (joiners or task.taken):
+            if task.failure is not None and not (joiners or task.taken):
                 self.report_failure(task, task.failure)
             parent = task.parent
             if parent is None:

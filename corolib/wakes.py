@@ -16,7 +16,7 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corolib.reports import no_undo
+from corolib.reports import no_error, no_undo
 from corolib.traps import Suspend
 
 if TYPE_CHECKING:
@@ -131,11 +131,12 @@ class StandIn:
     """Waits for a file or a time in the place of a task that waits for several things at once.
 
     To the poller and to the loop it looks like a task; its step is the call of `wake`, with no
-    task running.
+    task running. What that raises is reported.
     """
 
     __slots__ = ("armed", "error", "task", "value", "wait", "wake")
     pending = False
+    body_over = True  # what leaves its step, a second Ctrl-C, is raised again by the next turn
 
     def __init__(self, task: Task[Any], wake: Wake) -> None:
         self.task = task
@@ -161,18 +162,17 @@ class StandIn:
         return self.task.stack()
 
     def resume(self, step: Callable[[Any], object], value: Any) -> StandIn:
-        scheduler: Any = self.task.scheduler
-        scheduler.current = None
         step(value)
         return self
 
-    def send(self, value: Any) -> None:
+    def send(self, value: Any, error: BaseException | None = None) -> None:
+        scheduler: Any = self.task.scheduler
+        scheduler.current = None
         if self.wake is not None:
-            self.wake(value)
+            scheduler.call(self.wake, (value, error), self.task)
 
     def throw(self, error: BaseException) -> None:
-        if self.wake is not None:
-            self.wake(error=error)
+        self.send(None, error)
 
 
 class OneWake:
@@ -198,7 +198,7 @@ class OneWake:
 
     def __call__(self, value: Any = None, error: BaseException | None = None) -> None:
         if error is not None and not isinstance(error, BaseException):
-            raise TypeError(f"wake(error={error!r}): an error is an exception, and not its class")
+            raise TypeError(no_error(error))
         kernel = self._kernel
         at_once = not kernel.asleep and get_ident() == kernel.thread
         if not at_once:

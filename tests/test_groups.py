@@ -1,31 +1,26 @@
-"""Groups, gather, race, as_completed, map_concurrent and first: the law of groups, and the rest."""
+"""Groups, gather, race, as_completed and map_concurrent: the law of groups, and the rest."""
 
 import gc
 import math
 import os
 import sys
-import threading
+from collections import OrderedDict
+from itertools import islice
 
 import pytest
 from garbage import garbage_of
 
 from corolib import (
-    BusyError,
     Cancelled,
-    ClosedError,
     Deadlock,
-    ReadWait,
     ScopeError,
     Sleep,
     Suspend,
     TaskCancelled,
     TaskGroup,
-    WriteWait,
     as_completed,
-    close,
     current_scheduler,
     current_task,
-    first,
     gather,
     map_concurrent,
     move_on_after,
@@ -38,7 +33,7 @@ from corolib import (
     timeout,
     waits,
 )
-from corolib.testing import virtual_time
+from corolib.testing import cancel_everywhere, survivors, virtual_time
 from corolib.traps import DEBUG
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
@@ -343,6 +338,20 @@ def test_a_turn_that_was_given_to_a_task_that_is_then_cancelled_is_handed_on():
     assert log == [0, 1, 3]
 
 
+def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_however_long():
+    def main():
+        with TaskGroup(limit=1) as g:
+            for _ in range(3):
+                g.spawn(sleeper)
+            yield
+            yield
+            # The first of a dict is found behind all that were first before: counts do not show it.
+            assert g._turns.waiters == 2 and isinstance(g._turns._line, OrderedDict)
+            yield from g
+
+    go(main)
+
+
 def test_a_group_with_a_limit_runs_calls_and_async_functions_and_names_them(recwarn):
     async def coroutine(x):
         await Sleep(1)
@@ -457,8 +466,16 @@ def test_a_group_is_waited_for_by_its_owner_inside_its_block():
         with TaskGroup() as g:
             yield from spawn(other, g)
             yield from g
-            with pytest.raises(RuntimeError, match=text):
+            with pytest.raises(RuntimeError, match="this group has ended: it was waited for befor"):
                 yield from g
+        with pytest.raises(ExceptionGroup):
+            with TaskGroup() as g:
+                g.spawn(failing, 1, KeyError())
+                try:
+                    yield from g
+                finally:
+                    with pytest.raises(RuntimeError, match="this group has ended: it was waited"):
+                        yield from g
         with pytest.raises(RuntimeError, match=text):
             yield from g
         with pytest.raises(RuntimeError, match=text):
@@ -606,6 +623,31 @@ def test_a_body_that_swallows_the_interrupt_still_gets_the_failures_from_the_wai
     go(main)
 
 
+def test_a_body_that_takes_the_failures_while_it_is_interrupted_has_dealt_with_them():
+    def takes(g):
+        try:
+            yield Sleep(60)
+        finally:
+            with pytest.raises(ExceptionGroup):
+                yield from g
+
+    def main():
+        with TaskGroup() as g:
+            g.spawn(failing, 1, KeyError())
+            yield from takes(g)
+        assert current_task().innermost is None
+        yield Sleep(1)
+        yield from spawn(asynchronous)
+        return now()
+
+    async def asynchronous():
+        async with TaskGroup() as g:
+            g.spawn(failing, 1, KeyError())
+            await waits(takes)(g)
+
+    assert go(main) == 3
+
+
 def test_the_next_wait_after_a_group_is_interrupted_and_the_one_after_it_waits_again():
     def main():
         with move_on_after(1.5):
@@ -729,7 +771,7 @@ def test_a_group_left_out_of_order_is_refused():
         assert "is left while timeout of 5 s" in error.__notes__[0]
         inner.__exit__(None, None, None)
         assert current_task().innermost is None
-        assert g.__exit__(None, None, None) is None  # once more changes nothing
+        assert not g.__exit__(None, None, None)  # once more changes nothing
 
     go(main)
 
@@ -1282,6 +1324,30 @@ def test_ten_thousand_calls():
     go(gathers, 10_000)
 
 
+@pytest.mark.hazard("H40")
+@pytest.mark.parametrize("begin", [lambda waiting: None, lambda waiting: waiting.throw(KeyError())])
+@pytest.mark.parametrize(
+    "function",
+    [gather, race, lambda *calls: map_concurrent(lambda call: call, calls, limit=2)],
+    ids=["gather", "race", "map_concurrent"],
+)
+def test_one_that_is_closed_cancels_its_tasks_and_does_not_wait(function, begin):
+    log = []
+
+    def main():
+        waiting = function(stubborn(0.5, None, log), stubborn(0.25, ValueError("x"), log))
+        next(waiting)
+        yield Sleep(1)
+        begin(waiting)  # it may be waiting for the losers already
+        waiting.close()
+        assert now() == 1 and len(current_task().children) == 2
+        yield Sleep(1)
+        assert current_task().children == []
+
+    assert [text for _, text in lose(main)[1]] == ["x"]
+    assert log == [1.25, 1.5]
+
+
 # race --------------------------------------------------------------------------------------------
 
 
@@ -1385,6 +1451,51 @@ def test_a_cancelled_step_lets_the_tasks_go_on():
     assert go(main) == "x"
 
 
+def test_steps_that_are_taken_at_once_get_the_ends_in_their_order():
+    def main():
+        steps = list(as_completed(sleeper(3, "c"), sleeper(1, "a"), sleeper(1, "b")))
+        return (yield from gather(*steps)), now()
+
+    assert go(main) == (["a", "b", "c"], 3)
+
+
+@pytest.mark.hazard("H35")
+def test_a_step_that_was_given_an_end_and_is_then_cancelled_has_it():
+    def end(chosen):
+        yield Sleep(1)
+        chosen.append(current_task())
+        return "a"
+
+    def main():
+        chosen = []
+        one, two = as_completed(spawn(end, chosen), sleeper(2, "b"))
+        one, two = spawn(one), spawn(two)
+        yield Sleep(1)
+        yield  # the end was handed to the first; its step comes in this turn, or came
+        one.cancel()
+        return (yield from two), (yield from one)
+
+    assert go(main) == ("b", "a")
+
+
+@pytest.mark.hazard("H37")
+def test_whichever_step_is_cancelled_the_others_get_the_earliest_ends():
+    def scenario():
+        got = []
+
+        def take(step):
+            got.append((yield from step))
+
+        names = "abcd"
+        steps = as_completed(*[sleeper(n, name) for n, name in enumerate(names)])
+        yield from survivors([spawn(take, step) for step in islice(steps, 3)])
+        got.append((yield from next(steps)))
+        assert "".join(got) == names[: len(got)]
+
+    runs = cancel_everywhere(scenario, target=lambda task: task.name == "take", pairs=True)
+    assert runs > 20
+
+
 def test_as_completed_works_with_await():
     async def main():
         return [await step for step in as_completed(sleeper(2, "b"), sleeper(1, "a"))]
@@ -1402,6 +1513,65 @@ def test_thousands_that_are_done_already_give_way_now_and_then():
         return current_scheduler().stats()["turns"] - before
 
     assert 1000 // 64 <= go(main) <= 1000 // 64 + 1
+
+
+# The end of the run ------------------------------------------------------------------------------
+
+
+def in_a_group(*calls):
+    with TaskGroup() as g:
+        for call in calls:
+            g.spawn(call)
+        yield from g
+
+
+def in_the_body_of_a_group(*calls):
+    with TaskGroup() as g:
+        for call in calls:
+            g.spawn(call)
+        yield Sleep(60)
+
+
+def one_after_the_other(*calls):
+    for step in as_completed(*calls):
+        yield from step
+
+
+def none_is_waited_for(*calls):
+    held = as_completed(*calls)
+    yield Sleep(60)
+    del held
+
+
+def alone(*calls):
+    for call in calls:
+        spawn(call)
+    yield Sleep(60)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("x")])
+@pytest.mark.parametrize(
+    "together",
+    [
+        in_a_group,
+        in_the_body_of_a_group,
+        gather,
+        race,
+        one_after_the_other,
+        none_is_waited_for,
+        alone,
+    ],
+)
+def test_what_ends_the_run_is_seen_there_and_not_reported_as_well(together, error):
+    lost = []
+
+    def main():
+        yield from together(stubborn(0.5), failing(1, error), stubborn(0.25, KeyError("other")))
+
+    with pytest.raises(type(error)) as caught:
+        go(main, on_task_error=lambda task, exc: lost.append(exc))
+    assert caught.value is error
+    assert [repr(exc) for exc in lost] == ["KeyError('other')"]
 
 
 # map_concurrent ----------------------------------------------------------------------------------
@@ -1501,496 +1671,6 @@ def test_map_concurrent_with_items_that_fail():
                 yield from map_concurrent(work, [], limit=bad)
 
     go(main)
-
-
-# first -------------------------------------------------------------------------------------------
-
-
-class Line:
-    """A queue of waiters and items, as a primitive over `Suspend` is."""
-
-    def __init__(self, *items):
-        self.items = list(items)
-        self.waiters = {}
-        self.undone = 0
-
-    def getting(self, **options):
-        return Suspend(self.arm, "an item", **options)
-
-    def arm(self, wake):
-        if self.items:
-            wake(self.items.pop(0))
-        else:
-            self.waiters[wake] = None
-        return lambda: self.undo(wake)
-
-    def undo(self, wake):
-        del self.waiters[wake]
-        self.undone += 1
-
-    def put(self, item):
-        if self.waiters:
-            wake = next(iter(self.waiters))
-            del self.waiters[wake]
-            wake(item)
-        else:
-            self.items.append(item)
-
-
-def test_first_takes_exactly_one_and_undoes_the_others_before_the_task_is_stepped():
-    a, b, c = Line(), Line(), Line()
-    seen = []
-
-    def main():
-        task = current_task()
-
-        def put(_):
-            b.put("x")
-            a.put("stays")
-            seen.append((a.undone, c.undone, a.items, task.state, len(task.scheduler.timers)))
-
-        current_scheduler().call_at(1, put, None)
-        result = yield from first(a.getting(), b.getting(), c.getting(), Sleep(60))
-        return result, b.undone, [len(x.waiters) for x in (a, b, c)]
-
-    assert go(main) == ((1, "x"), 0, [0, 0, 0])
-    assert seen == [(1, 1, ["stays"], "ready", 0)]
-
-
-def test_first_with_one_that_is_ready_at_once_arms_no_further_one():
-    a, b, c = Line(), Line("item"), Line("untouched")
-
-    def main():
-        result = yield from first(Sleep(60), a.getting(), b.getting(), c.getting())
-        return result, len(current_scheduler().timers)
-
-    assert go(main) == ((2, "item"), 0)
-    assert a.undone == 1 and c.items == ["untouched"]
-
-
-def test_first_of_waits_that_never_are():
-    def main():
-        with move_on_after(5):
-            yield from first(Sleep(math.inf), Line().getting(outside=True))
-        return now()
-
-    assert go(main) == 5
-
-
-def test_first_of_sleeps():
-    def main():
-        assert (yield from first(Sleep(3), Sleep(1), Sleep(at=2))) == (1, None)
-        assert now() == 1
-        assert (yield from first(Sleep(3), Sleep(0))) == (1, None)
-        line = Line("x")
-        assert (yield from first(Sleep(0), line.getting())) == (1, "x")
-        assert (yield from first(Sleep(0), Sleep(-1), Sleep(5))) == (0, None)
-        assert len(current_scheduler().timers) == 0
-        return now()
-
-    assert go(main) == 1
-
-
-def test_a_wake_with_an_error_is_raised():
-    wakes = []
-
-    def main():
-        current_scheduler().call_at(1, lambda _: wakes[0](error=KeyError("x")), None)
-        with pytest.raises(KeyError, match="x"):
-            yield from first(Sleep(60), Suspend(lambda wake: wakes.append(wake) or list, "x"))
-        assert len(current_scheduler().timers) == 0
-        yield Sleep(1)
-
-    go(main)
-
-
-def test_wakes_of_losers_come_to_nothing():
-    wakes = []
-
-    def trap():
-        return Suspend(lambda wake: wakes.append(wake) or list, "x")
-
-    def main():
-        current_scheduler().call_at(1, lambda _: [wake(n) for n, wake in enumerate(wakes)], None)
-        assert (yield from first(trap(), trap(), trap())) == (0, 0)
-        for wake in wakes:
-            wake("late")
-        yield Sleep(1)
-
-    go(main)
-
-
-def test_an_arm_that_raises_leaves_nothing_behind():
-    a = Line()
-
-    def bad(wake):
-        raise KeyError("arm")
-
-    def main():
-        with pytest.raises(KeyError, match="arm"):
-            yield from first(a.getting(), Sleep(60), Suspend(bad, "bad"), Sleep(5))
-        assert a.undone == 1 and len(current_scheduler().timers) == 0
-        with pytest.raises(TypeError, match="arm of no undo returned None: it must return"):
-            yield from first(a.getting(), Suspend(lambda wake: None, "no undo"))
-        assert a.undone == 2
-        assert (yield from first(Suspend(lambda wake: wake("x"), "no undo"))) == (0, "x")
-        yield Sleep(10)
-
-    go(main)
-
-
-def test_an_undo_that_raises_is_reported_and_the_rest_undone_all_the_same():
-    a, b = Line(), Line()
-
-    def bad():
-        raise KeyError("undo")
-
-    def main():
-        current_scheduler().call_at(1, lambda _: b.put("x"), None)
-        traps = a.getting(), Suspend(lambda wake: bad, "bad"), b.getting(), Sleep(60)
-        result = yield from first(*traps)
-        return result, a.undone, len(current_scheduler().timers)
-
-    assert lose(main) == (((2, "x"), 1, 0), [("main", "'undo'")])
-
-
-def test_what_is_no_trap_is_refused():
-    def getter():
-        yield
-
-    def main():
-        text = r"first\(\) takes traps, such as ReadWait\(sock\), Sleep\(1\) or q.getting\(\), not "
-        for bad, name in (
-            (getter(), "getter"),
-            (5, "int"),
-            (None, "NoneType"),
-            (sleeper, "sleeper"),
-        ):
-            with pytest.raises(TypeError, match=text + name):
-                yield from first(Sleep(1), bad)
-        with pytest.raises(ValueError, match=r"first\(\) without any trap would wait for ever"):
-            yield from first()
-        with pytest.raises(TypeError, match="is not a trap"):
-            yield from first(Sleep(60), type("MyWait", (ReadWait,), {})(1))
-        assert len(current_scheduler().timers) == 0
-
-    go(main)
-
-
-def test_first_is_cancelled_as_a_whole():
-    a = Line()
-
-    def child():
-        yield from first(a.getting(), Sleep(60))
-
-    def main():
-        task = spawn(child)
-        yield Sleep(1)
-        yield from task.stop()
-        assert a.undone == 1 and a.waiters == {} and len(current_scheduler().timers) == 0
-        a.put("x")
-        with pytest.raises(TimeoutError) as caught:
-            with timeout(1):
-                yield from first(Line().getting(), Sleep(5))
-        return a.items, str(caught.value)
-
-    items, said = go(main)
-    assert items == ["x"]
-    assert said.endswith("expired while waiting for the first of an item, Sleep(5.0)")
-
-
-def test_a_result_comes_before_a_cancel_of_the_same_turn():
-    a = Line()
-    log = []
-
-    def child():
-        log.append((yield from first(a.getting(), Sleep(60))))
-        yield Sleep(1)
-
-    def main():
-        task = spawn(child)
-        yield Sleep(1)
-        a.put("x")
-        task.cancel()
-        yield from task.stop()
-
-    go(main)
-    assert log == [(0, "x")]
-
-
-def test_wakes_from_threads():
-    def main():
-        for _ in range(100):
-            wakes = []
-
-            def arm(wake, wakes=wakes):
-                wakes.append(wake)
-                if len(wakes) == 2:
-                    for n, each in enumerate(wakes):
-                        threading.Thread(target=each, args=(n,)).start()
-                return list
-
-            trap = Suspend(arm, "a thread", outside=True)
-            n, value = yield from first(trap, trap, Sleep(60))
-            assert n == value and n in (0, 1)
-        while threading.active_count() > 1:
-            yield Sleep(0.001)
-
-    run(main)
-
-
-def test_a_thread_that_loses_comes_to_nothing():
-    a = Line()
-
-    def main():
-        def arm(wake):
-            thread = threading.Thread(target=wake, args=("thread",))
-            thread.start()
-            thread.join()  # its call is in the inbox now
-            return list
-
-        def put():
-            a.put("own")
-            yield
-
-        spawn(put)
-        yield  # `put` runs in the next turn, after the inbox is looked at: so put here instead
-        result = yield from first(a.getting(), Suspend(arm, "a thread", outside=True))
-        return result, a.items
-
-    assert go(main) == ((0, "own"), []) or True
-    a = Line()
-
-    def other():
-        wakes = []
-
-        def arm(wake):
-            wakes.append(wake)
-            return list
-
-        def rivals():
-            thread = threading.Thread(target=wakes[0], args=("thread",))
-            thread.start()
-            thread.join()
-            a.put("own")  # decides at once; the thread's call is heard later
-            yield
-
-        spawn(rivals)
-        result = yield from first(Suspend(arm, "a thread", outside=True), a.getting())
-        yield Sleep(1)
-        return result
-
-    assert go(other) == (1, "own")
-
-
-def test_first_in_deadlock_reports_with_those_who_hold():
-    def main():
-        owner = spawn(stuck, name="owner")
-        with_holder = Line().getting(holder=lambda: [owner])
-        yield from first(with_holder, Line().getting())
-
-    def stuck():
-        yield Suspend(lambda wake: list, "nothing")
-
-    with pytest.raises(Deadlock) as caught:
-        go(main)
-    assert "the first of an item, an item  (held by owner#2)" in str(caught.value)
-
-
-def test_first_with_a_time_or_an_outside_wait_is_no_deadlock():
-    def main():
-        yield from first(Line().getting(), Sleep(5))
-        current_scheduler().call_at(6, lambda _: None, None)
-        with move_on_after(5):
-            yield from first(Line().getting(), Line().getting(outside=True))
-        with move_on_after(5):
-            yield from first(ReadWait(a), Line().getting())
-        return now()
-
-    import socket
-
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        assert go(main) == 15
-
-
-def test_first_over_files_times_and_suspends(pair, selector):
-    a, b = pair
-    line = Line()
-
-    def main():
-        entries = current_scheduler()._poller.entries
-        b.send(b"x")
-        got = yield from first(line.getting(), ReadWait(a), Sleep(60))
-        assert got == (1, None) and line.undone == 1 and a.recv(10) == b"x"
-        got = yield from first(ReadWait(a), WriteWait(a), Sleep(60))
-        assert got == (1, None)
-        got = yield from first(ReadWait(a), line.getting(), Sleep(0.001))
-        assert got == (2, None) and line.undone == 2
-        line.put("item")
-        got = yield from first(ReadWait(a), WriteWait(b), line.getting())
-        assert got[0] in (1, 2)
-        assert all(e.reader is None and e.writer is None for e in entries.values())
-        b.send(b"y")  # whoever waits now is the only one
-        yield ReadWait(a)
-        assert a.recv(10) == b"y"
-        number = a.fileno()
-        b.send(b"z")
-        assert (yield from first(ReadWait(number), Sleep(60))) == (0, None)
-        return len(current_scheduler().timers) - current_scheduler()._sweeping
-
-    assert run(main, selector=selector) == 0
-
-
-def test_two_files_that_are_ready_in_one_turn_give_one_result(pair, selector):
-    a, b = pair
-
-    def main():
-        a.send(b"x")
-        b.send(b"y")
-        n, _ = yield from first(ReadWait(a), ReadWait(b))
-        assert (yield from first(ReadWait(a), ReadWait(b)))[0] in (0, 1)  # both are still ready
-        assert a.recv(10) == b"y" and b.recv(10) == b"x"
-        with move_on_after(0.01) as scope:
-            yield from first(ReadWait(a), ReadWait(b))
-        assert scope.expired
-        return n
-
-    assert run(main, selector=selector) in (0, 1)
-
-
-def test_a_second_reader_inside_first_is_refused_and_the_rest_undone(pair):
-    a, _ = pair
-    line = Line()
-
-    def reader():
-        yield ReadWait(a)
-
-    def main():
-        task = spawn(reader)
-        yield
-        yield
-        with pytest.raises(BusyError, match=r"task reader#2 \(test_groups.py:\d+\) is already"):
-            yield from first(line.getting(), Sleep(60), ReadWait(a))
-        assert line.undone == 1 and len(current_scheduler().timers) <= 1
-        yield from task.stop()
-        with pytest.raises(BusyError, match=r"task main#1 \(test_groups.py:\d+\) is already"):
-            yield from first(ReadWait(a), ReadWait(a))
-        other = spawn(waiter)
-        yield
-        yield
-        with pytest.raises(BusyError, match=rf"task {other.label} \(test_groups.py:\d+\)"):
-            yield ReadWait(a)
-        yield from other.stop()
-
-    def waiter():
-        yield from first(ReadWait(a), Sleep(60))
-
-    go(main)
-
-
-def test_a_stepped_object_without_frames_is_named_by_where_it_was_spawned(pair):
-    a, _ = pair
-
-    class Body:
-        """Steps itself: the generator inside is hidden."""
-
-        def __init__(self):
-            self.inner = first(ReadWait(a), Sleep(5))
-
-        def send(self, value):
-            return self.inner.send(value)
-
-        def throw(self, *exc):
-            return self.inner.throw(*exc)
-
-        def close(self):
-            self.inner.close()
-
-    def main():
-        spawn(Body())
-        yield
-        yield
-        with pytest.raises(BusyError, match=r"its end \(spawned at test_groups.py:\d+\)"):
-            yield ReadWait(a)
-
-    go(main)
-
-
-def test_a_file_that_is_closed_during_first_raises_there(pair):
-    a, _ = pair
-    line = Line()
-
-    def child():
-        with pytest.raises(ClosedError):
-            yield from first(line.getting(), ReadWait(a), Sleep(60))
-        assert line.undone == 1
-        line.put("x")
-        return (yield from first(line.getting(), Sleep(5)))
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        close(a)
-        return (yield from task)
-
-    assert go(main) == (0, "x")
-
-
-def test_a_file_that_is_closed_after_another_wait_has_won(pair):
-    a, _ = pair
-    line = Line()
-
-    def child():
-        return (yield from first(ReadWait(a), line.getting()))
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        close(a)  # its stand-in is in the queue with the error
-        line.put("faster")
-        return (yield from task)
-
-    assert go(main) == (1, "faster")
-
-
-def test_nothing_runs_as_a_task_while_first_decides(pair):
-    a, b = pair
-    seen = []
-
-    def main():
-        scheduler = current_scheduler()
-
-        def undo():
-            seen.append(scheduler.current)
-            spawn(sleeper, 0, name="of main")
-
-        b.send(b"x")
-        yield from first(Suspend(lambda wake: undo, "x"), ReadWait(a))
-        assert names(current_task().children) == ["of main"]
-
-    go(main)
-    assert seen == [None]
-
-
-def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
-    a, _ = pair
-    line = Line()
-
-    def child():
-        yield from first(line.getting(), ReadWait(a), Sleep(60))
-
-    def main():
-        spawn(child)
-        yield Sleep(1)
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        go(main)
-    assert line.undone == 1
 
 
 # What is left behind -----------------------------------------------------------------------------
@@ -2121,19 +1801,6 @@ def scenario_as_completed_that_fails():
 
 def scenario_map():
     yield from map_concurrent(sleeper, [0, 1, 2], limit=2)
-
-
-def scenario_first():
-    yield from first(Line().getting(), Sleep(1), Sleep(5))
-
-
-def scenario_first_that_is_cancelled():
-    with timeout(1):
-        yield from first(Line().getting(), Sleep(5))
-
-
-def scenario_first_that_fails():
-    yield from first(Sleep(5), Suspend(lambda wake: wake(error=KeyError()) or list, "x"))
 
 
 @pytest.mark.hazard("H55")

@@ -6,6 +6,7 @@ selector calls, not seconds.
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -13,8 +14,21 @@ from collections import deque
 
 import pytest
 
-from corolib import Cancelled, RunFinished, Scheduler, Sleep, Suspend, current_scheduler, run, spawn
+from corolib import (
+    Cancelled,
+    ClosedError,
+    ReadWait,
+    RunFinished,
+    Scheduler,
+    Sleep,
+    Suspend,
+    close,
+    current_scheduler,
+    run,
+    spawn,
+)
 from corolib.inbox import Inbox
+from corolib.testing import virtual_time
 from corolib.wakes import OneWake
 
 THREADS = 8
@@ -555,3 +569,48 @@ def test_a_claimed_wake_does_nothing():
     assert wake.claim() == "task"
     wake("value")
     assert kernel.log == []
+
+
+@pytest.mark.hazard("H44")
+@pytest.mark.parametrize("trap", [Sleep(1), ReadWait], ids=["value", "error"])
+def test_a_stand_in_whose_wake_raises_ends_nothing_else(trap, pair):
+    a, _ = pair
+    lost, called = [], []
+
+    def wake(value=None, error=None):
+        called.append((value, type(error)))
+        raise ZeroDivisionError("in a wake")
+
+    def main():
+        wait = ReadWait(a) if trap is ReadWait else trap
+        current_scheduler().arm(wait, wake)
+        yield Sleep(0.5)
+        close(a)  # who waits for it is woken with an error
+        yield Sleep(1)
+        return "went on"
+
+    hook = lambda task, exc: lost.append((task.name, str(exc)))  # noqa: E731
+    assert run(main, on_task_error=hook, **virtual_time()) == "went on"
+    assert called == [(None, ClosedError if trap is ReadWait else type(None))]
+    assert lost == [("main", "in a wake")]
+
+
+def test_a_second_ctrl_c_in_the_wake_of_a_stand_in_leaves_the_run():
+    log = []
+
+    def wake(value=None, error=None):
+        signal.raise_signal(signal.SIGINT)
+        log.append("one is heard later")
+        signal.raise_signal(signal.SIGINT)
+        log.append("never")
+
+    def main():
+        current_scheduler().arm(Sleep(1), wake)
+        try:
+            yield Sleep(60)
+        finally:
+            log.append("closed")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main, **virtual_time())
+    assert log == ["one is heard later", "closed"]

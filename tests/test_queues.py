@@ -216,7 +216,7 @@ def test_the_traps_can_be_one_of_several_waits():
     def main():
         queue, event = Queue(1), Event()
         assert (yield from first(queue.getting(), Sleep(1))) == (1, None)
-        assert (yield from first(queue.putting("a"), queue.getting())) == (0, None)
+        assert (yield from first(queue.putting("a"), event.waiting())) == (0, None)
         assert (yield from first(queue.putting("b"), Sleep(1))) == (1, None)
         assert (yield from first(event.waiting(), queue.getting())) == (1, "a")
         assert (len(queue), queue.waiters) == (0, 0)
