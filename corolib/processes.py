@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 import select
 import signal
 import stat
-import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from corolib.errors import BusyError, ClosedError, RunFinished
 from corolib.running import Services, current_scheduler, current_task, spawn
 from corolib.streams import CHUNK, LimitExceeded, Pipe, Stream
 from corolib.task import Task
+from corolib.threads import PATIENCE, complain, to_thread
 from corolib.timeouts import move_on_after, shield
 from corolib.traps import ReadWait, Suspend, Wake, waits
 
@@ -76,7 +76,9 @@ def open_process(
     Raises:
         OSError: there is no such program or folder (FileNotFoundError), it may not be started, or
             there are no files or processes left. Nothing was started, and nothing is left open.
-        TypeError: `args` is a string, or an option would make the streams carry text.
+        TypeError, ValueError: `args` is no list, or an empty one; an option would make the streams
+            carry text, or is none.
+        RuntimeError: neither a file nor a thread is left to watch the program with. It was killed.
         Cancelled: the wait was interrupted; nothing was started.
 
     Example:
@@ -94,18 +96,29 @@ def open_process(
 
     Source: subprocess.Popen; trio.lowlevel.open_process.
     """
+    program = _check_program(args, options)
+    yield
+    files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    children = current_scheduler().room(Children)
+    return children.start(program, {**files, "cwd": cwd, "env": env, **options})
+
+
+def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
+    """Return the program and its arguments as a list, if they can be started."""
     if isinstance(args, str | bytes):
         raise TypeError(
             f"open_process({args!r}): write the program and its arguments as a list, "
             f"{args.split()!r}; for a shell, ['sh', '-c', {args!r}]"
         )
+    if not isinstance(args, Iterable):
+        raise TypeError(f"open_process({args!r}): write a list, as in ['ls', '-l']")
+    program = list(args)
+    if not program:
+        raise ValueError("open_process([]): the list begins with the program, as in ['ls', '-l']")
     for name in OURS:
         if name in options:
             raise TypeError(f"open_process({name}=): streams carry bytes, unbuffered")
-    yield
-    files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    children = current_scheduler().room(Children)
-    return children.start(list(args), {**files, "cwd": cwd, "env": env, **options})
+    return program
 
 
 @waits
@@ -145,7 +158,9 @@ def run_process(
             of the run (`run(grace=)`), and is gone.
         LimitExceeded: it wrote more than `limit`. It was killed and is gone.
         subprocess.CalledProcessError: with `check`, and what the result would have had.
-        OSError, TypeError: it could not be started; see `open_process()`.
+        OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
+        ValueError: both `input` and `stdin=` were given.
+        PermissionError: it was to be ended, but has changed its user. It goes on.
         Cancelled: the wait was interrupted. The program was ended as after a timeout, and is gone.
 
     Example:
@@ -160,6 +175,10 @@ def run_process(
     """
     from subprocess import DEVNULL, PIPE, CalledProcessError, CompletedProcess
 
+    if input and "stdin" in options:
+        raise ValueError("run_process() takes the input itself, input=, or its file, stdin=")
+    if isinstance(input, str):
+        raise TypeError("run_process(input=) takes bytes: write input=text.encode()")
     files: dict[str, Any] = {
         "stdin": PIPE if input else DEVNULL,
         "stdout": PIPE if capture else None,
@@ -188,6 +207,8 @@ def _communicate(
             code = yield from process.wait()
         if scope.expired:
             raise TimeoutError(f"{process.label} took longer than {timeout:g} s, and was ended")
+        out, err = (reader.result if isinstance(reader, Task) else None for reader in readers)
+        return code, out, err
     except GeneratorExit:
         raise
     except BaseException as exc:
@@ -195,8 +216,8 @@ def _communicate(
             process.kill()
         yield from _finish(process, helpers)
         raise
-    out, err = (reader.result if isinstance(reader, Task) else None for reader in readers)
-    return code, out, err
+    finally:
+        del readers, helpers  # a traceback holds this frame, and they hold the error: a cycle
 
 
 def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
@@ -243,17 +264,19 @@ def _end_of(tasks: Sequence[Task[Any]], heed: bool) -> Suspend[None]:
 
 def _finish(process: Process, helpers: Sequence[Task[Any]]) -> Generator[Any, Any, None]:
     """Terminate a program, kill it after the grace, and wait until it and the helpers are gone."""
-    process.terminate()
     try:
+        process.terminate()
         with move_on_after(current_scheduler().grace):
             yield process.exiting()
     finally:
-        process.kill()
         with shield():  # the end of a killed program takes no time, as far as anybody can help it
-            yield process.exiting()
-            for task in helpers:
-                task.cancel()
-            yield _end_of(helpers, heed=False)
+            try:
+                process.kill()
+                yield process.exiting()
+            finally:
+                for task in helpers:
+                    task.cancel()
+                yield _end_of(helpers, heed=False)
 
 
 class Process:
@@ -274,12 +297,13 @@ class Process:
     __slots__ = (
         "_children",
         "_ended",
-        "killed",
+        "_lost",
         "_pidfd",
         "_popen",
         "_undo",
         "_waiters",
         "args",
+        "killed",
         "pid",
         "returncode",
         "stderr",
@@ -297,6 +321,7 @@ class Process:
         self._children = children
         self._popen = popen
         self._ended = self.killed = False
+        self._lost = ""  # why it could not be watched any more, and was killed
         self._waiters: dict[Wake, None] = {}
         self._pidfd: io.FileIO | None = None
         self._undo: Callable[[], object] | None = None
@@ -316,9 +341,12 @@ class Process:
         Raises:
             ChildProcessError: it has ended, but something else in this program has taken its
                 status: SIGCHLD is ignored, or `os.wait()` was called.
+            RuntimeError: neither a file nor a thread was left to watch it with. It was killed.
             Cancelled: the wait was interrupted; the process goes on.
         """
         code: int = yield self.exiting()
+        if self._lost:
+            raise RuntimeError(f"{self.label} could not be watched, and was killed: {self._lost}")
         if self.returncode is None:
             raise ChildProcessError(f"{self.label}: something else has taken its exit status")
         return code
@@ -341,10 +369,12 @@ class Process:
     def send_signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process has ended. Does not wait.
 
+        In a fork of this program nothing happens either: the process is the parent's.
+
         Raises:
             PermissionError: the process has changed its user.
         """
-        if self._ended:
+        if self._popen.returncode is not None or os.getpid() != self._children.pid:
             return
         try:
             if self._pidfd is not None:
@@ -360,8 +390,8 @@ class Process:
 
     def kill(self) -> None:
         """End the process: SIGKILL, which it cannot refuse. Does not wait."""
-        self.killed = True
         self.send_signal(signal.SIGKILL)
+        self.killed = True
 
     def watch(self) -> None:
         """Have `exited` called on the loop when the process has ended."""
@@ -386,7 +416,13 @@ class Process:
             except RunFinished:
                 pass
 
-        threading.Thread(target=watch, name=f"end of {self.label}", daemon=True).start()
+        try:
+            threading.Thread(target=watch, name=f"end of {self.label}", daemon=True).start()
+        except BaseException:  # nobody would learn of its end
+            with suppress(PermissionError):
+                self.kill()
+            self.wait_until(time.monotonic() + STUCK)
+            raise
 
     def exited(self, value: Any = None, error: BaseException | None = None) -> None:
         """The process has ended: reap it, and wake who waits for that."""
@@ -394,11 +430,14 @@ class Process:
         if self._ended:
             return
         if not self.reap():  # the pidfd cannot be watched after all
-            self._watch_in_a_thread()
-            return
-        for wake in self._waiters:
+            try:
+                self._watch_in_a_thread()
+                return
+            except Exception as exc:
+                self._lost = repr(exc)
+        waiters, self._waiters = self._waiters, {}  # a wake may take back another wait
+        for wake in waiters:
             wake(self.returncode)
-        self._waiters.clear()
 
     def reap(self) -> bool:
         """Take the status if the process has ended, and return whether it has."""
@@ -426,7 +465,7 @@ class Process:
         from subprocess import TimeoutExpired
 
         try:
-            self._popen.wait(None if deadline == math.inf else deadline - time.monotonic())
+            self._popen.wait(deadline - time.monotonic())
         except TimeoutExpired:
             return False
         return self.reap()
@@ -466,6 +505,7 @@ class Children:
 
     def __init__(self, scheduler: Services) -> None:
         self.scheduler = scheduler
+        self.pid = os.getpid()  # whose children they are
         self.running: set[Process] = set()
 
     def spawn(self, args: list[Any], options: dict[str, Any]) -> Popen[bytes]:
@@ -485,36 +525,33 @@ class Children:
             process.watch()
         except BaseException:
             with process:
-                pass
-            process.wait_until(math.inf)
-            raise
+                raise
         return process
 
     def end(self) -> None:
         """Terminate, kill and reap what still runs, and name it on stderr."""
-        left = [each for each in list(self.running) if not each.reap()]
-        for process in left:
-            if not process.killed:
-                print(
-                    f"corolib: process {process.label} outlives the run; it is ended now",
-                    file=sys.stderr,
-                )
-                _try(process.terminate)
-        # The clock of the run may be a virtual one, but children live in real time.
-        deadline = time.monotonic() + self.scheduler.grace
-        for process in left:
-            if not process.wait_until(deadline):
-                _try(process.kill)
-                if not process.wait_until(time.monotonic() + STUCK):
-                    print(f"corolib: process {process.label} cannot be ended", file=sys.stderr)
+        for process in list(self.running):
+            if not (process.reap() or process.killed):
+                complain(f"process {process.label} outlives the run; it is ended now")
+                with suppress(PermissionError):
+                    process.terminate()
+        try:
+            self._wait(min(self.scheduler.grace, PATIENCE))
+        finally:  # Ctrl-C may end the wait
+            for process in self.running:
+                with suppress(PermissionError):
+                    process.kill()
+        self._wait(STUCK)
+        for process in self.running:
+            complain(f"process {process.label} cannot be ended")
 
-
-def _try(send: Callable[[], None]) -> None:
-    """Send a signal to a process that may have changed its user."""
-    try:
-        send()
-    except PermissionError:
-        pass
+    def _wait(self, seconds: float) -> None:
+        """Wait on the spot until all have ended, in real time: the clock of the run may be a
+        virtual one, but children have no other.
+        """
+        deadline = time.monotonic() + seconds
+        for process in list(self.running):
+            process.wait_until(deadline)
 
 
 def open_stdin() -> Stream:
@@ -622,8 +659,6 @@ class ThreadedInput:
             waiter[1](error=error)
 
     def _read(self) -> Generator[Any, Any, None]:
-        from corolib.threads import to_thread
-
         try:
             data = yield from to_thread(_read_blocking, self._fd)
             self._data += data

@@ -14,6 +14,7 @@ none is lost between a cancel and its delivery.
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
 from collections import OrderedDict
@@ -81,8 +82,7 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
 
     Source: curio.run_in_thread, trio.to_thread.
     """
-    threads = current_threads()
-    value: T = yield Job(threads.scheduler, f, args).waiting("to_thread", threads.jobs)
+    value: T = yield Job("to_thread", current_threads().jobs, f, args).done()
     return value
 
 
@@ -92,21 +92,31 @@ def lookup(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
 
     As `to_thread`, but the threads are kept for this: slow jobs do not delay a lookup.
     """
-    threads = current_threads()
-    value: T = yield Job(threads.scheduler, f, args).waiting("lookup", threads.lookups)
+    value: T = yield Job("lookup", current_threads().lookups, f, args).done()
     return value
 
 
 class Call:
     """A call to the world outside that one task waits for, and the way of its outcome back."""
 
-    __slots__ = ("name", "scheduler", "task", "wake")
+    __slots__ = ("name", "scheduler", "wake")
 
-    def __init__(self, scheduler: Services, f: Any) -> None:
-        self.scheduler = scheduler
-        self.task = current_task()
-        self.name = getattr(f, "__qualname__", None) or repr(f)
-        self.wake: Wake | None = None  # None: given up
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scheduler = current_scheduler()
+        self.wake: Wake | None = None  # None: not begun, or given up
+
+    def give_up(self) -> None:
+        """Wait no more: the undo."""
+        self.wake = None
+
+    def settle(self, future: Future[Any]) -> None:
+        """Hand over the outcome of a future that is done; from any thread."""
+        try:
+            error = future.exception()
+        except BaseException as exc:  # it was cancelled
+            error = exc.with_traceback(None)  # which holds this frame: that would be a cycle
+        self.post(future.result() if error is None else None, error)
 
     def post(self, value: Any, error: BaseException | None) -> None:
         """Hand the outcome over; from any thread."""
@@ -128,36 +138,38 @@ class Call:
             self.late(error)
 
     def late(self, error: BaseException) -> None:
-        """Nobody waits any more for this failure."""
-        error.add_note(f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
-        self.scheduler.report_failure(self.task, error)
+        """Nobody waits any more for this failure: it is still where it came from."""
 
 
 class Job(Call):
-    """A call that a thread of a pool makes."""
+    """A call that a thread of a pool makes, for the task that is running."""
 
-    __slots__ = ("args", "caller", "context", "f", "pool", "worker")
+    __slots__ = ("args", "caller", "context", "f", "pool", "task", "worker")
 
-    def __init__(self, scheduler: Services, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        super().__init__(scheduler, f)
+    def __init__(
+        self, caller: str, pool: Pool, f: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        super().__init__(getattr(f, "__qualname__", None) or repr(f))
+        self.caller = caller
+        self.pool = pool
         self.f = f
         self.args = args
+        self.task = current_task()
         self.context: Context = copy_context()  # here in the task; `_arm` is called outside of it
         self.worker: Worker | None = None
 
-    def waiting(self, caller: str, pool: Pool) -> Suspend[Any]:
+    def done(self) -> Suspend[Any]:
         """Return the wait for this call, a trap."""
-        self.caller = caller
-        self.pool = pool
         return Suspend(self._arm, self, outside=True)
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         self.wake = wake
         self.pool.submit(self)
-        return self._give_up
+        return self.give_up
 
-    def _give_up(self) -> None:
-        self.wake = None
+    def give_up(self) -> None:
+        """Take it out of the queue, or leave it to its thread."""
+        super().give_up()
         self.pool.withdraw(self)
 
     def run(self) -> None:
@@ -172,9 +184,19 @@ class Job(Call):
                     f"its code would not run in the thread. Write `yield from spawn(f, *args)`"
                 )
         except BaseException as exc:
-            trace = exc.__traceback__
-            error = exc.with_traceback(trace and trace.tb_next)  # without this frame: no cycle
+            error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
         self.post(value, error)
+        del value, error  # the frame of `f` holds this one: that would be a cycle
+
+    def late(self, error: BaseException) -> None:
+        """Nobody waits any more for this failure: report it."""
+        error.add_note(f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
+        self.scheduler.report_failure(self.task, error)
+
+    @property
+    def what(self) -> str:
+        """As the end of the run names it: `work, called by main#1`."""
+        return f"{self.name}, called by {self.task.label}"
 
     def __str__(self) -> str:
         worker = self.worker
@@ -263,10 +285,10 @@ class Pool:
             self.queue.clear()
             self._changed.notify_all()
 
-    def at_work(self) -> list[Worker]:
-        """Return the threads that have a job."""
+    def at_work(self) -> list[Job]:
+        """Return the jobs that threads are doing."""
         with self._changed:
-            return sorted((each for each in self.workers if each.job), key=lambda w: w.name)
+            return [job for worker in self.workers if (job := worker.job) is not None]
 
     def _grow(self) -> None:
         """Start threads for the jobs that no free one will take."""
@@ -284,11 +306,12 @@ class Pool:
 
     def _work(self, worker: Worker) -> None:
         """Do jobs; this is the thread."""
-        while self._take(worker):
-            worker.job.run()  # type: ignore[union-attr]
+        while (job := self._take(worker)) is not None:
+            job.run()
+            del job  # it may hold much
 
-    def _take(self, worker: Worker) -> bool:
-        """Take the next job; False if the thread is to end."""
+    def _take(self, worker: Worker) -> Job | None:
+        """Return the next job; None if the thread is to end."""
 
         def news() -> bool:
             return bool(self.queue) or self._ended or len(self.workers) > self._limit
@@ -297,11 +320,11 @@ class Pool:
             worker.job = None
             self._changed.wait_for(news, self.idle)
             if self.queue and len(self.workers) <= self._limit:
-                worker.job, _ = self.queue.popitem(last=False)
-                worker.job.worker = worker
-                return True
+                job, _ = self.queue.popitem(last=False)
+                worker.job, job.worker = job, worker
+                return job
             self.workers.discard(worker)
-            return False
+            return None
 
 
 class Threads:
@@ -333,7 +356,7 @@ class Threads:
             "limit": self.jobs.limit,
             "threads": len(self.jobs.workers),
             "running": len(running),
-            "abandoned": sum(each.job is not None and each.job.wake is None for each in running),
+            "abandoned": sum(job.wake is None for job in running),
             "queued": len(self.jobs.queue),
             "lookups": len(self.lookups.at_work()),
             "lookups_queued": len(self.lookups.queue),
@@ -360,22 +383,20 @@ class Threads:
 
 def end_threads(pools: tuple[Pool, ...], starter: Starter, grace: float) -> None:
     """End the threads of some pools; name on stderr those that are still at work after `grace`."""
-    import sys
-
     for pool in pools:
         pool.end()
     try:
         threads = [worker.thread for pool in pools for worker in pool.workers.copy()]
         starter.join(threads, min(grace, PATIENCE))
     finally:  # Ctrl-C may end the wait
-        for pool in pools:
-            for worker in pool.at_work():
-                if (job := worker.job) is not None:  # pragma: no branch - may end at this moment
-                    print(
-                        f"corolib: {worker.name} still runs {job.name}, called by "
-                        f"{job.task.label}; it is left behind",
-                        file=sys.stderr,
-                    )
+        for job in [job for pool in pools for job in pool.at_work()]:
+            assert job.worker is not None
+            complain(f"{job.worker.name} still runs {job.what}; it is left behind")
+
+
+def complain(text: str) -> None:
+    """Name on stderr what the end of a run finds."""
+    print(f"corolib: {text}", file=sys.stderr)
 
 
 def current_threads() -> Threads:
@@ -417,7 +438,7 @@ def from_thread(scheduler: Services, f: Callable[..., Runnable[T]], /, *args: An
 
     Raises:
         What left the task; TaskCancelled if it was cancelled.
-        RunFinished: the run has ended, or has ended before the task was done.
+        RunFinished: the run has ended, or ends before the task is done.
         RuntimeError: a scheduler runs in this thread, which would wait for itself; so also in
             signal handlers, which interrupt it.
         TypeError: `f` gives no generator or coroutine.
@@ -437,6 +458,7 @@ def from_thread(scheduler: Services, f: Callable[..., Runnable[T]], /, *args: An
 
     Source: trio.from_thread.run, asyncio.run_coroutine_threadsafe.
     """
+    scheduler.at_once()  # RunFinished, if its thread is free again, or another one by now
     if register.scheduler is not None or threading.get_ident() == scheduler.thread:
         raise RuntimeError(
             "from_thread() blocks the thread it is called in, and this one is a scheduler's: "
@@ -577,46 +599,27 @@ def wait_future(future: Future[T]) -> Generator[Any, Any, T]:
         ...     corolib.run(main, pool)
         1024
     """
-    value: T = yield future_done(future)
-    return value
+    try:
+        value: T = yield future_done(future)
+        return value
+    finally:
+        del future  # the traceback of its failure holds this frame: that would be a cycle
 
 
 def future_done(future: Future[T]) -> Suspend[T]:
     """Return the wait of `wait_future` as a trap, for `first`."""
     if not hasattr(future, "add_done_callback") or hasattr(future, "get_loop"):
         raise TypeError(f"wait_future() takes a concurrent.futures.Future, not {future!r}")
-    return Suspend(Await(current_scheduler(), future).arm, future, outside=True)
 
-
-class Await(Call):
-    """A call that another engine makes, and whose outcome belongs to its future."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, scheduler: Services, future: Future[Any]) -> None:
-        super().__init__(scheduler, future)
-        self.future = future
-
-    def arm(self, wake: Wake) -> Callable[[], object]:
-        """Begin the wait."""
-        self.wake = wake
-        self.future.add_done_callback(self.done)
-        return self._give_up
-
-    def _give_up(self) -> None:
+    def arm(wake: Wake) -> Callable[[], object]:
         # The future keeps this small object until it is done: it has no way to take a callback
         # back. Many short waits for one long future would be better served by one task that waits.
-        self.wake = None
+        call = Call(f"{future!r}")
+        call.wake = wake
+        future.add_done_callback(call.settle)
+        return call.give_up
 
-    def done(self, future: Future[Any]) -> None:
-        """Hand the outcome of the future over; called by it, in any thread."""
-        try:
-            self.post(future.result(), None)
-        except BaseException as exc:
-            self.post(None, exc)
-
-    def late(self, error: BaseException) -> None:
-        """Nobody waits any more; but the failure is still in the future."""
+    return Suspend(arm, future, outside=True)
 
 
 # Processes --------------------------------------------------------------------------------------
@@ -656,8 +659,7 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         >>> corolib.run(main)
         1024
     """
-    processes = current_scheduler().room(Processes)
-    value: T = yield Remote(processes, f, args).waiting("to_process", processes.starters)
+    value: T = yield Remote(current_scheduler().room(Processes), f, args).done()
     return value
 
 
@@ -667,7 +669,7 @@ class Remote(Job):
     __slots__ = ("future", "processes")
 
     def __init__(self, processes: Processes, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        super().__init__(processes.scheduler, f, args)
+        super().__init__("to_process", processes.starters, f, args)
         self.processes = processes
         self.future: Future[Any] | None = None
 
@@ -679,27 +681,27 @@ class Remote(Job):
             self.post(None, exc)
             return
         self.processes.calls.add(self)
-        self.future.add_done_callback(self._done)
+        self.future.add_done_callback(self.settle)
         if self.wake is None:  # given up before the future was there to be cancelled
             self.future.cancel()
 
-    def _give_up(self) -> None:
-        super()._give_up()
+    def give_up(self) -> None:
+        """Take it out of the queue, or leave it to its process."""
+        super().give_up()
         if self.future is not None:
             self.future.cancel()
 
-    def _done(self, future: Future[Any]) -> None:
+    def settle(self, future: Future[Any]) -> None:
         """Hand the outcome over; called in a thread of the process pool's."""
         self.processes.calls.discard(self)
         if not future.cancelled():
-            error = future.exception()
-            self.post(None if error else future.result(), error)
+            super().settle(future)
 
     def late(self, error: BaseException) -> None:
         """Report a failure of the function itself, though nobody waits any more."""
         from concurrent.futures import BrokenExecutor
 
-        if not isinstance(error, BrokenExecutor):
+        if not isinstance(error, BrokenExecutor | RunFinished):
             super().late(error)
 
     def __str__(self) -> str:
@@ -715,40 +717,43 @@ class Processes:
         self.starters = Pool("starter", 1, self.starter)
         self.calls: set[Remote] = set()  # under way
         self._pool: ProcessPoolExecutor | None = None
+        self._ended = False
 
     def submit(self, f: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         """Hand a call to the processes; only in the thread of `starters`."""
-        from concurrent.futures.process import BrokenProcessPool
-
+        pool = self._pool
+        if pool is None or pool._broken:
+            pool = _new_pool()
         try:
-            if self._pool is not None:
-                return self._pool.submit(f, *args)
-        except BrokenProcessPool:
-            pass
-        self._pool = _new_pool()
-        return self._pool.submit(f, *args)
+            future = pool.submit(f, *args)
+            if self._ended:  # meanwhile
+                raise RunFinished(FINISHED)
+        except BaseException:
+            if pool is not self._pool:  # nothing looks after what it has started
+                _kill(pool)
+            raise
+        self._pool = pool
+        return future
 
     def end(self) -> None:
         """End the processes; name and kill those that do not."""
-        import sys
-
         grace = min(self.scheduler.grace, PATIENCE)
+        self._ended = True
         end_threads((self.starters,), self.starter, grace)
         pool, self._pool = self._pool, None  # freed here: later may be in the midst of anything
         if pool is None:
             return
-        processes = list((pool._processes or {}).values())
         shutdown = partial(pool.shutdown, cancel_futures=True)
-        thread = self.starter.start(shutdown, (), "corolib-shutdown")
-        if not self.starter.join((thread,), grace):
-            for call in self.calls.copy():
-                print(
-                    f"corolib: a process still runs {call.name}, called by {call.task.label}; "
-                    "it is killed",
-                    file=sys.stderr,
-                )
-            for process in processes:
-                process.kill()
+        gone = False
+        try:
+            thread = self.starter.start(shutdown, (), "corolib-shutdown")
+            gone = self.starter.join((thread,), grace)
+        finally:  # there may be no thread for it; or Ctrl-C ends the wait
+            if not gone:
+                for call in self.calls.copy():
+                    complain(f"a process still runs {call.what}; it is killed")
+                _kill(pool)
+        if not gone:
             self.starter.join((thread,), PATIENCE)
 
 
@@ -758,6 +763,11 @@ def _new_pool() -> ProcessPoolExecutor:
 
     # A plain fork would copy the locks of our threads in whatever state they are.
     return ProcessPoolExecutor(None, get_context("spawn"), initializer=ignore_ctrl_c)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 def ignore_ctrl_c() -> None:

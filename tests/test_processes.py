@@ -18,6 +18,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
 
 import pytest
+from garbage import garbage_of
 
 from corolib import (
     BusyError,
@@ -27,6 +28,7 @@ from corolib import (
     Sleep,
     TaskCancelled,
     current_scheduler,
+    first,
     move_on_after,
     open_process,
     open_stdin,
@@ -152,6 +154,15 @@ def test_who_stops_waiting_leaves_the_process_alone():
     assert run(main) == 0
 
 
+def test_two_waits_for_one_process_may_be_one_choice(watching):
+    def main():
+        process = yield from open_process(["sh", "-c", "exit 7"])
+        chosen = yield from first(process.exiting(), process.exiting())
+        return chosen, (yield from process.wait())
+
+    assert run(main) == ((0, 7), 7)
+
+
 def test_signals_reach_the_process_and_its_status_names_them(watching):
     def main():
         codes = []
@@ -249,6 +260,18 @@ def test_a_command_line_in_one_string_is_refused_with_the_right_spelling(args):
     assert "'sh', '-c'" in str(caught.value)
 
 
+@pytest.mark.parametrize("args", [Path("/bin/ls"), None, 42])
+def test_what_is_no_list_is_refused_with_the_right_spelling(args):
+    with pytest.raises(TypeError, match=r"open_process\(.*\): write a list, as in \['ls', '-l'\]"):
+        run(open_process, args)
+
+
+@pytest.mark.parametrize("start", [open_process, run_process])
+def test_a_list_without_a_program_is_refused(start):
+    with pytest.raises(ValueError, match=r"open_process\(\[\]\): the list begins with the program"):
+        run(start, [])
+
+
 @pytest.mark.parametrize("option", ["text", "encoding", "bufsize"])
 def test_streams_of_text_are_refused(option):
     with pytest.raises(TypeError, match=rf"open_process\({option}=\): streams carry bytes"):
@@ -328,6 +351,37 @@ def test_a_child_that_cannot_be_watched_is_not_started(monkeypatch):
         run(open_process(["sleep", "60"], stdin=PIPE, stdout=PIPE))
 
 
+def test_a_child_that_can_be_watched_no_more_is_killed_and_who_waits_is_told(monkeypatch):
+    """`select()` has refused the pidfd, and then there is no thread either."""
+    import threading
+
+    watch = module.Process.watch
+
+    def watch_and_lose(process):
+        watch(process)
+        process._undo()
+        current_scheduler().call_soon_threadsafe(process.exited, None, OSError("refused"))
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.Process, "watch", watch_and_lose)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    message = r"cat \(pid \d+\) could not be watched, and was killed: .*can't start new thread"
+
+    def main():
+        with (yield from open_process(["cat"], stdin=PIPE)) as process:
+            for _ in range(2):  # who waits for it, and who comes later
+                with pytest.raises(RuntimeError, match=message):
+                    yield from process.wait()
+        assert children() == {}
+        return process.returncode
+
+    reported = []
+    code = run(main, on_task_error=lambda *failure: reported.append(failure))
+    assert (code, reported) == (-signal.SIGKILL, [])
+
+
 # The hazards -------------------------------------------------------------------------------------
 
 
@@ -379,7 +433,7 @@ def test_every_status_arrives_once_and_no_zombie_stays_and_no_stranger_is_killed
     run(main)
     assert sorted(statuses) == list(range(count))
     assert set(statuses.values()) <= {0, -signal.SIGKILL}
-    assert watching == "pidfd" or aimed
+    assert watching != "thread" or aimed  # by file, or mostly too late
 
 
 @pytest.mark.hazard("H68")
@@ -400,6 +454,52 @@ def test_a_signal_goes_to_the_file_of_the_process_and_never_to_a_number_that_was
         return code
 
     assert run(main) == -signal.SIGTERM
+
+
+@pytest.mark.hazard("H68")
+def test_a_number_that_a_thread_has_given_back_is_not_signalled_although_nobody_knows_yet(
+    monkeypatch,
+):
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.delattr(os, "waitid")  # as on macOS, where the thread is who reaps
+
+    def kill(pid, number):
+        raise AssertionError("a number was signalled that is not ours any more")
+
+    def main():
+        process = yield from open_process(["true"])
+        while process._popen.returncode is None:
+            time.sleep(0.001)  # and the loop hears of nothing meanwhile
+        monkeypatch.setattr(os, "kill", kill)
+        process.kill()
+        assert "running" in repr(process)
+        return (yield from process.wait())
+
+    assert run(main) == 0
+
+
+@pytest.mark.hazard("H71")
+@pytest.mark.parametrize("how", ["pidfd", "number"])
+def test_a_fork_that_leaves_the_block_leaves_the_process_to_its_parent(how):
+    program = f"""
+        import os, sys
+        from subprocess import PIPE
+        from corolib import open_process, run
+        if {how == "number"}:
+            del os.pidfd_open
+        def main():
+            with (yield from open_process(["cat"], stdin=PIPE, stdout=PIPE)) as process:
+                child = os.fork()
+                if child == 0:
+                    sys.exit(3)
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                yield from process.stdin.sendall(b"still there\\n")
+                process.stdin.close()
+                print((yield from process.stdout.readline()), (yield from process.wait()))
+        run(main)
+    """
+    done = outside(script(program))
+    assert done.stdout == "3\nb'still there\\n' 0\n", done.stderr
 
 
 @pytest.mark.hazard("H69")
@@ -524,6 +624,18 @@ def test_a_program_without_input_reads_the_end_and_one_that_reads_nothing_is_no_
     assert run(main) == (b"", 0)
 
 
+@pytest.mark.parametrize("stdin", [DEVNULL, PIPE, None])
+def test_input_and_a_file_to_read_it_from_are_refused_together(stdin):
+    with pytest.raises(ValueError, match="the input itself, input=, or its file, stdin="):
+        run(run_process(["cat"], input=b"x", stdin=stdin))
+    assert run(run_process(["cat"], stdin=DEVNULL)).stdout == b""
+
+
+def test_text_as_input_is_refused_before_anything_is_started():
+    with pytest.raises(TypeError, match=r"write input=text\.encode\(\)"):
+        run(run_process(["missing program"], input="text"))
+
+
 def test_an_output_that_is_not_captured_goes_where_ours_goes(capfd):
     def main():
         return (yield from run_process(["sh", "-c", "echo out; echo err >&2"], capture=False))
@@ -579,6 +691,41 @@ def test_a_program_that_does_not_want_to_end_is_killed_after_the_grace():
         return children()
 
     assert run(main, grace=0.1) == {}
+
+
+def test_a_program_that_has_changed_its_user_goes_on_and_nothing_else_does(monkeypatch):
+    def refuse(process, number):
+        raise PermissionError("not yours")
+
+    def main():
+        room = current_scheduler().room(Children)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Process, "send_signal", refuse)
+            with pytest.raises(PermissionError, match="not yours"):
+                yield from run_process(["sleep", "60"], timeout=0.01, input=b"x")
+            (process,) = room.running
+            assert current_scheduler().stats()["tasks"] == 1
+        process.kill()
+        yield from process.wait()
+
+    reported = []
+    run(main, on_task_error=lambda *failure: reported.append(failure))
+    assert reported == []
+
+
+def over_the_limit():
+    with pytest.raises(LimitExceeded):
+        yield from run_process(["yes"], limit=100)
+
+
+def out_of_time():
+    with pytest.raises(TimeoutError):
+        yield from run_process(["cat"], stdin=PIPE, timeout=0)
+
+
+@pytest.mark.parametrize("scenario", [over_the_limit, out_of_time])
+def test_a_run_that_failed_leaves_no_cycle(scenario):
+    assert not {"Process", "Task", "generator"} & set(garbage_of(scenario))
 
 
 def test_last_words_are_still_read_while_a_program_ends():
@@ -704,6 +851,34 @@ def test_children_that_outlive_the_run_are_ended_and_named(program, capfd, watch
     )
 
 
+def test_with_an_endless_grace_the_end_still_comes(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+
+    def main():
+        process = yield from open_process(["sh", "-c", STUBBORN], stdout=PIPE)
+        yield from process.stdout.readline()
+        process.stdout.close()
+        return process
+
+    assert run(main, grace=math.inf).returncode == -signal.SIGKILL
+
+
+def test_who_interrupts_the_end_leaves_no_child_running(monkeypatch):
+    def interrupted(process, deadline):
+        raise KeyboardInterrupt
+
+    def main():
+        with (yield from open_process(["sh", "-c", STUBBORN], stdout=PIPE)) as process:
+            yield from process.stdout.readline()
+            with monkeypatch.context() as patch:
+                patch.setattr(module.Process, "wait_until", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    current_scheduler().room(Children).end()
+            return (yield from process.wait())
+
+    assert run(main) == -signal.SIGKILL
+
+
 def test_children_that_have_ended_or_were_killed_are_not_named(capfd):
     def main():
         with (yield from open_process(["sleep", "60"])):
@@ -726,15 +901,19 @@ def test_a_child_that_cannot_be_signalled_or_ended_is_named(capfd, monkeypatch):
         process = yield from open_process(["cat"], stdin=PIPE)
         process.send_signal(0)
         monkeypatch.setattr(module.Process, "send_signal", refuse)
-        with pytest.raises(PermissionError):
-            process.terminate()
+        for send in (process.terminate, process.kill):
+            with pytest.raises(PermissionError):
+                send()
         return process
 
     process = run(main, grace=0.01)
-    assert f"process cat (pid {process.pid}) cannot be ended" in capfd.readouterr().err
+    assert capfd.readouterr().err == (
+        f"corolib: process cat (pid {process.pid}) outlives the run; it is ended now\n"
+        f"corolib: process cat (pid {process.pid}) cannot be ended\n"
+    )
     monkeypatch.setattr(module.Process, "send_signal", real)
     process.stdin.close()
-    assert process.wait_until(math.inf)
+    assert process.wait_until(time.monotonic() + 60)
 
 
 def test_a_thread_that_learns_of_an_end_after_the_run_is_silent(monkeypatch):

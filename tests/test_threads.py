@@ -14,6 +14,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+from garbage import garbage_of
 
 import corolib
 from corolib import (
@@ -141,6 +142,80 @@ def test_what_the_function_raises_comes_back_with_its_traceback_and_without_a_cy
             return names[-1], "run" in names
 
     assert run(main) == ("work", False)
+
+
+def fail(*_):
+    raise KeyError("x")
+
+
+def failing_call():
+    with pytest.raises(KeyError):
+        yield from to_thread(fail)
+
+
+def failing_call_that_nobody_waits_for():
+    gate = Gate()
+    task = spawn(to_thread(lambda: fail(gate())))
+    yield from until(gate.begun.is_set)
+    yield from task.stop()
+    gate.go.set()
+    yield from until(lambda: current_threads().stats()["running"] == 0)
+
+
+def failing_call_of_a_process():
+    current_scheduler().room(Processes).submit = fail
+    with pytest.raises(KeyError):
+        yield from to_process(int)
+
+
+def failing_task_of_a_thread():
+    def task():
+        yield
+        fail()
+
+    with pytest.raises(KeyError):
+        yield from to_thread(from_thread, current_scheduler(), task)
+
+
+def failing_future():
+    def settle(future):
+        yield
+        future.set_exception(KeyError("x"))
+
+    future = concurrent.futures.Future()
+    spawn(settle, future)
+    try:
+        yield from wait_future(future)
+    except KeyError:
+        pass
+    finally:
+        del future
+
+
+def cancelled_future():
+    future = concurrent.futures.Future()
+    future.cancel()
+    try:
+        yield from wait_future(future)
+    except concurrent.futures.CancelledError:
+        pass
+    finally:
+        del future
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        failing_call,
+        failing_call_that_nobody_waits_for,
+        failing_call_of_a_process,
+        failing_task_of_a_thread,
+        failing_future,
+        cancelled_future,
+    ],
+)
+def test_a_failure_leaves_no_cycle(scenario):
+    assert garbage_of(scenario) == []
 
 
 def test_what_cannot_be_called_is_an_ordinary_failure():
@@ -695,6 +770,19 @@ def test_from_thread_after_the_run_raises_run_finished():
 
 
 @pytest.mark.hazard("H66")
+def test_the_thread_of_a_run_that_has_ended_is_a_thread_like_others():
+    """And its number may have passed to a new thread, which never saw that run."""
+
+    def main():
+        yield
+        return current_scheduler()
+
+    scheduler = run(main)
+    with pytest.raises(RunFinished):
+        from_thread(scheduler, main)
+
+
+@pytest.mark.hazard("H66")
 def test_a_thread_learns_that_its_task_was_given_up(capfd):
     def stubborn():
         while True:
@@ -959,6 +1047,27 @@ def test_a_future_can_be_one_of_several_waits():
     assert run(main) == (1, "two")
 
 
+def test_two_tasks_may_make_the_same_wait_for_a_future():
+    def waiter(trap):
+        return (yield trap)
+
+    def main():
+        future = concurrent.futures.Future()
+        trap = future_done(future)
+        tasks = [spawn(waiter, trap) for _ in range(2)]
+        yield
+        yield
+        future.set_result("both")
+        for _ in range(3):  # the callback, the step of each, and one to look
+            yield
+        done = [task.done and task.result for task in tasks]
+        for task in tasks:
+            task.cancel()
+        return done
+
+    assert run(main) == ["both", "both"]
+
+
 def test_what_is_no_such_future_is_refused():
     def main():
         for wrong in (42, asyncio.Future(loop=loop)):
@@ -1020,6 +1129,130 @@ def test_processes_that_cannot_be_had_are_an_ordinary_failure(monkeypatch):
 
     monkeypatch.setattr("corolib.threads._new_pool", refuse)
     run(main)
+
+
+class FakePool:
+    """Stands for a `ProcessPoolExecutor` that has started one process by the time it fails."""
+
+    _broken = False
+
+    def __init__(self, submit):
+        self._processes = {1: self}
+        self._submit = submit
+        self.killed = threading.Event()
+
+    def submit(self, f, *args):
+        return self._submit()
+
+    def kill(self):
+        self.killed.set()
+
+    def shutdown(self, cancel_futures):
+        assert cancel_futures
+
+
+def test_a_process_that_nothing_could_look_after_is_killed(monkeypatch):
+    def refuse():
+        raise RuntimeError("can't start new thread")
+
+    def main():
+        for pool in pools:
+            monkeypatch.setattr("corolib.threads._new_pool", lambda pool=pool: pool)
+            with pytest.raises(RuntimeError, match="new thread"):
+                yield from to_process(int)
+        monkeypatch.undo()
+        return (yield from to_process(int))
+
+    pools = [FakePool(refuse), FakePool(refuse)]
+    assert run(main) == 0
+    assert all(pool.killed.is_set() for pool in pools)
+
+
+def test_processes_that_work_are_left_alone_when_one_more_cannot_be_started(monkeypatch):
+    def submit():
+        if next(turns) == 1:
+            raise RuntimeError("can't start new thread")
+        future = concurrent.futures.Future()
+        future.set_result("done")
+        return future
+
+    def main():
+        first_one = yield from to_process(int)
+        with pytest.raises(RuntimeError, match="new thread"):
+            yield from to_process(int)
+        return first_one, (yield from to_process(int)), pool.killed.is_set()
+
+    turns = iter(range(3))
+    pool = FakePool(submit)
+    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+    assert run(main) == ("done", "done", False)
+
+
+def test_a_process_that_is_being_started_when_the_run_ends_is_killed(monkeypatch, capfd):
+    """It would outlive the run, and be waited for when the interpreter exits."""
+    gate = Gate(concurrent.futures.Future())
+    pool = FakePool(gate)
+    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+
+    def main():
+        task = spawn(to_process(int))
+        yield from until(gate.begun.is_set)
+        yield from task.stop()
+
+    run(main, grace=0.01)
+    assert "corolib-starter-1 still runs int" in capfd.readouterr().err
+    gate.go.set()
+    assert pool.killed.wait(LONG)
+
+
+def test_a_process_that_is_started_as_the_run_ends_is_nobodys_failure(monkeypatch):
+    """The thread that starts it is waited for; what it tells comes when the rooms have ended."""
+    gate = Gate(concurrent.futures.Future())
+    pool = FakePool(gate)
+    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+    reported = []
+
+    def main():
+        task = spawn(to_process(int))
+        yield from until(gate.begun.is_set)
+        yield from task.stop()
+        starter = current_scheduler().room(Threads).starter
+        join = starter.join
+
+        def let_go(*args):
+            gate.go.set()
+            assert pool.killed.wait(LONG)
+            return join(*args)
+
+        starter.join = let_go
+
+    run(main, grace=LONG, on_task_error=lambda *failure: reported.append(failure))
+    assert reported == []
+
+
+def test_processes_are_killed_when_no_thread_is_left_to_end_them(capfd):
+    reported = []
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    def main():
+        pid = yield from to_process(os.getpid)
+        task = spawn(to_process(time.sleep, 1000), name="caller")
+        processes = current_scheduler().room(Processes)
+        yield from until(lambda: any(call.future.running() for call in processes.calls))
+        yield from task.stop()
+        processes.starter.start = refuse
+        return pid
+
+    pid = run(main, on_task_error=lambda task, exc: reported.append(str(exc)))
+    assert reported == ["can't start new thread"]
+    said = capfd.readouterr().err
+    assert said == "corolib: a process still runs sleep, called by caller#2; it is killed\n"
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.kill(pid, 0)
+            time.sleep(0.001)
 
 
 def test_a_process_that_dies_is_an_error_and_the_next_call_works_again():
