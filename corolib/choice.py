@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from corolib.reports import no_error, no_undo
 from corolib.running import current_scheduler
-from corolib.sync import Doing
 from corolib.traps import ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, waits
 
 if TYPE_CHECKING:
@@ -61,19 +60,19 @@ def _check(traps: tuple[Trap, ...]) -> None:
     """Refuse what is no choice."""
     if not traps:
         raise ValueError("first() without any trap would wait for ever")
-    verbs: dict[int, str] = {}
+    ends: dict[int, Suspend[Any]] = {}
     for trap in traps:
         if not isinstance(trap, ReadWait | WriteWait | Sleep | Suspend):
             name = getattr(trap, "__name__", type(trap).__name__)
             raise TypeError(
                 f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
             )
-        if isinstance(trap, Suspend) and isinstance(trap.what, Doing):
+        if isinstance(trap, Suspend) and type(trap.what) is tuple:
             verb, thing = trap.what
-            if verbs.setdefault(id(thing), verb) != verb:
-                raise ValueError(
-                    f"first() got both ends of <{thing.title}>: they would meet, and both be taken"
-                )
+            other: Any = ends.setdefault(id(thing), trap)
+            if other.what[0] != verb:
+                text = f"first() got {other!r} and {trap!r}: they would meet, and both be taken"
+                raise ValueError(text)
 
 
 class _Choice:

@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 from weakref import ref
 
 from corolib.errors import Cancelled, ScopeError
+from corolib.lines import Line, join_line, nothing
 from corolib.running import Runnable, current_scheduler, current_task, spawn, tired
 from corolib.scopes import Block
-from corolib.sync import Line, Semaphore, join_line, nothing
+from corolib.sync import Semaphore
 from corolib.task import Task, body_of
-from corolib.traps import Coro, Suspend, Waiting, Wake, forgive, waits
+from corolib.traps import Coro, Suspend, Waiting, Wake, check_count, forgive, waits
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class TaskGroup(Block):
 
     def __init__(self, *, limit: int | None = None) -> None:
         if limit is not None:
-            _check_limit("TaskGroup", limit)
+            check_count(limit, "TaskGroup(limit=)", 1)
         self._results: list[Any] = []  # of all tasks, by their place in the order of spawning
         self._live: dict[int, Task[Any]] = {}
         self._failures: dict[int, tuple[Task[Any], BaseException]] = {}
@@ -211,7 +212,7 @@ class TaskGroup(Block):
             raise RuntimeError("this group has ended: it was waited for before")
         wait = self._live or tired()
         while wait:
-            yield Suspend(self._arm, _Words("the tasks of a group", self), holder=self._live.values)
+            yield Suspend(self._arm, ("the tasks of a group", self), holder=self._live.values)
             wait = self._live
         self._ended = True
         if self._failures:
@@ -324,13 +325,6 @@ def _leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None
         owner.pending = True
 
 
-def _check_limit(who: str, limit: int) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(
-            f"{who}(limit={limit!r}): a number of tasks, at least 1, must be able to run"
-        )
-
-
 class _Handshake:
     """What `group.start` waits with, and `started` answers."""
 
@@ -434,7 +428,7 @@ class _Crew:
             if self._ended and not tired():
                 return self._ended.popleft()
             place: int
-            place = yield Suspend(self._arm, _Words("the next end of", self), holder=self._running)
+            place = yield Suspend(self._arm, ("the next end of", self), holder=self._running)
             return place
         except GeneratorExit:
             self._closed = True
@@ -489,19 +483,6 @@ def _begin(calls: Iterable[Any]) -> _Crew:
     """Start the calls, if all of them are what can be started."""
     calls = [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
     return _Crew([call if isinstance(call, Task) else spawn(call) for call in calls])
-
-
-class _Words:
-    """Words that are put together only when a report asks for them."""
-
-    __slots__ = ("_begin", "_thing")
-
-    def __init__(self, begin: str, thing: object) -> None:
-        self._begin = begin
-        self._thing = thing
-
-    def __str__(self) -> str:
-        return f"{self._begin} {self._thing!r}"
 
 
 def _call(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
@@ -640,7 +621,7 @@ def map_concurrent(
 
     Raises:
         The first failure itself, when the others were cancelled and are gone.
-        ValueError: the limit is less than one.
+        TypeError, ValueError: the limit is no whole number, or less than 1.
         Cancelled: the wait was interrupted; all were cancelled and are gone.
 
     Example:
@@ -653,7 +634,7 @@ def map_concurrent(
         >>> corolib.run(main)
         [0, 2, 4, 6, 8]
     """
-    _check_limit("map_concurrent", limit)
+    check_count(limit, "map_concurrent(limit=)", 1)
     jobs = enumerate(items)
     results: dict[int, T] = {}
 

@@ -18,31 +18,50 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator, Sized
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Generic, Literal, TypeVar
 
 from corolib.errors import QueueEmpty, QueueFull, QueueShutDown
+from corolib.lines import Awaited, Line, join_line, nothing, wake_all
 from corolib.running import tired
-from corolib.sync import Awaited, Doing, Line, join_line, nothing
-from corolib.traps import Suspend, Wake, waits
+from corolib.traps import Suspend, Wake, check_count, waits
 
 T = TypeVar("T")
-Store = tuple[Sized, Callable[[Any], object], Callable[[], Any]]
+Items = deque[Any] | list[Any]
+Store = tuple[Items, Callable[[Any], object], Callable[[], Any]]
 
 
 def check_size(size: float) -> float:
     """Return the size of a queue, or raise what is wrong with it."""
-    if size != math.inf and (isinstance(size, bool) or not isinstance(size, int)):
-        raise TypeError(f"the size of a queue is a whole number or math.inf, not {size!r}")
-    if size < 0:
-        raise ValueError(f"a queue cannot have {size} places: 0 is a rendezvous")
-    return size
+    if size == math.inf:
+        return size
+    return check_count(size, "Queue() takes math.inf, or else", 0)  # type: ignore[arg-type]
 
 
-class Queue(Awaited, Generic[T]):
+class Closable(Awaited):
+    """What queues and topics share: they can be shut down."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._shut = False
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether `shutdown()` was called."""
+        return self._shut
+
+    def _check_open(self) -> None:
+        if self._shut:
+            raise self._end()
+
+    def _end(self) -> QueueShutDown:
+        return QueueShutDown(f"{self.title()} was shut down")
+
+
+class Queue(Closable, Generic[T]):
     """A queue of at most `size` items between tasks: first in, first out.
 
     The size must be said: 0 is a rendezvous, where `put` waits until somebody gets the item;
@@ -85,7 +104,6 @@ class Queue(Awaited, Generic[T]):
         self._putters: Line = OrderedDict()  # while one waits, there is no room
         self._joiners: Line = OrderedDict()
         self._unfinished = 0
-        self._shut = False
 
     def _store(self) -> Store:
         """Return what the items are kept in, and how one is put there and taken out."""
@@ -96,11 +114,6 @@ class Queue(Awaited, Generic[T]):
     def waiters(self) -> int:
         """How many waits for it are under way: to get, to put, to join."""
         return len(self._getters) + len(self._putters) + len(self._joiners)
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether `shutdown()` was called."""
-        return self._shut
 
     def __len__(self) -> int:
         """Return the number of items that can be had without a putter's help."""
@@ -144,8 +157,7 @@ class Queue(Awaited, Generic[T]):
         """
         if self._unfinished == 0:
             raise ValueError(f"task_done() was called more often than items were put into {self!r}")
-        self._unfinished -= 1
-        self._look_at_joiners()
+        self._forget(1)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Take no more items: `put` raises `QueueShutDown` from now on, `get` when none is left.
@@ -157,24 +169,21 @@ class Queue(Awaited, Generic[T]):
         """
         self._shut = True
         if immediate:
-            while self._items:
-                self._pop()
-                self._unfinished = max(0, self._unfinished - 1)  # some may be "done" beforehand
-            self._look_at_joiners()
-        for line in (self._putters, self._getters):
-            while line:
-                wake, _ = line.popitem(last=False)
-                wake(error=QueueShutDown(f"<{self.title}> was shut down"))
+            thrown_away = len(self._items)
+            self._items.clear()
+            self._forget(thrown_away)
+        wake_all(self._putters, error=self._end)
+        wake_all(self._getters, error=self._end)
 
     # Waiting.
 
     def putting(self, item: T) -> Suspend[None]:
         """Return the trap that puts `item` into the queue, for `first`."""
-        return Suspend(partial(self._arm_put, item), Doing(("put into", self)))
+        return Suspend(partial(self._arm_put, item), ("put into", self))
 
     def getting(self) -> Suspend[T]:
         """Return the trap that takes an item from the queue, for `first`."""
-        return Suspend(self._arm_get, Doing(("get from", self)))
+        return Suspend(self._arm_get, ("get from", self))
 
     @waits
     def put(self, item: T) -> Generator[Any, Any, None]:
@@ -210,7 +219,7 @@ class Queue(Awaited, Generic[T]):
             Cancelled: the wait was interrupted.
         """
         if self._unfinished or tired():
-            yield Suspend(self._arm_join, Doing(("join", self)))
+            yield Suspend(self._arm_join, ("join", self))
 
     def __aiter__(self) -> Queue[T]:
         return self
@@ -223,37 +232,47 @@ class Queue(Awaited, Generic[T]):
 
     # Inside.
 
-    def _check_open(self) -> None:
-        if self._shut:
-            raise QueueShutDown(f"<{self.title}> was shut down")
-
     def _put(self, item: T) -> None:
         """Put an item where there is room, or a getter."""
-        self._unfinished += 1
         if self._getters:
             wake, _ = self._getters.popitem(last=False)
             wake(item)
         else:
             self._push(item)
+        self._unfinished += 1
 
     def _get(self) -> T:
         """Take an item where there is one, or a putter; and let in the first that waits for room.
 
         One is let in before the item is taken only at a rendezvous.
         """
-        items, putters = self._items, self._putters
-        if not putters:
-            return self._pop()  # type: ignore[no-any-return]
         item: T
-        wake, last = putters.popitem(last=False)
-        self._unfinished += 1
-        if items:
+        if not self._putters:
             item = self._pop()
-            self._push(last)
+        elif self._items:
+            item = self._pop()
+            self._let_in()
         else:
-            item = last
-        wake()
+            wake, item = self._putters.popitem(last=False)
+            self._unfinished += 1
+            wake()
         return item
+
+    def _let_in(self) -> None:
+        """Give the room of one item to the first putter whose item can be put.
+
+        What a comparison raises is the fault of the item that is put, and goes to its putter.
+        """
+        while self._putters:
+            wake, item = self._putters.popitem(last=False)
+            try:
+                self._push(item)
+            except BaseException as exc:  # its traceback leads to the getter, and would be a cycle
+                wake(error=exc.with_traceback(None))
+            else:
+                self._unfinished += 1
+                wake()
+                return
 
     def _arm_put(self, item: T, wake: Wake) -> Callable[[], object]:
         self._check_open()
@@ -261,26 +280,29 @@ class Queue(Awaited, Generic[T]):
             self._put(item)
             wake()
             return nothing
-        self._putters[wake] = item
-        return partial(self._putters.pop, wake, None)
+        return join_line(self._putters, wake, item)
 
     def _arm_get(self, wake: Wake) -> Callable[[], object]:
         if self._items or self._putters:
             wake(self._get())
             return nothing
         self._check_open()
-        self._getters[wake] = None
-        return partial(self._getters.pop, wake, None)
+        return join_line(self._getters, wake)
 
     def _arm_join(self, wake: Wake) -> Callable[[], object]:
-        undo = join_line(self._joiners, wake, None)
-        self._look_at_joiners()
-        return undo
-
-    def _look_at_joiners(self) -> None:
-        while self._unfinished == 0 and self._joiners:
-            wake, _ = self._joiners.popitem(last=False)
+        if self._unfinished == 0:
             wake()
+            return nothing
+        return join_line(self._joiners, wake)
+
+    def _forget(self, count: int) -> None:
+        """Note that so many items are dealt with, and let the joiners go if those were the last.
+
+        There may be fewer: `task_done()` may have been called beforehand for what nobody got.
+        """
+        self._unfinished = max(0, self._unfinished - count)
+        if self._unfinished == 0:
+            wake_all(self._joiners)
 
     def _state(self) -> str:
         size = "any number of" if self.size == math.inf else self.size
@@ -292,7 +314,8 @@ class PriorityQueue(Queue[T]):
     """A queue that gives the least of its items first; items are compared with `<`.
 
     An item goes to a task that waits for one without being compared. To keep equal ones in order,
-    put `(priority, count, item)`.
+    put `(priority, count, item)`. When items cannot be compared, `put` or `get` raises what the
+    comparison did, whichever makes it; then nothing was put, or taken.
 
     Args:
         size, name: see `Queue`.
@@ -312,7 +335,40 @@ class PriorityQueue(Queue[T]):
 
     def _store(self) -> Store:
         items: list[Any] = []
-        return items, partial(heappush, items), partial(heappop, items)
+        return items, partial(_push, items), partial(_pop, items)
+
+
+def _push(heap: list[Any], item: Any) -> None:
+    """Do what `heappush` does; if a comparison fails, the heap is as before."""
+    try:
+        heappush(heap, item)
+    except BaseException:
+        # On its way up from the end it has pushed down what it passed, which goes up again.
+        place, moved = len(heap) - 1, heap.pop()
+        while place and moved is not item:
+            place = (place - 1) >> 1
+            moved, heap[place] = heap[place], moved
+        raise
+
+
+def _pop(heap: list[Any]) -> Any:
+    """Do what `heappop` does; if a comparison fails, the heap is as before.
+
+    But for an object that is in it several times: then its order may suffer, and nothing is lost.
+    """
+    least, last = heap[0], heap[-1]
+    try:
+        return heappop(heap)
+    except BaseException:
+        # The last was put on top. On its way down it has pulled up what it passed.
+        place = next(place for place, item in enumerate(heap) if item is last)
+        heap.append(last)
+        while place:
+            above = (place - 1) >> 1
+            heap[place] = heap[above]
+            place = above
+        heap[0] = least
+        raise
 
 
 class LifoQueue(Queue[T]):
@@ -358,7 +414,7 @@ class Subscription(Queue[T]):
         """Throw away an item, which then counts as dealt with."""
         self._pop()
         self.dropped += 1
-        self.task_done()
+        self._forget(1)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Take no more news: the topic goes on without this subscriber. See `Queue.shutdown`."""
@@ -367,16 +423,23 @@ class Subscription(Queue[T]):
 
     def _get(self) -> T:
         item = super()._get()
-        self._topic.let_in()
+        self._topic.look_at(self)
         return item
 
     def _arm_get(self, wake: Wake) -> Callable[[], object]:
         undo = super()._arm_get(wake)
-        self._topic.let_in()  # at a rendezvous a publisher waits for this
-        return undo
+        if self.size:
+            return undo
+        self._topic.look_at(self)  # at a rendezvous there is room as long as somebody waits
+
+        def leave() -> None:
+            undo()
+            self._topic.look_at(self)
+
+        return leave
 
 
-class Topic(Awaited, Generic[T]):
+class Topic(Closable, Generic[T]):
     """News for any number of subscribers: each gets every item published while it is subscribed.
 
     with topic.subscribe() as news:
@@ -395,7 +458,7 @@ class Topic(Awaited, Generic[T]):
         name: for reports.
 
     Raises:
-        ValueError: another `overflow`, or "drop_old" with size 0, or a bad size.
+        TypeError, ValueError: another `overflow`, or "drop_old" with size 0, or a bad size.
 
     Example:
         >>> import corolib
@@ -429,6 +492,7 @@ class Topic(Awaited, Generic[T]):
         self.overflow = overflow
         self._shut = False
         self._subscriptions: dict[Subscription[T], None] = {}
+        self._full: set[Subscription[T]] = set()  # those without room: no `get` looks at all
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription[T]]:
@@ -440,6 +504,7 @@ class Topic(Awaited, Generic[T]):
         self._check_open()
         news = Subscription(self)
         self._subscriptions[news] = None
+        self.look_at(news)
         try:
             yield news
         finally:
@@ -447,7 +512,7 @@ class Topic(Awaited, Generic[T]):
 
     def publishing(self, item: T) -> Suspend[None]:
         """Return the trap that publishes `item`, for `first`."""
-        return Suspend(partial(self._arm, item), Doing(("publish in", self)))
+        return Suspend(partial(self._arm, item), ("publish in", self))
 
     @waits
     def publish(self, item: T) -> Generator[Any, Any, None]:
@@ -465,20 +530,26 @@ class Topic(Awaited, Generic[T]):
     def shutdown(self) -> None:
         """Publish nothing any more. Subscribers may take what they have, and are told the end."""
         self._shut = True
-        while self._line:
-            wake, _ = self._line.popitem(last=False)
-            wake(error=QueueShutDown(f"<{self.title}> was shut down"))
+        wake_all(self._line, error=self._end)
         for news in list(self._subscriptions):
             news.shutdown()
 
     def leave(self, news: Subscription[T]) -> None:
         """Go on without a subscriber."""
         self._subscriptions.pop(news, None)
-        self.let_in()
+        self._full.discard(news)
+        self._let_in()
 
-    def let_in(self) -> None:
-        """Somebody has room: publish what waited for that."""
-        while self._line and self._all_have_room():
+    def look_at(self, news: Subscription[T]) -> None:
+        """Note whether a subscriber has room; if now all have, publish what waited for that."""
+        if news.has_room():
+            self._full.discard(news)
+            self._let_in()
+        else:
+            self._full.add(news)
+
+    def _let_in(self) -> None:
+        while self._line and not self._full:
             wake, item = self._line.popitem(last=False)
             self._publish(item)
             wake()
@@ -486,16 +557,15 @@ class Topic(Awaited, Generic[T]):
     def _takes(self) -> bool:
         """Return whether an item can be published now."""
         self._check_open()
-        return self.overflow == "drop_old" or (not self._line and self._all_have_room())
-
-    def _all_have_room(self) -> bool:
-        return all(news.has_room() for news in self._subscriptions)
+        return self.overflow == "drop_old" or not (self._line or self._full)
 
     def _publish(self, item: T) -> None:
         for news in list(self._subscriptions):
-            if not news.has_room():
+            if news in self._full:
                 news.drop_oldest()
             news.put_nowait(item)
+            if not news.has_room():
+                self._full.add(news)
 
     def _arm(self, item: T, wake: Wake) -> Callable[[], object]:
         if self._takes():
@@ -503,10 +573,6 @@ class Topic(Awaited, Generic[T]):
             wake()
             return nothing
         return join_line(self._line, wake, item)
-
-    def _check_open(self) -> None:
-        if self._shut:
-            raise QueueShutDown(f"<{self.title}> was shut down")
 
     def _state(self) -> str:
         shut = ", shut down" if self._shut else ""

@@ -115,8 +115,13 @@ def _advice(thing: Any) -> str:
         return "It is asyncio's, and corolib cannot wait for it"
     if kind.__module__.startswith("concurrent.futures"):
         return "Write `yield from wait_future(...)`"
-    if kind.__module__.startswith("corolib") and hasattr(kind, "__iter__"):
-        return "Write `yield from` in front of it"
+    if kind.__module__.startswith("corolib"):
+        if hasattr(kind, "__iter__"):
+            return "Write `yield from` in front of it"
+        for each in kind.__mro__:  # `get` of a PriorityQueue is a Queue's
+            for call in ("wait", "get"):
+                if call in vars(each):
+                    return f"Did you mean `yield from {each.__name__.lower()}.{call}()`?"
     if hasattr(kind, "__await__"):
         return "In a generator, an `async def` is called with `yield from spawn(f, *args)`"
     if hasattr(thing, "fileno"):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from typing import Any
 
 from corolib.errors import RunFinished
+from corolib.lines import Line, join_line, wake_all
 from corolib.running import Services, current_scheduler
 from corolib.traps import Suspend, Wake
 
@@ -79,7 +80,7 @@ class SignalReceiver:
     def __init__(self, scheduler: Services, signums: dict[int, int]) -> None:
         self._scheduler = scheduler
         self._signums = signums  # to each number its name, if it has one
-        self._waiters: dict[Wake, None] = {}  # oldest first
+        self._line: Line = OrderedDict()
         # A handler may come in the middle of another one's: append is atomic, a count is not.
         self._arrived: deque[int] = deque()
         self._handing_out = False  # a call of `_hand_out` is on its way
@@ -113,9 +114,7 @@ class SignalReceiver:
             signal.signal(signum, before)
         self._before.clear()
         self._scheduler.room(SignalHandlers).release(self)
-        waiters, self._waiters = self._waiters, {}
-        for wake in waiters:
-            wake(error=self._closed())
+        wake_all(self._line, error=self._closed)
         late = dict.fromkeys(self._arrived)
         self._arrived.clear()
         _send(list(late))
@@ -139,10 +138,10 @@ class SignalReceiver:
     def _arm(self, wake: Wake) -> Callable[[], object]:
         if not self._open:
             raise self._closed()
-        self._waiters[wake] = None
+        undo = join_line(self._line, wake)
         if self._arrived:
             self._hand_out()
-        return lambda: self._waiters.pop(wake, None)
+        return undo
 
     def _handle(self, signum: int, frame: object) -> None:
         """Note a signal. Called by Python in the main thread, between any two instructions."""
@@ -157,9 +156,8 @@ class SignalReceiver:
     def _hand_out(self) -> None:
         """Give what has arrived to those who wait."""
         self._handing_out = False
-        while self._arrived and self._waiters:
-            wake = next(iter(self._waiters))
-            del self._waiters[wake]
+        while self._arrived and self._line:
+            wake, _ = self._line.popitem(last=False)
             wake(self._arrived.popleft())
 
     def _closed(self) -> RuntimeError:

@@ -19,69 +19,22 @@ Imports no scheduler: what waits goes through `Suspend`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
-from corolib.errors import Cancelled, Deadlock
+from corolib.errors import Deadlock
+from corolib.lines import Awaited, join_line, nothing, wake_all
 from corolib.running import current_task, tired
-from corolib.traps import Suspend, Wake, waits
+from corolib.traps import Suspend, Wake, check_count, waits
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from corolib.task import Task
 
 T = TypeVar("T")
-
-Line = OrderedDict[Wake, Any]
-"""Those who wait, first come first, each with what it waits with. Both ends and the leaving of
-any one cost the same however long the line is, which is true of neither deque nor dict."""
-
-
-def join_line(line: Line, wake: Wake, item: Any) -> Callable[[], object]:
-    """Stand in the line with `item`; returns the undo."""
-    line[wake] = item
-    return partial(line.pop, wake, None)
-
-
-def nothing() -> None:
-    """The undo of a wait that was over at once."""
-
-
-class Awaited:
-    """What all of these share: a name for reports, a line, and a repr that shows both."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._line: Line = OrderedDict()
-
-    @property
-    def waiters(self) -> int:
-        """How many waits for it are under way."""
-        return len(self._line)
-
-    @property
-    def title(self) -> str:
-        """Kind and name, as reports write them: `Lock B`."""
-        return f"{type(self).__name__} {self.name or hex(id(self))}"
-
-    @abstractmethod
-    def _state(self) -> str: ...
-
-    def __repr__(self) -> str:
-        waiting = f", {self.waiters} waiting" if self.waiters else ""
-        return f"<{self.title} {self._state()}{waiting}>"
-
-
-class Doing(tuple[str, Awaited]):
-    """What a wait is for, in words that are put together only when a report asks for them."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        verb, thing = self
-        return f"{verb} <{thing.title}>"
 
 
 class Event(Awaited):
@@ -116,9 +69,7 @@ class Event(Awaited):
     def set(self) -> None:
         """Raise the flag and wake all who wait for it; does not wait."""
         self.is_set = True
-        while self._line:
-            wake, _ = self._line.popitem(last=False)
-            wake()
+        wake_all(self._line)
 
     def clear(self) -> None:
         """Take the flag down; does not wait."""
@@ -126,7 +77,7 @@ class Event(Awaited):
 
     def waiting(self) -> Suspend[None]:
         """Return the trap that waits for the flag, for `first`."""
-        return Suspend(self._arm, Doing(("wait for", self)))
+        return Suspend(self._arm, ("wait for", self))
 
     @waits
     def wait(self) -> Generator[Any, Any, None]:
@@ -142,7 +93,7 @@ class Event(Awaited):
         if self.is_set:
             wake()
             return nothing
-        return join_line(self._line, wake, None)
+        return join_line(self._line, wake)
 
     def _state(self) -> str:
         return "set" if self.is_set else "not set"
@@ -182,7 +133,7 @@ class Acquirable(Awaited):
 
     def acquiring(self) -> Suspend[Held]:
         """Return the trap that acquires it, for `first`: `with held:` then gives it back."""
-        return Suspend(self._arm, Doing(("acquire", self)), holder=self.holders)
+        return Suspend(self._arm, ("acquire", self), holder=self.holders)
 
     @waits
     def acquire(self) -> Generator[Any, Any, Held]:
@@ -200,15 +151,14 @@ class Acquirable(Awaited):
         held: Held = yield self.acquiring()
         return held
 
-    def __iter__(self) -> Generator[Any, Any, Held]:
-        return (yield from self.acquire())
+    __iter__ = acquire
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         task = current_task()
         if self.take(task):
             wake(Held(self, task))
             return nothing
-        return join_line(self._line, wake, task)
+        return join_line(self._line, wake, (task, 1))
 
     def __enter__(self) -> None:
         raise TypeError(
@@ -258,7 +208,7 @@ class Lock(Acquirable):
     def take(self, task: Task[Any], depth: int = 1) -> bool:
         """Take it for `task` if it can be had at once; return whether it could."""
         if self._orphaned:
-            raise RuntimeError(self._complaint())
+            raise self._lost()
         if self.owner is None:
             self._own(task, depth)
             return True
@@ -311,19 +261,7 @@ class Lock(Acquirable):
         task = current_task()
         if self.owner is not task and not self.take(task, depth):
             arm = partial(join_line, self._line, item=(task, depth))
-            yield Suspend(arm, Doing(("acquire", self)), holder=self.holders)
-
-    def enter_line(self, wake: Wake, item: tuple[Task[Any], int]) -> None:
-        """Put a waiter of a condition's into the line of the lock, which somebody holds."""
-        self._line[wake] = item
-
-    def leave_line(self, wake: Wake) -> None:
-        """Take it out again."""
-        del self._line[wake]
-
-    def has_in_line(self, task: Task[Any]) -> bool:
-        """Return whether `task` stands in the line."""
-        return any(each is task for each, _ in self._line.values())
+            yield Suspend(arm, ("acquire", self), holder=self.holders)
 
     def attach(self, condition: Condition) -> None:
         """Remember a condition: its waiters wait for this lock too."""
@@ -335,10 +273,8 @@ class Lock(Acquirable):
         """The body of the holder has ended: tell all who wait for the lock, now or later."""
         self.owner = None
         self._orphaned = task.label
-        for line in (self._line, *(each.line for each in self._conditions or ())):
-            while line:
-                wake, _ = line.popitem(last=False)
-                wake(error=RuntimeError(self._complaint()))
+        for each in (self, *(self._conditions or ())):
+            wake_all(each._line, error=self._lost)
 
     def _own(self, task: Task[Any], depth: int) -> None:
         self.owner = task
@@ -354,20 +290,13 @@ class Lock(Acquirable):
         """Take a lock that the taker holds."""
         assert self.owner is not None
         raise Deadlock(
-            f"task {self.owner.label} acquires <{self.title}>, which it holds: it would wait for "
+            f"task {self.owner.label} acquires {self.title()}, which it holds: it would wait for "
             "itself. An RLock can be held more than once"
         )
 
-    def _arm(self, wake: Wake) -> Callable[[], object]:
-        task = current_task()
-        if self.take(task):
-            wake(Held(self, task))
-            return nothing
-        return join_line(self._line, wake, (task, 1))
-
-    def _complaint(self) -> str:
-        return (
-            f"<{self.title}>: task {self._orphaned}, which held it, ended without releasing it; "
+    def _lost(self) -> RuntimeError:
+        return RuntimeError(
+            f"{self.title()}: task {self._orphaned}, which held it, ended without releasing it; "
             "what the lock guards may be half done"
         )
 
@@ -418,7 +347,7 @@ class Semaphore(Acquirable):
         name: for reports.
 
     Raises:
-        ValueError: `value` is negative.
+        TypeError, ValueError: `value` is no whole number, or is negative.
 
     Example:
         >>> import corolib
@@ -433,10 +362,8 @@ class Semaphore(Acquirable):
     """
 
     def __init__(self, value: int = 1, name: str = "") -> None:
-        if value < 0:
-            raise ValueError(f"a {type(self).__name__} cannot begin with {value} permits")
         super().__init__(name)
-        self.value = value
+        self.value = check_count(value, f"{type(self).__name__}()", 0)
 
     def take(self, task: Task[Any]) -> bool:
         """Take a permit if there is one; return whether there was."""
@@ -448,7 +375,7 @@ class Semaphore(Acquirable):
     def release(self) -> None:
         """Give a permit back, to the first waiter if there is one; does not wait."""
         if self._line:
-            wake, task = self._line.popitem(last=False)
+            wake, (task, _) = self._line.popitem(last=False)
             wake(Held(self, task))
         else:
             self.value += 1
@@ -465,7 +392,8 @@ class BoundedSemaphore(Semaphore):
         name: for reports.
 
     Raises:
-        ValueError: `value` is negative; or at `release()`: all permits are there.
+        TypeError, ValueError: `value` is no whole number, or is negative; or at `release()`: all
+            permits are there.
 
     Example:
         >>> import corolib
@@ -505,6 +433,9 @@ class Condition(Awaited):
         lock: the `Lock` or `RLock` to use, which several conditions may share; None: a new `Lock`.
         name: for reports.
 
+    Raises:
+        TypeError: `lock` is something else.
+
     Example:
         >>> import corolib
         >>> def main():
@@ -524,22 +455,21 @@ class Condition(Awaited):
     """
 
     def __init__(self, lock: Lock | None = None, name: str = "") -> None:
+        if not isinstance(lock, Lock | None):
+            raise TypeError(
+                f"Condition() got {lock!r} as its lock: give it a Lock or an RLock; "
+                'a name is given as `Condition(name="...")`'
+            )
         super().__init__(name)
         self.lock = Lock(name) if lock is None else lock
         self.lock.attach(self)
-
-    @property
-    def line(self) -> Line:
-        """Those who wait to be notified."""
-        return self._line
 
     @waits
     def acquire(self) -> Generator[Any, Any, Held]:
         """Wait until the lock is acquired; see `Lock.acquire`."""
         return (yield from self.lock.acquire())
 
-    def __iter__(self) -> Generator[Any, Any, Held]:
-        return (yield from self.lock.acquire())
+    __iter__ = acquire
 
     def release(self) -> None:
         """Give the lock back; see `Lock.release`."""
@@ -549,23 +479,26 @@ class Condition(Awaited):
     def wait(self) -> Generator[Any, Any, None]:
         """Wait, without the lock, until notified; and with it again.
 
-        However this ends, the caller holds the lock again, with one exception: clean-up after an
+        However this ends, the caller holds the lock again, with two exceptions: clean-up after an
         interrupt may wait for the length of the grace, and if the lock is not to be had by then,
-        `Cancelled` leaves without it. A block that is left by that exception does not mind.
+        `Cancelled` leaves without it; and a generator that is closed cannot wait at all. A block
+        that is left by one of these does not mind.
 
         Raises:
             RuntimeError: the caller does not hold the lock; or its holder ended without releasing
                 it, and nobody gets it any more.
-            Cancelled: the wait was interrupted; a notification that was already on its way went
-                on to the next waiter.
+            Cancelled, or what else the wait was ended by (SystemExit, ScopeError): a notification
+                that was already on its way went on to the next waiter.
         """
         task = current_task()
         self.lock.check_holder(task, "waits for")
         depth = self.lock._depth
         holder = partial(self._holders, task)
         try:
-            yield Suspend(self._arm, Doing(("wait for", self)), holder=holder)
-        except (Cancelled, KeyboardInterrupt):
+            yield Suspend(self._arm, ("wait for", self), holder=holder)
+        except GeneratorExit:  # who is closed cannot wait
+            raise
+        except BaseException:
             try:
                 yield from self.lock.get_back(depth)
             except RuntimeError:  # it was orphaned meanwhile
@@ -607,16 +540,17 @@ class Condition(Awaited):
 
     def _undo(self, wake: Wake) -> None:
         if self._line.pop(wake, None) is None:  # it was notified
-            self.lock.leave_line(wake)
+            del self.lock._line[wake]
             self._notify(1)
 
     def _notify(self, n: int) -> None:
         for _ in range(min(n, len(self._line))):
-            self.lock.enter_line(*self._line.popitem(last=False))
+            wake, item = self._line.popitem(last=False)
+            self.lock._line[wake] = item
 
     def _holders(self, task: Task[Any]) -> tuple[Task[Any], ...]:
         """Return who keeps `task` waiting: the lock's holder, if it was notified."""
-        return self.lock.holders() if self.lock.has_in_line(task) else ()
+        return self.lock.holders() if task.armed in self.lock._line else ()
 
     def __enter__(self) -> None:
         self.lock.__enter__()
@@ -644,7 +578,7 @@ class Barrier(Awaited):
         name: for reports.
 
     Raises:
-        ValueError: `parties` is less than 1.
+        TypeError, ValueError: `parties` is no whole number, or is less than 1.
 
     Example:
         >>> import corolib
@@ -661,14 +595,12 @@ class Barrier(Awaited):
     """
 
     def __init__(self, parties: int, name: str = "") -> None:
-        if parties < 1:
-            raise ValueError(f"a Barrier cannot have {parties} parties")
         super().__init__(name)
-        self.parties = parties
+        self.parties = check_count(parties, "Barrier()", 1)
 
     def waiting(self) -> Suspend[int]:
         """Return the trap that waits for the others, for `first`."""
-        return Suspend(self._arm, Doing(("wait at", self)))
+        return Suspend(self._arm, ("wait at", self))
 
     @waits
     def wait(self) -> Generator[Any, Any, int]:
@@ -686,7 +618,7 @@ class Barrier(Awaited):
         if len(self._line) + 1 == self.parties:
             wake(self._open())
             return nothing
-        return join_line(self._line, wake, None)
+        return join_line(self._line, wake)
 
     def _open(self) -> int:
         """Let all go on that wait; return the place of the one who came last."""
@@ -726,6 +658,7 @@ class Result(Awaited, Generic[T]):
         self._done = False
         self._value: T | None = None
         self._error: BaseException | None = None
+        self._raised: TracebackType | None = None  # where the error came from, before all waits
 
     @property
     def done(self) -> bool:
@@ -753,7 +686,7 @@ class Result(Awaited, Generic[T]):
 
     def waiting(self) -> Suspend[T]:
         """Return the trap that waits for the result, for `first`."""
-        return Suspend(self._arm, Doing(("wait for", self)))
+        return Suspend(self._arm, ("wait for", self))
 
     @waits
     def wait(self) -> Generator[Any, Any, T]:
@@ -762,32 +695,38 @@ class Result(Awaited, Generic[T]):
         Raises:
             What `fail()` was given. Cancelled: the wait was interrupted.
         """
-        if self._done and not tired():
-            if self._error is not None:
-                raise self._error
-            return self._value  # type: ignore[return-value]
-        value: T = yield self.waiting()
-        return value
+        try:
+            if self._done and not tired():
+                if self._error is not None:
+                    raise self._error
+                return self._value  # type: ignore[return-value]
+            value: T = yield self.waiting()
+            return value
+        except BaseException as exc:
+            if exc is self._error:  # without the frames of those in which it was raised before
+                exc.__traceback__ = self._raised  # nor with this one, which holds the result
+            raise
 
     def __iter__(self) -> Generator[Any, Any, T]:
-        return (yield from self.wait())
+        try:
+            return (yield from self.wait())
+        finally:
+            del self  # the traceback of a failure holds this frame: that would be a cycle
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        return (yield from self.wait())
+    __await__ = __iter__
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         if self._done:
             raise RuntimeError(f"{self!r} is there already: it can be set once")
         self._done, self._value, self._error = True, value, error
-        while self._line:
-            wake, _ = self._line.popitem(last=False)
-            wake(value, error)
+        self._raised = None if error is None else error.__traceback__
+        wake_all(self._line, value, lambda: error)
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         if self._done:
             wake(self._value, self._error)
             return nothing
-        return join_line(self._line, wake, None)
+        return join_line(self._line, wake)
 
     def _state(self) -> str:
         if not self._done:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from corolib.errors import RunFinished
 from corolib.inbox import FINISHED
 from corolib.running import Runnable, Services, current_scheduler, current_task, register
-from corolib.traps import Suspend, Wake, forgive, waits
+from corolib.traps import Suspend, Wake, check_count, forgive, waits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -252,10 +252,7 @@ class Pool:
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"limit of threads: an int, not {limit!r}")
-        if limit < 1:
-            raise ValueError(f"limit of threads: at least 1, not {limit!r}")
+        check_count(limit, "the limit of threads", 1)
         with self._changed:
             self._limit = limit
             self._grow()

@@ -178,7 +178,9 @@ class Suspend(Generic[T]):
             undo. What it raises, the task gets at its `yield`. `wake(value=None, error=None)`
             may be called inside `arm`, late, or twice; only the first call counts. The undo is
             called only when the wait is taken back, never after a wake.
-        what: what is waited for, in the words of a report: "acquire <Lock B>".
+        what: what is waited for, in the words of a report: "acquire <Lock B>"; or, put together
+            only when a report asks for them, a verb and a thing: `("acquire", lock)`. The thing
+            may have a `title()`; else its `repr` is taken.
         holder: returns the tasks on which the end of this wait depends, for deadlock reports.
         outside: True when something the scheduler cannot see (a thread, a child process, a
             signal) may end the wait; such a wait is never counted as part of a deadlock.
@@ -217,14 +219,20 @@ class Suspend(Generic[T]):
         self.outside = outside
 
     def __iter__(self) -> Generator[Suspend[T], Any, T]:
-        value: T = yield self
-        return value
+        try:
+            value: T = yield self
+            return value
+        finally:
+            del self  # what `arm` belongs to may hold the error, whose traceback holds this frame
 
     __await__ = __iter__
 
     def __repr__(self) -> str:
         try:
-            return f"{self.what}"
+            if type(self.what) is not tuple:
+                return f"{self.what}"
+            verb, thing = self.what
+            return f"{verb} {thing.title() if hasattr(thing, 'title') else repr(thing)}"
         except Exception:  # a report is no place to fail in
             return f"a {type(self.what).__name__} (whose str fails)"
 
@@ -272,6 +280,18 @@ def _call_of(who: object, what: str) -> str:
     """Return how messages name the call that makes `who`: `Sleep(at=)`."""
     at = "at=" if what == "a deadline" else ""
     return who if isinstance(who, str) else f"{type(who).__name__}({at})"
+
+
+def check_count(value: int, who: str, least: int) -> int:
+    """Return `value`, a number of things, or raise TypeError or ValueError.
+
+    `who` begins the message: "Semaphore() takes a whole number, at least 0, not 1.5".
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and value >= least:
+        return value
+    text = f"{who} takes a whole number, at least {least}, not {value!r}"
+    raise ValueError(text) if whole else TypeError(text)
 
 
 class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):

@@ -39,7 +39,7 @@ SECTIONS = {
     "TaskGroup": ["Args", "Raises", "Example", "Source"],
     "Barrier": ["Args", "Raises", "Example", "Source"],
     "BoundedSemaphore": ["Args", "Raises", "Example", "Source"],
-    "Condition": ["Args", "Example", "Source"],
+    "Condition": ["Args", "Raises", "Example", "Source"],
     "Event": ["Args", "Example", "Source"],
     "LifoQueue": ["Args", "Example", "Source"],
     "Lock": ["Args", "Example", "Source"],

@@ -2,9 +2,12 @@
 
 import gc
 import math
+import os
 import queue as standard
+import random
 
 import pytest
+from garbage import garbage_of
 
 from corolib import (
     Cancelled,
@@ -24,8 +27,10 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.queues import Subscription
 from corolib.testing import survivors, virtual_time
 
+FULL = os.environ.get("COROLIB_SWEEP") == "full"
 KINDS = [Queue, PriorityQueue, LifoQueue]
 
 
@@ -91,6 +96,114 @@ def test_the_kind_says_which_item_comes_first(kind, order):
     for item in (2, 3, 1):
         queue.put_nowait(item)
     assert [queue.get_nowait() for _ in range(3)] == order
+
+
+def test_an_item_that_cannot_be_compared_is_the_fault_of_who_puts_it():
+    def main():
+        queue = PriorityQueue(2)
+        queue.put_nowait(2)
+        for way in (lambda: queue.put_nowait("x"), lambda: spawn(queue.put("x"))):
+            with pytest.raises(TypeError, match="not supported between"):
+                yield from way()
+        assert (yield from first(Sleep(1), queue.putting(1))) == (1, None)
+        bad, good = spawn(queue.put("x")), spawn(queue.put(3))
+        joiner = spawn(queue.join())
+        yield
+        got = []
+        for _ in range(3):
+            got.append((yield from queue.get()))
+            queue.task_done()
+        with pytest.raises(TypeError, match="not supported between"):
+            yield from bad
+        yield from good
+        yield from joiner
+        return got, len(queue), queue.waiters
+
+    assert go(main, on_task_error=lambda task, exc: None) == ([1, 2, 3], 0, 0)
+
+
+def test_a_putter_whose_item_cannot_be_compared_leaves_no_room_unused():
+    def main():
+        queue = PriorityQueue(2)
+        for item in (1, 2):
+            queue.put_nowait(item)
+        putters = [spawn(queue.put(item)) for item in ("x", "y")]
+        yield
+        assert queue.get_nowait() == 1
+        assert queue.waiters == 0
+        yield
+        queue.put_nowait(3)  # there is room
+        for putter in putters:
+            with pytest.raises(TypeError):
+                yield from putter
+        return queue.get_nowait(), queue.get_nowait()
+
+    assert go(main, on_task_error=lambda task, exc: None) == (2, 3)
+
+
+class Fused:
+    """A number that cannot be compared any more when so many comparisons were made."""
+
+    left = math.inf
+
+    def __init__(self, number):
+        self.number = number
+
+    def __lt__(self, other):
+        Fused.left -= 1
+        if Fused.left < 0:
+            raise ArithmeticError
+        return self.number < other.number
+
+
+@pytest.mark.parametrize("seed", range(400 if FULL else 40))
+def test_a_comparison_that_fails_changes_nothing(seed):
+    """Whichever comparison of a `put` or a `get` it is: the order in which items come stays."""
+    dice = random.Random(seed)
+    items = [Fused(n) for n in dice.choices(range(20), k=dice.randrange(30))]
+    failed = 0
+
+    def filled():
+        queue = PriorityQueue(math.inf)
+        for item in items:
+            queue.put_nowait(item)
+        return queue
+
+    def drained(queue):
+        return [queue.get_nowait() for _ in range(len(queue))]
+
+    rightly = drained(filled())
+    assert [x.number for x in rightly] == sorted(x.number for x in items)
+    for use in (
+        lambda queue: queue.put_nowait(Fused(dice.randrange(20))),
+        PriorityQueue.get_nowait,
+    ):
+        for comparisons in range(12):
+            queue = filled()
+            Fused.left = comparisons
+            try:
+                use(queue)
+            except (ArithmeticError, QueueEmpty):
+                Fused.left = math.inf
+                assert drained(queue) == rightly
+                failed += 1
+            Fused.left = math.inf
+    assert failed or len(items) < 2
+
+
+def test_an_item_that_is_in_the_queue_twice_is_not_lost_by_a_comparison_that_fails():
+    twice = Fused(5)
+    queue = PriorityQueue(math.inf)
+    for item in (Fused(1), twice, Fused(2), Fused(6), twice, Fused(3), twice):
+        queue.put_nowait(item)
+    for comparisons in range(3):
+        Fused.left = comparisons
+        with pytest.raises(ArithmeticError):
+            queue.get_nowait()
+        Fused.left = math.inf
+    got = [queue.get_nowait().number for _ in range(7)]
+    assert got[0] == 1
+    assert sorted(got) == [1, 2, 3, 5, 5, 5, 6]
 
 
 def test_a_rendezvous_keeps_the_producer_until_somebody_takes_the_item():
@@ -162,9 +275,9 @@ def test_the_size_must_be_said_and_be_one(kind):
     with pytest.raises(TypeError):
         kind()
     for size in (None, "1", 1.5, True, math.nan):
-        with pytest.raises(TypeError, match=r"a whole number or math\.inf"):
+        with pytest.raises(TypeError, match=r"math\.inf, or else .* whole number, at least 0"):
             kind(size)
-    with pytest.raises(ValueError, match="-1 places: 0 is a rendezvous"):
+    with pytest.raises(ValueError, match=r"math\.inf, or else .* at least 0, not -1"):
         kind(-1)
 
 
@@ -405,6 +518,17 @@ def test_shutdown_tells_all_who_wait_in_vain(immediate):
     go(main)
 
 
+def test_a_shutdown_that_throws_items_away_compares_none():
+    queue = PriorityQueue(3)
+    for item in ((1,), (2, "a"), (2, None)):
+        queue.put_nowait(item)
+    with pytest.raises(TypeError, match="not supported between"):
+        queue.get_nowait()
+    assert len(queue) == 3
+    queue.shutdown(immediate=True)
+    assert len(queue) == 0
+
+
 def test_async_for_ends_at_the_shutdown():
     queue, got = Queue(1), []
 
@@ -515,6 +639,68 @@ def test_with_drop_old_a_slow_subscriber_loses_its_oldest():
     assert go(main) == ([3, 4], 3)
 
 
+def test_a_subscriber_may_say_done_before_it_gets_and_publishers_go_on():
+    def main():
+        topic = Topic(2, "drop_old")
+        with topic.subscribe() as news:
+            for n in range(2):
+                yield from topic.publish(n)
+                news.task_done()  # before it was got
+            yield from topic.publish(2)  # drops an item that is counted as done
+            assert news.dropped == 1
+            joiner = spawn(news.join())
+            yield
+            assert not joiner.done
+            news.task_done()
+            yield from joiner
+            return news.get_nowait(), news.get_nowait()
+
+    assert go(main) == (1, 2)
+
+
+def test_at_a_rendezvous_who_has_ceased_to_wait_is_waited_for_again():
+    def main():
+        topic = Topic(0)
+        with topic.subscribe() as one, topic.subscribe() as other:
+            publisher = spawn(topic.publish("now"))
+            yield
+            assert (yield from first(one.getting(), Sleep(1))) == (1, None)
+            getter = spawn(other.get())
+            yield
+            yield
+            assert not getter.done
+            assert (yield from one.get()) == "now"
+            yield from publisher
+            return (yield from getter)
+
+    assert go(main) == "now"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_what_a_subscriber_does_is_no_work_for_the_number_of_the_others(size, monkeypatch):
+    looks = 0
+
+    def main():
+        topic = Topic(size)
+        heard = [[] for _ in range(100)]
+        ears = [spawn(listen, topic, got) for got in heard]
+        yield
+        yield from put_all_in(topic, range(5))
+        topic.shutdown()
+        yield from survivors(ears)
+        return heard
+
+    def counted(self):
+        nonlocal looks
+        looks += 1
+        return has_room(self)
+
+    has_room = Subscription.has_room
+    monkeypatch.setattr(Subscription, "has_room", counted)
+    assert go(main) == [[0, 1, 2, 3, 4]] * 100
+    assert looks <= 100 * 5 * 4
+
+
 def test_a_subscriber_may_end_its_subscription_inside_the_block():
     def main():
         topic = Topic(1)
@@ -554,6 +740,20 @@ def test_a_topic_has_one_of_two_ways_with_an_overflow():
 
 
 # Cost ---------------------------------------------------------------------------------------------
+
+
+def test_a_put_whose_item_cannot_be_compared_leaves_no_cycle_of_references():
+    def main():
+        queue = PriorityQueue(2)
+        queue.put_nowait(1)
+        queue.put_nowait(2)
+        putter = spawn(queue.put("x"))
+        yield
+        yield from queue.get()
+        yield
+        assert isinstance(putter.exception, TypeError)
+
+    assert garbage_of(main) == []
 
 
 def test_queues_leave_no_cycle_of_references():

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+import corolib
 from corolib import (
     Deadlock,
     ReadWait,
@@ -206,6 +207,26 @@ def test_a_task_yielded():
         yield spawn(sleeper)
 
     assert complaint(main).endswith("Write `yield from` in front of it")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (corolib.Event, "Did you mean `yield from event.wait()`?"),
+        (lambda: corolib.Barrier(2), "Did you mean `yield from barrier.wait()`?"),
+        (lambda: corolib.Queue(1), "Did you mean `yield from queue.get()`?"),
+        (lambda: corolib.PriorityQueue(1), "Did you mean `yield from queue.get()`?"),
+        (corolib.Lock, "Write `yield from` in front of it"),
+        (corolib.Condition, "Write `yield from` in front of it"),
+        (corolib.Result, "Write `yield from` in front of it"),
+        (lambda: corolib.Topic(1), "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"),
+    ],
+)
+def test_what_is_waited_for_by_a_method_yielded_itself(make, text):
+    def main():
+        yield make()
+
+    assert complaint(main).endswith(f"which is not a trap. {text}")
 
 
 def test_a_thing_yielded_whose_repr_fails():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import OrderedDict
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
@@ -195,6 +196,15 @@ def test_several_waiters_are_served_first_come_first_served():
 
     run(main)
     assert log == [("a", SIGTERM), ("c", SIGHUP)]
+
+
+def test_the_head_of_a_long_line_is_found_at_once():
+    def main():
+        yield
+        with open_signal_receiver(SIGHUP) as received:
+            return type(received._line)  # a dict would be looked through from its beginning
+
+    assert run(main) is OrderedDict
 
 
 def test_a_wait_for_a_signal_is_no_deadlock_and_can_be_timed_out():

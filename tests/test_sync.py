@@ -3,8 +3,11 @@
 import gc
 import itertools
 import os
+import selectors
+import traceback
 
 import pytest
+from garbage import garbage_of
 
 import corolib
 from corolib import (
@@ -17,6 +20,7 @@ from corolib import (
     Lock,
     Result,
     RLock,
+    ScopeError,
     Semaphore,
     Sleep,
     TaskCancelled,
@@ -540,10 +544,16 @@ def test_a_bounded_semaphore_refuses_one_release_too_many():
     assert one.value == 1
 
 
-@pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
-def test_a_semaphore_cannot_begin_below_zero(kind):
-    with pytest.raises(ValueError, match="-1 permits"):
-        kind(-1)
+@pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore, Barrier])
+def test_what_is_counted_is_a_whole_number_and_large_enough(kind):
+    least = 1 if kind is Barrier else 0
+    text = rf"{kind.__name__}\(\) takes a whole number, at least {least}, not "
+    for wrong in (1.5, 2.0, "1", True, None):
+        with pytest.raises(TypeError, match=text + repr(wrong)):
+            kind(wrong)
+    with pytest.raises(ValueError, match=text + str(least - 1)):
+        kind(least - 1)
+    kind(least)
 
 
 # Conditions ---------------------------------------------------------------------------------------
@@ -726,6 +736,87 @@ def test_a_cancel_before_the_wait_leaves_the_lock_where_it_is():
     assert go(main) is True
 
 
+class Exits(selectors.SelectSelector):
+    """A selector whose wait a signal handler of the program's ends by `sys.exit(3)`."""
+
+    asked = False
+
+    def select(self, timeout=None):
+        if Exits.asked:
+            Exits.asked = False
+            raise SystemExit(3)
+        return super().select(timeout)
+
+
+@pytest.mark.hazard("H38")
+def test_a_wait_that_ends_by_exit_leaves_with_the_lock_held():
+    log = []
+
+    def hold_for_a_while(news):
+        with (yield from news):
+            Exits.asked = True
+            yield Sleep(0.01)
+            log.append("released")
+
+    def main():
+        news = Condition()
+        with (yield from news):
+            spawn(hold_for_a_while, news)
+            try:
+                yield from news.wait()
+            finally:
+                log.append(news.lock.owner is current_task())
+
+    with pytest.raises(SystemExit):
+        run(main, selector=Exits)
+    assert log == ["released", True]
+
+
+@pytest.mark.hazard("H38")
+def test_a_wait_that_ends_by_a_mistake_of_scopes_leaves_with_the_lock_held():
+    def astray():
+        with move_on_after(1):
+            yield "a value to the consumer"
+
+    def main():
+        news, values = Condition(), astray()
+        with (yield from news):
+            next(values)
+            with pytest.raises(ScopeError):
+                yield from news.wait()
+            assert news.lock.owner is current_task()
+        values.close()
+        return repr(news.lock.owner)
+
+    assert go(main) == "None"
+
+
+@pytest.mark.hazard("H40")
+def test_a_wait_that_is_closed_does_not_wait_for_the_lock():
+    def main():
+        news = Condition()
+        held = yield from news
+        wait = news.wait()
+        undo = next(wait).arm(lambda value=None, error=None: None)  # as a scheduler does it
+        spawn(hold, news, 5)
+        yield
+        wait.close()
+        undo()
+        with pytest.raises(LookupError), held:
+            raise LookupError
+        return news.waiters
+
+    assert go(main) == 0
+
+
+@pytest.mark.parametrize("make", [lambda: "news", Semaphore, Condition])
+def test_the_lock_of_a_condition_is_a_lock(make):
+    wrong = make()
+    with pytest.raises(TypeError, match=r"as its lock: give it .* `Condition\(name=") as caught:
+        Condition(wrong)
+    assert repr(wrong) in str(caught.value)
+
+
 def test_wait_for_returns_what_the_predicate_says():
     def main():
         news, items = Condition(), []
@@ -826,11 +917,6 @@ def test_who_is_cancelled_at_a_barrier_has_not_come():
     assert go(main) == 0
 
 
-def test_a_barrier_has_parties():
-    with pytest.raises(ValueError, match="0 parties"):
-        Barrier(0)
-
-
 def test_a_result_is_given_to_all_now_and_later():
     def main():
         result = Result()
@@ -866,6 +952,55 @@ def test_a_failed_result_is_raised_in_all():
                 yield from way
 
     go(main)
+
+
+def test_each_that_a_failed_result_is_raised_in_sees_its_own_traceback_alone():
+    def main():
+        result, found = Result(), []
+
+        def wait():
+            try:
+                yield from result
+            except LookupError as exc:
+                found.append([frame.name for frame in traceback.extract_tb(exc.__traceback__)])
+
+        def find_out():
+            raise LookupError("x")
+
+        waiters = [spawn(wait) for _ in range(20)]
+        yield
+        try:
+            find_out()
+        except LookupError as exc:
+            result.fail(exc)
+        yield from survivors(waiters)
+        for _ in range(100):  # at once; and after giving way
+            yield from wait()
+        for names in found:
+            assert names.count("wait") <= 2  # the function above, and the method
+            assert names[-1] == "find_out"
+        return len(found)
+
+    assert go(main) == 120
+
+
+def swallow(waiting):
+    with pytest.raises(LookupError):
+        yield from waiting
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("way", ["wait", "__iter__", "waiting"])
+def test_a_failed_result_leaves_no_cycle_of_references(way, early):
+    def scenario():
+        result = Result()
+        task = spawn(swallow(iter(getattr(result, way)())))
+        if early:
+            yield
+        result.fail(LookupError())
+        yield from task
+
+    assert garbage_of(scenario) == []
 
 
 @pytest.mark.hazard("H46")

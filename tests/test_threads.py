@@ -374,7 +374,7 @@ def test_the_limit_can_be_raised_and_lowered_while_calls_wait():
         gates[3].go.set()
         yield from tasks[3]
         for wrong, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
-            with pytest.raises(error, match="limit of threads"):
+            with pytest.raises(error, match="the limit of threads takes"):
                 threads.limit = wrong
 
     run(main)
