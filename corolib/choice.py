@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from corolib.queues import Queue
 from corolib.reports import no_error, no_undo
 from corolib.running import current_scheduler
 from corolib.traps import ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, waits
@@ -30,7 +31,8 @@ def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
     goes on. So an item stays in its queue, and a lock with its holder.
 
     What can be had at once is taken, and those behind it are not even looked at. The waits must
-    not end each other, as the two ends of one queue do, or a topic and one's own subscription.
+    not end each other, as do the two ends of one queue, a topic and one's own subscription, or two
+    subscriptions to one topic of size 0.
 
     Args:
         traps: the traps themselves, not the functions over them: `q.getting()`, not `q.get()`.
@@ -60,19 +62,19 @@ def _check(traps: tuple[Trap, ...]) -> None:
     """Refuse what is no choice."""
     if not traps:
         raise ValueError("first() without any trap would wait for ever")
-    ends: dict[int, Suspend[Any]] = {}
+    ends: dict[int, tuple[object, Trap]] = {}
     for trap in traps:
         if not isinstance(trap, ReadWait | WriteWait | Sleep | Suspend):
             name = getattr(trap, "__name__", type(trap).__name__)
             raise TypeError(
                 f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
             )
-        if isinstance(trap, Suspend) and type(trap.what) is tuple:
-            verb, thing = trap.what
-            other: Any = ends.setdefault(id(thing), trap)
-            if other.what[0] != verb:
-                text = f"first() got {other!r} and {trap!r}: they would meet, and both be taken"
-                raise ValueError(text)
+        match trap:
+            case Suspend(what=(verb, Queue() as queue)):
+                other_verb, other = ends.setdefault(id(queue), (verb, trap))
+                if other_verb != verb:
+                    text = f"first() got {other!r} and {trap!r}: they would meet, and both be taken"
+                    raise ValueError(text)
 
 
 class _Choice:

@@ -277,7 +277,10 @@ class Host:
     def call(
         self, f: Callable[..., object], args: tuple[Any, ...], task: Task[Any] | None = None
     ) -> None:
-        """Make a call outside of any step. A failure is reported, as of `task` or of main."""
+        """Make a call outside of any step. A failure is reported, as of `task` or of main.
+
+        But not that of a call which was left for a run that has ended meanwhile: it is too late.
+        """
         try:
             f(*args)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -285,6 +288,8 @@ class Host:
                 raise
             self._end(exc)
         except BaseException as exc:
+            if self._inbox.closed and isinstance(exc, RunFinished):
+                return
             if task is None:
                 exc.add_note("(raised in a callback of the scheduler's, not in a task)")
             self.report_failure(task or self.main, exc)
@@ -379,17 +384,25 @@ class Host:
                 self._interrupts.cut_short(task)
 
     def _finish(self) -> None:
-        """Close the bodies that did not end by themselves, and name them."""
+        """Close what the run has left open, and report how main failed if that leaves by no way."""
+        self._abandon()
+        failure = None if self.main is None or self._forked else self.main.failure
+        if failure is not None and self._fatal is not None:
+            self.report_failure(self.main, failure)
+
+    def _abandon(self) -> None:
+        """End the rooms; close the bodies that did not end by themselves, and name them."""
         if self._forked:
             return
         self._end_rooms()
-        left = [(f"{t!r} was abandoned", t.body) for t in self._tasks.values() if t.body]
-        for what, body in self._given_up + left[::-1]:
+        left = [task for task in reversed(self.tasks) if task.body]
+        bodies = self._given_up + [(f"{task!r} was abandoned", task.body) for task in left]
+        self._given_up = []
+        for task in left:
+            task.end_body(None, None)  # from here on no interrupt looks at it
+        for what, body in bodies:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
             self.call(close_for_good, (body,))
-        failure = None if self.main is None else self.main.failure
-        if failure is not None and self._fatal is not None:
-            self.report_failure(self.main, failure)
 
     def _close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""
@@ -404,8 +417,16 @@ class Host:
         return bool(self._tasks)
 
     def close(self) -> None:
-        """Give back the selector and the wake-up pipe; for schedulers used by `turn()`."""
-        self._end_rooms()
+        """Give back the selector and the wake-up pipe; for schedulers used by `turn()`.
+
+        The bodies of tasks that are not done are closed, and named on stderr, as after a `run()`.
+        """
+        services: Any = self  # see `room`
+        outer, register.scheduler = register.scheduler, services
+        try:
+            self._abandon()
+        finally:
+            register.scheduler = outer
         self._inbox.close()
         self.asleep = True
         while self._inbox.calls:  # left before: they learn from `RunFinished` that they are late

@@ -40,11 +40,9 @@ class Inbox:
 
     def put(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Leave a call, from any thread; RunFinished if nobody will make it any more."""
-        call = (f, args)
-        self.calls.append(call)
+        if not self.closed:
+            self.calls.append((f, args))
         if self.closed:  # after the append: who closes looks at the queue once more afterwards
-            if call in self.calls:
-                self.calls.remove(call)
             raise RunFinished(FINISHED)
         if not self._announced:
             self._announced = True
@@ -64,7 +62,8 @@ class Inbox:
                 pass
         except BlockingIOError:
             pass
-        self._announced = False
+        finally:  # a signal handler of the program's may raise here
+            self._announced = False
 
     def close(self) -> None:
         """Take no more calls. Those left before stay in `calls`."""

@@ -410,11 +410,13 @@ class Subscription(Queue[T]):
         """Return whether the next item that is published can be put."""
         return len(self._items) < self.size or bool(self._getters)
 
-    def drop_oldest(self) -> None:
-        """Throw away an item, which then counts as dealt with."""
-        self._pop()
-        self.dropped += 1
-        self._forget(1)
+    def give(self, item: T) -> None:
+        """Put what is published; the oldest, if it must go for that, counts as dealt with."""
+        if self._topic.overflow == "drop_old" and not self.has_room():
+            self._pop()
+            self.dropped += 1
+            self._forget(1)
+        self._put(item)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Take no more news: the topic goes on without this subscriber. See `Queue.shutdown`."""
@@ -424,6 +426,7 @@ class Subscription(Queue[T]):
     def _get(self) -> T:
         item = super()._get()
         self._topic.look_at(self)
+        self._topic.let_in()
         return item
 
     def _arm_get(self, wake: Wake) -> Callable[[], object]:
@@ -431,10 +434,11 @@ class Subscription(Queue[T]):
         if self.size:
             return undo
         self._topic.look_at(self)  # at a rendezvous there is room as long as somebody waits
+        self._topic.let_in()
 
         def leave() -> None:
             undo()
-            self._topic.look_at(self)
+            self._topic.look_at(self)  # and no more: this may be in the midst of a publication
 
         return leave
 
@@ -538,17 +542,17 @@ class Topic(Closable, Generic[T]):
         """Go on without a subscriber."""
         self._subscriptions.pop(news, None)
         self._full.discard(news)
-        self._let_in()
+        self.let_in()
 
     def look_at(self, news: Subscription[T]) -> None:
-        """Note whether a subscriber has room; if now all have, publish what waited for that."""
-        if news.has_room():
+        """Note whether a subscriber has room."""
+        if news.has_room() or news not in self._subscriptions:
             self._full.discard(news)
-            self._let_in()
         else:
             self._full.add(news)
 
-    def _let_in(self) -> None:
+    def let_in(self) -> None:
+        """Publish what has waited for room, as long as all subscribers have some."""
         while self._line and not self._full:
             wake, item = self._line.popitem(last=False)
             self._publish(item)
@@ -561,11 +565,8 @@ class Topic(Closable, Generic[T]):
 
     def _publish(self, item: T) -> None:
         for news in list(self._subscriptions):
-            if news in self._full:
-                news.drop_oldest()
-            news.put_nowait(item)
-            if not news.has_room():
-                self._full.add(news)
+            news.give(item)
+            self.look_at(news)
 
     def _arm(self, item: T, wake: Wake) -> Callable[[], object]:
         if self._takes():

@@ -130,10 +130,7 @@ class Call:
             wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
             wrapped.__cause__, error = error, wrapped
         if self.wake is not None:
-            try:
-                self.wake(value, error)
-            except RunFinished:  # this is the end of a run that was abandoned
-                pass
+            self.wake(value, error)
         elif error is not None:
             self.late(error)
 

@@ -70,10 +70,8 @@ class Timers:
     def next(self) -> float:
         """Return the soonest deadline, `math.inf` when there is none."""
         heap, fresh = self._heap, self._fresh
-        if fresh:
-            for call in fresh:
-                heappush(heap, call)
-            fresh.clear()
+        while fresh:  # one by one: a wake in a signal handler may cancel here, and so sweep
+            heappush(heap, fresh.pop())
         while heap and heap[0][2] is None:
             heappop(heap)
             self._husks -= 1

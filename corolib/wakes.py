@@ -4,8 +4,7 @@ A wake is good for one result, from any thread, at any time. Whoever pops the ta
 one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
 other threads and against signal handlers, so nothing here takes a lock.
 
-Imports from corolib the words, and the
-wording of one complaint.
+Imports from corolib the words, and the wording of one complaint.
 """
 
 from __future__ import annotations

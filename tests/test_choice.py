@@ -275,6 +275,21 @@ def test_an_undo_that_cancels_the_task_does_not_take_its_result():
     assert log == [(1, None)]
 
 
+@pytest.mark.parametrize("words", [("press", "release"), ("read a", "write a"), ("a", "a", "b")])
+def test_waits_of_ones_own_for_one_thing_are_a_choice_whatever_they_are_called(words):
+    def main():
+        thing = object()
+        traps = [
+            Suspend(lambda wake: wakes.append(wake) or list, (word, thing, *words[2:]))
+            for word in words[:2]
+        ]
+        current_scheduler().call_soon_threadsafe(lambda: wakes[1]("here"))
+        return (yield from first(*traps))
+
+    wakes = []
+    assert go(main) == (1, "here")
+
+
 @pytest.mark.parametrize("size", [0, 1, math.inf])
 def test_both_ends_of_one_queue_are_no_choice(size):
     def main():

@@ -326,6 +326,42 @@ def test_after_the_run_calls_and_wakes_are_refused_in_their_thread():
 
 
 @pytest.mark.hazard("H66")
+def test_only_who_closes_takes_calls_out():
+    """It counts them first; one that is taken out by its own thread meanwhile would be missing."""
+
+    class Closing(deque):
+        def append(self, call):
+            super().append(call)
+            inbox.close()
+
+    inbox = Inbox()
+    inbox.calls = Closing()
+    with pytest.raises(RunFinished):
+        inbox.put(int, ())
+    assert len(inbox.calls) == 1
+    with pytest.raises(RunFinished):  # from now on nothing is left, which nobody would look at
+        inbox.put(int, ())
+    assert len(inbox.calls) == 1
+
+
+def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(inbox):
+    """A signal handler of the program's may raise anywhere in the scheduler's wait."""
+
+    class Struck:
+        def recv(self, most):
+            reader.recv(most)
+            raise KeyError("the handler's")
+
+    inbox.put(int, ())
+    reader, inbox._reader = inbox._reader, Struck()
+    with pytest.raises(KeyError):
+        inbox.drain()
+    inbox._reader = reader
+    assert not announced(inbox)
+    inbox.put(int, ())
+    assert announced(inbox)
+
+
 def test_calls_left_before_the_end_are_made_or_refused_and_never_lost():
     """Threads that go on over the end of the run: what was accepted was made."""
     made = []

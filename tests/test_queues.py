@@ -701,6 +701,42 @@ def test_what_a_subscriber_does_is_no_work_for_the_number_of_the_others(size, mo
     assert looks <= 100 * 5 * 4
 
 
+def test_a_task_that_waits_for_two_subscriptions_of_a_rendezvous_disturbs_no_publisher():
+    """What one of them hands over takes the wait for the other back, while that is served."""
+
+    def either(one, two):
+        got.append((yield from first(one.getting(), two.getting())))
+
+    def get(news):
+        got.append((yield from news.get()))
+
+    def main():
+        topic = Topic(0)
+        with topic.subscribe() as one, topic.subscribe() as two, topic.subscribe() as three:
+            waiting = [spawn(either, one, two), spawn(get, two), spawn(get, one)]
+            publishers = [spawn(topic.publish(item)) for item in ("rain", "sun")]
+            yield
+            yield
+            waiting.append(spawn(get, three))
+            yield from publishers[0]
+            yield
+            assert (got, publishers[1].state) == ([(0, "rain"), "rain", "rain"], "waiting")
+            waiting += [spawn(get, two), spawn(get, three)]
+            yield from survivors([*waiting, *publishers])
+            assert got[3:] == ["sun", "sun", "sun"]
+            lonely = spawn(either, one, two)
+            yield
+            waiting = spawn(get, three)
+            yield
+            yield from topic.publish("snow")
+            yield from lonely
+            assert (yield from two.get()) == "snow"  # it is late, and not lost
+            yield from waiting
+
+    got = []
+    go(main)
+
+
 def test_a_subscriber_may_end_its_subscription_inside_the_block():
     def main():
         topic = Topic(1)

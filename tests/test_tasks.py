@@ -13,14 +13,18 @@ import corolib
 from corolib import (
     Cancelled,
     Deadlock,
+    Lock,
     RunFinished,
     Scheduler,
     Sleep,
     Suspend,
     Task,
     TaskCancelled,
+    TaskGroup,
     current_scheduler,
     current_task,
+    first,
+    gather,
     now,
     run,
     spawn,
@@ -1417,6 +1421,63 @@ def test_turns_by_hand():
     with pytest.raises(TypeError, match=r"turn\(\)"):
         scheduler.turn("x")
     scheduler.close()
+
+
+def test_a_scheduler_of_turns_closes_what_is_left_while_its_clean_up_still_finds_it_open(capsys):
+    """Later, each would raise RunFinished where the garbage collector drops it."""
+    ended = []
+
+    def holder(lock):
+        with (yield from lock):
+            yield Sleep(100)
+        raise AssertionError("nobody goes on after the end")
+
+    def both():
+        yield from gather(sleeper(), sleeper())
+
+    def starter():
+        with TaskGroup() as group:
+            yield from group.start(sleeper)
+
+    def owner():
+        try:
+            with TaskGroup(limit=1) as group:
+                group.spawn(sleeper)
+                group.spawn(sleeper)
+                yield from group
+        finally:
+            ended.append(current_scheduler())
+
+    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: ended.append(failure))
+    lock = Lock("left")
+    tasks = [scheduler.spawn(holder, lock, name=name) for name in "ab"]
+    tasks += [scheduler.spawn(f) for f in (owner, both, starter)]
+    for _ in range(4):
+        scheduler.turn(0)
+    scheduler.close()
+    assert ended == [scheduler]
+    assert all(task.body is None for task in tasks)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 10 and all("was abandoned; it is closed now" in line for line in said)
+    assert "<Task a#1 waiting Sleep(100.0), spawned at" in said[-1]
+    scheduler.close()  # once more says nothing
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wake_that_the_last_turn_did_not_come_to_is_no_failure(capsys):
+    def waiter():
+        yield from first(Suspend(lambda wake: wakes.append(wake) or list, "news"), Sleep(100))
+
+    wakes, reported = [], []
+    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: reported.append(failure))
+    scheduler.spawn(waiter)
+    scheduler.turn(0)
+    thread = threading.Thread(target=wakes[0], args=("too late",))
+    thread.start()
+    thread.join()
+    scheduler.close()
+    assert reported == []
+    assert "waiter#1" in capsys.readouterr().err
 
 
 # What a stranger found ----------------------------------------------------------------------

@@ -10,9 +10,11 @@ import os
 import random
 import selectors
 import time
+from collections import deque
 
 import pytest
 
+import corolib.timers
 from corolib import (
     Cancelled,
     ReadWait,
@@ -120,6 +122,26 @@ def test_cancelling_every_second_of_many_keeps_the_heap_in_order():
     timers.expire(1)
     assert made == [n for n in order if n not in gone]
     assert timers.size == len(timers) == 0
+
+
+@pytest.mark.hazard("H62")
+def test_a_sweep_between_two_steps_of_a_look_at_the_heap_loses_nobody(monkeypatch):
+    """A wake in a signal handler may take a timeout back at any moment, and so set a sweep off."""
+
+    def interrupted(heap, call):
+        push(heap, call)
+        while doomed:
+            timers.cancel(doomed.popleft())
+
+    push = corolib.timers.heappush
+    timers, made, doomed = Timers(), [], deque()
+    for count in (3 * SPARE_HUSKS, 3 * SPARE_HUSKS // 2):
+        doomed += [timers.set(1, made.append, "cancelled") for _ in range(count)]
+        for n in range(5):
+            timers.set(1, made.append, n)
+    monkeypatch.setattr(corolib.timers, "heappush", interrupted)
+    timers.expire(1)
+    assert made == [*range(5), *range(5)]
 
 
 @pytest.mark.hazard("H62")
