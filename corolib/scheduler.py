@@ -34,7 +34,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
-from corolib.poller import Selector, default_selector
+from corolib.poller import Known, Selector, default_selector
 from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.surroundings import Surroundings
@@ -82,6 +82,7 @@ class Scheduler(Host):
         self._parks.update(
             {
                 ReadWait: self._poller.wait_read,
+                Known: self._poller.wait_again,
                 WriteWait: self._poller.wait_write,
                 type(None): self._give_way,
                 Sleep: self._sleep,
@@ -91,6 +92,7 @@ class Scheduler(Host):
         )
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
             ReadWait: self._poller.undo_read,
+            Known: self._poller.undo_read,
             WriteWait: self._poller.undo_write,
             type(GIVE_WAY): lambda task: True,
             type(None): lambda task: False,  # a signal handler woke it at this very moment

@@ -49,7 +49,9 @@ class HasFileno(Protocol):
 class _FileWait:
     """What the two waits for files share."""
 
-    __slots__ = ("file",)
+    __slots__ = ("entry", "file")
+
+    entry: Any  # the poller's: see its `Known`
 
     def __init__(self, file: HasFileno | int) -> None:
         self.file = file

@@ -2154,3 +2154,103 @@ def test_a_file_closed_by_a_callback_is_noticed_though_no_task_is_stepped():
         current_scheduler().call_soon_threadsafe(int)
 
     assert isinstance(run(main, **virtual_time()), ClosedError)
+
+
+# A trap that is used again ---------------------------------------------------------------------
+
+
+def again_and_again(trap, count):
+    for _ in range(count):
+        yield trap
+        trap.file.recv(1)
+
+
+def test_a_trap_may_be_used_again_also_by_another_scheduler(pair):
+    a, b = pair
+    trap = ReadWait(a)
+    for _ in range(2):
+        b.send(b"xyz")
+        run(again_and_again, trap, 3)
+    assert repr(trap) == repr(ReadWait(a))
+
+
+def test_a_trap_that_two_schedulers_use_at_once_wakes_the_task_of_each(pair):
+    a, b = pair
+    trap = ReadWait(a)
+    ended = []
+
+    def wait(name):
+        yield trap
+        ended.append(name)
+
+    first, second = Scheduler(), Scheduler()
+    for scheduler, name in ((first, "first"), (second, "second")):
+        scheduler.spawn(wait, name)
+        scheduler.turn(0)
+    b.send(b"x")
+    for scheduler in (second, first):
+        scheduler.turn(0)
+        scheduler.turn(0)
+    assert ended == ["second", "first"]
+    first.close()
+    second.close()
+
+
+def test_a_trap_used_again_for_a_file_closed_behind_our_back_raises_within_two_seconds(pair):
+    a, b = pair
+    trap = ReadWait(a)
+
+    def main():
+        b.send(b"x")
+        yield trap
+        a.recv(1)
+        a.close()
+        before = now()
+        with pytest.raises(ClosedError):
+            yield trap
+        assert now() - before <= 2
+        with pytest.raises(ClosedError):
+            yield trap
+
+    run(main, **virtual_time())
+
+
+def test_a_trap_used_again_after_its_number_went_to_another_file_concerns_only_its_own(pair):
+    a, b = pair
+    trap = ReadWait(a)
+
+    def main():
+        b.send(b"x")
+        yield trap
+        number = a.fileno()
+        a.close()
+        c, d = socket.socketpair()
+        with c, d:
+            assert number in (c.fileno(), d.fileno())
+            mine, other = (c, d) if c.fileno() == number else (d, c)
+            mine.setblocking(False)
+            other.send(b"y")
+            yield ReadWait(mine)
+            with pytest.raises(ClosedError):
+                yield trap
+            assert mine.recv(1) == b"y"
+
+    run(main)
+
+
+def test_a_second_task_that_uses_the_same_trap_is_told_that_it_is_busy(pair):
+    a, b = pair
+    trap = ReadWait(a)
+
+    def main():
+        b.send(b"x")
+        yield trap
+        a.recv(1)
+        other = spawn(again_and_again, trap, 1)
+        yield
+        with pytest.raises(BusyError, match="already waiting to read"):
+            yield trap
+        b.send(b"x")
+        yield from other
+
+    run(main)
