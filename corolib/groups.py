@@ -129,7 +129,7 @@ class TaskGroup(Block):
                     forgive(f)  # it was made, and is never begun
                 raise
         try:
-            result = yield from _call(f, args)
+            result = yield from call_here(f, args)
         except BaseException:
             # Later: the group is told first, and if it has failed nobody gets the turn.
             scheduler.call_soon_threadsafe(turns.release)
@@ -196,7 +196,7 @@ class TaskGroup(Block):
             return (yield Suspend(handshake.arm, f"started() of {task.label}", holder=task.held_by))
         except BaseException:
             handshake.over = True
-            _leave_behind(task.scheduler.current or task, [task], "its start was interrupted")
+            leave_behind(task.scheduler.current or task, [task], "its start was interrupted")
             raise
         finally:
             del task, handshake  # the traceback holds this frame: that would be a cycle
@@ -267,7 +267,7 @@ class TaskGroup(Block):
             owner.scheduler.leave(self, kind)
         except ScopeError as exc:
             misuse = exc.with_traceback(None)
-        _leave_behind(owner, left, "the block of its group was left")
+        leave_behind(owner, left, "the block of its group was left")
         if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
             return self._group() if self._failures else None  # the body was given them before
         if error is None:
@@ -315,7 +315,7 @@ def _not_waited_for(left: list[Task[Any]]) -> str:
     return f"{text}; {len(left)} {were} running ({names}) and {were.split()[1]} cancelled"
 
 
-def _leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
+def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
     """Cancel tasks; the next wait of `owner` first waits until they are gone."""
     left = [task for task in tasks if not task.done]
     for task in left:
@@ -485,7 +485,7 @@ def _begin(calls: Iterable[Any]) -> _Crew:
     return _Crew([call if isinstance(call, Task) else spawn(call) for call in calls])
 
 
-def _call(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
+def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
     """Run `f(*args)`, a generator function or an `async def`, in the running task."""
     body = body_of("spawn", f, args)
     return (yield from body if hasattr(body, "__iter__") else body.__await__())
@@ -641,7 +641,7 @@ def map_concurrent(
     def work(job: tuple[int, Any] | None) -> Generator[Any, Any, None]:
         while job is not None:
             place, item = job
-            results[place] = yield from _call(f, (item,))
+            results[place] = yield from call_here(f, (item,))
             job = next(jobs, None)
 
     name = getattr(f, "__name__", None)

@@ -85,7 +85,7 @@ class Entry:
     __slots__ = ("fd", "identity", "kept", "mask", "poller", "reader", "ref", "writer")
 
     def __init__(self, poller: Poller, fd: int, ref: Callable[[], Any], kept: bool) -> None:
-        self.poller = poller
+        self.poller: Poller | None = poller
         self.fd = fd
         self.ref = ref  # returns the file object, or None when it is gone
         self.kept = kept  # the registration stays between waits
@@ -116,6 +116,7 @@ class Poller:
         self._doubtful: set[int] = set()
         # Asks whether a socket can take data at once; absent on Windows.
         self._asker = select.poll() if hasattr(select, "poll") else None
+        self._forget = self._collected  # made once: it is 64 bytes, and each file has it
         self._open()
 
     def _open(self) -> None:
@@ -227,7 +228,7 @@ class Poller:
 
     def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
         if isinstance(file, socket.socket):
-            return Entry(self, fd, KeyedRef(file, self._collected, fd), True)
+            return Entry(self, fd, KeyedRef(file, self._forget, fd), True)
         entry = Entry(self, fd, lambda: file, False)
         try:
             entry.identity = inode(fd)
@@ -486,6 +487,8 @@ class Poller:
 
     def close(self) -> None:
         """Close the selector. Also right in a forked child: it touches no registration."""
+        for entry in self.entries.values():
+            entry.poller = None  # traps that outlive the run keep their entries
         self.entries.clear()
         self._unswept.clear()
         self._selector.close()

@@ -1093,6 +1093,16 @@ def leaves_failing():
     yield
 
 
+def leaves_failing_at_once():
+    def child():
+        raise ValueError
+        yield
+
+    for _ in range(250):
+        spawn(child)
+    yield
+
+
 def leaves_cancelled():
     def child():
         try:
@@ -1186,6 +1196,7 @@ def leaves_families():
     [
         leaves_returning,
         leaves_failing,
+        leaves_failing_at_once,
         leaves_cancelled,
         leaves_joined,
         leaves_stopped,
@@ -1496,6 +1507,21 @@ def test_one_generator_given_to_two_tasks_is_refused_in_the_second():
         return (yield from first)
 
     assert run(main, **virtual_time()) == 1
+
+
+def test_a_generator_that_is_over_before_its_second_task_begins_is_refused_there():
+    def body():
+        return "once"
+        yield
+
+    def main():
+        once = body()
+        first, second = spawn(once), spawn(once)
+        with pytest.raises(RuntimeError, match=r"body\(\) was given to two tasks"):
+            yield from second
+        return (yield from first)
+
+    assert run(main) == "once"
 
 
 def test_one_coroutine_given_to_two_tasks_is_refused_in_the_second():
