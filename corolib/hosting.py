@@ -20,6 +20,7 @@ from corolib.poller import Poller, Selector
 from corolib.reports import deadlock, dump, slow_step
 from corolib.running import R, Services, register
 from corolib.scopes import Interrupts, Scope
+from corolib.sockets import Network
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
 from corolib.task import Task, close_for_good
 from corolib.timers import Timers
@@ -73,6 +74,7 @@ class Host:
         "grace",
         "leave",
         "main",
+        "network",
         "rides",
         "thread",
         "timers",
@@ -85,11 +87,15 @@ class Host:
         selector: Selector,
         ready: ReadyQueue,
         on_task_error: ErrorHook | None,
+        network: Network,
     ) -> None:
         for name, f in (("clock", clock), ("on_task_error", on_task_error or _log_task_error)):
             if not callable(f):
                 raise TypeError(f"{name}={f!r}: give a function")
+        if not isinstance(network, Network):
+            raise TypeError(f"network={network!r}: give a Network, or what is derived from it")
         self.clock = clock
+        self.network = network
         self.grace = check_number(grace, "grace=", "a duration")
         if self.grace < 0:
             raise ValueError(f"grace={grace!r}: clean-up cannot be given less than no time")

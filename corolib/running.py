@@ -20,6 +20,7 @@ from corolib.traps import HasFileno, Trap, Wake
 
 if TYPE_CHECKING:
     from corolib.scopes import Block, Scope
+    from corolib.sockets import Network
     from corolib.task import Task
     from corolib.timers import Timers
 
@@ -36,6 +37,7 @@ class Services(Protocol):
 
     clock: Callable[[], float]
     timers: Timers
+    network: Network
     grace: float
     thread: int
 

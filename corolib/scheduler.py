@@ -37,6 +37,7 @@ from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
 from corolib.poller import Known, Selector, default_selector
 from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
+from corolib.sockets import NETWORK, Network
 from corolib.surroundings import Surroundings
 from corolib.task import GIVE_WAY, Task, body_of, call_site, users_part
 from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, check_number
@@ -58,6 +59,7 @@ class Scheduler(Host):
         on_task_error: called as `f(task, exc)` with a failure that nobody takes; by default it
             is logged as an error of the logger "corolib.task".
         dump_signal: a signal that prints `report()` on stderr, also while the program waits.
+        network: opens sockets and looks names up: a `corolib.sockets.Network`.
     """
 
     __slots__ = ("_dump_signal", "_suspensions", "_undos")
@@ -71,11 +73,12 @@ class Scheduler(Host):
         grace: float = 1.0,
         on_task_error: ErrorHook | None = None,
         dump_signal: int | None = None,
+        network: Network = NETWORK,
     ) -> None:
         for name, make in (("selector", selector), ("ready", ready)):
             if not callable(make):
                 raise TypeError(f"{name}={make!r}: give a class or a function that makes one")
-        super().__init__(clock, grace, selector, ready(), on_task_error)
+        super().__init__(clock, grace, selector, ready(), on_task_error, network)
         self._dump_signal = dump_signal
         self._suspensions = Suspensions(self, self._stuck)
         # The meaning of each trap: how a task is parked in it, and how that is taken back.
@@ -199,7 +202,8 @@ class Scheduler(Host):
             task.wait = None
             try:
                 if task.error is None:
-                    trap = task.resume(task.send, task.value)
+                    resume = task.resume  # as a method, a slot is looked up the slow way
+                    trap = resume(task.send, task.value)
                 else:
                     trap = self._throw(task)
             except StopIteration as stop:
@@ -224,7 +228,7 @@ class Scheduler(Host):
                     raise
                 self.resume(task, None, users_part(exc))
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
-        task = trap = park = self.current = None  # type: ignore[assignment]
+        task = trap = park = resume = self.current = None  # type: ignore[assignment]
 
     def _throw(self, task: Task[Any]) -> Any:
         """Step a task with its error."""
@@ -408,13 +412,14 @@ def run(
     grace: float = 1.0,
     on_task_error: ErrorHook | None = None,
     dump_signal: int | None = None,
+    network: Network = NETWORK,
     **unknown: Any,
 ) -> T:
     """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
 
     Args:
         f: a generator function or an `async def`; or what a call of one returned.
-        clock, selector, ready, grace, on_task_error, dump_signal: see `Scheduler`.
+        clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
 
     Returns:
         What the body of the main task returned.
@@ -445,6 +450,7 @@ def run(
         grace=grace,
         on_task_error=on_task_error,
         dump_signal=dump_signal,
+        network=network,
     )
     try:
         return scheduler.run(f, *args)

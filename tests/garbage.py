@@ -15,7 +15,7 @@ def ours(garbage):
     )
 
 
-def garbage_of(scenario):
+def garbage_of(scenario, **options):
     """Run the scenario in a task; return what only the garbage collector finds afterwards."""
 
     def main():
@@ -35,4 +35,4 @@ def garbage_of(scenario):
                 gc.enable()
         return found
 
-    return run(main, on_task_error=lambda task, exc: None, **virtual_time())
+    return run(main, on_task_error=lambda task, exc: None, **virtual_time(), **options)

@@ -1,0 +1,100 @@
+"""The seam to the network: what it hands out, and that a run uses the one it was given."""
+
+import os
+import socket
+from itertools import islice
+
+import pytest
+
+from corolib import Scheduler, run
+from corolib.sockets import NUMERIC, Network, address_text, discard, network, pauses
+
+
+def test_a_new_socket_does_not_block_and_is_not_inherited():
+    with network().socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert sock.gettimeout() == 0
+        assert not sock.get_inheritable()
+        assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def test_an_adopted_socket_does_not_block_and_is_no_longer_inherited():
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        fd = os.dup(given.fileno())
+        os.set_inheritable(fd, True)
+        with network().adopt(fd) as sock:
+            assert sock.fileno() == fd
+            assert sock.gettimeout() == 0
+            assert not sock.get_inheritable()
+            assert sock.getsockname() == given.getsockname()
+
+
+def test_what_is_no_socket_is_not_adopted_and_stays_open():
+    r, w = os.pipe()
+    with pytest.raises(OSError):
+        network().adopt(r)
+    os.close(r)
+    os.close(w)
+
+
+def test_a_numeric_address_is_known_at_once():
+    found = network().getaddrinfo("127.0.0.1", 80, 0, socket.SOCK_STREAM, 0, NUMERIC)
+    assert [info[4] for info in found] == [("127.0.0.1", 80)]
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another(port):
+    with pytest.raises(ValueError, match=f"port {port} of '127.0.0.1'"):
+        network().getaddrinfo("127.0.0.1", port)
+
+
+def test_a_run_uses_the_network_that_it_was_given_and_others_that_of_the_system():
+    class Mine(Network):
+        pass
+
+    mine = Mine()
+    system = network()
+
+    def main():
+        yield
+        return network()
+
+    assert run(main, network=mine) is mine
+    assert run(main) is system
+    assert network() is system
+
+
+@pytest.mark.parametrize("wrong", [None, Network, "127.0.0.1"])
+def test_what_is_no_network_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"network=.*: give a Network"):
+        Scheduler(network=wrong)
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        (("fe80::1", 80, 0, 2), "[fe80::1%2]:80"),
+        ("/tmp/path", "'/tmp/path'"),
+        (b"\0name", r"b'\x00name'"),
+    ],
+)
+def test_an_address_is_named_as_people_write_it(address, text):
+    assert address_text(address) == text
+
+
+def test_pauses_begin_short_and_do_not_grow_without_end():
+    first, *_, last = islice(pauses(), 20)
+    assert first == 0.001
+    assert last == 0.05
+
+
+def test_a_socket_is_discarded_with_and_without_a_run():
+    def main(sock):
+        yield
+        discard(sock)
+
+    a, b = socket.socketpair()
+    discard(a)
+    run(main, b)
+    assert a.fileno() == b.fileno() == -1
