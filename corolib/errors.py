@@ -20,6 +20,8 @@ class Cancelled(BaseException):
     `finally`, or catch it and raise it again. `reason` is what the caller of `cancel()` gave.
     """
 
+    bytes_sent: int | None = None  # by the `sendall()` that was interrupted, if it was one
+
     def __init__(self, reason: object = None, mark: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
         self.reason = reason

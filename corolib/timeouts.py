@@ -125,7 +125,13 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
     ) -> None:
         if self._close(kind, error):
             waited = "" if self.waited_for is None else f" while waiting for {self.waited_for}"
-            raise TimeoutError(f"{self!r}, opened in {self.opened_in}, expired{waited}") from error
+            late = TimeoutError(f"{self!r}, opened in {self.opened_in}, expired{waited}")
+            if isinstance(error, Cancelled) and error.bytes_sent is not None:
+                late.bytes_sent = error.bytes_sent  # type: ignore[attr-defined]
+            try:
+                raise late from error
+            finally:
+                del late  # its traceback holds this frame: that would be a cycle
 
 
 class move_on_after(_Deadline):  # noqa: N801 - reads as a statement

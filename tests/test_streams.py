@@ -1,11 +1,17 @@
 """Streams over pipes and sockets: order, bounds, fairness, and what an interrupt leaves behind."""
 
+import errno
 import fcntl
 import io
 import os
+import random
+import selectors
 import socket
+import tempfile
 
 import pytest
+from faults import GONE, HALF, LATE, NUMBERS, ONE, RESET, SHORT, ZERO, FakeSocket, tcp_pair
+from garbage import garbage_of
 
 from corolib import (
     BusyError,
@@ -21,10 +27,11 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.streams import CHUNK, LINE, Pipe
-from corolib.testing import virtual_time
+from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
+from corolib.testing import cancel_everywhere, survivors, virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
+WHOLE = bytes(range(256)) * 4000  # what the file has that is sent
 
 
 class Watched(Pipe):
@@ -74,9 +81,9 @@ class Searched(bytearray):
 
     searched = 0
 
-    def find(self, what, start=0):
-        self.searched += len(self) - start
-        return super().find(what, start)
+    def find(self, what, start, end):
+        self.searched += min(len(self), end) - start
+        return super().find(what, start, end)
 
 
 @pytest.fixture
@@ -87,6 +94,31 @@ def ends():
     os.set_blocking(w, False)
     with Stream(Watched(io.FileIO(r))) as reader, Stream(Pipe(io.FileIO(w, "wb"))) as writer:
         yield reader, writer
+
+
+@pytest.fixture
+def streams(pair):
+    """Streams over two connected sockets."""
+    with Stream(pair[0]) as near, Stream(pair[1]) as far:
+        yield near, far
+
+
+@pytest.fixture
+def tcp():
+    """Streams over two sockets that are connected over the loopback interface."""
+    near, far = tcp_pair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with Stream(near) as one, Stream(far) as other:
+        yield one, other
+
+
+@pytest.fixture
+def file():
+    with tempfile.TemporaryFile() as file:
+        file.write(WHOLE)
+        file.flush()
+        yield file
 
 
 @pytest.fixture
@@ -253,9 +285,9 @@ def test_a_line_that_is_too_long_is_refused_and_can_still_be_read(ends, newline)
     def main():
         yield from writer.sendall(data)
         for _ in range(2):
-            with pytest.raises(LimitExceeded, match="a line has more than 10 bytes") as caught:
-                yield from reader.readline(limit=10)
-            assert caught.value.limit == 10
+            with pytest.raises(LimitExceeded, match="a line has more than 9 bytes") as caught:
+                yield from reader.readline(limit=9)
+            assert caught.value.limit == 9
             assert caught.value.seen == len(data)
         return (yield from reader.recv(100))
 
@@ -266,16 +298,17 @@ def test_a_line_may_be_as_long_as_its_limit_and_that_is_64_kib_unless_said_other
     reader, writer = ends
 
     def main():
-        task = spawn(writer.sendall, b"x" * (LINE - 1) + b"\n" + b"y" * LINE)
+        task = spawn(writer.sendall, b"x" * (LINE - 1) + b"\n" + b"y" * (LINE + 1))
         assert len((yield from reader.readline())) == LINE
         with pytest.raises(LimitExceeded) as caught:
             yield from reader.readline()
         yield from task
         return caught.value.limit, caught.value.seen
 
-    assert run(main) == (65536, 65536)
+    assert run(main) == (65536, 65537)
 
 
+@pytest.mark.hazard("H29")
 def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in(ends):
     reader, writer = ends
     buffer = reader._buffer = Searched()
@@ -297,12 +330,28 @@ def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in
 # Fairness --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", ["recv", "readline", "sendall"])
-def test_an_operation_that_never_has_to_wait_gives_way_now_and_then(endless, operation):
+@pytest.mark.hazard("H50")
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *("recv", "recv_into", "readexactly", "readline", "readuntil", "more"),
+        *("sendall", "sendfile", "send_eof"),
+    ],
+)
+def test_an_operation_that_never_has_to_wait_gives_way_now_and_then(endless, file, operation):
+    endless._file.shutdown = lambda how: None
+    arguments = {
+        "recv": [100],
+        "recv_into": [bytearray(10)],
+        "readexactly": [10],
+        "readuntil": [b"\n"],
+        "sendall": [b"x"],
+        "sendfile": [file, 0, 10],
+    }.get(operation, [])
+
     def busy(log):
-        argument = {"recv": [100], "readline": [], "sendall": [b"x"]}[operation]
         for _ in range(1000):
-            yield from getattr(endless, operation)(*argument)
+            yield from getattr(endless, operation)(*arguments)
         log.append("busy")
 
     def other(log):
@@ -320,18 +369,20 @@ def test_an_operation_that_never_has_to_wait_gives_way_now_and_then(endless, ope
     assert run(main) == ["other", "busy"]
 
 
-def test_reading_what_is_buffered_gives_way_too(endless):
+@pytest.mark.parametrize(("operation", "argument"), [("recv", 1), ("recv_into", bytearray(1))])
+def test_reading_what_is_buffered_gives_way_too(endless, operation, argument):
     def main():
         yield from endless.readline()
         scheduler = current_task().scheduler
         before = scheduler.stats()["turns"]
         for _ in range(640):
-            yield from endless.recv(1)
+            yield from getattr(endless, operation)(argument)
         return scheduler.stats()["turns"] - before
 
     assert run(main) == 10
 
 
+@pytest.mark.hazard("H33")
 def test_reading_at_the_end_of_the_file_in_a_loop_times_out(ends):
     reader, writer = ends
     writer.close()
@@ -369,6 +420,7 @@ def test_a_second_reader_is_refused_and_the_first_is_not_disturbed(ends, first, 
     assert run(main) == (b"line\n" if first == "recv" else b"begun line\n")
 
 
+@pytest.mark.hazard("H24")
 def test_a_second_sender_is_refused_and_the_first_is_not_disturbed(ends):
     reader, writer = ends
     data = bytes(range(256)) * 2000
@@ -378,7 +430,7 @@ def test_a_second_sender_is_refused_and_the_first_is_not_disturbed(ends):
         yield
         yield
         with pytest.raises(
-            BusyError, match=r"sendall\(\) to <Stream over <Pipe fd=\d+>>: task one"
+            BusyError, match=r"sendall\(\) on <Stream over <Pipe fd=\d+>>: task one.*take turns"
         ):
             yield from writer.sendall(b"in between")
         task = spawn(read_all, reader)
@@ -469,14 +521,14 @@ def test_a_sendall_that_is_cancelled_says_how_much_went_out(ends):
     assert got == data[: told[0]]
 
 
-def test_the_cause_of_a_timeout_says_how_much_went_out(ends):
+def test_a_timeout_says_how_much_went_out(ends):
     writer = ends[1]
 
     def main():
         with pytest.raises(TimeoutError) as caught:
             with timeout(5):
                 yield from writer.sendall(bytes(1_000_000))
-        return caught.value.__cause__.bytes_sent
+        return caught.value.bytes_sent
 
     room = fcntl.fcntl(writer._file.fileno(), fcntl.F_GETPIPE_SZ)
     assert run(main, **virtual_time()) == room
@@ -621,3 +673,1206 @@ def test_a_reader_cancelled_at_any_step_loses_nothing(ends, step):
 
     run(main)
     assert b"".join(got) == b"".join(b"%d\n%d" % (i, i) for i in range(step))
+
+
+# Messages --------------------------------------------------------------------------------------
+
+
+def test_recv_into_fills_a_buffer_and_says_how_much(streams):
+    near, far = streams
+
+    def main():
+        room = bytearray(5)
+        task = spawn(near.recv_into, room)
+        yield
+        yield from far.sendall(b"abc")
+        got = [(yield from task), bytes(room)]
+        yield from far.sendall(b"line\n1234")
+        yield from near.readline()
+        got += [(yield from near.recv_into(memoryview(room)[1:])), bytes(room)]  # was buffered
+        yield from far.sendall(b"zyxwvu")
+        far.close()
+        got += [(yield from near.recv_into(room)), bytes(room)]
+        got += [(yield from near.recv_into(room)), bytes(room)]
+        got += [(yield from near.recv_into(room)), near.ended]
+        room.append(1)  # it is not locked any more
+        return got
+
+    wanted = [3, b"abc\0\0", 4, b"a1234", 5, b"zyxwv", 1, b"uyxwv", 0, True]
+    assert run(main) == wanted
+
+
+def test_recv_into_works_for_files_that_do_not_know_it(ends):
+    reader, writer = ends
+
+    def main():
+        room = bytearray(4)
+        yield from writer.sendall(b"abcdef")
+        first = (yield from reader.recv_into(room)), bytes(room)
+        return first, (yield from reader.recv_into(room)), bytes(room)
+
+    assert run(main) == ((4, b"abcd"), 2, b"efcd")
+
+
+def test_recv_into_nothing_is_refused_for_it_would_look_like_the_end(ends):
+    with pytest.raises(ValueError, match="empty buffer"):
+        run(ends[0].recv_into, bytearray())
+
+
+def test_readexactly_returns_just_that_however_it_comes(streams):
+    near, far = streams
+
+    def main():
+        task = spawn(near.readexactly, 5)
+        for part in (b"a", b"bc", b"defgh"):
+            yield from far.sendall(part)
+            yield Sleep(0.001)
+        got = [
+            (yield from task),
+            (yield from near.readexactly(0)),
+            (yield from near.readexactly(2)),
+        ]
+        return [*got, (yield from near.recv(10))]
+
+    assert run(main) == [b"abcde", b"", b"fg", b"h"]
+
+
+def test_readexactly_of_less_than_nothing_is_refused(ends):
+    with pytest.raises(ValueError, match="less than nothing"):
+        run(ends[0].readexactly, -1)
+
+
+def test_a_file_that_ends_in_the_middle_is_an_error_that_has_what_came(streams):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(b"abc")
+        far.close()
+        with pytest.raises(IncompleteRead, match="after 3 of 5 bytes") as caught:
+            yield from near.readexactly(5)
+        with pytest.raises(IncompleteRead) as again:
+            yield from near.readexactly(1)
+        return caught.value, again.value
+
+    first, second = run(main)
+    assert isinstance(first, EOFError)
+    assert (first.expected, first.partial) == (5, b"abc")
+    assert (second.expected, second.partial) == (1, b"")
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_readuntil_finds_a_separator_that_comes_in_parts(streams, cut):
+    near, far = streams
+    data = b"a\r\n\r\nb\r\r\n\r\n"
+
+    def main():
+        task = spawn(near.readuntil, b"\r\n\r\n")
+        yield from far.sendall(data[:cut])
+        yield Sleep(0.001)
+        yield from far.sendall(data[cut:])
+        return [(yield from task), (yield from near.readuntil(b"\r\n\r\n"))]
+
+    assert run(main) == [b"a\r\n\r\n", b"b\r\r\n\r\n"]
+
+
+def test_of_several_separators_that_one_counts_which_ends_first(streams):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(b"one;two\nthree\r\n<four></four>")
+        got = []
+        for separators in [(b"\n", b";"), (b"\n", b";"), (b"\n", b"\r\n"), (b"</four>", b"r>")]:
+            got.append((yield from near.readuntil(*separators)))
+        return got
+
+    assert run(main) == [b"one;", b"two\n", b"three\r\n", b"<four>"]
+
+
+@pytest.mark.parametrize("separators", [(), (b"",), (b"a", b"")])
+def test_readuntil_nothing_is_refused(ends, separators):
+    with pytest.raises(ValueError, match="give separators"):
+        run(ends[0].readuntil, *separators)
+
+
+def test_readuntil_at_the_end_of_the_file(streams):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(b"a;b")
+        far.close()
+        first = yield from near.readuntil(b";")
+        with pytest.raises(IncompleteRead, match="1 bytes after") as caught:
+            yield from near.readuntil(b";")
+        return first, caught.value.partial, caught.value.expected, (yield from near.readuntil(b";"))
+
+    assert run(main) == (b"a;", b"b", None, b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "limit", "seen"),
+    [(b"abcd;", 5, None), (b"abcde;", 5, 6), (b"abcdef", 5, 6), (b"abcde", 5, None)],
+)
+def test_a_message_may_be_as_long_as_its_limit(streams, data, limit, seen):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(data)
+        if seen is not None:
+            with pytest.raises(LimitExceeded, match="message has more than 5") as caught:
+                yield from near.readuntil(b";", limit=limit)
+            assert (caught.value.limit, caught.value.seen) == (limit, seen)
+            return (yield from near.recv(100))
+        yield from far.sendall(b";" if b";" not in data else b"")
+        return (yield from near.readuntil(b";", limit=limit + (b";" not in data)))
+
+    assert run(main) == data + (b";" if seen is None and b";" not in data else b"")
+
+
+@pytest.mark.parametrize("operation", ["readline", "readuntil"])
+def test_the_last_line_may_have_all_the_bytes_that_the_limit_allows(streams, operation):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(b"12345")
+        far.close()
+        if operation == "readline":
+            return (yield from near.readline(limit=5))
+        with pytest.raises(IncompleteRead) as caught:
+            yield from near.readuntil(b"\n", limit=5)
+        return caught.value.partial
+
+    assert run(main) == b"12345"
+
+
+def test_the_limit_of_a_stream_holds_where_no_other_is_given(streams):
+    near, far = streams
+    near.max_line = 3
+
+    def main():
+        yield from far.sendall(b"ab\nabc\n")
+        assert (yield from near.readline()) == b"ab\n"
+        with pytest.raises(LimitExceeded):
+            yield from near.readline()
+        with pytest.raises(LimitExceeded):
+            yield from near.readuntil(b"\n")
+        return (yield from near.readline(limit=4))
+
+    assert run(main) == b"abc\n"
+
+
+@pytest.mark.hazard("H30")
+@pytest.mark.parametrize("separators", [(b"\n",), (b"\n", b"\0\0")])
+def test_a_line_without_end_is_given_up_one_read_beyond_its_limit(endless, separators):
+    reads = []
+
+    def counted(most):
+        reads.append(most)
+        return b"x" * most
+
+    endless._file.recv = counted
+
+    def main():
+        with pytest.raises(LimitExceeded) as caught:
+            yield from endless.readuntil(*separators)
+        return caught.value.seen
+
+    assert LINE < run(main) <= LINE + CHUNK
+    assert sum(reads) <= LINE + CHUNK
+
+
+@pytest.mark.hazard("H29")
+def test_a_separator_that_never_comes_costs_no_more_than_one_that_does(ends):
+    """Each line is short, and the other separator is in none: it must not be looked for in all that
+    was read, at each line.
+    """
+    reader, writer = ends
+    buffer = reader._buffer = Searched()
+    lines = 2000
+
+    def main():
+        yield from writer.sendall(b"\n" * lines)
+        for _ in range(lines):
+            yield from reader.readuntil(b"\0", b"\n")
+
+    run(main)
+    assert buffer.searched <= lines * 2 * 256
+
+
+@pytest.mark.hazard("H29")
+def test_a_long_message_is_searched_twice_at_most(ends):
+    reader, writer = ends
+    buffer = reader._buffer = Searched()
+
+    def main():
+        task = spawn(writer.sendall, b"x" * 60_000 + b"\n")
+        yield from reader.readuntil(b"\0", b"\n")
+        yield from task
+
+    run(main)
+    assert buffer.searched <= 2 * 2 * 61_000
+
+
+def test_more_tells_whether_there_is_anything_to_read(streams):
+    near, far = streams
+
+    def main():
+        task = spawn(near.more())
+        yield
+        yield
+        assert task.state == "waiting"
+        yield from far.sendall(b"a\nb\n")
+        got = [(yield from task)]
+        yield from near.readline()
+        got += [(yield from near.more()), (yield from near.readline())]
+        far.close()
+        return [*got, (yield from near.more()), near.ended, (yield from near.recv(1))]
+
+    assert run(main) == [True, True, b"b\n", False, True, b""]
+
+
+@pytest.mark.hazard("H31")
+def test_a_deadline_for_a_whole_request_does_not_count_the_time_between_requests(streams):
+    near, far = streams
+
+    def client():
+        yield Sleep(100)
+        yield from far.sendall(b"quick\n")
+        yield Sleep(100)
+        for _ in range(20):  # a byte now and then
+            yield from far.sendall(b"s")
+            yield Sleep(1)
+
+    def main():
+        task = spawn(client)
+        got = []
+        try:
+            while (yield from near.more()):
+                with timeout(10):
+                    got.append((yield from near.readline()))
+        except TimeoutError:
+            got.append(current_task().scheduler.clock())
+        yield from task.stop()
+        return got
+
+    assert run(main, **virtual_time()) == [b"quick\n", 210]
+
+
+def test_what_an_interrupted_reader_has_read_is_kept(streams):
+    near, far = streams
+    operations = [
+        (near.recv_into, bytearray(9)),
+        (near.readexactly, 100),
+        (near.readuntil, b";"),
+        (near.readline,),
+    ]
+
+    def main():
+        for number, (operation, *arguments) in enumerate(operations):
+            task = spawn(operation, *arguments)
+            if number:
+                yield from far.sendall(b"%d" % number)
+                yield Sleep(0.001)
+            yield from task.stop()
+        assert not near.ended
+        return (yield from near.recv(100))
+
+    assert run(main) == b"123"
+
+
+def test_streams_tell_that_something_has_moved(streams):
+    near, far = streams
+    seen = []
+
+    def main():
+        for operation in (
+            lambda: far.sendall(b"a"),
+            lambda: near.recv(9),
+            lambda: near.sendall(b"b"),
+            lambda: far.more(),
+            lambda: far.recv(9),  # from the buffer: nothing moves
+            lambda: far.sendall(bytearray(b"c\n")),
+            lambda: near.readline(),
+        ):
+            near.moved = far.moved = False
+            yield from operation()
+            seen.append((bool(near.moved), bool(far.moved)))
+
+    run(main)
+    assert seen == [
+        *[(False, True), (True, False), (True, False), (False, True)],
+        *[(False, False), (False, True), (True, False)],
+    ]
+
+
+# Spurious wake-ups -----------------------------------------------------------------------------
+
+
+class Fickle(socket.socket):
+    """A socket that often says that there is nothing, although a task was woken for it."""
+
+    random = random.Random(5)
+
+    def recv(self, most):
+        if self.random.random() < 0.7:
+            raise BlockingIOError(errno.EAGAIN, "not yet")
+        return super().recv(self.random.randrange(1, most + 1))
+
+    def send(self, data):
+        if self.random.random() < 0.7:
+            raise BlockingIOError(errno.EAGAIN, "not yet")
+        return super().send(data[: self.random.randrange(1, 100)])
+
+
+@pytest.mark.hazard("H12")
+def test_waking_in_vain_ends_nothing_early(pair):
+    rounds = 400 if FULL else 40
+    near = Stream(Fickle(fileno=pair[0].detach()))
+    far = Stream(Fickle(fileno=pair[1].detach()))
+    near._file.setblocking(False)
+    far._file.setblocking(False)
+
+    def sender():
+        for n in range(rounds):
+            yield from near.sendall(b"%d\n" % n)
+            yield from near.sendall(b"0123456789")
+        yield from near.send_eof()
+
+    def main():
+        task = spawn(sender)
+        for n in range(rounds):
+            assert (yield from far.readline()) == b"%d\n" % n
+            assert (yield from far.readexactly(4)) == b"0123"
+            rest = b""
+            while len(rest) < 6:
+                part = yield from far.recv(6 - len(rest))
+                assert part
+                rest += part
+            assert rest == b"456789"
+        assert (yield from far.recv(1)) == b""
+        yield from task
+
+    with near, far:
+        run(main)
+
+
+# Several buffers, files ------------------------------------------------------------------------
+
+
+class Counting(socket.socket):
+    """A socket that counts calls, and can be told to take less."""
+
+    def __init__(self, sock):
+        super().__init__(fileno=sock.detach())
+        self.setblocking(False)
+        self.calls = []
+        self.most = 1 << 30
+
+    def recv(self, most):
+        self.calls.append("recv")
+        return super().recv(most)
+
+    def send(self, data):
+        self.calls.append("send")
+        return super().send(memoryview(data).cast("B")[: self.most])
+
+    def sendmsg(self, buffers):
+        self.calls.append("sendmsg")
+        whole = b"".join(buffers)
+        return super().sendmsg([whole[: self.most]])
+
+
+@pytest.mark.parametrize("most", [1 << 30, 7, 1])
+def test_several_buffers_are_sent_in_one_call_where_the_file_can(pair, most):
+    data = [b"head ", bytearray(b"body "), b"", memoryview(b"1234").cast("I"), b"tail"]
+
+    def main():
+        near._file.most = most
+        yield from near.sendall(data)
+        yield from near.sendall(tuple(data))
+        yield from near.sendall([])
+        near.close()
+        return (yield from read_all(far))
+
+    with Stream(Counting(pair[0])) as near, Stream(pair[1]) as far:
+        calls = near._file.calls
+        assert run(main) == b"head body 1234tail" * 2
+    if most == 1 << 30:
+        assert calls == ["sendmsg", "sendmsg"]
+
+
+def test_more_buffers_than_one_call_takes_are_sent(streams):
+    near, far = streams
+    parts = [b"%d," % n for n in range(3 * PIECES + 1)]
+
+    def main():
+        task = spawn(near.sendall, parts)
+        got = yield from far.readexactly(sum(map(len, parts)))
+        yield from task
+        return got
+
+    assert run(main) == b"".join(parts)
+
+
+def test_several_buffers_go_down_a_pipe_too(ends):
+    reader, writer = ends
+
+    def main():
+        yield from writer.sendall([b"a", b"", b"b" * 10])
+        return (yield from reader.recv(100))
+
+    assert run(main) == b"a" + b"b" * 10
+
+
+def test_a_buffer_of_numbers_is_sent_whole_also_if_the_kernel_takes_as_many_bytes_as_numbers(pair):
+    """Two numbers are eight bytes: two bytes taken are not all."""
+    data = memoryview(b"12345678").cast("I")
+
+    def main():
+        yield from far.sendall(b"?")
+        yield from near.recv(9)  # so that it goes the short way
+        near._file.most = len(data)
+        yield from near.sendall(data)
+        return (yield from far.readexactly(8))
+
+    with Stream(Counting(pair[0])) as near, Stream(pair[1]) as far:
+        assert run(main) == b"12345678"
+
+
+def test_an_echo_takes_one_recv_and_one_send_and_no_change_of_registrations(pair):
+    changes = []
+
+    class Selector(selectors.EpollSelector):
+        def register(self, *args):
+            changes.append("register")
+            return super().register(*args)
+
+        def modify(self, *args):
+            changes.append("modify")
+            return super().modify(*args)
+
+        def unregister(self, *args):
+            changes.append("unregister")
+            return super().unregister(*args)
+
+    def echo():
+        while data := (yield from near.recv(CHUNK)):
+            yield from near.sendall(data)
+
+    def main():
+        task = spawn(echo)
+        for _ in range(10):
+            yield from far.sendall(b"x" * 1024)
+            yield from far.recv(CHUNK)
+        changes.clear()
+        near._file.calls.clear()
+        for _ in range(100):
+            yield from far.sendall(b"x" * 1024)
+            yield from far.recv(CHUNK)
+        counts = near._file.calls.count("recv"), near._file.calls.count("send"), list(changes)
+        far.close()
+        yield from task
+        return counts
+
+    with Stream(Counting(pair[0])) as near, Stream(pair[1]) as far:
+        assert run(main, selector=Selector) == (100, 100, [])
+
+
+@pytest.mark.parametrize("kind", ["streams", "ends"])
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(0, None), (1000, None), (1000, 500_000), (0, 0), (1_023_990, 100), (2_000_000, None)],
+)
+def test_a_file_is_sent(request, kind, file, offset, count):
+    near, far = request.getfixturevalue(kind)
+    if kind == "ends":
+        near, far = far, near
+    wanted = WHOLE[offset:][:count]
+
+    def main():
+        task = spawn(read_all, far)
+        position = file.tell()
+        sent = yield from near.sendfile(file, offset, count)
+        assert file.tell() == position
+        near.close()
+        return sent, (yield from task)
+
+    assert run(main) == (len(wanted), wanted)
+
+
+@pytest.mark.parametrize("arguments", [(-1,), (0, -1)])
+def test_a_part_of_a_file_that_cannot_be_is_refused(streams, file, arguments):
+    with pytest.raises(ValueError, match="less than nothing"):
+        run(streams[0].sendfile, file, *arguments)
+
+
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.EIO])
+def test_a_file_that_the_kernel_cannot_send_by_itself_is_read_here(
+    streams, file, monkeypatch, reason
+):
+    near, far = streams
+    calls = []
+
+    def refuse(*args):
+        calls.append(args)
+        raise OSError(reason, "no")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+
+    def main():
+        task = spawn(read_all, far)
+        if reason == errno.EIO:
+            with pytest.raises(OSError) as caught:
+                yield from near.sendfile(file)
+            near.close()
+            return caught.value.errno, caught.value.bytes_sent, (yield from task)
+        sent = yield from near.sendfile(file)
+        near.close()
+        return sent, len(calls), (yield from task)
+
+    wanted = (errno.EIO, 0, b"") if reason == errno.EIO else (len(WHOLE), 1, WHOLE)
+    assert run(main) == wanted
+
+
+@pytest.mark.parametrize("kind", ["streams", "ends"])
+def test_an_interrupted_sendfile_says_how_much_went_out(request, kind, file):
+    near, far = request.getfixturevalue(kind)
+    if kind == "ends":
+        near, far = far, near
+
+    def main():
+        with pytest.raises(TimeoutError) as caught:
+            with timeout(1):
+                yield from near.sendfile(file)
+        near.close()
+        return caught.value.bytes_sent, (yield from read_all(far))
+
+    sent, got = run(main, **virtual_time())
+    assert 0 < sent < len(WHOLE)
+    assert got == WHOLE[:sent]
+
+
+# How much went out -----------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H23")
+@pytest.mark.parametrize("kind", ["streams", "tcp"])
+@pytest.mark.parametrize("size", [0, 1, 65_535, 1_000_000])
+@pytest.mark.parametrize("shape", ["bytes", "several"])
+def test_a_cancelled_sendall_says_exactly_what_the_other_side_will_read(request, kind, size, shape):
+    near, far = request.getfixturevalue(kind)
+    data = os.urandom(10_000_000)
+
+    def sender():
+        try:
+            parts = [data[i : i + 70_000] for i in range(0, len(data), 70_000)]
+            yield from near.sendall(data if shape == "bytes" else parts)
+        except Cancelled as exc:
+            return exc.bytes_sent
+
+    def main():
+        task = spawn(sender)
+        got = b""
+        while len(got) < size:
+            got += yield from far.recv(size - len(got))
+        yield Sleep(0.01)
+        sent = yield from task.stop()
+        near.close()
+        got += yield from read_all(far)
+        return sent, got
+
+    sent, got = run(main)
+    assert size <= sent < len(data)
+    assert got == data[:sent]
+
+
+@pytest.mark.hazard("H23")
+@pytest.mark.parametrize("shots", [[ONE, SHORT, errno.ECONNRESET], [errno.EPIPE], [LATE, ONE, ONE]])
+def test_a_failed_sendall_says_it_too(shots):
+    sock = FakeSocket(send=[*shots, errno.EPIPE])
+    sock.far.setblocking(False)
+
+    def main():
+        with pytest.raises(OSError) as caught:
+            yield from Stream(sock).sendall(b"0123456789")
+        return caught.value.bytes_sent
+
+    try:
+        sent = run(main)
+        got = sock.far.recv(100) if sent else b""
+    finally:
+        sock.discard()
+    assert len(got) == sent
+    assert sent == {errno.ECONNRESET: 9, errno.EPIPE: 0, ONE: 2}[shots[-1]]
+
+
+def test_whatever_ends_a_sendall_says_how_much_went_out(streams):
+    near = streams[0]
+
+    def main():
+        seen = []
+        for data in ("text", [b"x", 5]):
+            with pytest.raises(TypeError) as caught:
+                yield from near.sendall(data)
+            seen.append(caught.value.bytes_sent)
+        task = spawn(near.sendall, bytes(10_000_000))
+        yield
+        yield
+        with pytest.raises(BusyError) as busy:
+            yield from near.sendall(b"x")
+        seen.append(busy.value.bytes_sent)
+        near.close()
+        with pytest.raises(ClosedError) as caught:
+            yield from task
+        seen.append(caught.value.bytes_sent > 0)
+        with pytest.raises(ClosedError) as caught:
+            yield from near.sendall(b"x")
+        return [*seen, caught.value.bytes_sent]
+
+    assert run(main) == [0, 0, 0, True, 0]
+
+
+def test_the_short_way_says_it_as_well(streams):
+    near, far = streams
+
+    def main():
+        yield from far.sendall(b"?")
+        yield from near.recv(9)
+        far.close()
+        with pytest.raises(OSError) as caught:
+            yield from near.sendall(b"!")
+        return caught.value.bytes_sent
+
+    assert run(main) == 0
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_short_way_may_find_the_file_full(streams, full):
+    near, far = streams
+    data = os.urandom(5_000_000)
+
+    def main():
+        filled = 0
+        if full:
+            with pytest.raises(BlockingIOError):
+                while True:
+                    filled += near._file.send(b"x" * 1000)
+        yield from far.sendall(b"?")
+        yield from near.recv(9)
+        task = spawn(near.sendall, data)
+        yield
+        yield
+        assert task.state == "waiting"
+        got = yield from far.readexactly(filled + len(data))
+        yield from task
+        return got[filled:]
+
+    assert run(main) == data
+
+
+def test_buffers_are_not_kept_locked_by_the_error_of_a_sendall(streams):
+    near = streams[0]
+    parts = [bytearray(1_000_000) for _ in range(5)]
+
+    def main():
+        task = spawn(near.sendall, parts)
+        yield
+        yield
+        near.close()
+        with pytest.raises(ClosedError) as caught:
+            yield from task
+        for part in parts:
+            part.append(1)
+        return caught.value
+
+    run(main)
+
+
+@pytest.mark.hazard("H28")
+def test_a_sender_is_held_up_by_a_reader_that_does_not_read(tcp):
+    """Nothing is kept on the way: what was taken is what the kernel's two buffers hold."""
+    near = tcp[0]
+    taken = []
+
+    def producer():
+        chunk = bytes(100_000)
+        while True:
+            yield from near.sendall(chunk)
+            taken.append(len(chunk))
+
+    def main():
+        task = spawn(producer)
+        yield Sleep(0.05)
+        stood = len(taken)
+        yield Sleep(0.05)
+        assert task.state == "waiting"
+        assert repr(task.wait).startswith("WriteWait")
+        yield from task.stop()
+        return len(taken) - stood
+
+    assert run(main) == 0
+    assert sum(taken) < 100_000_000
+
+
+@pytest.mark.hazard("H50")
+def test_a_task_that_talks_to_itself_starves_nobody(streams):
+    near, far = streams
+    rounds = 2000
+
+    def busy():
+        for _ in range(rounds):
+            yield from near.sendall(b"x" * 100)
+            yield from far.recv(1)
+            yield from far.recv(1000)
+
+    def main():
+        task = spawn(busy)
+        ticks = 0
+        while not task.done:
+            yield
+            ticks += 1
+        return ticks
+
+    assert run(main) >= rounds // 64
+
+
+# The two ends of a connection ------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H25")
+def test_who_writes_to_a_dead_peer_gets_a_broken_pipe_and_can_still_read_its_last_words(tcp):
+    near, far = tcp
+
+    def main():
+        yield from far.sendall(b"last words")
+        far.close()
+        yield from near.sendall(b"into the void")  # the first one succeeds
+        yield Sleep(0.01)
+        with pytest.raises(BrokenPipeError):
+            yield from near.sendall(b"again")
+        return (yield from near.recv(100))
+
+    assert run(main) == b"last words"
+
+
+@pytest.mark.hazard("H26")
+def test_a_graceful_close_lets_the_other_side_read_all(tcp):
+    near, far = tcp
+    data = os.urandom(3_000_000)
+
+    def server():
+        yield from near.sendall(data)
+        yield from near.aclose()
+
+    def main():
+        yield from far.sendall(bytes(1000))  # which the server never reads
+        task = spawn(server)
+        got = yield from read_all(far)
+        far.close()
+        yield from task
+        return got == data
+
+    assert run(main)
+
+
+@pytest.mark.hazard("H27")
+@pytest.mark.parametrize("kind", ["streams", "tcp"])
+def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(request, kind):
+    near, far = request.getfixturevalue(kind)
+    data = os.urandom(1_000_000)
+
+    def server():
+        question = yield from read_all(near)
+        yield from near.sendall(question + data)
+        yield from near.send_eof()
+
+    def main():
+        task = spawn(server)
+        yield from far.sendall(b"question ")
+        yield from far.send_eof()
+        with pytest.raises(BrokenPipeError):
+            yield from far.sendall(b"too late")
+        got = yield from read_all(far)
+        yield from task
+        return got
+
+    assert run(main) == b"question " + data
+
+
+def test_the_end_of_a_pipe_is_its_closing(ends):
+    reader, writer = ends
+
+    def main():
+        yield from writer.sendall(b"x")
+        yield from writer.send_eof()
+        yield from writer.send_eof()
+        with pytest.raises(BrokenPipeError):
+            yield from writer.sendall(b"y")
+        yield from reader.send_eof()  # nothing to end
+        return (yield from read_all(reader))
+
+    assert run(main) == b"x"
+
+
+def test_a_file_of_one_direction_says_so(endless):
+    with pytest.raises(io.UnsupportedOperation):
+        run(endless.send_eof)
+
+
+def test_a_graceful_close_takes_no_longer_than_it_may(streams):
+    near, far = streams
+
+    def main():
+        yield from near.aclose(within=5)
+        yield from near.aclose()
+        now = current_task().scheduler.clock()
+        return now, (yield from far.recv(9)), repr(near)
+
+    assert run(main, **virtual_time()) == (5, b"", "<Stream over <socket closed>>")
+
+
+def test_a_graceful_close_throws_away_what_comes_and_is_not_kept_by_it(endless):
+    def main():
+        with pytest.raises(io.UnsupportedOperation):
+            yield from endless.send_eof()
+        endless._file.shutdown = lambda how: None
+        yield from endless.aclose(0.01)
+
+    run(main)
+    assert repr(endless) == "<Stream over <Endless closed>>"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_graceful_close_does_not_read_beyond_the_end(pair, ended):
+    def main():
+        pair[1].close()
+        if ended:
+            yield from near.recv(1)
+        near._file.calls.clear()
+        yield from near.aclose()
+        return calls
+
+    near = Stream(Counting(pair[0]))
+    calls = near._file.calls
+    assert run(main) == ([] if ended else ["recv"])
+
+
+@pytest.mark.parametrize("kind", ["reset", "reader", "writer"])
+def test_a_graceful_close_of_what_is_gone_or_goes_one_way_closes_it(tcp, ends, kind):
+    stream = {"reset": tcp[0], "reader": ends[0], "writer": ends[1]}[kind]
+
+    def main():
+        if kind == "reset":
+            yield from stream.sendall(b"unread")
+            yield Sleep(0.01)
+            tcp[1].close()
+        if kind == "reader":
+            ends[1].close()
+        yield from stream.aclose()
+
+    run(main, **virtual_time())
+    assert repr(stream).endswith("closed>>")
+
+
+def test_a_graceful_close_that_is_cancelled_closes(streams):
+    near = streams[0]
+
+    def main():
+        task = spawn(near.aclose())
+        yield
+        yield
+        yield from task.stop()
+        return repr(near)
+
+    assert run(main) == "<Stream over <socket closed>>"
+
+
+@pytest.mark.parametrize("other", ["recv", "readline", "sendall"])
+def test_a_graceful_close_in_the_middle_of_anothers_work_closes_at_once(streams, other):
+    near = streams[0]
+    argument = {"recv": [9], "readline": [], "sendall": [bytes(10_000_000)]}[other]
+
+    def main():
+        task = spawn(getattr(near, other), *argument)
+        yield
+        yield
+        with pytest.raises(BusyError):
+            yield from near.aclose()
+        with pytest.raises(ClosedError):
+            yield from task
+
+    run(main)
+
+
+def test_addresses_are_told_as_long_as_there_are_any_and_asking_never_fails(tcp, ends, pair):
+    near, far = tcp
+    assert near.peer == far.local
+    assert far.peer == near.local
+    assert Stream(pair[0], peer="somebody").peer == "somebody"
+    assert Stream(pair[1]).peer == ""
+    assert ends[0].peer is None
+    assert ends[0].local is None
+    near.close()
+    assert near.peer is None
+    assert near.local is None
+
+
+def test_a_reader_that_gives_way_is_still_the_only_one(endless):
+    """Between its look at the buffer and its wait nobody else may come in."""
+
+    def main():
+        scheduler = current_task().scheduler
+        yield from endless.readline()  # the buffer has more
+        while scheduler.rides % 64 != 63:
+            yield from endless.readline()
+        task = spawn(endless.readline(), name="one")
+        yield
+        assert not task.done
+        for operation in (
+            lambda: endless.recv(1),
+            lambda: endless.readexactly(1),
+            lambda: endless.more(),
+            lambda: endless.recv_into(bytearray(1)),
+            lambda: endless.readuntil(b"\n"),
+        ):
+            with pytest.raises(BusyError, match=r"task one#2 .* is reading from it"):
+                yield from operation()
+        yield from task
+
+    run(main)
+
+
+# Every call with every outcome ------------------------------------------------------------------
+
+DATA = b"0123456789"
+USES = {  # for each call of a socket, an operation that makes it, and what it gives
+    "recv": (lambda stream: stream.recv(10), DATA),
+    "recv_into": (lambda stream: into(stream), DATA),
+    "send": (lambda stream: stream.sendall(DATA), None),
+    "sendmsg": (lambda stream: stream.sendall([DATA[:4], DATA[4:]]), None),
+    "shutdown": (lambda stream: stream.send_eof(), None),
+}
+
+
+def into(stream):
+    room = bytearray(10)
+    count = yield from stream.recv_into(room)
+    return bytes(room[:count])
+
+
+def outcome_of(sock, call):
+    """Return what the operation that makes `call` gave or raised, beside a task that ticks."""
+    operation, _ = USES[call]
+    stream = Stream(sock)
+
+    def main():
+        task = spawn(operation(stream))
+        for _ in range(20):
+            yield
+        if call.startswith("send") and not task.done:
+            assert task.state == "waiting"
+        try:
+            return (yield from task), stream.ended
+        except OSError as exc:
+            return exc.errno, getattr(exc, "bytes_sent", None)
+
+    return run(main)
+
+
+@pytest.mark.parametrize("call", USES)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_error_of_a_call_is_the_operations_and_nobody_elses(call, name):
+    number = getattr(errno, name)
+    sock = FakeSocket(**{call: number})
+    try:
+        sock.far.send(DATA)
+        got = outcome_of(sock, call)
+        if name == "EAGAIN":  # not an error: it was waited out
+            assert got == (USES[call][1], False)
+        else:
+            assert got == (number, 0 if "recv" not in call else None)
+    finally:
+        sock.discard()
+
+
+@pytest.mark.parametrize("call", USES)
+@pytest.mark.parametrize(
+    ("shots", "received", "sent"),
+    [
+        ([LATE], DATA, True),
+        ([LATE, LATE], DATA, True),
+        ([SHORT], DATA[:9], True),
+        ([SHORT, LATE, SHORT], DATA[:9], True),
+        ([ONE], DATA[:1], True),
+        ([ONE] * 9, DATA[:1], True),
+        ([ZERO], b"", True),
+        ([GONE], DATA, False),
+        ([HALF], DATA, True),
+    ],
+)
+def test_a_call_that_does_only_a_part_is_made_again_where_that_is_meant(
+    call, shots, received, sent
+):
+    if call == "shutdown" and shots[0] in (SHORT, ONE):
+        shots = [LATE]
+    sock = FakeSocket(**{call: list(shots)})
+    sock.far.setblocking(False)
+    try:
+        sock.far.send(DATA)
+        got = outcome_of(sock, call)
+        if "recv" in call:
+            assert got == (received, received == b"")
+        elif call == "shutdown":
+            assert got in [(None, False), (0, False)]
+        elif sent:
+            assert got == (None, False)
+            assert sock.far.recv(100) == DATA
+        else:
+            assert got == (errno.EPIPE, 0)
+    finally:
+        sock.discard()
+
+
+@pytest.mark.parametrize("call", USES)
+def test_a_connection_that_is_reset_during_a_call(call):
+    sock = FakeSocket(tcp_pair(), **{call: RESET})
+    try:
+        sock.far.send(DATA)
+        got = outcome_of(sock, call)
+        if "recv" in call:  # what had come before
+            assert got == (DATA, False)
+        elif call == "shutdown":
+            assert got == (errno.ENOTCONN, 0)
+        else:
+            assert got in [(errno.ECONNRESET, 0), (errno.EPIPE, 0)]
+    finally:
+        sock.discard()
+
+
+@pytest.mark.parametrize("call", USES)
+def test_a_stream_that_is_closed_during_a_wait(call):
+    sock = FakeSocket(**{call: [LATE] * 3})
+
+    def main():
+        stream = Stream(sock)
+        sock.fill()
+        task = spawn(USES[call][0](stream))
+        yield
+        yield
+        assert task.state == "waiting"
+        stream.close()
+        with pytest.raises(ClosedError):
+            yield from task
+
+    try:
+        run(main)
+    finally:
+        sock.discard()
+
+
+# What is left -----------------------------------------------------------------------------------
+
+
+def leaves_closed():
+    near, far = new_streams()
+    yield from near.sendall([b"a\n", b"b"])
+    yield from far.readline()
+    near.close()
+    far.close()
+
+
+def leaves_in_the_middle():
+    near, far = new_streams()
+    for call in (near.readline(), near.sendall(bytes(10_000_000)), far.more()):
+        spawn(call)  # what it raises is reported: who joined it would be in its traceback
+    yield
+    yield
+    near.close()
+    far.close()
+
+
+def leaves_refused():
+    near, far = new_streams()
+    calls = [near.recv(1), near.recv(1), near.readline(1), near.recv(0)]
+    calls += [near.sendall(bytes(10_000_000)), near.sendall(b"x")]
+    calls += [far.readline(3), far.readuntil(b"\n")]
+    for call in calls:
+        spawn(call)
+    yield
+    yield
+    far.close()
+    yield
+    near.close()
+
+
+def leaves_timed_out():
+    near, far = new_streams()
+    with near, far:
+        try:
+            with timeout(1):
+                yield from near.sendall(bytes(10_000_000))
+        except TimeoutError:
+            pass
+        with move_on_after(1):
+            yield from near.readexactly(5)
+
+
+def leaves_gracefully_closed():
+    near, far = new_streams()
+    spawn(near.aclose())
+    spawn(far.aclose())
+    yield
+
+
+def new_streams():
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    return Stream(a), Stream(b)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        leaves_closed,
+        leaves_in_the_middle,
+        leaves_refused,
+        leaves_timed_out,
+        leaves_gracefully_closed,
+    ],
+)
+def test_streams_leave_no_garbage(scenario):
+    assert garbage_of(scenario) == []
+
+
+def talk():
+    """Two sides that talk, of which any may be cancelled anywhere: the other one notices."""
+    near, far = new_streams()
+    far.max_line = near.max_line = 500_000
+
+    def server():
+        with far:
+            while line := (yield from far.readline()):
+                yield from far.sendall([b"you said ", line])
+            yield from far.aclose(1)
+
+    def client():
+        with near:
+            for n in range(3):
+                yield from near.sendall(b"%d" % n * 400_000 + b"\n")
+                if not (yield from near.readuntil(b"\n")):
+                    return
+            yield from near.aclose(1)
+
+    def careful(f):
+        try:
+            yield from f()
+        except (OSError, EOFError):
+            pass
+
+    with near, far:
+        tasks = [spawn(careful, server), spawn(careful, client)]
+        yield from survivors(tasks)
+
+
+def test_a_talk_that_is_cancelled_anywhere_leaves_nothing():
+    assert cancel_everywhere(talk) > 20
