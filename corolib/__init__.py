@@ -7,7 +7,10 @@ resumes it when the socket is ready. If it can wait, it has `yield` in front: `y
 What is public is listed here; everything else may change.
 """
 
+from corolib.activation import inherited_listeners, notify_systemd
 from corolib.choice import first
+from corolib.connecting import open_tcp, open_unix
+from corolib.datagrams import DatagramSocket, open_udp, open_unix_datagrams
 from corolib.errors import (
     BusyError,
     Cancelled,
@@ -25,8 +28,9 @@ from corolib.processes import open_process, open_stdin, run_process
 from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
 from corolib.running import close, current_scheduler, current_task, now, spawn
 from corolib.scheduler import Scheduler, run
+from corolib.servers import Listener, listen_tcp, listen_unix, serve_tcp, serve_unix
 from corolib.signals import open_signal_receiver
-from corolib.streams import LimitExceeded, Stream
+from corolib.streams import IncompleteRead, LimitExceeded, Stream
 from corolib.sync import (
     Barrier,
     BoundedSemaphore,
@@ -41,6 +45,7 @@ from corolib.task import Task
 from corolib.threads import from_thread, to_process, to_thread, wait_future
 from corolib.timeouts import move_on_after, shield, timeout
 from corolib.traps import Coro, ReadWait, Sleep, Suspend, WriteWait, waits
+from corolib.workers import run_workers
 
 __version__ = "0.1.0"
 
@@ -52,10 +57,13 @@ __all__ = [
     "ClosedError",
     "Condition",
     "Coro",
+    "DatagramSocket",
     "Deadlock",
     "Event",
+    "IncompleteRead",
     "LifoQueue",
     "LimitExceeded",
+    "Listener",
     "Lock",
     "PriorityQueue",
     "Queue",
@@ -84,15 +92,26 @@ __all__ = [
     "first",
     "from_thread",
     "gather",
+    "inherited_listeners",
+    "listen_tcp",
+    "listen_unix",
     "map_concurrent",
     "move_on_after",
+    "notify_systemd",
     "now",
     "open_process",
     "open_signal_receiver",
     "open_stdin",
+    "open_tcp",
+    "open_udp",
+    "open_unix",
+    "open_unix_datagrams",
     "race",
     "run",
     "run_process",
+    "run_workers",
+    "serve_tcp",
+    "serve_unix",
     "shield",
     "spawn",
     "started",

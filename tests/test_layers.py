@@ -1,10 +1,11 @@
 """The house: who may import whom, read from the sources with `ast`.
 
     outside   __main__  testing  tracing  simulation      look at everything below
+    above     workers                                     starts schedulers
     rooms     everything that is not named here           what programs use
     kernel    hosting  scheduler                          the loop, and the meaning of every trap
     parts     task  scopes  timers  poller  reports       data structures that do not know the
-              inbox  wakes  surroundings                  kernel
+              inbox  wakes  surroundings  sockets         kernel
     words     errors  traps  running                      import nothing else from corolib
 
 Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
@@ -27,9 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "corolib"
 
 WORDS = {"errors", "traps", "running"}
-PARTS = {"task", "scopes", "timers", "poller", "reports", "inbox", "wakes", "surroundings"}
+PARTS = {
+    *("task", "scopes", "timers", "poller", "reports"),
+    *("inbox", "wakes", "surroundings", "sockets"),
+}
 KERNEL = {"hosting", "scheduler"}
 OUTSIDE = {"__main__", "testing", "tracing", "simulation"}
+ABOVE = {"workers"}
 FACE = {"__init__"}
 
 HEAVY = {
@@ -50,7 +55,7 @@ def name_of(path):
 
 
 SOURCES = {name_of(path): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
-ROOMS = set(SOURCES) - WORDS - PARTS - KERNEL - OUTSIDE - FACE
+ROOMS = set(SOURCES) - WORDS - PARTS - KERNEL - ABOVE - OUTSIDE - FACE
 
 
 def is_for_types(node):
@@ -106,6 +111,8 @@ def allowed(name):
         return WORDS | PARTS | KERNEL
     if name in ROOMS:
         return WORDS | PARTS | ROOMS
+    if name in ABOVE:
+        return WORDS | PARTS | KERNEL | ROOMS | ABOVE
     if name in FACE:
         return set(SOURCES) - OUTSIDE - FACE
     return set(SOURCES)  # outside
@@ -256,8 +263,20 @@ WAIT = [
     corolib.Task.stop,
     corolib.Task.__iter__,
     corolib.open_process,
+    corolib.open_tcp,
+    corolib.open_udp,
+    corolib.open_unix,
+    corolib.DatagramSocket.recv,
+    corolib.DatagramSocket.recvfrom,
+    corolib.DatagramSocket.send,
+    corolib.DatagramSocket.sendto,
     corolib.run_process,
     corolib.processes.Process.wait,
+    corolib.Listener.accept,
+    corolib.serve_tcp,
+    corolib.serve_unix,
+    corolib.servers.Server.__iter__,
+    corolib.servers.Server.stop,
     corolib.Stream.recv,
     corolib.Stream.readline,
     corolib.Stream.sendall,
@@ -289,10 +308,20 @@ DO_NOT_WAIT = [
     corolib.Topic.shutdown,
     corolib.Topic.subscribe,
     corolib.open_stdin,
+    corolib.open_unix_datagrams,
+    corolib.DatagramSocket.close,
     corolib.processes.Process.exiting,
     corolib.processes.Process.kill,
     corolib.processes.Process.send_signal,
     corolib.processes.Process.terminate,
+    corolib.Listener.close,
+    corolib.Listener.serve,
+    corolib.inherited_listeners,
+    corolib.listen_tcp,
+    corolib.listen_unix,
+    corolib.notify_systemd,
+    corolib.run_workers,
+    corolib.servers.Server.stats,
     corolib.Stream.close,
     corolib.close,
     corolib.current_scheduler,
