@@ -31,6 +31,7 @@ from corolib.sockets import (
     Socket,
     address_text,
     discard,
+    named,
     network,
     pauses,
 )
@@ -86,7 +87,7 @@ def open_tcp(
         socket.gaierror: an OSError: the name has no address, or nobody can say.
         ssl.SSLError: an OSError: the handshake failed, or the certificate is not the right one.
         ValueError: no port has this number; `host` cannot be a name; `server_hostname` without
-            `tls`. TypeError: `source` is no pair.
+            `tls`. TypeError: `host` is no str, `source` no pair.
         Cancelled: the wait was interrupted; no socket is left open. A lookup that is under way
             goes on in its thread, unheeded.
 
@@ -103,6 +104,8 @@ def open_tcp(
 
     Source: RFC 8305 (Happy Eyeballs 2); trio.open_tcp_stream.
     """
+    if not isinstance(host, str):
+        raise TypeError(f"open_tcp() got the host {host!r}: give a name or an address, as a str")
     delay = check_number(delay, "open_tcp(delay=)", "a duration")
     check_pair("open_tcp(source=)", source)
     context = yield from _context("open_tcp", tls, server_hostname)
@@ -312,14 +315,6 @@ def interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
         families.setdefault(info[0], []).append(info)
     rounds = zip_longest(*families.values())
     return [info for each in rounds for info in each if info is not None]
-
-
-def named(error: OSError, what: str) -> OSError:
-    """Return `error` made anew, so that it says what it is about."""
-    kind = socket.gaierror if isinstance(error, socket.gaierror) else OSError
-    if error.errno is None:
-        return kind(f"{error}: {what}")
-    return kind(error.errno, f"{error.strerror}: {what}")
 
 
 def failure(what: str, failures: Sequence[OSError]) -> OSError:

@@ -20,10 +20,10 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
-from corolib.connecting import Path, Port, Source, candidates, check_pair, failure, named, resolve
+from corolib.connecting import Path, Port, Source, candidates, check_pair, failure, resolve
 from corolib.errors import ClosedError
 from corolib.running import tired
-from corolib.sockets import Socket, address_text, discard, network, pauses
+from corolib.sockets import Socket, address_text, discard, named, network, pauses
 from corolib.traps import ReadWait, Sleep, WriteWait, file_name, waits
 
 DATAGRAM = 65535  # bytes: UDP's lengths have 16 bits

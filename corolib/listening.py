@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from corolib.choice import first
 from corolib.errors import ClosedError
 from corolib.running import close, now, register
-from corolib.sockets import network
+from corolib.sockets import named, network
 from corolib.streams import Stream
 from corolib.traps import ReadWait, Sleep, waits
 
@@ -78,7 +78,10 @@ def tcp_sockets(
 
 def _addresses(host: str | None, port: int | str, family: int) -> list[tuple[int, Any]]:
     flags = socket.AI_PASSIVE
-    infos = network().getaddrinfo(host or None, port, family, socket.SOCK_STREAM, 0, flags)
+    try:
+        infos = network().getaddrinfo(host or None, port, family, socket.SOCK_STREAM, 0, flags)
+    except OSError as exc:
+        raise named(exc, f"{host}:{port}") from None
     return list(dict.fromkeys((info[0], info[4]) for info in infos))
 
 
@@ -218,7 +221,10 @@ def inherited(fds: int | Sequence[int], families: Sequence[int], who: str) -> li
     sockets: list[socket.socket] = []
     try:
         for fd in (fds,) if isinstance(fds, int) else fds:
-            sock = network().adopt(fd)
+            try:
+                sock = network().adopt(fd)
+            except OSError as exc:
+                raise named(exc, f"{who}(fd={fd})") from None
             sockets.append(sock)
             listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             if sock.family not in families or not listens:

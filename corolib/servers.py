@@ -46,6 +46,7 @@ Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
 
 QUARTERS = 4  # looks in the time of an idle limit: who is idle is cut at most a quarter late
+WAITS = 0x20 | 0x80 | 0x200  # code flags: generator, coroutine, async generator
 NAMED = 20  # handlers that the text of a report names
 PEERS = (TimeoutError, LimitExceeded, IncompleteRead)  # failures that clients make at will
 GONE = (
@@ -162,13 +163,14 @@ class Listener(Listening):
         Raises:
             TypeError, ValueError: a limit is not of its kind.
             RuntimeError: no scheduler runs in this thread; the listener is served already.
+            ClosedError: the listener is closed.
         """
         limits = Limits(
             max_connections=_count("max_connections", max_connections),
             accept=_callable("accept", accept),
             idle_timeout=_seconds("idle_timeout", idle_timeout),
             max_line=_count("max_line", max_line),
-            tls=tls,
+            tls=_server_context(tls),
             handshake=check_number(handshake, "serve(handshake=)", "a duration"),
             on_error=_callable("on_error", on_error),
             grace=check_number(grace, "serve(grace=)", "a duration"),
@@ -177,8 +179,11 @@ class Listener(Listening):
             raise TypeError(f"serve() got {handler!r}: give a generator function of one stream")
         if self._served:
             raise RuntimeError(f"{self!r} is served already: a listener has one server")
+        if self.closed:
+            raise ClosedError(f"{self!r} cannot be served any more")
+        server = Server(self, handler, limits)
         self._served = True
-        return Server(self, handler, limits)
+        return server
 
 
 class Server:
@@ -379,8 +384,9 @@ class Server:
     def _cut(self, _: None) -> None:
         """The grace is over: cancel what is left, and write down who it was."""
         self._cut_call = None
+        known = {each.task for each in self._cancelled}  # by an earlier grace, and not gone yet
         for connection in list(self._open):
-            if not connection.closing:
+            if not connection.closing and connection.task.label not in known:
                 self._cancelled.append(connection.describe())
             connection.task.cancel("the server stops")
 
@@ -480,7 +486,8 @@ class _Connection:
             server._scheduler.timers.cancel(self.timer)
         if not self.closing:  # and of the last bytes nothing is noted
             server._note_outcome(self.task, error, stream)
-        if error is None and not (self.closing or stream.ended):
+        ended = stream.ended and stream.tls is None  # TLS ends in each direction by a word
+        if error is None and not (self.closing or ended):
             self.closing = True
             self.task = server._scheduler.spawn(stream.aclose(), parent=server.task)
             self.task.watch(self)
@@ -556,6 +563,8 @@ def listen_tcp(
     if fd is not None:
         return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp"))
     assert port is not None
+    if isinstance(host, int):
+        raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else host
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port), backlog=backlog)
 
@@ -582,6 +591,7 @@ def listen_unix(
     Raises:
         OSError: the path is in use, by a server or by a file of another kind, or not accessible.
         ValueError: an inherited socket is not a Unix socket that listens; it stays the caller's.
+            Or the path is empty; or `mode` has more than permissions, as 660 without 0o has.
         TypeError: neither a path nor inherited sockets are given, or both.
 
     Example:
@@ -598,6 +608,10 @@ def listen_unix(
     """
     if (path is None) == (fd is None):
         raise TypeError("listen_unix() takes a path, or sockets that listen, as fd=")
+    if path in ("", b""):
+        raise ValueError(f"listen_unix({path!r}): the path is empty")
+    if mode is not None and mode > 0o777:
+        raise ValueError(f"listen_unix(mode={mode}) is {mode:#o}: write it in octal, as in 0o660")
     if fd is not None:
         return Listener(inherited(fd, (socket.AF_UNIX,), "listen_unix"))
     assert path is not None
@@ -725,4 +739,21 @@ def _seconds(name: str, value: float | None) -> float | None:
 def _callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise TypeError(f"serve({name}={value!r}): give a function, or None")
+    if getattr(getattr(value, "__code__", None), "co_flags", 0) & WAITS:
+        raise TypeError(f"serve({name}={value!r}): give an ordinary function, which cannot wait")
     return value
+
+
+def _server_context(tls: Any) -> Any:
+    if tls is None:
+        return None
+    import ssl
+
+    if not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"serve(tls={tls!r}): give an ssl.SSLContext that has a certificate")
+    if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "serve(tls=...) got a context for clients: make it by "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
+        )
+    return tls

@@ -65,6 +65,8 @@ class Network:
 
         ValueError if no port has this number: the system would take another one for it.
         """
+        if isinstance(port, str) and port.isdecimal():
+            port = int(port)
         if isinstance(port, int) and not 0 <= port <= 65535:
             raise ValueError(f"port {port} of {host!r}: ports have numbers from 0 to 65535")
         found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
@@ -87,6 +89,14 @@ def discard(sock: Socket) -> None:
         sock.close()
     else:
         close(sock)
+
+
+def named(error: OSError, what: str) -> OSError:
+    """Return `error` made anew, so that it says what it is about."""
+    kind = socket.gaierror if isinstance(error, socket.gaierror) else OSError
+    if error.errno is None:
+        return kind(f"{error}: {what}")
+    return kind(error.errno, f"{error.strerror}: {what}")
 
 
 def address_text(address: Any) -> str:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import BusyError, ClosedError
 from corolib.reports import where
-from corolib.running import close, current_task, register, tired
+from corolib.running import close, current_scheduler, current_task, register, tired
 from corolib.timeouts import move_on_after
 from corolib.tls import HANDSHAKE, TLS
 from corolib.traps import ReadWait, Suspend, WriteWait, file_name, waits
@@ -147,7 +147,8 @@ class Stream:
         max_line: the bytes that a line may have where no other limit is given.
         ended: True once the end of the file was read.
         server: the server that has accepted the connection, or None.
-        moved: set to True whenever data came or went; for who watches idle connections.
+        moved: set to True when data came, to 1 when it went, and never back to False: for who
+            watches idle connections. (A `sendall()` right after data came need not give way.)
 
     Example:
         >>> import corolib, socket
@@ -172,7 +173,6 @@ class Stream:
         "_peer",
         "_reader",
         "_reading",
-        "_rested",
         "_writer",
         "ended",
         "max_line",
@@ -192,11 +192,10 @@ class Stream:
         self._reader: Task[Any] | None = None  # in the middle of a message
         self._writer: Task[Any] | None = None  # in the middle of a sendall()
         self._calm = True  # drained, nothing buffered, no reader: recv() goes the short way
-        self._rested = False  # recv() has waited since: one sendall() need not give way
         self._peer = peer
         self.ended = False
         self.max_line = LINE
-        self.moved = False
+        self.moved: int = False
         self.server: Any = None
 
     # Reading --------------------------------------------------------------------------------------
@@ -215,17 +214,21 @@ class Stream:
             Cancelled: the wait was interrupted; nothing was read.
         """
         if self._calm and most > 0:
-            yield self._reading
+            self._calm = False  # meanwhile nobody else reads: see `_Reading`
+            data: bytes | None = None
             try:
-                data: bytes = self._file.recv(most)
+                yield self._reading
+                data = self._file.recv(most)
             except BlockingIOError:
                 pass
-            else:
+            finally:
+                self._calm = True
+            if data is not None:
                 size = len(data)
                 if size == most:
                     self._calm = self._drained = False
                 if size:
-                    self.moved = self._rested = True
+                    self.moved = True
                 else:
                     self.ended = True
                 return data
@@ -250,6 +253,8 @@ class Stream:
             BusyError, ClosedError, OSError, Cancelled: as for `recv()`.
         """
         with memoryview(buffer) as view, view.cast("B") as room, _Reading(self, "recv_into()"):
+            if room.readonly:
+                raise TypeError(f"recv_into() of {type(buffer).__name__}: give it a bytearray")
             if not room:
                 raise ValueError("recv_into() of an empty buffer could only return 0")
             if self._buffer and tired():
@@ -363,10 +368,13 @@ class Stream:
         Raises:
             LimitExceeded: the message is longer. What was read of it is kept for `recv()`.
             IncompleteRead: the file ended in the middle of it; the error has what came.
-            ValueError: there is no separator, or an empty one.
+            ValueError: there is no separator, or an empty one. TypeError: one is not bytes.
             BusyError, ClosedError, OSError: as for `recv()`.
             Cancelled: the wait was interrupted; what was read is kept.
         """
+        if not all(isinstance(each, bytes) for each in separators):
+            text = "separators are bytes, each an argument of its own; a limit is limit="
+            raise TypeError(f"readuntil{separators!r}: {text}")
         if not all(separators) or not separators:
             raise ValueError(f"readuntil{separators!r}: give separators, none of them empty")
         with _Reading(self, "readuntil()"):
@@ -423,8 +431,7 @@ class Stream:
             them may be sent next. Under TLS that is what has been made into records; the last of
             these may still have to leave, which the next operation sees to.
         """
-        if self._rested and self._writer is None and type(data) is bytes:
-            self._rested = False
+        if self.moved is True and self._writer is None and type(data) is bytes:
             try:
                 sent = self._file.send(data)
             except BlockingIOError:
@@ -433,14 +440,16 @@ class Stream:
                 exc.bytes_sent = _settle(self._file)  # type: ignore[attr-defined]
                 raise
             if sent == len(data):
-                self.moved = True
+                self.moved = 1
                 return
             yield from self._sendall(data, sent)
         else:
             yield from self._sendall(data, None)
 
     def _sendall(self, data: Data, sent: int | None) -> Generator[Any, Any, None]:
-        """Do what `sendall()` does, the general way, after the kernel took `sent` bytes."""
+        """Do what `sendall()` does, the general way; of `data`, `sent` bytes are gone, if any were
+        offered.
+        """
         rest: deque[memoryview] = deque()
         with _Sending(self, "sendall()") as sending:
             try:
@@ -626,6 +635,7 @@ class Stream:
             return
         self._file = _Closed(file)
         self._buffer.clear()
+        self._calm = True  # nobody is busy with it any more
         if register.scheduler is not None and isinstance(self._reading, ReadWait):
             close(file)
         else:  # nobody waits any more: the run is over; or the file wakes its waiters itself
@@ -700,8 +710,13 @@ class _Reading:
 
     def __init__(self, stream: Stream, what: str) -> None:
         self._stream = stream
-        if stream._reader is not None:
-            raise _busy(stream, what, stream._reader, "reading from")
+        reader = stream._reader
+        if reader is None and stream._drained and not (stream._calm or stream._buffer):
+            # One goes the short way of recv(), and has left no name. If it waits, it can be found.
+            waiting = [t for t in current_scheduler().tasks if t.wait is stream._reading]
+            raise _busy(stream, what, waiting[0] if waiting else None, "reading from")
+        if reader is not None:
+            raise _busy(stream, what, reader, "reading from")
 
     def __enter__(self) -> None:
         stream = self._stream
@@ -744,7 +759,7 @@ class _Sending:
         """Note that `count` bytes were taken, and take them from the buffers `rest`."""
         self.sent += count
         if count:
-            self._stream.moved = True
+            self._stream.moved = 1
         while rest and count:
             size = len(rest[0])
             if count < size:
@@ -811,14 +826,19 @@ def _end_of_first(separators: tuple[bytes, ...], buffer: bytearray, searched: in
 
 def _views(data: Data) -> list[memoryview]:
     """Return the buffers of `data` that have something in them, byte by byte."""
-    views = [memoryview(each) for each in (data if isinstance(data, list | tuple) else (data,))]
+    try:
+        views = [memoryview(each) for each in (data if isinstance(data, list | tuple) else (data,))]
+    except TypeError as exc:
+        text = f"sendall() takes bytes, or a list of buffers; text has encode(): {exc}"
+        raise TypeError(text) from None
     return [view.cast("B") for view in views if view.nbytes]
 
 
-def _busy(stream: Stream, what: str, task: Task[Any], doing: str) -> BusyError:
+def _busy(stream: Stream, what: str, task: Task[Any] | None, doing: str) -> BusyError:
+    who = "another task" if task is None else f"task {task.label} ({where(task)})"
     error = BusyError(
-        f"{what} on {stream!r}: task {task.label} ({where(task)}) is {doing} it. Let one task do "
-        "that for all, or take turns: `with (yield from lock):` around each whole message"
+        f"{what} on {stream!r}: {who} is {doing} it. Let one task do that for all, or take turns: "
+        "`with (yield from lock):` around each whole message"
     )
     error.bytes_sent = 0  # type: ignore[attr-defined]
     return error

@@ -75,8 +75,10 @@ class TLS:
         server_hostname: str | None,
         allow_truncation: bool,
     ) -> None:
-        from ssl import MemoryBIO
+        from ssl import MemoryBIO, SSLContext
 
+        if not isinstance(context, SSLContext):
+            raise TypeError(f"TLS got {context!r} as its context: give an ssl.SSLContext")
         if context.check_hostname and not (server_side or server_hostname):
             raise ValueError("the context checks the name of the server: give server_hostname=")
         self._incoming, self._outgoing = MemoryBIO(), MemoryBIO()

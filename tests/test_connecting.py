@@ -27,8 +27,8 @@ from garbage import garbage_of
 
 import corolib
 from corolib import Sleep, Stream, now, open_tcp, open_unix, run, spawn, timeout
-from corolib.connecting import failure, interleaved, named
-from corolib.sockets import Network
+from corolib.connecting import failure, interleaved
+from corolib.sockets import Network, named
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 
 IN_PROGRESS = errno.EINPROGRESS
@@ -993,3 +993,9 @@ def test_a_connection_that_begins_late(n):
     with FakeNetwork(FakeSocket(connect=[LATE] * n)) as network:
         sock = run_with(network, connect, "192.0.2.1", 80)
         assert sock.calls["connect"] == n + 1
+
+
+@pytest.mark.parametrize("host", [None, b"127.0.0.1"])
+def test_a_host_that_is_no_str_is_refused_before_a_socket_is_opened(listener, host):
+    with pytest.raises(TypeError, match="got the host"):
+        run(open_tcp(host, listener.getsockname()[1]))

@@ -277,9 +277,17 @@ WAIT = [
     corolib.serve_unix,
     corolib.servers.Server.__iter__,
     corolib.servers.Server.stop,
-    corolib.Stream.recv,
+    corolib.Stream.aclose,
+    corolib.Stream.more,
+    corolib.Stream.readexactly,
     corolib.Stream.readline,
+    corolib.Stream.readuntil,
+    corolib.Stream.recv,
+    corolib.Stream.recv_into,
+    corolib.Stream.send_eof,
     corolib.Stream.sendall,
+    corolib.Stream.sendfile,
+    corolib.Stream.start_tls,
 ]
 DO_NOT_WAIT = [
     corolib.as_completed,  # its steps do

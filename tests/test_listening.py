@@ -121,7 +121,7 @@ def test_a_name_that_is_not_known_is_an_error_of_the_lookup():
         yield
 
     with FakeNetwork(hosts={"nowhere": socket.gaierror(socket.EAI_NONAME, "unknown")}) as network:
-        with pytest.raises(socket.gaierror):
+        with pytest.raises(socket.gaierror, match="unknown: nowhere:0"):
             run(main, network=network)
 
 
@@ -638,3 +638,25 @@ def test_a_program_out_of_files_can_still_be_told_so():
     """The logging is there before the files run out."""
     with listen_tcp(LOCAL, 0) as listener:
         assert listener.log is logging.getLogger("corolib.server")
+
+
+def test_an_inherited_number_that_is_no_socket_is_named_in_the_error():
+    with open(os.devnull) as file, pytest.raises(OSError, match=f"fd={file.fileno()}"):
+        listen_tcp(fd=file.fileno())
+
+
+def test_a_port_in_the_place_of_the_host_is_refused():
+    with pytest.raises(TypeError, match="the host comes first"):
+        listen_tcp(7007, LOCAL)
+
+
+@pytest.mark.parametrize("path", ["", b""])
+def test_an_empty_path_is_refused_and_no_nameless_socket_made(path):
+    with pytest.raises(ValueError, match="the path is empty"):
+        listen_unix(path)
+
+
+def test_permissions_that_were_not_written_in_octal_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="is 0o1224: write it in octal"):
+        listen_unix(tmp_path / "socket", mode=660)
+    assert not os.listdir(tmp_path)

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -269,6 +270,10 @@ def test_a_server_needs_a_run():
         ({"idle_timeout": "9"}, TypeError),
         ({"accept": 1}, TypeError),
         ({"on_error": 1}, TypeError),
+        ({"accept": echo}, TypeError),  # its answer would be a generator, which is true
+        ({"on_error": echo}, TypeError),  # nobody would run it
+        ({"tls": True}, TypeError),
+        ({"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, ValueError),
         ({"grace": "9"}, TypeError),
         ({"handshake": None}, TypeError),
         ({"max_conections": 9}, TypeError),
@@ -1807,3 +1812,61 @@ def test_a_server_that_has_run_out_of_files_pauses_and_serves_again_by_itself():
     assert process.returncode == 0, err
     assert 1 <= err.count("Too many open files") <= 5
     assert err.count("nobody is accepted for 0.1 s") == err.count("Too many open files")
+
+
+def test_a_listener_that_no_run_could_serve_is_served_in_the_next():
+    def main(listener):
+        return (yield from listener.serve(echo).stop())
+
+    with listen_tcp(LOCAL, 0) as listener:
+        with pytest.raises(RuntimeError, match="no scheduler"):
+            listener.serve(echo)
+        assert run(main, listener).finished == 0
+
+
+def test_a_closed_listener_cannot_be_served():
+    def main(listener):
+        listener.serve(echo)
+        yield
+
+    with listen_tcp(LOCAL, 0) as listener:
+        pass
+    with pytest.raises(ClosedError, match="closed> cannot be served"):
+        run(main, listener)
+
+
+def test_a_tls_client_that_has_ended_first_is_told_of_the_end_of_the_answer(server_tls, client_tls):
+    def answer(stream):
+        while (yield from stream.recv(100)):
+            pass
+        yield from stream.sendall(b"answer")
+
+    def scenario(server):
+        with Stream(dial(server)) as client:
+            yield from client.start_tls(client_tls, server_hostname="localhost")
+            yield from client.send_eof()
+            return (yield from client.readexactly(6)), (yield from client.recv(100))
+
+    assert serving(answer, scenario, tls=server_tls) == (b"answer", b"")
+
+
+def test_who_is_cancelled_and_does_not_end_yet_is_named_once_however_often_it_is_asked_for():
+    def stubborn(stream):
+        go = stream.server.go = Event()
+        try:
+            yield from stream.recv(1)
+        finally:
+            with shield():
+                yield from go.wait()
+
+    def scenario(server):
+        with dial(server):
+            yield from until(lambda: hasattr(server, "go"))
+            first = spawn(server.stop(0))
+            yield from until(lambda: server._cancelled)
+            second = spawn(server.stop(0))
+            yield Sleep(0.01)
+            server.go.set()
+            return len((yield from first).cancelled), len((yield from second).cancelled)
+
+    assert serving(stubborn, scenario) == (1, 1)

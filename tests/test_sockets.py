@@ -41,7 +41,7 @@ def test_a_numeric_address_is_known_at_once():
     assert [info[4] for info in found] == [("127.0.0.1", 80)]
 
 
-@pytest.mark.parametrize("port", [-1, 65536, 70000])
+@pytest.mark.parametrize("port", [-1, 65536, 70000, "70000"])
 def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another(port):
     with pytest.raises(ValueError, match=f"port {port} of '127.0.0.1'"):
         network().getaddrinfo("127.0.0.1", port)

@@ -441,6 +441,26 @@ def test_a_second_sender_is_refused_and_the_first_is_not_disturbed(ends):
     assert run(main) == data
 
 
+@pytest.mark.hazard("H24")
+def test_a_second_sender_is_refused_also_when_something_has_just_been_read(streams):
+    near, far = streams
+    data = b"a" * 5_000_000
+
+    def main():
+        one = spawn(near.sendall(data), name="one")
+        yield
+        yield
+        yield from far.sendall(b"?")
+        yield from near.recv(9)
+        with pytest.raises(BusyError, match="task one#2"):
+            yield from near.sendall(b"b")
+        got = yield from far.readexactly(len(data))
+        yield from one
+        return got == data
+
+    assert run(main)
+
+
 # Sending ---------------------------------------------------------------------------------------
 
 
@@ -1387,6 +1407,23 @@ def test_buffers_are_not_kept_locked_by_the_error_of_a_sendall(streams):
     run(main)
 
 
+def test_nor_by_the_error_of_a_call():
+    parts = [bytearray(b"abc"), bytearray(b"def")]
+    sock = FakeSocket(sendmsg=errno.EPIPE)
+
+    def main():
+        with pytest.raises(BrokenPipeError) as caught:
+            yield from Stream(sock).sendall(parts)
+        for part in parts:
+            part.append(1)
+        return caught.value
+
+    try:
+        run(main)
+    finally:
+        sock.discard()
+
+
 @pytest.mark.hazard("H28")
 def test_a_sender_is_held_up_by_a_reader_that_does_not_read(tcp):
     """Nothing is kept on the way: what was taken is what the kernel's two buffers hold."""
@@ -1876,3 +1913,59 @@ def talk():
 
 def test_a_talk_that_is_cancelled_anywhere_leaves_nothing():
     assert cancel_everywhere(talk) > 20
+
+
+def test_a_buffer_that_cannot_be_written_to_is_refused_and_no_data_is_lost(pair):
+    def main():
+        with Stream(pair[0]) as near, Stream(pair[1]) as far:
+            yield from near.sendall(b"line\nrest")
+            yield from far.readline()
+            with pytest.raises(TypeError, match="give it a bytearray"):
+                yield from far.recv_into(b"four")
+            return (yield from far.recv(100))
+
+    assert run(main) == b"rest"
+
+
+@pytest.mark.parametrize("separators", ["\n", (b"\n", b"\r"), 100])
+def test_a_separator_that_is_not_bytes_is_refused_before_anything_is_waited_for(pair, separators):
+    def main():
+        with Stream(pair[0]) as near:
+            with pytest.raises(TypeError, match="separators are bytes"):
+                yield from near.readuntil(separators)
+
+    run(main)
+
+
+@pytest.mark.parametrize("data", ["text", ["text"], 7])
+def test_what_is_not_bytes_is_refused_by_sendall_in_its_own_words(pair, data):
+    def main():
+        with Stream(pair[0]) as near:
+            with pytest.raises(TypeError, match=r"sendall\(\) takes bytes") as caught:
+                yield from near.sendall(data)
+            assert caught.value.bytes_sent == 0
+
+    run(main)
+
+
+def test_law_one_waiter_a_reader_that_was_woken_in_vain_is_not_displaced(pair):
+    a, b = pair
+    stream = Stream(a)
+
+    def main():
+        first = spawn(stream.recv, 9)
+        yield
+        yield
+        b.send(b"x")
+        yield  # from here on the first is ready, and comes after this task
+        assert a.recv(1) == b"x"  # a thief, for instance another process
+        with pytest.raises(BusyError, match=r"recv\(\) on .*: another task is reading from it"):
+            yield from stream.recv(9)
+        yield
+        with pytest.raises(BusyError, match=rf"task {first.label} .*is reading from it"):
+            yield from stream.recv(9)
+        b.send(b"y")
+        assert (yield from first) == b"y"
+        stream.close()
+
+    run(main)

@@ -17,10 +17,12 @@ from corolib import (
     BusyError,
     Cancelled,
     ClosedError,
+    ReadWait,
     Sleep,
     Stream,
     current_task,
     gather,
+    move_on_after,
     open_process,
     run,
     spawn,
@@ -398,6 +400,26 @@ def test_a_writer_and_a_reader_may_wait_for_the_same_direction(plain, agree):
     assert run(main) == (b"more", b"thanks")
 
 
+def test_a_file_below_that_somebody_else_waits_for_is_refused(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        task = spawn(ReadWait(near._file._file).__iter__(), name="other")
+        yield Sleep(0.01)  # it gets the tickets' wake-up
+        yield from task
+        task = spawn(ReadWait(far._file._file).__iter__(), name="other")
+        yield
+        yield
+        with pytest.raises(BusyError, match="task other#"):
+            yield from far.recv(9)
+        yield from task.stop()
+        yield from near.sendall(b"x")
+        return (yield from far.recv(9))
+
+    assert run(main) == b"x"
+
+
 def test_tls_may_run_over_tls(plain, agree):
     near, far = plain
     data = os.urandom(1_000_000)
@@ -583,7 +605,8 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
     def main():
         yield from agree(near, far)
         tasks = [spawn(near.recv, 9), spawn(near.sendall, bytes(5_000_000))]
-        yield Sleep(0.001)
+        for _ in range(20):  # until the tickets of the handshake have been read
+            yield
         with pytest.raises(BusyError, match=r"task recv#\d+ "):
             yield from near.recv(9)
         near.close()
@@ -633,6 +656,7 @@ def test_a_header_may_come_in_one_segment_with_the_handshake(server_tls, client_
         header = yield from far.readline()
         yield from far.start_tls(server_tls, server_side=True)
         yield from far.sendall(b"after: " + header)
+        return (yield from far.readline())
 
     def main():
         task = spawn(server)
@@ -646,6 +670,7 @@ def test_a_header_may_come_in_one_segment_with_the_handshake(server_tls, client_
                 break
             except ssl.SSLWantReadError:
                 continue
+        client.write(b"first line\n")
         yield from near.sendall(outgoing.read())
         while True:
             try:
@@ -653,11 +678,10 @@ def test_a_header_may_come_in_one_segment_with_the_handshake(server_tls, client_
                 break
             except ssl.SSLWantReadError:
                 incoming.write((yield from near.recv(CHUNK)))
-        yield from task
-        return got
+        return got, (yield from task)
 
     with near, far:
-        assert run(main) == b"after: PROXY TCP4 ...\r\n"
+        assert run(main) == (b"after: PROXY TCP4 ...\r\n", b"first line\n")
 
 
 def test_a_stream_may_be_upgraded_in_the_middle_of_a_talk(plain, server_tls, client_tls):
@@ -825,7 +849,7 @@ def new_pair():
     return near, far
 
 
-@pytest.mark.parametrize("scenario", ["closed", "waiting", "cut off", "refused", "late"])
+@pytest.mark.parametrize("scenario", ["closed", "waiting", "cut off", "refused", "late", "taken"])
 def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
     def closed():
         near, far = new_pair()
@@ -858,6 +882,17 @@ def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
         yield Sleep(1)
         near.close()
 
+    def taken():
+        near, far = new_pair()
+        yield from agree(near, far)
+        spawn(ReadWait(near._file._file).__iter__())  # somebody waits for the file below
+        yield Sleep(1)
+        for call in (near.recv(9), near.sendall(b"x")):
+            spawn(call)
+        yield Sleep(1)
+        near.close()
+        far.close()
+
     def late():
         near, far = new_pair()
         spawn(far.start_tls(server_tls, server_side=True))
@@ -865,7 +900,7 @@ def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
         near.close()
 
     scenarios = {"closed": closed, "waiting": waiting, "cut off": cut_off}
-    scenarios |= {"refused": refused, "late": late}
+    scenarios |= {"refused": refused, "late": late, "taken": taken}
     assert garbage_of(scenarios[scenario]) == []
 
 
@@ -923,12 +958,11 @@ def serve_once(server_tls, handle, wire=Wire):
     listener.setblocking(False)
 
     def serve():
-        from corolib import ReadWait
-
         yield ReadWait(listener)
         with Stream(wire(listener.accept()[0])) as stream:
             listener.close()
-            yield from stream.start_tls(server_tls, server_side=True)
+            if server_tls is not None:
+                yield from stream.start_tls(server_tls, server_side=True)
             return (yield from handle(stream))
 
     return listener.getsockname()[1], serve
@@ -1023,6 +1057,61 @@ def test_a_client_may_agree_anew_while_the_server_writes(server_tls, writes):
 
 
 @needs_openssl
+@pytest.mark.hazard("H73")
+def test_a_writer_learns_of_what_a_reader_has_read_without_waiting(server_tls):
+    """The client's part of a new handshake comes to a reader that tries first; it is the last that
+    comes, and the writer waits for it.
+    """
+    server_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    server_tls.options |= 0x100  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+    inner, outer = map(over, socket.socketpair())
+
+    def handle(raw):
+        task = spawn(outer.start_tls(server_tls, server_side=True))
+        while not task.done:  # carry the handshake
+            with move_on_after(0.01):
+                yield from inner.sendall((yield from raw.recv(CHUNK)))
+            with move_on_after(0.01):
+                yield from raw.sendall((yield from inner.recv(CHUNK)))
+        back = spawn(carry, inner, raw)
+        yield from inner.sendall((yield from raw.recv(CHUNK)))
+        assert (yield from outer.readline()) == b"first\n"
+        yield from outer.sendall(b"go\n")
+        yield from inner.sendall((yield from raw.recv(CHUNK)))  # its new ClientHello
+        with move_on_after(0.05):
+            yield from outer.recv(9)
+        last = yield from raw.recv(CHUNK)
+        writer = spawn(outer.sendall, b"0123456789\n")
+        yield Sleep(0.01)
+        assert writer.state == "waiting"
+        yield from inner.sendall(last)
+        outer._drained = outer._calm = False
+        with move_on_after(0.01):
+            yield from outer.recv(9)
+        yield from writer
+        yield Sleep(0.05)
+        yield from back.stop()
+
+    def carry(source, target):
+        while data := (yield from source.recv(CHUNK)):
+            yield from target.sendall(data)
+
+    port, serve = serve_once(None, handle)
+
+    def main():
+        task = spawn(serve)
+        with (yield from s_client(port, "-tls1_2")) as process:
+            yield from process.stdin.sendall(b"first\n")
+            yield from said(process.stdout, b"go\n")
+            yield from process.stdin.sendall(b"R\n")
+            yield from said(process.stdout, b"0123456789\n")
+            yield from task
+
+    with inner, outer:
+        run(main)
+
+
+@needs_openssl
 def test_openssls_server_is_understood(certificate, client_tls):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -1040,3 +1129,44 @@ def test_openssls_server_is_understood(certificate, client_tls):
         return line
 
     assert run(main) == b"olleh\n"
+
+
+def test_a_reader_that_waits_is_not_disturbed_by_who_begins_tls(plain, server_tls):
+    near, far = plain
+
+    def main():
+        reader = spawn(near.recv(100))
+        yield Sleep(0)
+        with pytest.raises(BusyError, match="recv"):
+            yield from near.start_tls(server_tls, server_side=True)
+        yield from far.sendall(b"plain text")
+        return (yield from reader)
+
+    assert run(main) == b"plain text"
+
+
+def test_a_reader_of_tls_is_not_disturbed_by_who_begins_tls_in_it(plain, agree, server_tls):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        reader = spawn(far.recv(100))
+        yield Sleep(0)
+        with pytest.raises(BusyError, match="is reading from it"):
+            yield from far.start_tls(server_tls, server_side=True)
+        yield from near.sendall(b"data")
+        return (yield from reader)
+
+    assert run(main) == b"data"
+
+
+def test_what_is_no_context_is_refused_and_nothing_is_sent(plain):
+    near, far = plain
+
+    def main():
+        with pytest.raises(TypeError, match=r"True .*give an ssl.SSLContext"):
+            yield from near.start_tls(True)
+        yield from near.sendall(b"plain text")
+        return (yield from far.recv(100))
+
+    assert run(main) == b"plain text"
