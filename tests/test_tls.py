@@ -609,6 +609,12 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
             yield
         with pytest.raises(BusyError, match=r"task recv#\d+ "):
             yield from near.recv(9)
+        first = spawn(far.recv, 9, name="first")
+        yield
+        yield
+        with pytest.raises(BusyError, match=r"task first#\d+ .* is reading from it"):
+            yield from far.recv(9)
+        yield from first.stop()
         near.close()
         near.close()
         for task in tasks:
@@ -885,10 +891,10 @@ def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
     def taken():
         near, far = new_pair()
         yield from agree(near, far)
-        spawn(ReadWait(near._file._file).__iter__())  # somebody waits for the file below
-        yield Sleep(1)
-        for call in (near.recv(9), near.sendall(b"x")):
-            spawn(call)
+        spawn(ReadWait(far._file._file).__iter__())  # somebody waits for the file below
+        yield
+        yield
+        spawn(far.recv, 9)
         yield Sleep(1)
         near.close()
         far.close()
