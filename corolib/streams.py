@@ -150,6 +150,9 @@ class Stream:
         moved: set to True when data came, to 1 when it went, and never back to False: for who
             watches idle connections. (A `sendall()` right after data came need not give way.)
 
+    Raises:
+        ValueError: the socket is blocking: one call would stop every task.
+
     Example:
         >>> import corolib, socket
         >>> def main():
@@ -183,6 +186,9 @@ class Stream:
     def __init__(
         self, file: Connection, *, reading: Suspend[Any] | None = None, peer: Any = None
     ) -> None:
+        if isinstance(file, socket.socket) and file.gettimeout() != 0:
+            text = "the socket is blocking; call setblocking(False) first"
+            raise ValueError(f"Stream({file_name(file)}): {text}")
         self._file: Any = file
         # Made once: making it at each wait costs a tenth of a small echo.
         self._reading = ReadWait(file) if reading is None else reading

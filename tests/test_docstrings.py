@@ -54,7 +54,7 @@ SECTIONS = {
     "ReadWait": ["Args", "Raises", "Example", "Source"],
     "Scheduler": ["Args"],
     "Sleep": ["Args", "Raises", "Example"],
-    "Stream": ["Args", "Example", "Source"],
+    "Stream": ["Args", "Attributes", "Raises", "Example", "Source"],
     "Suspend": ["Args", "Returns", "Raises", "Example"],
     "Task": ["Attributes"],
     "WriteWait": ["Source"],  # and for the rest: see `ReadWait`

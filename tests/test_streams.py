@@ -1047,10 +1047,10 @@ class Fickle(socket.socket):
 @pytest.mark.hazard("H12")
 def test_waking_in_vain_ends_nothing_early(pair):
     rounds = 400 if FULL else 40
-    near = Stream(Fickle(fileno=pair[0].detach()))
-    far = Stream(Fickle(fileno=pair[1].detach()))
-    near._file.setblocking(False)
-    far._file.setblocking(False)
+    fickle = [Fickle(fileno=sock.detach()) for sock in pair]
+    for sock in fickle:
+        sock.setblocking(False)
+    near, far = map(Stream, fickle)
 
     def sender():
         for n in range(rounds):
@@ -1970,3 +1970,13 @@ def test_law_one_waiter_a_reader_that_was_woken_in_vain_is_not_displaced(pair):
         stream.close()
 
     run(main)
+
+
+def test_a_blocking_socket_is_refused_at_once():
+    a, b = socket.socketpair()
+    with (
+        a,
+        b,
+        pytest.raises(ValueError, match=r"Stream\(<socket fd=\d+>\): the socket is blocking"),
+    ):
+        Stream(a)
