@@ -17,6 +17,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -110,17 +111,26 @@ class CtrlC:
         return error
 
 
-_schedulers: weakref.WeakSet[Any] = weakref.WeakSet()
+_schedulers: list[weakref.ref[Any]] = []
 
 
 def tell_of_fork(scheduler: Any) -> None:
-    """Have `scheduler.on_fork()` called in every child that is forked while it lives."""
-    _schedulers.add(scheduler)
+    """Have `scheduler.on_fork()` called in every child that is forked while it lives.
+
+    No `WeakSet`: a Ctrl-C that comes while it lets go of a dead member would be ignored.
+    """
+    for each in _schedulers.copy():
+        if each() is None:
+            with suppress(ValueError):  # another thread was faster
+                _schedulers.remove(each)
+    _schedulers.append(weakref.ref(scheduler))
 
 
 def _in_child() -> None:
-    for scheduler in list(_schedulers):
-        scheduler.on_fork()
+    for each in _schedulers.copy():
+        scheduler = each()
+        if scheduler is not None:
+            scheduler.on_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork

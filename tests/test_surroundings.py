@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 
 import pytest
 
@@ -917,3 +918,12 @@ def test_wakes_from_threads_and_cancels_race_without_a_loss(seed):
 
     assert corolib.run(main) == "done"
     assert sum(outcomes.values()) == 1000
+
+
+@pytest.mark.hazard("H63")
+def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost():
+    scheduler = corolib.Scheduler()
+    references = weakref.getweakrefs(scheduler)
+    assert references
+    assert [each.__callback__ for each in references] == [None] * len(references)
+    scheduler.close()
