@@ -127,10 +127,8 @@ def tell_of_fork(scheduler: Any) -> None:
 
 
 def _in_child() -> None:
-    for each in _schedulers.copy():
-        scheduler = each()
-        if scheduler is not None:
-            scheduler.on_fork()
+    for scheduler in filter(None, [each() for each in _schedulers]):
+        scheduler.on_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork

@@ -16,8 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from corolib.errors import BusyError, ClosedError
-from corolib.reports import where
+from corolib.errors import ClosedError
 from corolib.running import close, current_scheduler, current_task, register
 from corolib.traps import ReadWait, Suspend, Trap, Wake, WriteWait, file_name
 
@@ -113,11 +112,7 @@ class TLS:
         return Suspend(self._arm_writing, f"TLS to {file_name(self._file)}", outside=True)
 
     def _arm_reading(self, wake: Wake) -> Callable[[], object]:
-        if self._reader is not None:
-            who = f"task {self._reader.label} ({where(self._reader)})"
-            text = f"TLS from {file_name(self._file)}: {who} is already waiting to read it"
-            wake(error=BusyError(text))
-            return _nothing
+        assert self._reader is None  # a stream lets one task read
         if self._is_ready():
             wake()
             return _nothing

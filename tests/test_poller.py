@@ -1058,23 +1058,6 @@ def test_law_close_behind_its_back_is_noticed_within_two_seconds(pair, selector)
     drive_virtually(main, selector=selector)
 
 
-@pytest.mark.hazard("H01")
-def test_a_trap_that_is_used_again_notices_at_once_that_its_file_was_closed(pair):
-    trap = ReadWait(pair[0])
-
-    def main():
-        for _ in range(2):
-            pair[1].send(b"x")
-            yield trap
-            pair[0].recv(1)
-        pair[0].close()
-        with pytest.raises(ClosedError):
-            yield trap
-        return now()
-
-    assert run(main, **virtual_time()) == 0
-
-
 def test_a_trap_that_is_used_again_belongs_to_the_scheduler_that_runs(pair):
     """One that has noted its file must not make another wait on its table."""
     trap = ReadWait(pair[0])
