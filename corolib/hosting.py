@@ -18,7 +18,7 @@ from corolib.errors import Deadlock, RunFinished
 from corolib.inbox import FINISHED, Inbox
 from corolib.poller import Poller, Selector
 from corolib.reports import deadlock, dump, slow_step
-from corolib.running import R, Services, register
+from corolib.running import RIDES, R, Services, register
 from corolib.scopes import Interrupts, Scope
 from corolib.sockets import Network
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
@@ -120,7 +120,7 @@ class Host:
         self._holds = 0
         self.asleep = False  # in the selector, or for ever, after the end: no wake can act now
         self._stepped = self._sweeping = self._forked = False
-        self.rides = 0  # operations that did not have to wait; see `running.tired`
+        self.rides = RIDES  # operations that need not wait, until one gives way: `running.tired`
         self._rooms: dict[Any, Any] = {}
         self._spawned = self._turns = self._steps = 0
         self._longest_step = 0.0

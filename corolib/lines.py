@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from corolib.traps import Wake
@@ -26,7 +25,7 @@ any one cost the same however long the line is, which is true of neither deque n
 def join_line(line: Line, wake: Wake, item: Any = None) -> Callable[[], object]:
     """Stand in the line with `item`; returns the undo."""
     line[wake] = item
-    return partial(line.pop, wake, None)
+    return lambda: line.pop(wake, None)  # a `partial` costs three times as much to make
 
 
 def wake_all(

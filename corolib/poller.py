@@ -82,7 +82,7 @@ Known.__name__ = ReadWait.__name__  # as messages call it
 class Entry:
     """One registered file: its number, who waits for it, and what the selector was told."""
 
-    __slots__ = ("fd", "identity", "kept", "mask", "poller", "reader", "ref", "writer")
+    __slots__ = ("fd", "hears", "identity", "kept", "mask", "poller", "reader", "ref", "writer")
 
     def __init__(self, poller: Poller, fd: int, ref: Callable[[], Any], kept: bool) -> None:
         self.poller: Poller | None = poller
@@ -90,9 +90,14 @@ class Entry:
         self.ref = ref  # returns the file object, or None when it is gone
         self.kept = kept  # the registration stays between waits
         self.identity: tuple[int, int] | None = None  # device and inode, unless it is a socket
-        self.mask = 0
+        self.told(0)
         self.reader: Task[Any] | None = None
         self.writer: Task[Any] | None = None
+
+    def told(self, mask: int) -> None:
+        """Note what the selector was told. (`hears` is READ of it: asked at each wait.)"""
+        self.mask = mask
+        self.hears = bool(mask & READ)
 
     def wanted(self) -> int:
         """Return the directions in which somebody waits."""
@@ -149,7 +154,8 @@ class Poller:
         file: Any = trap.file
         try:
             entry = self.entries[file.fileno()]
-            if entry.reader is None and entry.mask & READ and entry.ref() is file:
+            ref = entry.ref  # as a method, a slot is looked up the slow way
+            if entry.reader is None and entry.hears and ref() is file:
                 entry.reader = task
                 task.wait = trap
                 task.armed = entry
@@ -164,7 +170,7 @@ class Poller:
         A file that was closed meanwhile, behind our back, is found by the sweep.
         """
         entry = trap.entry
-        if entry.reader is None and entry.mask & READ and entry.poller is self:
+        if entry.reader is None and entry.hears and entry.poller is self:
             entry.reader = task
             task.wait = trap
             task.armed = entry
@@ -273,8 +279,12 @@ class Poller:
         entries = self.entries
         append = self._append
         for fd, event in pairs:
-            entry = entries.get(fd)
-            if event == IN and entry is not None:
+            try:
+                entry = entries[fd]
+            except KeyError:  # the wake-up pipe's
+                self._fired(fd, None, event)
+                continue
+            if event == IN:
                 task = entry.reader
                 if task is not None:
                     entry.reader = None
@@ -344,7 +354,7 @@ class Poller:
             self.entries[fd] = entry
         elif mask == 0:
             del self.entries[fd]
-            entry.mask = 0
+            entry.told(0)
             if fileno(entry.ref()) != fd:
                 self._doubtful.add(fd)
             self._unregister(fd)
@@ -354,7 +364,7 @@ class Poller:
             except OSError:  # epoll forgot it: the number was closed, and perhaps opened again
                 self._unregister(fd)
                 self._register(fd, mask)
-        entry.mask = mask
+        entry.told(mask)
 
     def _register(self, fd: int, mask: int) -> None:
         try:
@@ -404,7 +414,7 @@ class Poller:
         entries = list(self.entries.values())
         self.entries.clear()
         for entry in entries:
-            entry.mask = 0
+            entry.told(0)
             if entry.wanted():
                 try:
                     self._set_mask(entry, entry.wanted())

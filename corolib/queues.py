@@ -179,7 +179,7 @@ class Queue(Closable, Generic[T]):
 
     def putting(self, item: T) -> Suspend[None]:
         """Return the trap that puts `item` into the queue, for `first`."""
-        return Suspend(partial(self._arm_put, item), ("put into", self))
+        return Suspend(lambda wake: self._arm_put(item, wake), ("put into", self))
 
     def getting(self) -> Suspend[T]:
         """Return the trap that takes an item from the queue, for `first`."""
@@ -238,7 +238,8 @@ class Queue(Closable, Generic[T]):
             wake, _ = self._getters.popitem(last=False)
             wake(item)
         else:
-            self._push(item)
+            push = self._push
+            push(item)
         self._unfinished += 1
 
     def _get(self) -> T:
@@ -247,10 +248,11 @@ class Queue(Closable, Generic[T]):
         One is let in before the item is taken only at a rendezvous.
         """
         item: T
+        pop = self._pop  # as a method, it is looked up the slow way; so is `_push`
         if not self._putters:
-            item = self._pop()
+            item = pop()
         elif self._items:
-            item = self._pop()
+            item = pop()
             self._let_in()
         else:
             wake, item = self._putters.popitem(last=False)
@@ -263,10 +265,11 @@ class Queue(Closable, Generic[T]):
 
         What a comparison raises is the fault of the item that is put, and goes to its putter.
         """
+        push = self._push
         while self._putters:
             wake, item = self._putters.popitem(last=False)
             try:
-                self._push(item)
+                push(item)
             except BaseException as exc:  # its traceback leads to the getter, and would be a cycle
                 wake(error=exc.with_traceback(None))
             else:
@@ -275,7 +278,8 @@ class Queue(Closable, Generic[T]):
                 return
 
     def _arm_put(self, item: T, wake: Wake) -> Callable[[], object]:
-        self._check_open()
+        if self._shut:
+            raise self._end()
         if self._getters or len(self._items) < self.size:
             self._put(item)
             wake()
@@ -286,7 +290,8 @@ class Queue(Closable, Generic[T]):
         if self._items or self._putters:
             wake(self._get())
             return nothing
-        self._check_open()
+        if self._shut:
+            raise self._end()
         return join_line(self._getters, wake)
 
     def _arm_join(self, wake: Wake) -> Callable[[], object]:

@@ -216,8 +216,9 @@ def tired() -> bool:
     Every 64th is, of all tasks together: so none starves the others, whatever it finds ready.
     """
     scheduler = register.scheduler or current_scheduler()  # which says why there is none
-    scheduler.rides += 1
-    return scheduler.rides % RIDES == 0
+    left = scheduler.rides - 1
+    scheduler.rides = left or RIDES
+    return left == 0
 
 
 def close(file: HasFileno | int) -> None:

@@ -24,13 +24,13 @@ what a run changes around it in `surroundings.py`, and the wording of complaints
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
@@ -130,7 +130,7 @@ class Scheduler(Host):
         finally:
             del self, main  # the traceback holds this frame: that would be a cycle
 
-    def turn(self, timeout: float = math.inf) -> None:
+    def turn(self, timeout: float = inf) -> None:
         """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
 
         Never raises `Deadlock`; but SystemExit and KeyboardInterrupt that leave a task.
@@ -147,11 +147,13 @@ class Scheduler(Host):
 
     def _loop(self) -> None:
         """Do turns until every task is done."""
-        tasks = self._tasks
-        while tasks:
-            if len(self._stuck) == len(tasks) and self._is_deadlock():
+        tasks, stuck, turn = self._tasks, self._stuck, self._turn
+        while True:  # CPython 3.11 makes a loop fast that ends in a jump, not in a test
+            if not tasks:
+                return
+            if len(stuck) == len(tasks) and self._is_deadlock():
                 self._break_deadlock()
-            self._turn(math.inf)
+            turn(inf)
 
     def _turn(self, until: float) -> None:
         """Do one turn; do not wait beyond the time `until`."""
@@ -163,7 +165,7 @@ class Scheduler(Host):
         self.asleep = True  # from here on a wake must also end the wait
         if not (ready or calls):
             until = min(until, timers.next())
-            if until == math.inf:
+            if until == inf:
                 self._poll(None, until)
             else:
                 self._poll(min(max(until - self.clock(), 0), LONGEST_WAIT), until)
@@ -174,7 +176,7 @@ class Scheduler(Host):
         if called:
             self._make_calls()
         # Act 2: expire.
-        if timers.soonest != math.inf and timers.soonest <= (now := self.clock()):
+        if timers.soonest != inf and timers.soonest <= (now := self.clock()):
             timers.expire(now)
         # Act 3: step.
         count = len(ready)
@@ -196,9 +198,10 @@ class Scheduler(Host):
 
     def _step(self, count: int) -> None:
         """Step the `count` tasks that have been in the queue longest, and park each."""
-        popleft, parks = self._ready.popleft, self._parks
-        for _ in range(count):
-            task = self.current = popleft()
+        ready, parks = self._ready, self._parks
+        while count:
+            count -= 1
+            task = self.current = ready.popleft()
             task.wait = None
             try:
                 if task.error is None:
@@ -252,7 +255,7 @@ class Scheduler(Host):
             self._give_way(task, trap)
             return
         task.wait = trap
-        task.armed = None if deadline == math.inf else self.timers.set(deadline, self._slept, task)
+        task.armed = None if deadline == inf else self.timers.set(deadline, self._slept, task)
 
     def _slept(self, task: Task[Any]) -> None:
         self.resume(task, None, None)

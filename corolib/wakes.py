@@ -46,27 +46,28 @@ class Suspensions:
     """
 
     def __init__(self, kernel: Kernel, stuck: set[Task[Any]]) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self._stuck = stuck
 
     def wait(self, task: Task[Any], trap: Suspend[Any]) -> None:
         """Park `task` until the `wake` that the trap's `arm` is given is called."""
         task.wait = trap
-        wake = task.armed = OneWake(self._kernel, self.woken, task)
+        wake = task.armed = OneWake(self, task)
         if not trap.outside:
             self._stuck.add(task)
+        arm = trap.arm  # as a method, a slot is looked up the slow way
         try:
-            undo = trap.arm(wake)
+            undo = arm(wake)
         except BaseException as exc:
             if wake.claim() is not None:
                 self.woken(task, None, exc)
             elif wake.taken_back:  # `arm` has cancelled the task, and then failed
-                self._kernel.report_failure(task, exc)
+                self.kernel.report_failure(task, exc)
             else:  # `arm` has woken the task, and then failed
                 task.error = exc
             return
         if wake.taken_back:  # `arm` has cancelled the task
-            self._kernel.call(undo, (), task)
+            self.kernel.call(undo, (), task)
         elif callable(undo):
             wake.undo = undo if task.armed is wake else None
         elif wake.claim() is not None:
@@ -111,7 +112,7 @@ class Suspensions:
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """End the wait of a task whose wake was claimed."""
         self._stuck.discard(task)
-        self._kernel.resume(task, value, task.error if error is None else error)
+        self.kernel.resume(task, value, task.error if error is None else error)
 
     def undo(self, task: Task[Any]) -> bool:
         """Take the wait of `task` back; False if a result is on its way already."""
@@ -122,7 +123,7 @@ class Suspensions:
         wake.taken_back = True
         undo, wake.undo = wake.undo, None
         if undo is not None:
-            self._kernel.call(undo, (), task)
+            self.kernel.call(undo, (), task)
         return True
 
 
@@ -177,13 +178,10 @@ class StandIn:
 class OneWake:
     """Call it as `wake(value=None, error=None)`; see `corolib.Suspend`."""
 
-    __slots__ = ("_claim", "_kernel", "_woken", "taken_back", "undo")
+    __slots__ = ("_claim", "_home", "taken_back", "undo")
 
-    def __init__(
-        self, kernel: Kernel, woken: Callable[[Any, Any, Any], None], task: Task[Any]
-    ) -> None:
-        self._kernel = kernel
-        self._woken = woken
+    def __init__(self, home: Suspensions, task: Task[Any]) -> None:
+        self._home = home
         self._claim = [task]
         self.undo: Callable[[], object] | None = None
         self.taken_back = False
@@ -198,7 +196,8 @@ class OneWake:
     def __call__(self, value: Any = None, error: BaseException | None = None) -> None:
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(no_error(error))
-        kernel = self._kernel
+        home = self._home
+        kernel = home.kernel
         at_once = not kernel.asleep and get_ident() == kernel.thread
         if not at_once:
             kernel.check_open()
@@ -208,6 +207,6 @@ class OneWake:
             return
         self.undo = None  # it may hold this very wake: no cycle
         if at_once:
-            self._woken(task, value, error)
+            home.woken(task, value, error)
         else:
-            kernel.call_soon_threadsafe(self._woken, task, value, error)
+            kernel.call_soon_threadsafe(home.woken, task, value, error)

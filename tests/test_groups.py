@@ -833,7 +833,7 @@ def test_async_with_interrupted_by_its_own_failure_while_it_gives_way():
                 task = g.spawn(failing, 1, KeyError())
                 with pytest.raises(KeyError):
                     await task
-                current_scheduler().rides = 63
+                current_scheduler().rides = 1
         assert current_task().innermost is None
 
     go(main)

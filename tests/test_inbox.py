@@ -575,7 +575,10 @@ def test_of_many_threads_that_wake_one_task_one_is_heard():
 
 
 class FakeKernel:
+    """A kernel, and the table of suspended tasks in it."""
+
     def __init__(self, asleep):
+        self.kernel = self
         self.asleep = asleep
         self.thread = threading.get_ident()
         self.log = []
@@ -592,7 +595,7 @@ class FakeKernel:
 
 def test_a_wake_that_may_not_act_at_once_leaves_a_call():
     kernel = FakeKernel(asleep=True)
-    wake = OneWake(kernel, kernel.woken, "task")
+    wake = OneWake(kernel, "task")
     wake("value")
     wake("again")
     assert kernel.log == ["asked", ("later", kernel.woken, "task", "value", None), "asked"]
@@ -601,7 +604,7 @@ def test_a_wake_that_may_not_act_at_once_leaves_a_call():
 
 def test_a_claimed_wake_does_nothing():
     kernel = FakeKernel(asleep=False)
-    wake = OneWake(kernel, kernel.woken, "task")
+    wake = OneWake(kernel, "task")
     assert wake.claim() == "task"
     wake("value")
     assert kernel.log == []
