@@ -26,8 +26,8 @@ from corolib.task import Task, close_for_good
 from corolib.timers import Timers
 from corolib.traps import HasFileno, Trap, Wake, check_number
 
-SWEEP_EVERY = 1.0  # seconds between two looks for files closed behind our back
-SWEEP_SLICE = 1000  # files a turn: about 0.2 ms
+SWEEP_EVERY = 1.5  # seconds between two looks for files closed behind our back
+SWEEP_SLICE = 2000  # files a turn: about 0.2 ms
 SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
 

@@ -471,7 +471,13 @@ class Poller:
                 self._check_doubtful()
         part, self._unswept = self._unswept[:most], self._unswept[most:]
         for entry in part:
-            if fileno(entry.ref()) == -1:
+            ref = entry.ref
+            try:
+                if ref().fileno() != -1:  # by far the most: 500 instructions each
+                    continue
+            except Exception:
+                pass  # a number, or a file that is gone
+            if fileno(ref()) == -1:
                 self._drop(entry)
         return bool(self._unswept)
 
