@@ -34,6 +34,7 @@ from corolib.sockets import (
     named,
     network,
     pauses,
+    unix_path,
 )
 from corolib.streams import Stream
 from corolib.threads import lookup, to_thread
@@ -157,7 +158,7 @@ def open_unix(
     Source: unix(7); asyncio.open_unix_connection.
     """
     context = yield from _context("open_unix", tls, server_hostname)
-    address = os.fspath(path)
+    address = unix_path(path)
     info = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)
     sock = yield from _race(repr(address), deque([_attempt(info, None)]), math.inf)
     return (yield from _secured(Stream(sock), context, server_hostname))

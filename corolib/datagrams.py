@@ -14,7 +14,6 @@ There is no end of the file: `b""` is a datagram like any other.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -23,7 +22,7 @@ from typing import Any
 from corolib.connecting import Path, Port, Source, candidates, check_pair, failure, resolve
 from corolib.errors import ClosedError
 from corolib.running import tired
-from corolib.sockets import Socket, address_text, discard, named, network, pauses
+from corolib.sockets import Socket, address_text, discard, named, network, pauses, unix_path
 from corolib.traps import ReadWait, Sleep, WriteWait, file_name, waits
 
 DATAGRAM = 65535  # bytes: UDP's lengths have 16 bits
@@ -124,13 +123,19 @@ class DatagramSocket:
         Raises:
             OSError: the datagram is too long (EMSGSIZE), there is no way to the address, the
                 system has no memory (ENOBUFS); nobody listens on a Unix socket. And see above.
+            TypeError: the address is not a host and a port; ValueError: it cannot be one.
             ClosedError: the socket is closed, or was closed during the wait.
             Cancelled: the wait was interrupted; the datagram was not sent.
         """
-        if isinstance(address, tuple) and not _is_numeric(self.socket.family, address[0]):
-            host, port, *_ = address
-            found = yield from resolve(host, port, self.socket.family, socket.SOCK_DGRAM)
-            address = next(iter(found))[4]
+        family = self.socket.family
+        if family in (socket.AF_INET, socket.AF_INET6):
+            pair = isinstance(address, tuple) and len(address) > 1
+            if not pair or not isinstance(address[0], str):
+                text = "give a host and a port, ('127.0.0.1', 5353)"
+                raise TypeError(f"sendto() got {address!r} as the address: {text}")
+            if not _is_numeric(family, address[0]):
+                found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM)
+                address = next(iter(found))[4]
         yield from self._put(lambda: self.socket.sendto(data, address))
 
     @waits
@@ -289,7 +294,7 @@ def open_unix_datagrams(path: Path | None = None, *, local: Path | None = None) 
 
     Source: unix(7).
     """
-    own, other = (None if each is None else os.fspath(each) for each in (local, path))
+    own, other = (None if each is None else unix_path(each) for each in (local, path))
     return _open(socket.AF_UNIX, 0, own, other)
 
 
@@ -317,7 +322,7 @@ def _is_numeric(family: int, host: str) -> bool:
     """Return whether the system need not look `host` up, which would stop the whole program."""
     try:
         socket.inet_pton(family, host)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it could not be a name either
         return False
     return True
 

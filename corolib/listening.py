@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from corolib.choice import first
 from corolib.errors import ClosedError
 from corolib.running import close, now, register
-from corolib.sockets import named, network
+from corolib.sockets import address_text, named, network
 from corolib.streams import Stream
 from corolib.traps import ReadWait, Sleep, waits
 
@@ -174,7 +174,7 @@ def _clear(path: str | bytes) -> None:
     """
     try:
         found = os.lstat(path)
-    except (FileNotFoundError, ValueError):  # an abstract name, which begins with a zero byte
+    except (FileNotFoundError, ValueError):  # ValueError: a name that begins with a zero byte
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise FileExistsError(errno.EEXIST, "there is a file of another kind", path)
@@ -259,7 +259,7 @@ class Listening:
             sock.setblocking(False)
         self._waits = [ReadWait(sock) for sock in self._sockets]
         self.addresses = [sock.getsockname() for sock in self._sockets]
-        self.place = ", ".join(map(place, self.addresses))
+        self.place = ", ".join(map(address_text, self.addresses))
         self._file = file
         self._hot: deque[socket.socket] = deque()  # those where more may have come
         self._taken = 0  # accepted since the last wait
@@ -362,11 +362,3 @@ class Listening:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.place}{', closed' if self.closed else ''}>"
-
-
-def place(address: Any) -> str:
-    """Return an address in few words: `127.0.0.1:7007`, `[::1]:7007`, `/run/app.sock`."""
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return str(address) if address else "an unnamed socket"

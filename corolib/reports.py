@@ -24,16 +24,18 @@ _BARE_YIELD = re.compile(r"\byield\b(?! from)")
 
 def frame_of(task: Task[Any]) -> FrameType | None:
     """Return the innermost frame of the task that is not the library's own, if it has one."""
-    frames = task.stack()
-    own = [f for f in frames if not f.f_code.co_filename.startswith(_HERE)]
-    return (own or frames)[-1] if frames else None
+    users = [f for f in task.stack() if not f.f_code.co_filename.startswith(_HERE)]
+    return users[-1] if users else None
 
 
 def where(task: Task[Any]) -> str:
-    """Return where a task stands: `file.py:12`; where it was spawned when it stands nowhere."""
+    """Return where a task stands in the program: `file.py:12`. It was spawned there if it is a call
+    of the library's, `spawn(stream.recv, 100)`, or is at its end, and stands nowhere.
+    """
     frame = frame_of(task)
     if frame is None:
-        return f"its end (spawned at {short(task.spawned_at)})"
+        spawned = f"spawned at {short(task.spawned_at)}"
+        return f"a call {spawned}" if task.stack() else f"its end ({spawned})"
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
@@ -193,7 +195,7 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
         named = doing(task).replace(",", " ").split()
         held = [h.label for h in holders(task) if suspended and h.label not in named]
         frame = frame_of(task)
-        place = f"at {frame.f_code.co_name} ({where(task)})" if frame else ""
+        place = f"at {frame.f_code.co_name} ({where(task)})" if frame else f"at {where(task)}"
         rows.append(
             (task.label, doing(task), f"(held by {', '.join(held)})" if held else "", place)
         )

@@ -10,7 +10,8 @@ Each connection is a task of its own, a child of the server's. It counts as open
 stays open, until that task *and its children* are done. A failure of a handler is reported with
 its peer, and concerns nobody else.
 
-How sockets are opened and connections accepted is in `listening.py`.
+How sockets are opened and connections accepted is in `listening.py`, and how limits are checked in
+`limits.py`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corolib.choice import first
 from corolib.errors import ClosedError, Deadlock, TaskCancelled
 from corolib.groups import call_here, leave_behind
-from corolib.listening import BACKLOG, Listening, inherited, place, tcp_sockets, unix_socket
+from corolib.limits import Limits, check_names, checked
+from corolib.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
 from corolib.reports import doing, where
 from corolib.running import Runnable, current_scheduler, current_task, spawn
 from corolib.signals import open_signal_receiver
+from corolib.sockets import address_text, unix_path
 from corolib.streams import IncompleteRead, LimitExceeded, Stream
 from corolib.sync import Event
 from corolib.traps import Suspend, Wake, check_number, waits
 
 if TYPE_CHECKING:
-    import ssl
     from typing import Unpack
 
     from corolib.task import Task
@@ -46,7 +48,6 @@ Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
 
 QUARTERS = 4  # looks in the time of an idle limit: who is idle is cut at most a quarter late
-WAITS = 0x20 | 0x80 | 0x200  # code flags: generator, coroutine, async generator
 NAMED = 20  # handlers that the text of a report names
 PEERS = (TimeoutError, LimitExceeded, IncompleteRead)  # failures that clients make at will
 GONE = (
@@ -54,19 +55,6 @@ GONE = (
     *(errno.ENETDOWN, errno.ENETUNREACH),
 )
 """Numbers that say, as a ConnectionError does, that the peer is there no more."""
-
-
-class Limits(TypedDict, total=False):
-    """The keywords of `Listener.serve`, which `serve_tcp` and `serve_unix` pass on."""
-
-    max_connections: int | None
-    accept: Callable[[Any], object] | None
-    idle_timeout: float | None
-    max_line: int | None
-    tls: ssl.SSLContext | None
-    handshake: float
-    on_error: Callable[[BaseException, Stream], object] | None
-    grace: float
 
 
 class Interrupted(NamedTuple):
@@ -78,7 +66,7 @@ class Interrupted(NamedTuple):
     doing: str
 
     def __str__(self) -> str:
-        return f"{self.task} for {place(self.peer)} at {self.where}: {self.doing}"
+        return f"{self.task} for {address_text(self.peer)} at {self.where}: {self.doing}"
 
 
 class StopReport(NamedTuple):
@@ -127,19 +115,7 @@ class Listener(Listening):
 
     _served = False
 
-    def serve(
-        self,
-        handler: Handler,
-        *,
-        max_connections: int | None = None,
-        accept: Callable[[Any], object] | None = None,
-        idle_timeout: float | None = None,
-        max_line: int | None = None,
-        tls: ssl.SSLContext | None = None,
-        handshake: float = 10.0,
-        on_error: Callable[[BaseException, Stream], object] | None = None,
-        grace: float = 5.0,
-    ) -> Server:
+    def serve(self, handler: Handler, **limits: Unpack[Limits]) -> Server:
         """Serve what comes in, by a task of its own; does not wait. The caller owns the server.
 
         Args:
@@ -149,39 +125,32 @@ class Listener(Listening):
             max_connections: while as many are open, nobody is accepted; they wait in the backlog.
             accept: called with the address of each peer; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is
-                cancelled; found at most a quarter late.
+                cancelled; found at most a quarter late. After as many more the stream is closed, in
+                case that the handler has swallowed its `Cancelled`, or is shielded from it.
             max_line: the `max_line` of the streams: bytes that a line or a message may have.
             tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
-            handshake: seconds that it may take.
+            handshake: seconds that it may take; by default 10.
             on_error: called as `f(exc, stream)` with what leaves a handler; by default it is logged
                 to "corolib.server" with the peer's address: an error with a traceback, or a warning
                 where clients can bring it about (a timeout, a line too long, a bad handshake).
                 A peer that resets its connection, or cannot be reached any more, is counted, and
                 is no failure.
-            grace: seconds that handlers are given to finish, where `stop()` names no other time.
+            grace: seconds that handlers are given to finish, where `stop()` names no other time;
+                by default 5.
 
         Raises:
-            TypeError, ValueError: a limit is not of its kind.
+            TypeError, ValueError: a limit is not of its kind, or there is none of this name.
             RuntimeError: no scheduler runs in this thread; the listener is served already.
             ClosedError: the listener is closed.
         """
-        limits = Limits(
-            max_connections=_count("max_connections", max_connections),
-            accept=_callable("accept", accept),
-            idle_timeout=_seconds("idle_timeout", idle_timeout),
-            max_line=_count("max_line", max_line),
-            tls=_server_context(tls),
-            handshake=check_number(handshake, "serve(handshake=)", "a duration"),
-            on_error=_callable("on_error", on_error),
-            grace=check_number(grace, "serve(grace=)", "a duration"),
-        )
+        known = checked(limits)
         if not callable(handler):
             raise TypeError(f"serve() got {handler!r}: give a generator function of one stream")
         if self._served:
             raise RuntimeError(f"{self!r} is served already: a listener has one server")
         if self.closed:
             raise ClosedError(f"{self!r} cannot be served any more")
-        server = Server(self, handler, limits)
+        server = Server(self, handler, known)
         self._served = True
         return server
 
@@ -312,7 +281,7 @@ class Server:
         self._scheduler.call_soon_threadsafe(report, error, stream)
 
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
-        here, peer, kind = self.listener.place, place(stream.peer), type(error)
+        here, peer, kind = self.listener.place, address_text(stream.peer), type(error)
         if isinstance(error, PEERS) or (self._tls is not None and kind.__module__ == "ssl"):
             self.listener.log.warning("%s: %s: %s: %s", here, peer, kind.__name__, error)
         else:
@@ -336,8 +305,9 @@ class Server:
     def stop(self, grace: float | None = None) -> Generator[Any, Any, StopReport]:
         """Wait until the server has ended: nobody is accepted from now on, and handlers may finish.
 
-        `stopping` is set. Handlers that are not done after the grace are cancelled. Asking again
-        can only shorten the time.
+        `stopping` is set. Handlers that are not done after the grace are cancelled, and waited for:
+        one that is in `shield(...)` then for as long as that holds, in `shield(math.inf)` to the
+        end of the block. Asking again can only shorten the grace.
 
         Args:
             grace: seconds, instead of the server's own `grace`; `math.inf` for any time.
@@ -484,8 +454,10 @@ class _Connection:
         server, stream = self.server, self.stream
         if self.timer is not None:
             server._scheduler.timers.cancel(self.timer)
-        if not self.closing:  # and of the last bytes nothing is noted
+        if not self.closing:
             server._note_outcome(self.task, error, stream)
+        elif isinstance(error, OSError):  # `aclose()` passes over all but that of the close itself
+            server._note_failure(error, stream)
         ended = stream.ended and stream.tls is None  # TLS ends in each direction by a word
         if error is None and not (self.closing or ended):
             self.closing = True
@@ -505,15 +477,19 @@ class _Connection:
 
 
 def _look(connection: _Connection) -> None:
-    """Cancel the handler of a connection on which nothing has moved for long."""
+    """Cancel the handler of a connection on which nothing has moved for long. If it is still there
+    after the same time once more, because it has swallowed that, close the stream.
+    """
     stream, server = connection.stream, connection.server
     connection.quiet = 0 if stream.moved else connection.quiet + 1
     stream.moved = False
+    if connection.quiet == 2 * QUARTERS:
+        server._close(stream)
+        return
     if connection.quiet == QUARTERS:
         server._counts["idle"] += 1
         connection.task.cancel(f"idle for {server._limits['idle_timeout']:g} s")
-    else:
-        connection.tick_later()
+    connection.tick_later()
 
 
 # The calls of one line ----------------------------------------------------------------------------
@@ -546,7 +522,8 @@ def listen_tcp(
     Raises:
         OSError: the address is in use, or is not this machine's; `socket.gaierror`: the name is
             not known. Then nothing is left open.
-        ValueError: an inherited socket is not a TCP socket that listens; it stays the caller's.
+        ValueError: an inherited socket is not a TCP socket that listens; it stays the caller's. Or
+            there is no host, or one that cannot be a name; no port has this number.
         TypeError: neither a port nor inherited sockets are given, or both.
 
     Example:
@@ -565,7 +542,9 @@ def listen_tcp(
     assert port is not None
     if isinstance(host, int):
         raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
-    hosts = (host,) if host is None or isinstance(host, str) else host
+    hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
+    if not hosts:
+        raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port), backlog=backlog)
 
 
@@ -589,9 +568,11 @@ def listen_unix(
         fd: instead of a path: the number, or numbers, of inherited sockets that listen.
 
     Raises:
-        OSError: the path is in use, by a server or by a file of another kind, or not accessible.
+        OSError: the path is in use, by a server or by a file of another kind, or not accessible,
+            or too long.
         ValueError: an inherited socket is not a Unix socket that listens; it stays the caller's.
-            Or the path is empty; or `mode` has more than permissions, as 660 without 0o has.
+            Or the path is empty, or has a zero byte inside; or `mode` has more than permissions, as
+            660 without 0o has, or is given for a name without a file.
         TypeError: neither a path nor inherited sockets are given, or both.
 
     Example:
@@ -615,7 +596,11 @@ def listen_unix(
     if fd is not None:
         return Listener(inherited(fd, (socket.AF_UNIX,), "listen_unix"))
     assert path is not None
-    sock, file = unix_socket(os.fspath(path), mode, backlog)
+    name = unix_path(path)
+    if mode is not None and name[:1] in ("\0", b"\0"):
+        text = "what begins with a zero byte is no file and has no permissions; leave mode= out"
+        raise ValueError(f"listen_unix({name!r}, mode={mode:#o}): {text}")
+    sock, file = unix_socket(name, mode, backlog)
     return Listener([sock], file=file, backlog=backlog)
 
 
@@ -633,8 +618,9 @@ def serve_tcp(
     """Wait until a server, for TCP connections, has ended: `run(serve_tcp, echo, host, port)`.
 
     It ends when it is told to. In the main task by SIGTERM, unless the program handles that: the
-    server stops as by `server.stop()`, and its report is returned. Or by Ctrl-C: it stops, and
-    KeyboardInterrupt is raised; a second Ctrl-C ends the run on the spot. In another task by
+    server stops as by `server.stop()`, and its report is returned; a second SIGTERM changes
+    nothing. Or by Ctrl-C: it stops, and KeyboardInterrupt is raised; a second Ctrl-C ends the run
+    on the spot, whoever is shielded. In another task by
     `task.cancel()`, or by a block around this call: the handlers are cancelled with it. A handler
     finds the server as `stream.server`.
 
@@ -662,6 +648,7 @@ def serve_tcp(
 
     Source: asyncio.start_server, trio.serve_tcp; the graceful stop is nginx's.
     """
+    check_names("serve_tcp", limits, "family", "backlog", "reuse_port")
     listener = listen_tcp(host, port, family=family, backlog=backlog, reuse_port=reuse_port)
     return (yield from _serve_to_the_end(listener, handler, limits))
 
@@ -688,6 +675,7 @@ def serve_unix(
         OSError: the path cannot be listened on.
         Cancelled: the wait was interrupted; the server is ended, and gone before the next wait.
     """
+    check_names("serve_unix", limits, "mode", "backlog")
     listener = listen_unix(path, mode=mode, backlog=backlog)
     return (yield from _serve_to_the_end(listener, handler, limits))
 
@@ -719,41 +707,3 @@ def _sigterm_kills() -> bool:
     """Return whether SIGTERM would end the program now, and can be received in this thread."""
     here = threading.current_thread() is threading.main_thread()
     return here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def _count(name: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"serve({name}={value!r}): give a number, at least 1, or None")
-    return value
-
-
-def _seconds(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    number = check_number(value, f"serve({name}=)", "a duration")
-    if number <= 0:
-        raise ValueError(f"serve({name}={value!r}): give a number of seconds, or None")
-    return number
-
-
-def _callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"serve({name}={value!r}): give a function, or None")
-    if getattr(getattr(value, "__code__", None), "co_flags", 0) & WAITS:
-        raise TypeError(f"serve({name}={value!r}): give an ordinary function, which cannot wait")
-    return value
-
-
-def _server_context(tls: Any) -> Any:
-    if tls is None:
-        return None
-    import ssl
-
-    if not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"serve(tls={tls!r}): give an ssl.SSLContext that has a certificate")
-    if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError(
-            "serve(tls=...) got a context for clients: make it by "
-            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
-        )
-    return tls

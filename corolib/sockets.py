@@ -13,7 +13,10 @@ Imports from corolib only `running.py`.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +27,8 @@ AddressInfo = tuple[int, int, int, str, Any]
 """What a lookup finds: family, type, protocol, canonical name, address."""
 
 NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV  # these flags make a lookup instant
+
+SUN_PATH = 108 if sys.platform == "linux" else 104  # bytes for a path and the zero at its end
 
 PAUSES = 0.001, 0.05  # seconds: the first asks soon, the last twenty times a second at no cost
 
@@ -63,13 +68,18 @@ class Network:
         """Return the addresses of a name, as `socket.getaddrinfo`: blocks, for seconds it may be,
         but not if the flags are `NUMERIC`.
 
-        ValueError if no port has this number: the system would take another one for it.
+        ValueError if no port has this number (the system would take another one for it), or if
+        this cannot be the name of a host.
         """
         if isinstance(port, str) and port.isdecimal():
             port = int(port)
         if isinstance(port, int) and not 0 <= port <= 65535:
             raise ValueError(f"port {port} of {host!r}: ports have numbers from 0 to 65535")
-        found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
+        try:
+            found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
+        except UnicodeError as exc:  # by the codec "idna", which writes it as the DNS does
+            text = "a name has parts of 1 to 63 characters, with single dots between them"
+            raise ValueError(f"{host!r} cannot be a host: {exc.__cause__ or exc}; {text}") from None
         return found
 
 
@@ -99,10 +109,30 @@ def named(error: OSError, what: str) -> OSError:
     return kind(error.errno, f"{error.strerror}: {what}")
 
 
+def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:
+    """Return a path for a Unix socket as the system takes it.
+
+    OSError (ENAMETOOLONG) for one that is too long for it, ValueError for one that it would end at
+    a zero byte. A name that begins with one has no file, and may be a byte longer.
+    """
+    found = os.fspath(path)
+    data = os.fsencode(found)
+    most = SUN_PATH if data.startswith(b"\0") else SUN_PATH - 1
+    if len(data) > most:
+        text = f"a path of {len(data)} bytes; a Unix socket can have {most}"
+        cure = "write it relative to the current folder, or choose a folder further up"
+        raise OSError(errno.ENAMETOOLONG, f"{text}: {cure}", found)
+    if b"\0" in data[1:] and not data.startswith(b"\0"):
+        raise ValueError(f"{found!r}: no path can have a zero byte, but at its beginning")
+    return found
+
+
 def address_text(address: Any) -> str:
-    """Return an address as messages name it: `127.0.0.1:80`, `[fe80::1%2]:80`, `'/tmp/path'`."""
+    """Return an address as messages name it: `127.0.0.1:80`, `[fe80::1%2]:80`, `'/tmp/path'`; that
+    of a Unix socket without a name is empty.
+    """
     if not isinstance(address, tuple):
-        return repr(address)
+        return repr(address) if address else "an unnamed socket"
     host, port = address[:2]
     scope = f"%{address[3]}" if len(address) == 4 and address[3] else ""
     return f"[{host}{scope}]:{port}" if ":" in host else f"{host}:{port}"

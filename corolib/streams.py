@@ -29,11 +29,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import BusyError, ClosedError
-from corolib.reports import where
+from corolib.reports import brief, where
 from corolib.running import close, current_scheduler, current_task, register, tired
 from corolib.timeouts import move_on_after
 from corolib.tls import HANDSHAKE, TLS
-from corolib.traps import ReadWait, Suspend, WriteWait, file_name, waits
+from corolib.traps import ReadWait, Suspend, WriteWait, check_count, file_name, waits
 
 if TYPE_CHECKING:
     from ssl import SSLContext, SSLObject
@@ -119,8 +119,9 @@ class Pipe:
 
     def shutdown(self, how: int, /) -> None:
         """Send no more, which is all that this end of a pipe is for."""
-        if not self._raw.closed and self._raw.writable():
-            self._raw.close()
+        if not self._raw.closed and not self._raw.writable():
+            raise io.UnsupportedOperation("this end of a pipe can only be read")
+        self._raw.close()
 
     def close(self) -> None:
         self._raw.close()
@@ -327,12 +328,11 @@ class Stream:
 
         Raises:
             IncompleteRead: the file ended before; it has what came.
-            ValueError: `count` is less than 0.
+            ValueError: `count` is less than 0. TypeError: it is no whole number.
             BusyError, ClosedError, OSError: as for `recv()`.
             Cancelled: the wait was interrupted; what was read is kept.
         """
-        if count < 0:
-            raise ValueError(f"readexactly({count}): that is less than nothing")
+        check_count(count, "readexactly()", 0)
         with _Reading(self, "readexactly()"):
             if len(self._buffer) >= count and tired():
                 yield
@@ -395,6 +395,9 @@ class Stream:
     ) -> Generator[Any, Any, int]:
         """Read until the buffer has a separator; return where it ends, or where the file does."""
         limit = self.max_line if limit is None else limit
+        if not isinstance(limit, int | float):
+            text = f"the limit of a {what} is a number of bytes, or math.inf"
+            raise TypeError(f"{text}, not {limit!r}")
         buffer = self._buffer
         if buffer and tired():
             yield
@@ -504,11 +507,12 @@ class Stream:
             count: how many bytes; by default, and at most, up to its end.
 
         Raises:
-            ValueError: `offset` or `count` is less than 0.
+            ValueError: `offset` or `count` is less than 0. TypeError: this is no open file.
             BusyError, ClosedError, OSError, Cancelled: as for `sendall()`, with `bytes_sent`.
         """
         if offset < 0 or (count is not None and count < 0):
             raise ValueError(f"sendfile({offset=}, {count=}): that is less than nothing")
+        _check_on_disk(file)
         direct = isinstance(self._file, socket.socket) and hasattr(os, "sendfile")
         with _Sending(self, "sendfile()") as sending:
             while count is None or sending.sent < count:
@@ -838,6 +842,15 @@ def _views(data: Data) -> list[memoryview]:
         text = f"sendall() takes bytes, or a list of buffers; text has encode(): {exc}"
         raise TypeError(text) from None
     return [view.cast("B") for view in views if view.nbytes]
+
+
+def _check_on_disk(file: Any) -> None:
+    """Refuse what is no file of the system's: a path, or an `io.BytesIO`."""
+    try:
+        file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        text = "give a file on a disk, as open(path, 'rb') returns; bytes are for sendall()"
+        raise TypeError(f"sendfile() got {brief(file)}: {text}") from None
 
 
 def _busy(stream: Stream, what: str, task: Task[Any] | None, doing: str) -> BusyError:

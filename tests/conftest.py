@@ -1,11 +1,24 @@
-"""What the tests share: pairs of sockets, the selectors, a certificate."""
+"""What the tests share: pairs of sockets, a port of one's own, the selectors, a certificate.
 
+Several runs of the tests may go on at once on one machine. So they share no names, files or ports:
+each is chosen by the kernel, or lies in a folder of the test's own.
+"""
+
+import gc
 import selectors
 import socket
 import ssl
 
 import certificates
 import pytest
+
+
+def pytest_collection_finish():
+    """Keep what pytest and the imports have made from the garbage collector: many tests look for
+    cycles, and each look would go through half a million objects that are none of theirs.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -16,6 +29,17 @@ def pair():
     b.setblocking(False)
     with a, b:
         yield a, b
+
+
+@pytest.fixture
+def reserved():
+    """A port that nobody else is given meanwhile: for a server that is told the number (and sets
+    SO_REUSEADDR, as all do), which may come later, end and come again.
+    """
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))  # who is bound and does not listen is in nobody's way
+        yield sock.getsockname()[1]
 
 
 @pytest.fixture(params=["SelectSelector", "PollSelector", "EpollSelector", "default"])

@@ -44,9 +44,14 @@ def far():
 
 @pytest.fixture
 def closed_port():
-    """An address where nobody receives."""
-    with udp() as sock:
-        return sock.getsockname()
+    """An address where nobody receives: the socket that has it hears only itself. Another may get
+    it with SO_REUSEADDR.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(LOCAL)
+        sock.connect(sock.getsockname())
+        yield sock.getsockname()
 
 
 def fake(connected=True, **scripts):
@@ -188,6 +193,7 @@ def test_each_complaint_is_raised_once_by_what_receives(closed_port):
             task = spawn(sock.recv)
             assert (yield from is_waiting(task))
             with socket.socket(type=socket.SOCK_DGRAM) as late:
+                late.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 late.bind(closed_port)
                 yield from sock.send(b"and now?")
                 late.sendto(b"yes", sock.local)
@@ -604,13 +610,36 @@ def test_a_full_queue_of_a_unix_receiver_is_waited_for(connected):
     assert run(main, **virtual_time()) == list(range(1000))
 
 
+@pytest.mark.parametrize("address", [(), ("127.0.0.1",), (1, 2), "127.0.0.1", None, ["::1", 80]])
+def test_what_is_no_address_is_refused(far, address):
+    def main():
+        with (yield from open_udp()) as sock:
+            yield from sock.sendto(b"x", address)
+
+    with pytest.raises(
+        TypeError, match=r"sendto\(\) got .* as the address: give a host and a port"
+    ):
+        run(main)
+
+
+@pytest.mark.parametrize("host", ["\udcff", "exa\0mple", "a..b"])
+def test_what_can_be_neither_an_address_nor_a_name_is_refused(host):
+    def main():
+        with (yield from open_udp()) as sock:
+            yield from sock.sendto(b"x", (host, 80))
+
+    with pytest.raises((ValueError, socket.gaierror), match=r"cannot be a host|not known"):
+        run(main)
+
+
 @pytest.mark.parametrize(
     ("options", "text", "number"),
     [
         ({"path": "/nowhere"}, "'/nowhere'", errno.ENOENT),
         ({"local": "/nowhere/at/all"}, "'/nowhere/at/all'", errno.ENOENT),
         ({"path": "\0nobody-receives"}, "nobody-receives", errno.ECONNREFUSED),
-        ({"path": "x" * 200}, "path too long: 'xxx", None),
+        ({"path": "x" * 200}, "a path of 200 bytes; .*: 'xxx", errno.ENAMETOOLONG),
+        ({"local": "x" * 200}, "a path of 200 bytes; .*: 'xxx", errno.ENAMETOOLONG),
     ],
 )
 def test_a_unix_socket_that_cannot_be_opened(options, text, number):

@@ -512,6 +512,8 @@ class Service(NamedTuple):
 
 UNHEARD = dict.fromkeys(OUTCOMES, SERVED)  # of the last bytes nothing is counted
 UNCLOSED = dict.fromkeys((*NUMBERS, "late", "woken twice"))
+CLOSE_COUNTS = UNHEARD | dict.fromkeys(UNCLOSED, FAILED)
+LAST = dict.fromkeys(("half-closed", "reset"), FAILED)  # the client cannot any more: it fails, too
 ACCEPT = {
     **UNHEARD,
     **dict.fromkeys(NUMBERS, LOST_FIRST),
@@ -534,8 +536,8 @@ SERVICES = {
     "shutdown": Service("shutdown", send_eof, counts()),
     "aclose, shutdown": Service("shutdown", answering, UNHEARD, "end"),
     "aclose, recv": Service("recv", answering, UNHEARD, "end"),
-    "aclose, close": Service("close", answering, UNHEARD, "end"),
-    "close at the end": Service("close", reading, UNHEARD | dict.fromkeys(UNCLOSED, FAILED), "end"),
+    "aclose, close": Service("close", answering, CLOSE_COUNTS | LAST, "end"),
+    "close at the end": Service("close", reading, CLOSE_COUNTS, "end"),
     "close of a failure": Service(
         "close",
         failing,

@@ -1153,7 +1153,7 @@ def test_law_close_behind_its_back_does_not_spin(pair, selector):
         yield from turns(2)
         a.close()
         before = counting.calls["select"]
-        yield Sleep(0.3)
+        yield Sleep(0.05)
         # Idle takes one call; select and poll also notice, and look at each file alone.
         assert counting.calls["select"] - before <= (3 if selector in EPOLLS else 5)
         task.cancel()
@@ -1558,8 +1558,8 @@ def test_a_closed_number_can_be_cancelled(selector):
 
 
 @pytest.mark.hazard("H03")
-def test_a_thousand_cancelled_waits_leave_the_number_free_for_the_next_file(selector):
-    rounds = 1000
+def test_many_cancelled_waits_leave_the_number_free_for_the_next_file(selector):
+    rounds = 1000 if FULL else 100
     answered = 0
 
     def victim(a):
@@ -1661,13 +1661,13 @@ def test_a_registration_kept_alive_by_dup_neither_spins_nor_deafens(epoll, how):
             yield from turns(2)
             b.send(b"y")
             before = counting.calls["select"]
-            yield Sleep(0.3)
+            yield Sleep(0.05)
             # One that disarms, `EARLY` that make it suspect (epoll's own pairs: one), one that
             # sleeps; `parked` steps its task once more.
             calls = counting.calls["select"] - before
             assert calls <= (3 if epoll is default_selector else EARLY + 2) + (how == "parked")
             before = counting.calls["select"]
-            yield Sleep(0.1)
+            yield Sleep(0.05)
             assert counting.calls["select"] - before == 1
             assert live.state == "waiting"
             d.send(b"z")
@@ -1892,7 +1892,7 @@ def test_a_hang_up_that_nobody_waits_for_does_not_spin(pair, selector):
         assert a.recv(5) == b"x"
         b.close()
         before = counting.calls["select"]
-        yield Sleep(0.3)
+        yield Sleep(0.05)
         assert counting.calls["select"] - before <= 3
         assert files() == 0  # disarmed
         yield ReadWait(a)
@@ -2036,6 +2036,8 @@ def echo(sock):
 @pytest.mark.parametrize("make", [*EPOLLS, selectors.PollSelector])
 def test_thousands_of_connections_are_held_and_each_answered(all_numbers, make):
     count = (all_numbers - 500) // 2
+    if not FULL:
+        count = min(count, 2000)
     counting = Counting(make)
     pairs = [make_pair() for _ in range(count)]
 

@@ -389,7 +389,7 @@ def test_a_child_that_can_be_watched_no_more_is_killed_and_who_waits_is_told(mon
 def test_every_status_arrives_once_and_no_zombie_stays_and_no_stranger_is_killed(
     watching, monkeypatch
 ):
-    count = 500 if FULL else 100
+    count = 500 if FULL else 50
     chance = random.Random(68)
     statuses = {}
     at_large = set()  # the numbers that are ours, from the start to the reaping

@@ -12,9 +12,11 @@ import pytest
 
 import corolib
 from corolib import (
+    BusyError,
     Deadlock,
     ReadWait,
     Sleep,
+    Stream,
     Suspend,
     WriteWait,
     current_scheduler,
@@ -896,3 +898,24 @@ def test_a_holder_is_named_beside_one_whose_label_begins_alike():
     with pytest.raises(Deadlock) as info:
         run(w)
     assert "(held by w#1)" in str(info.value)
+
+
+def test_a_call_of_the_librarys_is_found_where_it_was_spawned(pair):
+    """It stands in no line of the program's, and where it stands in the library helps nobody."""
+
+    def main():
+        with Stream(pair[0]) as stream:
+            task = spawn(stream.recv(9))
+            yield
+            yield
+            said = []
+            for again in (stream.recv(9), ReadWait(pair[0])):
+                with pytest.raises(BusyError) as caught:
+                    yield from again
+                said.append(str(caught.value))
+            yield from task.stop()
+            return said
+
+    line = main.__code__.co_firstlineno + 2
+    for text in run(main):
+        assert f"task recv#2 (a call spawned at test_reports.py:{line}) is" in text

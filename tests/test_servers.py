@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import os
 import re
 import resource
@@ -284,6 +285,28 @@ def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error)
     with pytest.raises(error, match=next(iter(limits))):
         run(serve_tcp(echo, LOCAL, 0, **limits))
     assert open_files() == before
+
+
+def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
+    limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace$"
+
+    def main():
+        with listen_tcp(LOCAL, 0) as listener:
+            with pytest.raises(
+                TypeError, match=r"^serve\(\) has no keyword 'idle'; .* are " + limits
+            ):
+                listener.serve(echo, idle=5)
+        text = (
+            r"^serve_tcp\(\) has no keyword 'idle'; its keywords are family, backlog, reuse_port, "
+        )
+        with pytest.raises(TypeError, match=text + limits):
+            yield from serve_tcp(echo, LOCAL, 0, idle=5)
+        text = r"^serve_unix\(\) has no keyword 'reuse_port'; its keywords are mode, backlog, "
+        with pytest.raises(TypeError, match=text + limits):
+            yield from serve_unix(echo, tmp_path / "s", reuse_port=True)
+
+    run(main)
+    assert not os.listdir(tmp_path)
 
 
 def test_the_limits_are_seen_in_the_counts():
@@ -628,6 +651,44 @@ def test_the_reason_of_an_idle_cut_says_so():
     assert reasons == ["idle for 8 s"]
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_handler_that_swallows_an_idle_cut_loses_its_stream(moves):
+    """Where the grace of the run does not end it."""
+
+    def handler(stream):
+        while True:
+            try:
+                if not (yield from stream.recv(1)):
+                    return
+                heard.append(now() - begun)
+            except corolib.Cancelled:
+                swallowed.append(now() - begun)
+
+    def scenario(server):
+        nonlocal begun
+        with dial(server) as sock:
+            yield from until(lambda: server.stats()["open"])
+            begun = now()
+            if moves:
+                yield Sleep(11)
+                sock.send(b"x")
+            with timeout(100):
+                assert (yield from everything(sock)) == b""
+            ends.append(now() - begun)
+        yield from until(lambda: not server.stats()["open"])
+        return server.stats()
+
+    begun, heard, swallowed, ends = 0, [], [], []
+    failures = Failures()
+    options = {**virtual_time(), "grace": math.inf}
+    stats = serving(handler, scenario, options, idle_timeout=8, on_error=failures)
+    assert [round(each) for each in swallowed] == [8]
+    assert [round(each) for each in heard] == ([11] if moves else [])
+    assert [round(each) for each in ends] == [28 if moves else 16]  # at most a quarter late
+    assert [kind for kind, _ in failures.told] == [ClosedError]
+    assert stats["failed"] == 1
+
+
 def test_no_timer_is_left_of_connections_that_have_ended():
     def scenario(server):
         for _ in range(20):
@@ -878,6 +939,33 @@ def test_a_report_names_a_handler_that_waits_for_its_children():
             assert left.doing.startswith("completing, waits for child#")
 
     run(main, **virtual_time())
+
+
+def test_who_is_shielded_is_named_when_the_grace_is_over_and_waited_for():
+    """What it does in peace is done whole; asking again does not change that."""
+
+    def handler(stream):
+        with shield(30):
+            yield Sleep(20)
+            done.append(round(now() - before))
+        yield Sleep(1000)
+
+    def main():
+        nonlocal before
+        server = listen_tcp(LOCAL, 0).serve(handler)
+        with dial(server):
+            yield from until(lambda: server.stats()["open"])
+            before = now()
+            stops = [spawn(server.stop(grace=grace)) for grace in (5, 0)]
+            report = yield from stops[0]
+            assert (yield from stops[1]) == report
+        (left,) = report.cancelled
+        assert left.doing == "Sleep(20.0)"
+        return round(now() - before)
+
+    done, before = [], 0
+    assert run(main, **virtual_time()) == 20
+    assert done == [20]
 
 
 def test_a_long_report_has_a_short_text():
@@ -1229,7 +1317,8 @@ def test_the_call_of_one_line_is_a_whole_server(tmp_path):
             assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert err == "" or corolib.traps.DEBUG  # which tells a slow machine of slow steps
     assert re.fullmatch(r"report: [01] finished, 0 had to be cancelled\n", out)
     assert not os.path.exists(path)
 
@@ -1550,6 +1639,8 @@ def test_connections_that_end_in_five_ways_leave_nothing_behind():
         yield Sleep(100)  # what is left of timers that were taken back is swept out
         gc.collect()
 
+    many = 20_000 if FULL else 1_000
+
     def scenario(server):
         yield from lot(server, 500)
         files, objects = open_files(), len(gc.get_objects())
@@ -1558,7 +1649,7 @@ def test_connections_that_end_in_five_ways_leave_nothing_behind():
         try:
             yield from lot(server, 500)
             before = tracemalloc.get_traced_memory()[0]
-            yield from lot(server, part(20_000))
+            yield from lot(server, many)
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
@@ -1569,7 +1660,7 @@ def test_connections_that_end_in_five_ways_leave_nothing_behind():
         return server.stats()
 
     stats = serving(handler, scenario, virtual_time(), on_error=lambda exc, stream: None)
-    assert stats["accepted"] == 1000 + part(20_000)
+    assert stats["accepted"] == 1000 + many
     assert stats["failed"] == stats["accepted"] * 2 / 5
     assert stats["reset"] <= stats["accepted"] / 5  # some are reset before the handler reads
 
@@ -1777,12 +1868,12 @@ def main():
     os.close(used)
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, used + 10))
     print(listener.addresses[0][1], flush=True)
-    while server.stats()["pauses"] < 5:
+    while server.stats()["pauses"] < 2:
         yield Sleep(0.01)
     before = current_scheduler().stats()["turns"]
     pauses = server.stats()["pauses"]
-    while server.stats()["pauses"] < pauses + 10:
-        yield Sleep(1)
+    while server.stats()["pauses"] < pauses + 4:
+        yield Sleep(0.5)
     turns = current_scheduler().stats()["turns"] - before
     pauses = server.stats()["pauses"] - pauses
     print(turns / pauses, flush=True)

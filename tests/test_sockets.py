@@ -76,6 +76,8 @@ def test_what_is_no_network_is_refused(wrong):
         (("::1", 80, 0, 0), "[::1]:80"),
         (("fe80::1", 80, 0, 2), "[fe80::1%2]:80"),
         ("/tmp/path", "'/tmp/path'"),
+        ("", "an unnamed socket"),
+        (None, "an unnamed socket"),
         (b"\0name", r"b'\x00name'"),
     ],
 )

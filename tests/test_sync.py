@@ -299,7 +299,7 @@ def test_queueing_up_and_leaving_many_times_leaves_nothing(kind):
             yield from spawn(visit, lock, 10)
             gc.collect()
             before = len(gc.get_objects())
-            yield from spawn(visit, lock, 50_000 if FULL else 5_000)
+            yield from spawn(visit, lock, 50_000 if FULL else 2_000)
             gc.collect()
             assert lock.waiters == 0
             return len(gc.get_objects()) - before

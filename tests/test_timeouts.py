@@ -1008,7 +1008,7 @@ def test_timeouts_leave_nothing_to_the_garbage_collector(scenario):
 
 
 def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth():
-    count = 1_000_000 if FULL else 100_000
+    count = 1_000_000 if FULL else 30_000
     lengths = []
 
     def main():

@@ -1119,14 +1119,13 @@ def test_a_writer_learns_of_what_a_reader_has_read_without_waiting(server_tls):
 
 @needs_openssl
 def test_openssls_server_is_understood(certificate, client_tls):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
     def main():
-        command = [OPENSSL, "s_server", "-accept", str(port), "-cert", certificate, "-rev"]
+        command = [OPENSSL, "s_server", "-accept", "127.0.0.1:0", "-cert", certificate, "-rev"]
         with (yield from open_process(command, stdout=PIPE, stdin=PIPE, stderr=DEVNULL)) as process:
-            yield from said(process.stdout, b"ACCEPT")
+            line = b""
+            while not line.startswith(b"ACCEPT"):
+                line = yield from process.stdout.readline()
+            port = int(line.rpartition(b":")[2])
             with over(socket.create_connection(("127.0.0.1", port))) as stream:
                 yield from stream.start_tls(client_tls, server_hostname="localhost")
                 yield from stream.sendall(b"hello\n")
