@@ -44,7 +44,7 @@ from corolib.sync import (
 from corolib.task import Task
 from corolib.threads import from_thread, to_process, to_thread, wait_future
 from corolib.timeouts import move_on_after, shield, timeout
-from corolib.traps import Coro, ReadWait, Sleep, Suspend, WriteWait, waits
+from corolib.traps import Coro, ReadWait, Sleep, Suspend, UrgentWait, WriteWait, waits
 from corolib.workers import run_workers
 
 __version__ = "0.1.0"
@@ -84,6 +84,7 @@ __all__ = [
     "TaskCancelled",
     "TaskGroup",
     "Topic",
+    "UrgentWait",
     "WriteWait",
     "as_completed",
     "close",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.queues import Queue
 from corolib.reports import no_error, no_undo
 from corolib.running import current_scheduler
-from corolib.traps import ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, waits
+from corolib.traps import ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait, waits
 
 if TYPE_CHECKING:
     from corolib.running import Services
@@ -64,7 +64,7 @@ def _check(traps: tuple[Trap, ...]) -> None:
         raise ValueError("first() without any trap would wait for ever")
     ends: dict[int, tuple[object, Trap]] = {}
     for trap in traps:
-        if not isinstance(trap, ReadWait | WriteWait | Sleep | Suspend):
+        if not isinstance(trap, ReadWait | WriteWait | UrgentWait | Sleep | Suspend):
             name = getattr(trap, "__name__", type(trap).__name__)
             raise TypeError(
                 f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"

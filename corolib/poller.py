@@ -36,10 +36,11 @@ from weakref import KeyedRef, getweakrefs
 
 from corolib.errors import BusyError, ClosedError
 from corolib.reports import busy
-from corolib.traps import HasFileno, ReadWait, WriteWait
+from corolib.traps import HasFileno, ReadWait, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
     from corolib.task import Task
+    from corolib.urgent import Bell
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE  # what is asked of the selector
 IN, OUT, ERR = 1, 4, 8  # what is reported, by poll's numbers; all but the first two concern both
@@ -109,6 +110,7 @@ class Poller:
 
     def __init__(self, make: Selector, ready: Any, clock: Callable[[], float]) -> None:
         self.entries: dict[int, Entry] = {}
+        self.bells: dict[int, Bell] = {}  # of waits for urgent data, by the file: see urgent.py
         self._make = make
         self._append = ready.append
         self._clock = clock
@@ -449,6 +451,8 @@ class Poller:
             entry = self.entries.get(fd)
         if entry is not None and (fd == -1 or self._is_of(entry, file)):
             self._drop(entry)
+        if fd in self.bells:
+            self.bells[fd].file_closed()
         if isinstance(file, int):
             os.close(file)
         else:
@@ -508,9 +512,12 @@ class Poller:
         self.entries.clear()
         self._unswept.clear()
         self._selector.close()
+        for bell in self.bells.values():
+            bell.close()
+        self.bells.clear()
 
 
-def number(trap: ReadWait | WriteWait) -> int:
+def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
     """Return the number of the trap's file, or raise what is wrong with it."""
     file: Any = trap.file
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
@@ -543,7 +550,7 @@ def inode(fd: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def check_nonblocking(trap: ReadWait | WriteWait) -> None:
+def check_nonblocking(trap: ReadWait | WriteWait | UrgentWait) -> None:
     """Refuse a socket whose next call could stop the whole program."""
     file: Any = trap.file
     if file.gettimeout() != 0 and file.fileno() != -1:

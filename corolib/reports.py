@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from corolib.traps import ReadWait, Suspend, WriteWait, forgive
+from corolib.traps import ReadWait, Suspend, UrgentWait, WriteWait, forgive
 
 if TYPE_CHECKING:
     from corolib.task import Task
@@ -54,10 +54,11 @@ def short(site: str) -> str:
     return os.path.basename(site)
 
 
-def busy(trap: ReadWait | WriteWait, waiter: Task[Any]) -> str:
+def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     """Return the message for the second waiter in one direction."""
-    verb = "read" if isinstance(trap, ReadWait) else "write"
-    return f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting to {verb} this file"
+    goals = {WriteWait: "to write", UrgentWait: "for urgent data of"}
+    goal = goals.get(type(trap), "to read")
+    return f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file"
 
 
 def wrong_yield(task: Task[Any], thing: Any) -> str:

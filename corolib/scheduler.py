@@ -17,9 +17,10 @@ step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every t
 that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
 
 Where the rest is: tasks in `task.py`, what may interrupt them in `scopes.py`, files in
-`poller.py`, times in `timers.py`, what `Suspend` means in `wakes.py`, calls from other threads in
-`inbox.py`, the plain calls and the end of a run in `hosting.py`, the base class of the scheduler,
-what a run changes around it in `surroundings.py`, and the wording of complaints in `reports.py`.
+`poller.py`, their urgent data in `urgent.py`, times in `timers.py`, what `Suspend` means in
+`wakes.py`, calls from other threads in `inbox.py`, the plain calls and the end of a run in
+`hosting.py`, the base class of the scheduler, what a run changes around it in `surroundings.py`,
+and the wording of complaints in `reports.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,18 @@ from corolib.running import Runnable, register, unknown_keyword
 from corolib.sockets import NETWORK, Network
 from corolib.surroundings import Surroundings
 from corolib.task import GIVE_WAY, Task, body_of, call_site, users_part
-from corolib.traps import DEBUG, ReadWait, Sleep, Suspend, Trap, Wake, WriteWait, check_number
+from corolib.traps import (
+    DEBUG,
+    ReadWait,
+    Sleep,
+    Suspend,
+    Trap,
+    UrgentWait,
+    Wake,
+    WriteWait,
+    check_number,
+)
+from corolib.urgent import Urgent
 from corolib.wakes import StandIn, Suspensions
 
 T = TypeVar("T")
@@ -62,7 +74,7 @@ class Scheduler(Host):
         network: opens sockets and looks names up: a `corolib.sockets.Network`.
     """
 
-    __slots__ = ("_dump_signal", "_suspensions", "_undos")
+    __slots__ = ("_dump_signal", "_suspensions", "_undos", "_urgent")
 
     def __init__(
         self,
@@ -81,12 +93,14 @@ class Scheduler(Host):
         super().__init__(clock, grace, selector, ready(), on_task_error, network)
         self._dump_signal = dump_signal
         self._suspensions = Suspensions(self, self._stuck)
+        self._urgent = Urgent(self, self._poller.bells)
         # The meaning of each trap: how a task is parked in it, and how that is taken back.
         self._parks.update(
             {
                 ReadWait: self._poller.wait_read,
                 Known: self._poller.wait_again,
                 WriteWait: self._poller.wait_write,
+                UrgentWait: self._urgent.wait,
                 type(None): self._give_way,
                 Sleep: self._sleep,
                 Suspend: self._suspensions.wait,
@@ -97,6 +111,7 @@ class Scheduler(Host):
             ReadWait: self._poller.undo_read,
             Known: self._poller.undo_read,
             WriteWait: self._poller.undo_write,
+            UrgentWait: self._urgent.undo,
             type(GIVE_WAY): lambda task: True,
             type(None): lambda task: False,  # a signal handler woke it at this very moment
             Sleep: self._undo_sleep,
@@ -242,7 +257,8 @@ class Scheduler(Host):
             del error, task  # its traceback holds this frame: that would be a cycle
 
     # What the traps mean ----------------------------------------------------------------------
-    # Those for files are the poller's: `wait_read`, `wait_write`. That of `Suspend` is in wakes.py.
+    # Those for files are the poller's: `wait_read`, `wait_write`. That of `UrgentWait` is in
+    # urgent.py, that of `Suspend` in wakes.py.
 
     def _give_way(self, task: Task[Any], trap: object) -> None:
         task.wait = GIVE_WAY

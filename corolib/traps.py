@@ -2,6 +2,7 @@
 
     yield ReadWait(sock)                until `sock` can be read
     yield WriteWait(sock)               until `sock` can be written
+    yield UrgentWait(sock)              until `sock` has urgent data
     yield Sleep(0.5)                    until half a second has passed
     value = yield Suspend(arm, what)    until somebody calls `wake`
     yield                               give way: until the next turn
@@ -47,7 +48,7 @@ class HasFileno(Protocol):
 
 
 class _FileWait:
-    """What the two waits for files share."""
+    """What the waits for files share."""
 
     __slots__ = ("entry", "file")
 
@@ -119,6 +120,43 @@ class WriteWait(_FileWait):
         5
 
     Source: recipe 12.12 of the Python Cookbook (WriteSocket); pyos8 (WriteWait).
+    """
+
+    __slots__ = ()
+
+
+class UrgentWait(_FileWait):
+    """Wait until a file has urgent data: then `sock.recv(1, socket.MSG_OOB)` takes the byte.
+
+    What the system calls an exceptional condition (`POLLPRI`): for TCP, a byte sent with `MSG_OOB`.
+    It lasts until that byte is taken, or others behind it are read; until then, the next wait ends
+    at once. A newer urgent byte takes the place of one that was not taken. With `SO_OOBINLINE` it
+    stays among the others, and an ordinary `recv` stops in front of it.
+
+    An error of the connection ends the wait too, and then there may be nothing to take: OSError.
+    The end of the stream does not end it: let another task read, as one may at the same time.
+
+    For arguments and errors see `ReadWait`. The wait needs Linux, with whatever selector, and one
+    more file number for as long as it lasts.
+
+    Raises (at the `yield`):
+        NotImplementedError: this system has no epoll.
+
+    Example:
+        >>> import corolib, socket
+        >>> def urgent_byte(sock):
+        ...     yield UrgentWait(sock)
+        ...     return sock.recv(1, socket.MSG_OOB)
+        >>> with socket.create_server(("127.0.0.1", 0)) as listener:
+        ...     a = socket.create_connection(listener.getsockname())
+        ...     b, _ = listener.accept()
+        >>> with a, b:
+        ...     b.setblocking(False)
+        ...     _ = a.send(b"!", socket.MSG_OOB)
+        ...     corolib.run(urgent_byte, b)
+        b'!'
+
+    Source: the third set of `select()` (4.2BSD). RFC 6093 advises new programs against urgent data.
     """
 
     __slots__ = ()
@@ -239,7 +277,7 @@ class Suspend(Generic[T]):
             return f"a {type(self.what).__name__} (whose str fails)"
 
 
-Trap = ReadWait | WriteWait | Sleep | Suspend[Any]
+Trap = ReadWait | WriteWait | UrgentWait | Sleep | Suspend[Any]
 
 
 def file_name(file: object) -> str:

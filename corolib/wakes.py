@@ -128,7 +128,8 @@ class Suspensions:
 
 
 class StandIn:
-    """Waits for a file or a time in the place of a task that waits for several things at once.
+    """Waits for a file or a time in the place of a task that waits for several things at once, or
+    for a bell (see urgent.py).
 
     To the poller and to the loop it looks like a task; its step is the call of `wake`, with no
     task running. What that raises is reported.

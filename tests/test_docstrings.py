@@ -57,6 +57,7 @@ SECTIONS = {
     "Stream": ["Args", "Attributes", "Raises", "Example", "Source"],
     "Suspend": ["Args", "Returns", "Raises", "Example"],
     "Task": ["Attributes"],
+    "UrgentWait": ["Raises", "Example", "Source"],
     "WriteWait": ["Source"],  # and for the rest: see `ReadWait`
     "close": ["Raises"],
     "current_scheduler": ["Raises"],

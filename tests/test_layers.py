@@ -6,6 +6,7 @@
     kernel    hosting  scheduler                          the loop, and the meaning of every trap
     parts     task  scopes  timers  poller  reports       data structures that do not know the
               inbox  wakes  surroundings  sockets         kernel
+              urgent
     words     errors  traps  running                      import nothing else from corolib
 
 Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
@@ -30,7 +31,7 @@ PACKAGE = ROOT / "corolib"
 WORDS = {"errors", "traps", "running"}
 PARTS = {
     *("task", "scopes", "timers", "poller", "reports"),
-    *("inbox", "wakes", "surroundings", "sockets"),
+    *("inbox", "wakes", "surroundings", "sockets", "urgent"),
 }
 KERNEL = {"hosting", "scheduler"}
 OUTSIDE = {"__main__", "testing", "tracing", "simulation"}
