@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+N = TypeVar("N", int, float)
 
 # What the person at the terminal can mend by another option: the address, or the port.
 NOT_HERE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ECONNREFUSED}
@@ -31,12 +34,14 @@ def start(
     """Read the options, call `main(options)`, and exit.
 
     Args: `port` is the default of `--port`, which comes with `--host` (None: neither is there);
-    `arguments` are further ones, as `{"--size": {"type": int, "default": 10}}`.
+    `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`.
 
     Exit status: 0; 1, with one line, for an address that is not to be had; 2 for a wrong option;
     130 after Ctrl-C.
     """
     options = parser_for(doc, port, arguments or {}).parse_args()
+    if port is not None and not 0 <= options.port <= 65535:
+        sys.exit(f"port {options.port}: ports have numbers from 0 to 65535")
     try:
         main(options)
     except KeyboardInterrupt:
@@ -45,8 +50,9 @@ def start(
         if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
             if exc.errno not in NOT_HERE:
                 raise
-        where = f"{options.host} port {options.port}: " if port is not None else ""
-        sys.exit(f"{where}{exc}")
+        text = getattr(exc, "strerror", None) or str(exc)
+        where = "" if port is None else f"{options.host} port {options.port}"
+        sys.exit(text if where in text else f"{where}: {text}")
     sys.exit(0)
 
 
@@ -64,3 +70,17 @@ def parser_for(
     for option, settings in arguments.items():
         parser.add_argument(option, **settings)
     return parser
+
+
+def at_least(least: N, most: float = math.inf) -> Callable[[str], N]:
+    """Return the `type=` of an option: a number of this kind that is not less, nor more."""
+
+    def number(text: str) -> N:
+        value = type(least)(text)
+        if not least <= value <= most:
+            limits = f"at least {least:g}" + (f", at most {most:g}" if most < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text}: give a number that is {limits}")
+        return value
+
+    number.__name__ = type(least).__name__  # what argparse calls what is no number at all
+    return number
