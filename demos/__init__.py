@@ -1,1 +1,1 @@
-"""Programs to run and to learn from: `python3 -m demos.echo` and `python3 -m demos.time`."""
+"""Programs to run and to learn from: `python3 -m demos` lists them, with a line each."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
+from demos.start import start
 
 Handler = Callable[[socket.socket], Coro[None]]
 Port = tuple[socket.socket, socket.socket]  # TCP, listening, and UDP
@@ -105,12 +106,7 @@ def open_port(host: str, number: int, tries: int = 3) -> Port:
         sys.exit(f"cannot listen on {host} port {number}: {exc}")
 
 
-def main() -> None:
-    about = "An echo server (RFC 862), TCP and UDP. Ctrl-C ends it, with exit status 130."
-    parser = argparse.ArgumentParser("demos.echo", argparse.SUPPRESS, about)
-    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
-    parser.add_argument("--port", default=7007, type=int, help="default: %(default)s; 0: any")
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
     tcp, udp = open_port(options.host, options.port)
     with tcp, udp:
         host, number = tcp.getsockname()[:2]
@@ -119,7 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:  # Ctrl-C
-        sys.exit(130)
+    start(main, __doc__, port=7007)

@@ -22,6 +22,7 @@ from functools import partial
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, close, run, spawn
 from demos.echo import Port, open_port, serve
+from demos.start import start
 
 FROM_1900_TO_1970 = 2208988800  # seconds
 PATIENCE = 2.0  # seconds that a client has to take its answer and to close
@@ -80,13 +81,7 @@ def serve_both(time_port: Port, daytime_port: Port) -> Coro[None]:
     yield from serve_time(time_port, time_of)
 
 
-def main() -> None:
-    about = "Time servers (RFC 868, 867), TCP and UDP. Ctrl-C ends them, with exit status 130."
-    parser = argparse.ArgumentParser("demos.time", argparse.SUPPRESS, about)
-    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
-    parser.add_argument("--port", default=7037, type=int, help="default: %(default)s; 0: any")
-    parser.add_argument("--daytime-port", default=7013, type=int, help="default: %(default)s")
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
     tcp, udp = open_port(options.host, options.port)
     with tcp, udp:
         daytime_tcp, daytime_udp = open_port(options.host, options.daytime_port)
@@ -100,7 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:  # Ctrl-C
-        sys.exit(130)
+    daytime = {"--daytime-port": {"default": 7013, "type": int, "help": "default: %(default)s"}}
+    start(main, __doc__, port=7037, arguments=daytime)

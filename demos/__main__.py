@@ -1,0 +1,67 @@
+"""All demos, with a line each.
+
+    $ python3 -m demos
+    demos
+      demos.chat      A chat room: everybody hears everybody, and nobody waits for the slowest.
+      ...
+
+They are found by looking, not by importing them: so a package that is not installed hides none. A
+demo is a module that defines `main`, or a package that has a `__main__.py`; the first line of its
+docstring says what it is. Each is run by its own name: `python3 -m demos.chat --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+from demos.start import start
+
+HERE = Path(__file__).parent
+
+
+def demos() -> dict[str, str]:
+    """Return all demos, each with the first line of its docstring; folder by folder, in order."""
+    found = {}
+    for path in sorted(HERE.rglob("*.py"), key=lambda path: (path.parent, not is_main(path), path)):
+        tree = ast.parse(path.read_text("utf-8"), path)
+        if is_main(path) or defines_main(tree):
+            runs = path.parent if is_main(path) else path.with_suffix("")
+            name = ".".join(runs.relative_to(HERE.parent).parts)
+            found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    del found[HERE.name]  # this one
+    return found
+
+
+def is_main(path: Path) -> bool:
+    return path.name == "__main__.py"
+
+
+def defines_main(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+
+
+def folder_of(name: str) -> str:
+    """Return the folder that a demo stands in, with dots: a package stands in itself."""
+    return name if HERE.parent.joinpath(*name.split(".")).is_dir() else name.rpartition(".")[0]
+
+
+def main(options: argparse.Namespace) -> None:
+    found = demos()
+    if options.name is not None:
+        whole = f"demos.{options.name.removeprefix('demos.')}"
+        does = f"is run by: python3 -m {whole}" if whole in found else "is not among the demos"
+        sys.exit(f"{whole} {does}")
+    width = max(map(len, found))
+    folder = ""
+    for name, line in found.items():
+        if folder_of(name) != folder:
+            folder = folder_of(name)
+            print(folder)
+        print(f"  {name:{width}}  {line}")
+
+
+if __name__ == "__main__":
+    start(main, __doc__, arguments={"name": {"nargs": "?", "help": argparse.SUPPRESS}})

@@ -1,0 +1,114 @@
+"""A chat room: everybody hears everybody, and nobody waits for the slowest.
+
+    $ python3 -m demos.chat
+    chat on 127.0.0.1 port 7010; try: nc 127.0.0.1 7010, in two terminals
+
+Each guest has two tasks: one hears what the guest says and publishes it, the other tells the guest
+what was published. Whichever ends first, `race` ends both: a guest who leaves, or is cut off.
+
+What to look at is the `Topic`. A guest who does not read (try Ctrl-Z on one `nc`, and talk on in
+another) holds nobody up. The last 100 lines are kept for him; he loses older ones, and is told how
+many. So a guest costs a bounded amount of memory, whatever the others say.
+
+Ctrl-D leaves the room; Ctrl-C, typed where the server runs, ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from corolib import Coro, LimitExceeded, Listener, Stream, Topic, listen_tcp, race, run
+from demos.start import start
+
+BEHIND = 100  # lines that a guest may be behind
+LINE = 1000  # bytes of a line
+NAME = 20  # characters of a name
+GUESTS = 1000
+
+
+class Room:
+    """Who is there, and what is said."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.said: Topic[tuple[str, str]] = Topic(BEHIND, overflow="drop_old")
+
+    def say(self, name: str, line: str) -> Coro[None]:
+        """Tell all others: does not wait for them."""
+        yield from self.said.publish((name, line))
+
+
+def readable(line: bytes) -> str:
+    """Return a line as text, without what would play tricks on a terminal."""
+    return "".join(filter(str.isprintable, line.decode("utf-8", "replace"))).strip()
+
+
+def send(stream: Stream, line: str) -> Coro[None]:
+    yield from stream.sendall(f"{line}\n".encode())
+
+
+def visit(room: Room, stream: Stream) -> Coro[None]:
+    """Serve one guest, from the first word to the last."""
+    try:
+        name = yield from ask_name(room, stream)
+        if not name:
+            return
+        room.names.add(name)
+        try:
+            yield from race(tell(room, stream, name), hear(room, stream, name))
+        finally:
+            room.names.remove(name)
+            yield from room.say(name, f"* {name} has left")
+    except LimitExceeded:
+        yield from send(stream, f"* a line has at most {LINE} bytes; good-bye")
+
+
+def ask_name(room: Room, stream: Stream) -> Coro[str]:
+    """Return a name that nobody has yet; none if the guest leaves."""
+    while True:
+        yield from send(stream, "* your name?")
+        line = yield from stream.readline()
+        name = readable(line)
+        if not line or (name.isalnum() and len(name) <= NAME and name not in room.names):
+            return name
+        yield from send(stream, f"* take up to {NAME} letters and digits that nobody else has")
+
+
+def tell(room: Room, stream: Stream, name: str) -> Coro[None]:
+    """Send a guest what the others say."""
+    lost = 0
+    with room.said.subscribe() as news:
+        yield from send(stream, f"* welcome, {name}; here: {', '.join(sorted(room.names))}")
+        while True:
+            speaker, line = yield from news.get()
+            if news.dropped > lost:
+                yield from send(stream, f"* you were too slow for {news.dropped - lost} lines")
+                lost = news.dropped
+            if speaker != name:
+                yield from send(stream, line)
+
+
+def hear(room: Room, stream: Stream, name: str) -> Coro[None]:
+    """Publish what a guest says, until there is no more."""
+    yield from room.say(name, f"* {name} is here")
+    while line := (yield from stream.readline()):
+        if text := readable(line):
+            yield from room.say(name, f"<{name}> {text}")
+
+
+def serve(listener: Listener) -> Coro[None]:
+    """Serve all guests, for ever; when the program is to end, nobody is waited for."""
+    handler = partial(visit, Room())
+    yield from listener.serve(handler, max_connections=GUESTS, max_line=LINE, grace=0)
+
+
+def main(options: argparse.Namespace) -> None:
+    with listen_tcp(options.host, options.port) as listener:
+        host, port = listener.addresses[0][:2]
+        print(f"chat on {host} port {port}; try: nc {host} {port}, in two terminals", flush=True)
+        run(serve, listener)
+
+
+if __name__ == "__main__":
+    start(main, __doc__, port=7010)

@@ -1,0 +1,59 @@
+"""Echo, discard, daytime, qotd, chargen and time, on TCP and UDP, all on one scheduler.
+
+    $ python3 -m demos.classic
+    echo on 127.0.0.1 port 7007, TCP and UDP
+    discard on 127.0.0.1 port 7009, TCP and UDP
+    ...
+    $ python3 -m demos.classic.client daytime
+    $ python3 -m demos.classic.client chargen --udp
+
+Each has its well-known port, plus 7000. Twelve servers and all of their clients share one thread:
+read `services.py`, where each of the services is a few lines that look as if they had it to
+themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+
+from corolib import Coro, DatagramSocket, Listener, gather, run, spawn
+from demos.classic.services import Service, answer_datagrams, services
+from demos.echo import Port, open_port
+from demos.start import at_least, start
+
+
+def serve(service: Service, port: Port, lowest: int) -> Coro[None]:
+    """Serve both transports of one service, for ever."""
+    tcp, udp = port
+    with DatagramSocket(udp) as datagrams:
+        spawn(answer_datagrams, datagrams, service.answer, lowest)
+        yield from Listener([tcp]).serve(service.handler, grace=0)
+
+
+def serve_all(ports: dict[str, Port], lowest: int) -> Coro[None]:
+    known = services()
+    yield from gather(*(serve(known[name], port, lowest) for name, port in ports.items()))
+
+
+def main(options: argparse.Namespace) -> None:
+    with ExitStack() as opened:
+        ports = {}
+        for name, service in services().items():
+            number = options.port and options.port + service.number
+            ports[name] = tcp, udp = open_port(options.host, number)
+            opened.enter_context(tcp)
+            opened.enter_context(udp)
+            host, number = tcp.getsockname()[:2]
+            print(f"{name} on {host} port {number}, TCP and UDP", flush=True)
+        run(serve_all, ports, options.lowest)
+
+
+if __name__ == "__main__":
+    low = "answer datagrams only from ports N and above, where no services are; default: 1024"
+    start(
+        main,
+        __doc__,
+        port=7000,
+        arguments={"--lowest": {"type": at_least(0), "default": 1024, "metavar": "N", "help": low}},
+    )

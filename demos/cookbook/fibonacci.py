@@ -1,0 +1,73 @@
+"""Fibonacci numbers over UDP: a large one is computed in another process, the others go on.
+
+    $ python3 -m demos.cookbook.fibonacci
+    fibonacci on 127.0.0.1 port 16000, UDP; try: nc -u 127.0.0.1 16000, then type 30
+
+Type 34, and then 5 in another terminal: the second answer does not wait for the first.
+
+The faults of the old shape, `old/fibonacci.py`: what is no number killed the server; a failure in
+the pool was never answered; and its list of completions, which two threads changed, could lose one.
+Here the task that asks for a number waits for it and answers. What may fail stands in its `try`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from corolib import Coro, DatagramSocket, current_task, open_udp, run, spawn, to_process
+from demos.start import at_least, start
+
+SMALL = 15  # what is less is computed at once: to hand it over would take longer
+AT_ONCE = 100  # numbers that may be under way; what is asked beyond gets no answer
+
+
+def fib(n: int) -> int:
+    """Compute a Fibonacci number in the slowest way."""
+    return 1 if n <= 1 else fib(n - 1) + fib(n - 2)
+
+
+def answer(message: bytes, largest: int) -> Coro[bytes]:
+    """Wait for the answer to a message: a number, or what is wrong."""
+    try:
+        n = int(message)
+    except ValueError:
+        return b"error: %.40r is not a whole number" % message
+    if n > largest:
+        return b"error: that is more than %d" % largest
+    try:
+        number = fib(n) if n < SMALL else (yield from to_process(fib, n))
+    except Exception as exc:  # whatever went wrong there: the client waits for an answer
+        return f"error: {type(exc).__name__}: {exc}".encode()
+    return b"%d" % number
+
+
+def reply(sock: DatagramSocket, message: bytes, sender: Any, largest: int) -> Coro[None]:
+    data = yield from answer(message, largest)
+    try:
+        yield from sock.sendto(data, sender)
+    except OSError:
+        pass  # datagrams may get lost
+
+
+def serve(host: str, port: int, largest: int) -> Coro[None]:
+    with (yield from open_udp(local=(host, port))) as sock:
+        host, port, *_ = sock.local
+        try_it = f"try: nc -u {host} {port}, then type 30"
+        print(f"fibonacci on {host} port {port}, UDP; {try_it}", flush=True)
+        while True:
+            try:
+                message, sender = yield from sock.recvfrom()
+            except OSError:
+                continue  # an earlier answer did not arrive
+            if len(current_task().children) < AT_ONCE and sender[1] >= 1024:
+                spawn(reply, sock, message, sender, largest)
+
+
+def main(options: argparse.Namespace) -> None:
+    run(serve, options.host, options.port, options.largest)
+
+
+if __name__ == "__main__":
+    largest = {"type": at_least(0), "default": 40, "help": "that is computed; default: %(default)s"}
+    start(main, __doc__, port=16000, arguments={"--largest": largest})

@@ -1,0 +1,11 @@
+"""Echo over UDP. Fault: what is longer than the buffer comes back cut off."""
+
+from __future__ import annotations
+
+import socket
+
+
+def serve(sock: socket.socket) -> None:
+    while True:
+        data, sender = sock.recvfrom(8192)  # the rest of a longer datagram is lost
+        sock.sendto(data, sender)

@@ -1,0 +1,1 @@
+"""A key-value server for clients of Redis: `python3 -m demos.keyvalue`."""

@@ -1,0 +1,86 @@
+"""How every demo starts and ends: its options, one line for what cannot be, and a quiet Ctrl-C.
+
+What a demo shows is in its own file; this one is only its handle:
+
+    if __name__ == "__main__":
+        start(main, __doc__, port=7007)
+
+The first line of the docstring is what `--help` and `python3 -m demos` say of the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import math
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+N = TypeVar("N", int, float)
+
+# What the person at the terminal can mend by another option: the address, or the port.
+NOT_HERE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ECONNREFUSED}
+
+
+def start(
+    main: Callable[[argparse.Namespace], object],
+    doc: str | None,
+    *,
+    port: int | None = None,
+    arguments: dict[str, dict[str, Any]] | None = None,
+) -> NoReturn:
+    """Read the options, call `main(options)`, and exit.
+
+    Args: `port` is the default of `--port`, which comes with `--host` (None: neither is there);
+    `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`.
+
+    Exit status: 0; 1, with one line, for an address that is not to be had; 2 for a wrong option;
+    130 after Ctrl-C.
+    """
+    options = parser_for(doc, port, arguments or {}).parse_args()
+    if port is not None and not 0 <= options.port <= 65535:
+        sys.exit(f"port {options.port}: ports have numbers from 0 to 65535")
+    try:
+        main(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, OverflowError, UnicodeError) as exc:
+        if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
+            if exc.errno not in NOT_HERE:
+                raise
+        text = getattr(exc, "strerror", None) or str(exc)
+        where = "" if port is None else f"{options.host} port {options.port}"
+        sys.exit(text if where in text else f"{where}: {text}")
+    sys.exit(0)
+
+
+def parser_for(
+    doc: str | None, port: int | None, arguments: dict[str, dict[str, Any]]
+) -> argparse.ArgumentParser:
+    """Return the reader of a demo's options."""
+    about = (doc or "").strip().partition("\n")[0]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = f"python3 -m {spec.name.removesuffix('.__main__')}" if spec else None
+    parser = argparse.ArgumentParser(name, argparse.SUPPRESS, f"{about} Ctrl-C ends it.")
+    if port is not None:
+        parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+        parser.add_argument("--port", default=port, type=int, help="default: %(default)s; 0: any")
+    for option, settings in arguments.items():
+        parser.add_argument(option, **settings)
+    return parser
+
+
+def at_least(least: N, most: float = math.inf) -> Callable[[str], N]:
+    """Return the `type=` of an option: a number of this kind that is not less, nor more."""
+
+    def number(text: str) -> N:
+        value = type(least)(text)
+        if not least <= value <= most:
+            limits = f"at least {least:g}" + (f", at most {most:g}" if most < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text}: give a number that is {limits}")
+        return value
+
+    number.__name__ = type(least).__name__  # what argparse calls what is no number at all
+    return number
