@@ -713,6 +713,7 @@ def as_shown(text):
     def compare(match):
         return "all came back" if match[1] == match[2] else "some came back"
 
+    text = re.sub(r"(?<=\d)\n(?=[+-]\d)", " ", text)  # where the lines end depends on the order
     text = re.sub(r"\+\d+( \+\d+)+|-\d+( -\d+)+", sort, text)
     return re.sub(r"(\d+) bytes sent, (\d+) came back", compare, text)
 

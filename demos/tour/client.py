@@ -23,6 +23,7 @@ import select
 import socket
 import struct
 import sys
+import textwrap
 from collections import deque
 from threading import Thread
 
@@ -105,7 +106,7 @@ def main(options: argparse.Namespace) -> None:
         print(f"{options.flood} bytes sent, {len(echo)} came back")
     else:
         order = visit(address, options.clients, options.patience)
-        print(*order)
+        print(textwrap.fill(" ".join(order), 80, break_on_hyphens=False))
         together = [event[0] for event in order].index("-")
         print(f"{together} of {options.clients} got an answer before the first one left")
 
