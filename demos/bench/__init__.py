@@ -1,0 +1,1 @@
+"""A benchmark: the same servers written with everything people would pick, side by side."""

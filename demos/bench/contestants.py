@@ -1,0 +1,91 @@
+"""Who is measured: a table of the contestants, and what can be known of each without running it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to write a server, or tasks: `servers/NAME.py`, `tasks/NAME.py`."""
+
+    name: str
+    title: str
+    library: str = ""  # that has to be installed; as it is imported
+    most: int = 1_000_000  # connections that it can serve
+    asked: bool = False  # whether it is measured only if asked for by name
+
+    @property
+    def version(self) -> str:
+        """Return its library's version, "" if that comes with Python."""
+        if self.library == "corolib":
+            import corolib
+
+            return corolib.__version__
+        return importlib.metadata.version(self.library) if self.library else ""
+
+    @property
+    def installed(self) -> bool:
+        return not self.library or importlib.util.find_spec(self.library) is not None
+
+    def jobs(self, folder: str) -> set[str]:
+        """Return the names of the functions in its file there, `tls` for an echo that has it."""
+        path = HERE / folder / f"{self.name}.py"
+        if not path.exists():
+            return set()
+        found = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                found.add(node.name)
+                if node.name == "echo" and "tls" in [each.arg for each in node.args.args]:
+                    found.add("tls")
+        return found
+
+
+SERVERS = [
+    Contestant("corolib_streams", "corolib streams", "corolib"),
+    Contestant("corolib_traps", "corolib traps", "corolib"),
+    Contestant("corolib_once", "corolib traps made once", "corolib"),
+    Contestant("corolib_async", "corolib async def", "corolib"),
+    Contestant("corolib_writewait", "corolib waiting for each send", "corolib", asked=True),
+    Contestant("epoll", "epoll by hand"),
+    Contestant("selectors", "selectors, callbacks"),
+    Contestant("threads", "threads", most=2000),  # ten thousand need more of a system than is usual
+    Contestant("asyncio_protocol", "asyncio protocol"),
+    Contestant("asyncio_streams", "asyncio streams"),
+    Contestant("uvloop_protocol", "uvloop protocol", "uvloop"),
+    Contestant("uvloop_streams", "uvloop streams", "uvloop"),
+    Contestant("curio", "curio", "curio"),
+    Contestant("trio", "trio", "trio"),
+    Contestant("gevent", "gevent", "gevent"),
+    Contestant("tornado", "Tornado", "tornado"),
+    Contestant("twisted", "Twisted", "twisted"),
+    Contestant("bluelet", "bluelet", "bluelet", most=1000),  # select() knows file numbers to 1023
+    Contestant("pycos", "pycos", "pycos"),
+]
+
+# Tornado and Twisted have no tasks of their own: Tornado's are asyncio's.
+TASKS = [
+    Contestant("corolib", "corolib", "corolib"),
+    Contestant("corolib_async", "corolib async def", "corolib"),
+    Contestant("deque", "a deque of generators"),
+    Contestant("asyncio", "asyncio"),
+    Contestant("uvloop", "uvloop", "uvloop"),
+    Contestant("curio", "curio", "curio"),
+    Contestant("trio", "trio", "trio"),
+    Contestant("gevent", "gevent", "gevent"),
+    Contestant("threads", "threads"),
+    Contestant("bluelet", "bluelet", "bluelet"),
+    Contestant("pycos", "pycos", "pycos"),
+]
+
+
+def interpreter() -> str:
+    return f"{sys.implementation.name} {sys.version.split()[0]}"

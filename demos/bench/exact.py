@@ -1,0 +1,156 @@
+"""Exact counters: the instructions and the system calls that an echo takes, message by message.
+
+A server is run twice, with different numbers of messages; the difference is what messages cost, and
+what starting costs cancels out. The kernel's instructions are not counted, its calls are. Figures
+repeat to about one part in a hundred, whatever else the machine does.
+
+What corolib's own programs take is recorded in `recorded.json`, with the interpreter that it was
+recorded on: another build takes other numbers of instructions. A test holds to these figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from demos.bench.contestants import Contestant, interpreter
+from demos.bench.processes import Failed, Load, Server
+
+RECORDED = Path(__file__).with_name("recorded.json")
+OURS = ("corolib_traps", "corolib_once", "corolib_streams", "corolib_async", "corolib_writewait")
+CONNECTIONS, SIZE = 50, 1024
+FEW, MANY = 1000, 5000
+
+Figures = dict[str, Any]  # "instructions": a number; "calls": for each system call, how many
+
+
+def missing_tool() -> str:
+    """Return the name of a tool that is needed and not there, or ""."""
+    return next((name for name in ("valgrind", "strace") if shutil.which(name) is None), "")
+
+
+def figures(name: str, *, few: int = FEW, many: int = MANY) -> Figures:
+    """Return what a message costs this contestant."""
+    return {
+        "instructions": instructions(name, few, many),
+        "calls": system_calls(name, few, many),
+    }
+
+
+def instructions(name: str, few: int = FEW, many: int = MANY) -> float:
+    """Return the user instructions for a message."""
+    with ThreadPoolExecutor(2) as pool:  # side by side: neither's speed matters
+        less, more = pool.map(lambda count: counted_instructions(name, count), (few, many))
+    return (more - less) / (many - few)
+
+
+def counted_instructions(name: str, messages: int) -> int:
+    tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    with Server(name, "echo", tool=tool) as server:
+        exchange(server, messages)
+        server.errors.seek(0)
+        found = re.search(r"Collected : (\d+)", server.errors.read())
+    if found is None:
+        raise Failed(f"valgrind gave no count for {name}")
+    return int(found[1])
+
+
+def system_calls(name: str, few: int = FEW, many: int = MANY) -> dict[str, float]:
+    """Return the system calls for a message, by name, but for those that hardly occur."""
+    with ThreadPoolExecutor(2) as pool:
+        less, more = pool.map(lambda count: counted_calls(name, count), (few, many))
+    calls = {each: (more[each] - less.get(each, 0)) / (many - few) for each in sorted(more)}
+    return {each: round(count, 3) for each, count in calls.items() if count >= 0.001}
+
+
+def counted_calls(name: str, messages: int) -> dict[str, int]:
+    with tempfile.NamedTemporaryFile("r") as out:
+        tool = ("strace", "-I", "2", "-c", "-f", "-o", out.name)
+        with Server(name, "echo", tool=tool) as server:
+            exchange(server, messages)
+        rows = [line.split() for line in out.read().splitlines()]
+    counts = {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and row[3].isdigit()}
+    counts.pop("total", None)
+    if not counts:
+        raise Failed(f"strace gave no table for {name}")
+    return counts
+
+
+def exchange(server: Server, messages: int) -> None:
+    """Exchange so many messages with the server, and end it."""
+    with Load(server.port, "tcp", CONNECTIONS, 0, SIZE, SIZE) as load:
+        load.order(f"count {messages}")
+        server.end(server.pid)
+
+
+def report(contestants: list[Contestant], say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the figures of these contestants."""
+    results = []
+    for each in contestants:
+        result: dict[str, Any] = {"contestant": each.name, "title": each.title, "failed": ""}
+        try:
+            result |= figures(each.name)
+            said = f"{result['instructions']:,.0f} instructions"
+        except Failed as exc:
+            said = result["failed"] = str(exc)
+        say(f"exact: {each.title}: {said}")
+        results.append(result)
+    return {
+        "interpreter": interpreter(),
+        "build": build(),
+        "connections": CONNECTIONS,
+        "size": SIZE,
+        "messages": [FEW, MANY],
+        "results": results,
+    }
+
+
+# The recorded figures -------------------------------------------------------------------------
+
+
+def build() -> str:
+    """Return what tells this interpreter from any other: its version, and a hash of its files."""
+    files = {os.path.realpath(sys.executable)}
+    try:
+        maps = Path("/proc/self/maps").read_text()
+        files |= set(re.findall(r"/\S*/libpython\S*", maps))  # where it is a shared library
+    except OSError:
+        pass
+    digest = hashlib.sha256()
+    for each in sorted(files):
+        digest.update(Path(each).read_bytes())
+    return f"{sys.version.split()[0]} {digest.hexdigest()[:16]}"
+
+
+def record(say: Callable[[str], None]) -> None:
+    """Measure corolib's own programs, and write down what they take."""
+    programs = {}
+    for name in OURS:
+        say(f"record: {name}")
+        programs[name] = figures(name)
+    RECORDED.write_text(json.dumps({"build": build(), "programs": programs}, indent=2) + "\n")
+
+
+def recorded() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RECORDED.read_text())
+    return found
+
+
+def reason_not_to_compare() -> str:
+    """Return why the recorded figures say nothing here, or ""."""
+    if tool := missing_tool():
+        return f"{tool} is not installed"
+    if not RECORDED.exists():
+        return "nothing is recorded: python3 -m demos.bench --record"
+    if build() != recorded()["build"]:
+        return f"recorded with another interpreter, {recorded()['build']}; this is {build()}"
+    return ""

@@ -1,0 +1,38 @@
+"""The contestants' servers. A file is a contestant; a function in it is a service that it offers.
+
+    echo(listener), echo(listener, tls=None)    what comes goes back
+    lines(listener)                             each line goes back by itself
+    bulk(listener)                              whatever comes, a MiB goes back
+    udp(sock)                                   the datagram goes back
+
+`listener` is a socket that listens, and blocks; `tls` is an `ssl.SSLContext`, and a server without
+that parameter has no TLS. Each is written as its library's manual would, and none takes for granted
+that the kernel takes all of a message at once. `demos.bench.serve` starts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+MIB = bytes(1 << 20)
+
+# What is sent for what came, piece by piece; and a function that makes one for each connection.
+Answer = Callable[[bytes], Sequence[bytes]]
+Answers = Callable[[], Answer]
+
+
+def flood() -> Answer:
+    """Answer with a MiB."""
+    return lambda data: (MIB,)
+
+
+def split() -> Answer:
+    """Answer with the lines that are complete, each by itself: where there is no `readline()`."""
+    rest = b""
+
+    def whole_lines(data: bytes) -> Sequence[bytes]:
+        nonlocal rest
+        *whole, rest = (rest + data).split(b"\n")
+        return [line + b"\n" for line in whole]
+
+    return whole_lines

@@ -1,0 +1,128 @@
+"""The results as Markdown: a table for each workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+WIDE = "†"
+BOUND = "‡"
+NOTES = {
+    WIDE: "the interval is wider than 5 %: `python3 -m demos.bench --exact` decides",
+    BOUND: "the load was busier than the server: messages per second say little",
+}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Return the whole report of a run."""
+    parts = [
+        "# Benchmark",
+        f"{report['interpreter']}, {report['machine']}. {report['pairs']} pairs back to back; "
+        f"servers on core {report['cores'][0]}, load ({report['load']}) on core "
+        f"{report['cores'][1]}.",
+    ]
+    if report["left_out"]:
+        parts.append("Left out, since not installed: " + ", ".join(report["left_out"]) + ".")
+    if report["versions"]:
+        named = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+        parts.append(named + ".")
+    for workload in report["workloads"]:
+        parts += [f"## {workload['title'][0].upper()}{workload['title'][1:]}", one(workload)]
+    text = "\n\n".join(parts)
+    notes = [f"{sign} {note}." for sign, note in NOTES.items() if sign in text]
+    return "\n\n".join([text, *notes]) + "\n"
+
+
+def one(workload: dict[str, Any]) -> str:
+    """Return the table of one workload, the cheapest contestant first."""
+    heads, cells = COLUMNS[workload["kind"]]
+    reference = workload["results"][0]["title"]
+    heads = ["contestant", *heads, f"{reference} costs, of it", "95 % interval"]
+    good = [each for each in workload["results"] if not each["failed"]]
+    rows = [
+        [each["title"], *cells(workload, each), ratio(each), bounds(each)]
+        for each in sorted(good, key=lambda each: float(each["medians"]["cost"]))
+    ]
+    text = table(heads, rows)
+    for each in workload["results"]:
+        if each["failed"]:
+            text += f"\n\n{each['title']} failed: {each['failed']}"
+    return text
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ratio(result: dict[str, Any]) -> str:
+    if result["ratio"] is None:
+        return ""
+    return f"{result['ratio']:.2f}" + (WIDE if result["wide"] else "")
+
+
+def bounds(result: dict[str, Any]) -> str:
+    return "{:.2f} to {:.2f}".format(*result["interval"]) if result["interval"] else ""
+
+
+# The columns between the contestant and the ratio, for each kind of workload ----------------------
+
+
+def exchange_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    found = result["medians"]
+    bound = BOUND if found["load_busy"] > found["server_busy"] else ""
+    return [micro(found["cpu"]), f"{found['per_second']:,.0f}{bound}"]
+
+
+def latency_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    found = result["medians"]
+    return [micro(found[name], 0) for name in ("p50", "p99", "p999")] + [f"{found['rate']:,.0f}"]
+
+
+def time_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    return [micro(result["medians"]["cost"])]
+
+
+def memory_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    found = result["medians"]
+    return [f"{found['cost']:,.0f}", f"{found['python']:,.0f}"]
+
+
+def micro(seconds: float, digits: int = 2) -> str:
+    return f"{seconds * 1e6:,.{digits}f}"
+
+
+COLUMNS = {
+    "Exchanges": (["server's CPU, µs each", "each second"], exchange_cells),
+    "Latency": (["p50, µs", "p99, µs", "p99.9, µs", "rate, each second"], latency_cells),
+    "Repeated": (["CPU, µs each"], time_cells),
+    "Import": (["CPU, µs"], time_cells),
+    "IdleTasks": (["bytes, all", "bytes, Python's"], memory_cells),
+    "IdleConnections": (["bytes, all", "bytes, Python's"], memory_cells),
+}
+
+
+def exact(report: dict[str, Any]) -> str:
+    """Return the report of the exact counters."""
+    rows = [
+        [each["title"], f"{each['instructions']:,.0f}", calls(each["calls"])]
+        for each in sorted(report["results"], key=lambda each: float(each["instructions"]))
+        if not each["failed"]
+    ]
+    text = table(["contestant", "user instructions", "system calls"], rows)
+    parts = [
+        f"# Exact counters: an echo of {report['size']} B, {report['connections']} connections",
+        f"{report['interpreter']}. For each message, the shared waits included.",
+        text,
+        *[
+            f"{each['title']} failed: {each['failed']}"
+            for each in report["results"]
+            if each["failed"]
+        ],
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def calls(counts: dict[str, float]) -> str:
+    total = sum(counts.values())
+    return f"{total:.2f}: " + ", ".join(f"{name} {count:.2f}" for name, count in counts.items())

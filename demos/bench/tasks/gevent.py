@@ -1,0 +1,78 @@
+"""gevent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+import gevent.lock
+import gevent.queue
+
+from demos.bench.tasks import LOCKERS, LONG, SWITCHERS, nothing, pause
+
+
+def switch(n: int) -> None:
+    def switcher() -> None:
+        for _ in range(n // SWITCHERS):
+            gevent.sleep(0)
+
+    gevent.joinall([gevent.spawn(switcher) for _ in range(SWITCHERS)])
+
+
+def spawn(n: int) -> None:
+    for _ in range(n):
+        gevent.spawn(nothing).join()
+
+
+def sleepers(n: int) -> None:
+    gevent.joinall([gevent.spawn(gevent.sleep, pause(number)) for number in range(n)])
+
+
+def handover(n: int) -> None:
+    queue = gevent.queue.Queue(1)
+
+    def produce() -> None:
+        for item in range(n):
+            queue.put(item)
+
+    producer = gevent.spawn(produce)
+    for _ in range(n):
+        queue.get()
+    producer.join()
+
+
+def timeout(n: int) -> None:
+    for _ in range(n):
+        with gevent.Timeout(5):
+            gevent.sleep(0)
+
+
+def cancel(n: int) -> None:
+    for _ in range(n):
+        task = gevent.spawn(gevent.sleep, LONG)
+        gevent.sleep(0)
+        task.kill()
+
+
+def lock(n: int) -> None:
+    mutex = gevent.lock.BoundedSemaphore(1)
+
+    def locker() -> None:
+        for _ in range(n // LOCKERS):
+            with mutex:
+                gevent.sleep(0)
+
+    gevent.joinall([gevent.spawn(locker) for _ in range(LOCKERS)])
+
+
+def thread(n: int) -> None:
+    pool = gevent.get_hub().threadpool
+    for _ in range(n):
+        pool.spawn(nothing).get()
+
+
+def idle(n: int, measure: Callable[[], None]) -> None:
+    tasks = [gevent.spawn(gevent.sleep, LONG) for _ in range(n)]
+    gevent.sleep(0.01)
+    measure()
+    gevent.killall(tasks)
