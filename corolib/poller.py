@@ -36,6 +36,7 @@ from weakref import KeyedRef, getweakrefs
 
 from corolib.errors import BusyError, ClosedError
 from corolib.reports import busy
+from corolib.sockets import Private
 from corolib.traps import HasFileno, ReadWait, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
@@ -83,13 +84,17 @@ Known.__name__ = ReadWait.__name__  # as messages call it
 class Entry:
     """One registered file: its number, who waits for it, and what the selector was told."""
 
-    __slots__ = ("fd", "hears", "identity", "kept", "mask", "poller", "reader", "ref", "writer")
+    __slots__ = (
+        *("fd", "identity", "kept", "ref", "watched"),
+        *("hears", "mask", "poller", "reader", "writer"),
+    )
 
     def __init__(self, poller: Poller, fd: int, ref: Callable[[], Any], kept: bool) -> None:
         self.poller: Poller | None = poller
         self.fd = fd
         self.ref = ref  # returns the file object, or None when it is gone
         self.kept = kept  # the registration stays between waits
+        self.watched = True  # it may be closed behind our back
         self.identity: tuple[int, int] | None = None  # device and inode, unless it is a socket
         self.told(0)
         self.reader: Task[Any] | None = None
@@ -236,7 +241,9 @@ class Poller:
 
     def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
         if isinstance(file, socket.socket):
-            return Entry(self, fd, KeyedRef(file, self._forget, fd), True)
+            entry = Entry(self, fd, KeyedRef(file, self._forget, fd), True)
+            entry.watched = not isinstance(file, Private)
+            return entry
         entry = Entry(self, fd, lambda: file, False)
         try:
             entry.identity = inode(fd)
@@ -403,8 +410,10 @@ class Poller:
         One that was dropped in another thread is left to the sweep.
         """
         entry = self.entries.get(ref.key)
-        if entry is not None and entry.ref is ref and get_ident() == self._thread:
-            self._set_mask(entry, 0)
+        if entry is not None and entry.ref is ref:
+            entry.watched = True
+            if get_ident() == self._thread:
+                self._set_mask(entry, 0)
 
     def _remake(self) -> None:
         """Make the selector anew, with what is waited for and nothing else."""
@@ -470,7 +479,7 @@ class Poller:
     def sweep(self, most: int) -> bool:
         """Look through at most `most` files for closed ones; return whether more are to be seen."""
         if not self._unswept:
-            self._unswept = list(self.entries.values())
+            self._unswept = [entry for entry in self.entries.values() if entry.watched]
             if self._doubtful:
                 self._check_doubtful()
         part, self._unswept = self._unswept[:most], self._unswept[most:]

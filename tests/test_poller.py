@@ -16,6 +16,7 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 import warnings
 import weakref
 from collections import Counter, deque
@@ -39,6 +40,7 @@ from corolib import (
     spawn,
 )
 from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
+from corolib.sockets import Private
 from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
@@ -1349,6 +1351,57 @@ def test_law_close_holds_for_many_files_swept_in_slices(monkeypatch, slice_):
         drive_virtually(main, selector=selectors.EpollSelector)
 
 
+class Asked(Private):
+    """A socket that counts the questions for its number."""
+
+    asked = 0
+
+    def fileno(self):
+        self.asked += 1
+        return super().fileno()
+
+
+def test_the_sweep_passes_over_sockets_that_only_the_library_holds(pair):
+    a, b = (Asked(fileno=sock.detach()) for sock in pair)
+    a.setblocking(False)
+
+    def main():
+        with a, b:
+            task = spawn(outcome, ReadWait(a))
+            yield from turns(3)
+            asked = a.asked
+            for _ in range(10):
+                yield Sleep(1)
+            assert a.asked == asked
+            b.send(b"x")
+            assert (yield from task) == "woken"
+
+    drive_virtually(main)
+
+
+def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
+    a, b = pair
+    held = [Private(fileno=a.detach())]
+    held[0].setblocking(False)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(held[0])
+        held[0].recv(5)
+        yield  # the trap is gone
+        assert files() == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            thread = threading.Thread(target=held.clear)
+            thread.start()
+            thread.join()
+        assert files() == 1
+        yield Sleep(2 * corolib.hosting.SWEEP_EVERY)
+        assert files() == 0
+
+    drive_virtually(main)
+
+
 def test_law_close_holds_for_a_file_closed_between_two_slices_of_a_sweep(monkeypatch):
     monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
     pairs = [make_pair() for _ in range(4)]
@@ -1363,11 +1416,12 @@ def test_law_close_holds_for_a_file_closed_between_two_slices_of_a_sweep(monkeyp
         spawn(wait, pairs[0][0])
         tasks = [spawn(outcome, ReadWait(a)) for a, _ in pairs[1:]]
         yield from turns(3)
-        yield Sleep(at=1.0)  # the sweep is due at the same time, and has seen the first file
+        at = corolib.hosting.SWEEP_EVERY
+        yield Sleep(at=at)  # the sweep is due at the same time, and has seen the first file
         pairs[0][0].close()
         yield Sleep(5)
         assert noticed
-        assert noticed[0] <= 3
+        assert noticed[0] <= at + 2
         for task in tasks:
             task.cancel()
 

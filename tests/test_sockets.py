@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from corolib import Scheduler, run
-from corolib.sockets import NUMERIC, Network, address_text, discard, network, pauses
+from corolib import ReadWait, Scheduler, run
+from corolib.sockets import NUMERIC, Network, Private, address_text, discard, network, pauses
 
 
 def test_a_new_socket_does_not_block_and_is_not_inherited():
@@ -15,6 +15,24 @@ def test_a_new_socket_does_not_block_and_is_not_inherited():
         assert sock.gettimeout() == 0
         assert not sock.get_inheritable()
         assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def test_what_a_socket_of_the_library_accepts_is_private_and_the_socket_itself_is_not():
+    with network().socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert not isinstance(listener, Private)
+        with socket.create_connection(listener.getsockname()) as client:
+            conn, peer = listener.accept()
+            with conn:
+                assert isinstance(conn, Private)
+                assert peer == conn.getpeername() == client.getsockname()
+                assert (conn.family, conn.type, conn.proto) == (
+                    (listener.family, listener.type, listener.proto)
+                )
+                assert f"<socket fd={conn.fileno()}>" in repr(ReadWait(conn))
+                client.sendall(b"x")
+                assert conn.recv(2) == b"x"
 
 
 def test_an_adopted_socket_does_not_block_and_is_no_longer_inherited():
