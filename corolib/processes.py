@@ -26,8 +26,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from corolib.errors import BusyError, ClosedError, RunFinished
-from corolib.running import Services, current_scheduler, current_task, spawn
+from corolib.errors import ClosedError, RunFinished
+from corolib.running import Services, current_scheduler, spawn
 from corolib.streams import CHUNK, LimitExceeded, Pipe, Stream
 from corolib.task import Task
 from corolib.threads import PATIENCE, complain, to_thread
@@ -612,7 +612,7 @@ class ThreadedInput:
         self._at_end = False
         self._error: Exception | None = None
         self._task: Task[None] | None = None  # which is reading
-        self._waiter: tuple[Task[Any], Wake] | None = None
+        self._waiter: Wake | None = None  # the stream lets nobody else in
 
     def fileno(self) -> int:
         return self._fd
@@ -639,12 +639,10 @@ class ThreadedInput:
     def _arm(self, wake: Wake) -> Callable[[], object]:
         if self._fd == -1:
             raise ClosedError("the stream is closed")
-        if self._waiter is not None:
-            raise BusyError(f"task {self._waiter[0].label} is already waiting for this input")
         if self._data or self._at_end or self._error:
             wake()
             return self._forget
-        self._waiter = (current_task(), wake)
+        self._waiter = wake
         if self._task is None:
             main = current_scheduler().main
             self._task = spawn(self._read, name="stdin", daemon=True, parent=main)
@@ -656,7 +654,7 @@ class ThreadedInput:
     def _wake(self, error: Exception | None = None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            waiter[1](error=error)
+            waiter(error=error)
 
     def _read(self) -> Generator[Any, Any, None]:
         try:

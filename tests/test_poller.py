@@ -1351,6 +1351,23 @@ def test_law_close_holds_for_many_files_swept_in_slices(monkeypatch, slice_):
         drive_virtually(main, selector=selectors.EpollSelector)
 
 
+def test_the_sweep_leaves_bare_numbers_alone(selector):
+    r, w = os.pipe()
+
+    def main():
+        task = spawn(outcome, ReadWait(r))
+        yield Sleep(3 * corolib.hosting.SWEEP_EVERY)
+        assert task.state == "waiting"
+        os.write(w, b"x")
+        assert (yield from task) == "woken"
+
+    try:
+        drive_virtually(main, selector=selector)
+    finally:
+        os.close(r)
+        os.close(w)
+
+
 class Asked(Private):
     """A socket that counts the questions for its number."""
 
