@@ -290,7 +290,7 @@ class Poller:
         for fd, event in pairs:
             try:
                 entry = entries[fd]
-            except KeyError:  # the wake-up pipe's
+            except KeyError:  # the wake-up pipe's, or a stranger's
                 self._fired(fd, None, event)
                 continue
             if event == IN:
@@ -456,12 +456,14 @@ class Poller:
         fd = fileno(file)
         if fd == -1:  # closed behind our back; somebody may wait for it all the same
             entry = self._entry_of_closed(file)
+            bell = next((bell for bell in self.bells.values() if bell.file is file), None)
         else:
             entry = self.entries.get(fd)
+            bell = self.bells.get(fd)
         if entry is not None and (fd == -1 or self._is_of(entry, file)):
             self._drop(entry)
-        if fd in self.bells:
-            self.bells[fd].file_closed()
+        if bell is not None:
+            bell.file_closed()
         if isinstance(file, int):
             os.close(file)
         else:
@@ -482,7 +484,8 @@ class Poller:
             self._unswept = [entry for entry in self.entries.values() if entry.watched]
             if self._doubtful:
                 self._check_doubtful()
-        part, self._unswept = self._unswept[:most], self._unswept[most:]
+        part = self._unswept[-most:]
+        del self._unswept[-most:]  # at the end: all the others stay where they are
         for entry in part:
             ref = entry.ref
             try:

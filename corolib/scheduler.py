@@ -40,7 +40,7 @@ from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.sockets import NETWORK, Network
 from corolib.surroundings import Surroundings
-from corolib.task import GIVE_WAY, Task, body_of, call_site, users_part
+from corolib.task import GIVE_WAY, LIBRARY, Task, body_of, call_site, users_part
 from corolib.traps import (
     DEBUG,
     ReadWait,
@@ -196,11 +196,11 @@ class Scheduler(Host):
         # Act 3: step.
         count = len(ready)
         self._steps += count
+        self._step(count)
         if (count or called) and poller.entries:
             self._stepped = True
             if not self._sweeping:
-                self._sweep_later()
-        self._step(count)
+                self._sweep_later(self.clock())
 
     def _poll(self, timeout: float | None, deadline: float) -> None:
         """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
@@ -244,7 +244,7 @@ class Scheduler(Host):
             except BaseException as exc:
                 if self._ctrl_c.second or self._forked:
                     raise
-                self.resume(task, None, users_part(exc))
+                self.resume(task, None, users_part(exc, LIBRARY))
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
         task = trap = park = resume = self.current = None  # type: ignore[assignment]
 

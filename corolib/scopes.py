@@ -165,11 +165,15 @@ class Interrupts:
     def _look(self, task: Task[Any]) -> None:
         """Something is asked of `task`: deliver it if the task is waiting, or at its next wait."""
         task.pending = True
-        if task.wait is not None:
-            self.deliver(task)
+        wait = task.wait
+        if wait is not None:
+            self.deliver(task, wait)
 
-    def deliver(self, task: Task[Any]) -> bool:
-        """Throw what is due at the wait that `task` is in, or is about to make; return if so."""
+    def deliver(self, task: Task[Any], wait: object = None) -> bool:
+        """Throw what is due at the `wait` that `task` is in, or is about to make; return if so.
+
+        A signal handler may wake it at any moment until the wait is taken back.
+        """
         kernel = self._kernel
         error = task.forced
         target: Scope = task
@@ -183,7 +187,6 @@ class Interrupts:
             if found is None:
                 return False
             target = found
-        wait = task.wait
         if wait is not None and not kernel.take_back(task):
             return False  # a result came first; the interrupt is due at the next wait
         task.forced = None

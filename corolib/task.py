@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is being closed for good
 _KERNEL = ("corolib.scheduler", "corolib.hosting", "corolib.poller")
+LIBRARY = ("corolib.",)
 
 
 class Task(Scope, Generic[T]):
@@ -366,13 +367,14 @@ def _is_begun(body: Any) -> bool:
     return True
 
 
-def users_part(error: BaseException) -> BaseException:
-    """Return `error` without the frames by which the library reached the user's code.
+def users_part(error: BaseException, library: tuple[str, ...] = _KERNEL) -> BaseException:
+    """Return `error` without the frames by which the library reached the user's code: those of the
+    kernel, or all of its own, `LIBRARY`, where a wait could not be made.
 
     They say nothing, and they would tie the error and the task into a cycle.
     """
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "") in _KERNEL:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(library):
         trace = trace.tb_next
     return error.with_traceback(trace)
 

@@ -133,8 +133,9 @@ class UrgentWait(_FileWait):
     at once. A newer urgent byte takes the place of one that was not taken. With `SO_OOBINLINE` it
     stays among the others, and an ordinary `recv` stops in front of it.
 
-    An error of the connection ends the wait too, and then there may be nothing to take: OSError.
-    The end of the stream does not end it: let another task read, as one may at the same time.
+    An error of the connection ends the wait too, and so does its end in both directions; then there
+    may be nothing to take: OSError. The end of what comes in does not end it: let another task
+    read, as one may at the same time.
 
     For arguments and errors see `ReadWait`. The wait needs Linux, with whatever selector, and one
     more file number for as long as it lasts.

@@ -87,7 +87,7 @@ class Bell:
     are that were closed behind the library's back.
     """
 
-    __slots__ = ("_end", "_epoll", "_file", "_identity", "fd", "task", "undo")
+    __slots__ = ("_end", "_epoll", "_identity", "fd", "file", "task", "undo")
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Bell:
         self.fd = fd
         self.undo: Callable[[], object] | None = None
         self._end = end
-        self._file = trap.file
+        self.file = trap.file
         self._epoll = select.epoll()
         try:
             self._identity = inode(fd)
@@ -116,7 +116,7 @@ class Bell:
 
     def fileno(self) -> int:
         try:
-            same = inode(fileno(self._file)) == self._identity
+            same = inode(fileno(self.file)) == self._identity
         except OSError:
             same = False
         return self._epoll.fileno() if same else -1

@@ -4,7 +4,7 @@ A wake is good for one result, from any thread, at any time. Whoever pops the ta
 one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
 other threads and against signal handlers, so nothing here takes a lock.
 
-Imports from corolib the words, and the wording of one complaint.
+Imports from corolib the words, the wording of one complaint, and how tracebacks are cut.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.reports import no_error, no_undo
+from corolib.task import LIBRARY, users_part
 from corolib.traps import Suspend
 
 if TYPE_CHECKING:
@@ -59,12 +60,14 @@ class Suspensions:
         try:
             undo = arm(wake)
         except BaseException as exc:
+            error = users_part(exc, LIBRARY)
             if wake.claim() is not None:
-                self.woken(task, None, exc)
+                self.woken(task, None, error)
             elif wake.taken_back:  # `arm` has cancelled the task, and then failed
-                self.kernel.report_failure(task, exc)
+                self.kernel.report_failure(task, error)
             else:  # `arm` has woken the task, and then failed
-                task.error = exc
+                task.error = error
+            del error, task  # the frame of `arm` holds this one: that would be a cycle
             return
         if wake.taken_back:  # `arm` has cancelled the task
             self.kernel.call(undo, (), task)
@@ -117,7 +120,7 @@ class Suspensions:
     def undo(self, task: Task[Any]) -> bool:
         """Take the wait of `task` back; False if a result is on its way already."""
         wake = task.armed
-        if wake.claim() is None:
+        if wake is None or wake.claim() is None:  # None: woken by a signal handler just now
             return False
         self._stuck.discard(task)
         wake.taken_back = True

@@ -680,6 +680,20 @@ def scenario_first_that_is_cancelled():
         yield from first(Line().getting(), Sleep(5))
 
 
+def scenario_first_that_is_refused():
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        reader = spawn(first, ReadWait(a))
+        yield
+        yield
+        try:
+            yield from spawn(first(Sleep(5), ReadWait(a)))
+        except BusyError:
+            pass
+        yield from reader.stop()
+
+
 def scenario_first_that_fails():
     yield from first(Sleep(5), Suspend(lambda wake: wake(error=KeyError()) or list, "x"))
 

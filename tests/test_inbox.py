@@ -7,23 +7,31 @@ selector calls, not seconds.
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import deque
+from dis import opname
 
 import pytest
 
+import corolib
 from corolib import (
     Cancelled,
     ClosedError,
+    Queue,
     ReadWait,
     RunFinished,
     Scheduler,
     Sleep,
     Suspend,
+    TaskCancelled,
     close,
     current_scheduler,
+    first,
+    move_on_after,
+    now,
     run,
     spawn,
 )
@@ -653,3 +661,103 @@ def test_a_second_ctrl_c_in_the_wake_of_a_stand_in_leaves_the_run():
     with pytest.raises(KeyboardInterrupt):
         run(main, **virtual_time())
     assert log == ["one is heard later", "closed"]
+
+
+# A wake in a signal handler -----------------------------------------------------------------------
+
+
+def struck(n, scenario):
+    """Run `scenario(wakes)`, a generator function, and at its `n`th moment, as a signal handler
+    would, call each wake that is in `wakes` then. Return whether there are as many moments.
+
+    Moments are where Python itself calls its handlers: behind calls, at the beginning of functions,
+    and at the end of each round of a loop; here those in the library.
+    """
+    wakes, left, last = [], n, {}
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(corolib.__path__[0]):
+            return None
+        frame.f_trace_opcodes = True
+        done = last.get(frame)
+        last[frame] = frame.f_lasti
+        if event != "opcode" or done is None:
+            return trace
+        left -= opname[frame.f_code.co_code[done]].startswith(("RESUME", "CALL", "JUMP_BACKWARD"))
+        if left < 0:
+            sys.settrace(None)
+            while wakes:
+                wakes.pop()("struck")
+        return trace
+
+    def main():
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield from scenario(wakes)
+        finally:
+            sys.settrace(before)
+
+    run(main, **virtual_time())
+    return left < 0
+
+
+def suspended(wakes):
+    """The trap of a wait that adds its wake to `wakes`."""
+
+    def arm(wake):
+        wakes.append(wake)
+        return lambda: wake in wakes and wakes.remove(wake)
+
+    return Suspend(arm, "the signal", outside=True)
+
+
+def cancelled_meanwhile(wakes):
+    steps = []
+
+    def child():
+        try:
+            steps.append((yield suspended(wakes)))
+            yield Sleep(9)
+        except Cancelled:
+            steps.append("cancelled")
+            raise
+
+    task = spawn(child)
+    yield
+    yield
+    task.cancel()
+    with pytest.raises(TaskCancelled):
+        yield from task
+    assert steps in (["cancelled"], ["struck", "cancelled"])
+
+
+def timed_out_meanwhile(wakes):
+    got = None
+    with move_on_after(1) as scope:
+        got = yield suspended(wakes)
+    assert (scope.expired, got) in ((True, None), (False, "struck"))
+    begun = now()
+    yield Sleep(1)
+    assert now() == begun + 1
+
+
+def one_of_several(wakes):
+    queue = Queue(1)
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        index, value = yield from first(suspended(wakes), queue.getting(), ReadWait(a), Sleep(1))
+        assert (index, value) in ((0, "struck"), (3, None))
+        assert queue.waiters == 0
+        assert (yield from first(ReadWait(a), Sleep(1))) == (1, None)  # nobody else waits for it
+
+
+@pytest.mark.parametrize("scenario", [cancelled_meanwhile, timed_out_meanwhile, one_of_several])
+def test_a_wake_in_a_signal_handler_may_come_at_any_moment(scenario):
+    assert not struck(10**6, scenario)  # and from now on Python 3.12 tells of all moments
+    n = 0
+    while struck(n, scenario):
+        n += 1
+    assert n > 100

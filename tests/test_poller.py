@@ -32,6 +32,7 @@ from corolib import (
     ReadWait,
     Scheduler,
     Sleep,
+    Suspend,
     WriteWait,
     close,
     current_scheduler,
@@ -41,7 +42,7 @@ from corolib import (
 )
 from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
 from corolib.sockets import Private
-from corolib.testing import virtual_time
+from corolib.testing import VirtualClock, virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
 EPOLLS = [selectors.EpollSelector, default_selector]
@@ -1312,9 +1313,9 @@ def test_files_closed_behind_its_back_are_found_in_slices(pair):
         pairs[1][0].close()
         pairs[4][0].close()
         poller = current_scheduler()._poller
-        assert poller.sweep(2) is True
+        assert poller.sweep(2) is True  # from the newest to the oldest
         assert files() == 4
-        assert poller.sweep(2) is True
+        assert poller.sweep(1) is True
         assert files() == 4
         assert poller.sweep(2) is False
         assert files() == 3
@@ -1419,33 +1420,54 @@ def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_swee
     drive_virtually(main)
 
 
-def test_law_close_holds_for_a_file_closed_between_two_slices_of_a_sweep(monkeypatch):
-    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
-    pairs = [make_pair() for _ in range(4)]
-    noticed = []
+def test_law_close_holds_for_a_file_that_is_closed_in_the_turn_in_which_it_is_first_waited_for(
+    selector,
+):
+    """No file was waited for before that turn, and no task is stepped after it."""
+    a, b = make_pair()
 
-    def wait(sock):
-        with pytest.raises(ClosedError):
-            yield ReadWait(sock)
-        noticed.append(now())
+    def closing():
+        a.close()
+        yield Suspend(lambda wake: lambda: None, "nothing")
 
     def main():
-        spawn(wait, pairs[0][0])
-        tasks = [spawn(outcome, ReadWait(a)) for a, _ in pairs[1:]]
-        yield from turns(3)
-        at = corolib.hosting.SWEEP_EVERY
-        yield Sleep(at=at)  # the sweep is due at the same time, and has seen the first file
-        pairs[0][0].close()
-        yield Sleep(5)
-        assert noticed
-        assert noticed[0] <= at + 2
-        for task in tasks:
+        reader, closer = spawn(outcome, ReadWait(a)), spawn(closing)
+        assert isinstance((yield from reader), ClosedError)
+        assert now() <= 2
+        closer.cancel()
+
+    with b:
+        drive_virtually(main, selector=selector)
+
+
+@pytest.mark.parametrize("nth", [0, 3, 7])
+@pytest.mark.parametrize("turn", range(18))
+def test_law_close_holds_between_any_two_slices_of_a_slow_sweep(monkeypatch, nth, turn):
+    """Each turn takes a tenth of a second, and a sweep takes eight of them."""
+    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
+    pairs = [make_pair() for _ in range(8)]
+    clock = VirtualClock()
+
+    def busy():
+        while True:
+            clock.move(0.1)
+            yield
+
+    def main():
+        tasks = [spawn(outcome, ReadWait(a)) for a, _ in pairs]
+        worker = spawn(busy)
+        yield Sleep(at=4 + turn / 10)  # not in the first sweep
+        pairs[nth][0].close()
+        closed = now()
+        assert isinstance((yield from tasks[nth]), ClosedError)
+        assert now() - closed <= 2
+        for task in (worker, *tasks):
             task.cancel()
 
     with contextlib.ExitStack() as stack:
         for sock in sum(pairs, ()):
             stack.enter_context(sock)
-        drive_virtually(main, selector=selectors.EpollSelector)
+        drive(main, clock=clock)
 
 
 def test_an_idle_scheduler_does_not_look_for_closed_files_again_and_again(pair):

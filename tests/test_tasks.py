@@ -1177,6 +1177,26 @@ def leaves_wrong_yields():
     yield
 
 
+def leaves_failing_waits():
+    def arm(wake):
+        raise ValueError
+
+    def arm_that_wakes(wake):
+        wake()
+        raise ValueError
+
+    def joins_itself():
+        yield from current_task()
+
+    for n in range(250):
+        spawn((one(Suspend(arm, "x")), one(Suspend(arm_that_wakes, "x")), joins_itself())[n % 3])
+    yield
+
+
+def one(trap):
+    yield trap
+
+
 def leaves_families():
     def parent(fail):
         spawn(sleeper, 0.1)
@@ -1203,6 +1223,7 @@ def leaves_families():
         leaves_failing_clean_up,
         leaves_joined_while_cancelled,
         leaves_wrong_yields,
+        leaves_failing_waits,
         leaves_families,
     ],
     ids=lambda f: f.__name__,

@@ -475,6 +475,25 @@ def test_close_comes_between_the_bell_and_the_task(tcp):
     run(main)
 
 
+def test_close_also_wakes_those_whose_file_was_closed_behind_its_back(tcp):
+    b = tcp[1]
+    c, d = make_tcp()
+
+    def main():
+        tasks = [spawn(outcome, UrgentWait(sock)) for sock in (d, b)]
+        yield from turns(2)
+        b.close()
+        close(b)
+        yield from turns(2)
+        assert isinstance(tasks[1].result, ClosedError)
+        assert tasks[0].state == "waiting"
+        urge(c, d)
+        assert (yield from tasks[0]) == "woken"
+
+    with c, d:
+        run(main)
+
+
 @pytest.mark.parametrize("dup", [False, True], ids=["closed", "with a dup"])
 @pytest.mark.parametrize("kind", ["socket", "number"])
 def test_a_file_closed_behind_our_back_is_found_by_the_sweep(tcp, kind, dup, selector):
@@ -710,8 +729,16 @@ def test_nothing_is_left_to_the_garbage_collector():
             yield from task.stop()
             task = spawn(take, b)
             yield from turns(2)
+            try:
+                yield from spawn(take, b)
+            except BusyError:
+                pass
             close(b)
             yield
             assert isinstance(task.exception, ClosedError)
+            try:
+                yield from spawn(take, b)
+            except ClosedError:
+                pass
 
     assert garbage_of(scenario) == []
