@@ -5,9 +5,11 @@
       demos.chat      A chat room: everybody hears everybody, and nobody waits for the slowest.
       ...
 
+`python3 -m demos tour` lists one folder. Each demo is run by its own name: `python3 -m demos.chat`.
+
 They are found by looking, not by importing them: so a package that is not installed hides none. A
 demo is a module that defines `main`, or a package that has a `__main__.py`; the first line of its
-docstring says what it is. Each is run by its own name: `python3 -m demos.chat --help`.
+docstring says what it is.
 """
 
 from __future__ import annotations
@@ -52,8 +54,11 @@ def main(options: argparse.Namespace) -> None:
     found = demos()
     if options.name is not None:
         whole = f"demos.{options.name.removeprefix('demos.')}"
-        does = f"is run by: python3 -m {whole}" if whole in found else "is not among the demos"
-        sys.exit(f"{whole} {does}")
+        if whole in found:
+            sys.exit(f"{whole} is run by: python3 -m {whole}")
+        found = {name: line for name, line in found.items() if name.startswith(f"{whole}.")}
+        if not found:
+            sys.exit(f"{whole} is not among the demos")
     width = max(map(len, found))
     folder = ""
     for name, line in found.items():

@@ -1,4 +1,4 @@
-"""How every demo starts and ends: its options, one line for what cannot be, and a quiet Ctrl-C.
+"""How every demo starts and ends: its options, one line for what cannot be, and a quiet end.
 
 What a demo shows is in its own file; this one is only its handle:
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import math
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -21,7 +23,15 @@ from typing import Any, NoReturn, TypeVar
 N = TypeVar("N", int, float)
 
 # What the person at the terminal can mend by another option: the address, or the port.
-NOT_HERE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.ECONNREFUSED}
+NOT_HERE = {
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+    errno.EACCES,
+    errno.ECONNREFUSED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+}
 
 
 def start(
@@ -37,8 +47,11 @@ def start(
     `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`.
 
     Exit status: 0; 1, with one line, for an address that is not to be had; 2 for a wrong option;
-    130 after Ctrl-C.
+    130 after Ctrl-C; 141 when nobody reads on what it prints, as after `| head -1`.
     """
+    if sys.stdout is not None and not sys.stdout.isatty():
+        output = io.BufferedWriter(Output(sys.stdout.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, sys.stdout.errors, None, True)
     options = parser_for(doc, port, arguments or {}).parse_args()
     if port is not None and not 0 <= options.port <= 65535:
         sys.exit(f"port {options.port}: ports have numbers from 0 to 65535")
@@ -54,6 +67,19 @@ def start(
         where = "" if port is None else f"{options.host} port {options.port}"
         sys.exit(text if where in text else f"{where}: {text}")
     sys.exit(0)
+
+
+class Output(io.FileIO):
+    """Standard output that ends the program, in whichever task, when it cannot be written to."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as exc:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())  # for what is still to come
+            gone = exc.errno == errno.EPIPE
+            raise SystemExit(141 if gone else f"cannot print: {exc.strerror}") from None
 
 
 def parser_for(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from demos.models.picture import draw
 from demos.models.table import heading, line
 from tests.programs import (
     PATIENCE,
+    ROOT,
     Program,
     exchange,
     outcome,
@@ -41,12 +43,13 @@ TOGETHER = [  # the blocking one is the only one that is not among them
     "event_loop",
 ]
 FLOOD = 100_000  # lines
+MOMENT = 0.1  # seconds: for what will not happen
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def program(command: str) -> Program:
-    module, *options = command.split()
-    return Program(f"demos.models.{module}", *options)
+def program(command: str, **options: object) -> Program:
+    module, *arguments = command.split()
+    return Program(f"demos.models.{module}", *arguments, **options)
 
 
 def children(pid: int) -> list[int]:
@@ -178,6 +181,26 @@ def ask_a_lot(sock: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.parametrize("command", TOGETHER)
+def test_a_full_table_of_files_stops_nobody_who_is_being_served(command):
+    with program(command, shell="ulimit -n 20") as server:
+        served: list[socket.socket] = []
+        waiting: list[socket.socket] = []
+        while len(served) < 20 and len(waiting) < 2:  # there are files for fewer than 20
+            sock = server.connect()
+            sock.sendall(b"1\n")
+            (served if readable([sock], MOMENT) else waiting).append(sock)
+        while waiting:
+            assert ask(served[0], b"1\n2\n", 3) == [b"1", b"2", b"4"]
+            served.pop(0).close()
+            answered = readable(waiting, PATIENCE)
+            assert answered, "somebody has left, and nobody is let in"
+            served += answered
+            waiting = [sock for sock in waiting if sock not in answered]
+        for sock in served:
+            sock.close()
+
+
 def test_a_process_per_client_leaves_no_dead_ones_behind():
     with program("process_per_client") as server:
         for _ in range(5):
@@ -298,11 +321,22 @@ def test_without_strace_the_picture_has_no_bars_of_calls():
     assert bars(draw(figures_of(0), "", "")).count("bar calls") == 8
 
 
-def test_a_picture_that_cannot_be_written_is_said_before_the_work(tmp_path):
-    status, out, err = outcome("demos.models", f"--svg={tmp_path}/missing/models.svg")
+@pytest.mark.parametrize("name", ["missing/models.svg", "."])
+def test_a_picture_that_cannot_be_written_is_said_before_the_work(tmp_path, name):
+    picture = tmp_path / name
+    status, out, err = outcome("demos.models", f"--svg={picture}")
     assert (status, out) == (1, "")
-    assert err.count("\n") == 1
-    assert "missing" in err
+    assert re.fullmatch(rf"cannot draw {re.escape(str(picture))}: [\w ]+\n", err)
+
+
+def test_the_page_names_the_servers_in_the_order_in_which_they_are_measured():
+    page = (ROOT / "demos/models/README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)\.py` \|", page, re.MULTILINE)
+    assert rows == ["job", *[server.module for server in MODELS + STRUCTURES]]
+    drawn = (ROOT / "demos/models/picture.svg").read_text("utf-8")
+    words = [each.text for each in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+    names = [server.name for server in MODELS + STRUCTURES]
+    assert [word for word in words if word in names] == names
 
 
 def test_ctrl_c_ends_the_servers_that_are_measured():

@@ -1,5 +1,6 @@
 """The list of demos, the chat room, the port forwarder and the downloader."""
 
+import errno
 import math
 import os
 import re
@@ -59,6 +60,28 @@ class TestList:
             assert (status, out) == (1, "")
             assert err == "demos.echo is run by: python3 -m demos.echo\n"
         assert outcome("demos", "ecco") == (1, "", "demos.ecco is not among the demos\n")
+
+    def test_a_folder_is_listed_by_its_name(self):
+        status, out, err = outcome("demos", "tour")
+        assert (status, err) == (0, "")
+        heading, *rows = out.splitlines()
+        assert heading == "demos.tour"
+        names = [name for name in listing.demos() if name.startswith("demos.tour.")]
+        assert [row.split()[0] for row in rows] == names
+
+    @pytest.mark.parametrize("args", [[], ["--help"]])
+    def test_a_reader_who_has_gone_ends_it_quietly(self, args):
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, "w") as nobody:
+            assert outcome("demos", *args, stdout=nobody) == (141, None, "")
+
+    def test_a_full_disk_gets_one_line(self):
+        if not os.path.exists("/dev/full"):
+            pytest.skip("no /dev/full here")
+        with open("/dev/full", "w") as full:
+            expected = f"cannot print: {os.strerror(errno.ENOSPC)}\n"
+            assert outcome("demos", stdout=full) == (1, None, expected)
 
     def test_what_counts_as_a_demo(self, tmp_path, monkeypatch):
         files = {

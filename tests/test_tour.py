@@ -30,7 +30,18 @@ from demos.tour import (
 from demos.tour.client import break_off, flood, visit
 from demos.tour.step10_timers import ReadWait, Sleep, WriteWait
 from demos.tour.step11_task import BusyError, Cancelled, Suspend
-from tests.programs import PATIENCE, ROOT, Program, exchange, outcome, quiet, read_all, readable
+from tests.programs import (
+    PATIENCE,
+    ROOT,
+    Program,
+    exchange,
+    outcome,
+    quiet,
+    read_all,
+    readable,
+    reset,
+    serving,
+)
 
 TOUR = ROOT / "demos" / "tour"
 MOMENT = 0.05  # seconds: for what will not happen
@@ -219,6 +230,15 @@ def test_it_ticks_while_clients_are_served(command):
         assert program.process.stdout.readline() == "tick\n"
 
 
+@pytest.mark.parametrize("command", ["step10_timers", "step11_mended", "step12_corolib"])
+def test_it_ends_quietly_when_nobody_reads_what_a_task_prints(command):
+    with serve(f"{command} --tick=0.01") as program:
+        program.process.stdout.close()
+        _, err = program.process.communicate(timeout=PATIENCE)
+        assert program.process.returncode == 141
+        assert quiet(err)
+
+
 def test_ctrl_c_that_reaches_all_processes_at_a_terminal_is_quiet():
     program = Program("demos.tour.step02_processes", start_new_session=True)
     with program.connect() as conn:
@@ -247,6 +267,25 @@ def test_a_client_without_a_server_gives_one_line():
     status, out, err = outcome("demos.tour.client", f"--port={port}")
     assert (status, out) == (1, "")
     assert re.fullmatch(rf"127\.0\.0\.1 port {port}: .*refused.*\n", err)
+
+
+@pytest.mark.parametrize("kind", [["--clients=2"], ["--flood=8000000"]], ids=["visit", "flood"])
+def test_a_client_whose_server_breaks_off_gives_one_line(kind):
+    with serving(lambda conn: conn.recv(1) and reset(conn)) as port:
+        status, out, err = outcome("demos.tour.client", f"--port={port}", *kind)
+    assert (status, out) == (1, "")
+    assert err == "the server has broken off; look there for the reason\n"
+
+
+def test_a_client_without_patience_sends_all_the_same():
+    def echo(conn):
+        while data := conn.recv(65536):
+            conn.sendall(data)
+
+    with serving(echo) as port:
+        size = flood_size(FIRST)
+        data = bytes(range(256)) * (size // 256 + 1)
+        assert flood(("127.0.0.1", port), size, 0) == data[:size]
 
 
 def test_a_wrong_option_gives_one_line():
@@ -822,8 +861,8 @@ WORDS = """
 server; clients?; connection; socket; port; echo; listening socket; end of file; blocking; process;
 thread; lock; non-blocking; polling; buffer; short send; ready; file number; selector; callback;
 event loop; handlers?; back-pressure; generator function; generator; kernel; task; coroutine; trap;
-spawn; scheduler; wake; timer; deadline; heap; turn; parked; give way; trampoline; cancel; undo;
-join; stream
+spawn; scheduler; wake; timer; deadline; heap; turn; parked; give way; body; undo; trampoline;
+cancel; join; stream
 """
 
 

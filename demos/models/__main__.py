@@ -30,9 +30,9 @@ def main(options: argparse.Namespace) -> None:
         sys.exit("the figures come from /proc: this needs Linux (most of the servers do not)")
     if options.svg:
         try:
-            options.svg.touch()  # rather now than after all that work
+            options.svg.open("a").close()  # rather now than after all that work
         except OSError as exc:
-            sys.exit(f"cannot draw: {exc}")
+            sys.exit(f"cannot draw {options.svg}: {exc.strerror}")
     job = Job(options.clients, options.lines, options.pause)
     what = f"{job.clients} clients, {job.lines} lines each, {job.pause:g} s before each line"
     linux = ".".join(platform.release().split(".")[:2])

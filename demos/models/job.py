@@ -54,11 +54,9 @@ def announce(host: str, port: int) -> None:
 
 
 def accept(listener: socket.socket) -> socket.socket:
-    """Return the next client. On a non-blocking socket, BlockingIOError says that there is none."""
+    """Wait for the next client: for servers that do nothing else in this thread meanwhile."""
     while True:
         try:
             return listener.accept()[0]
-        except BlockingIOError:
-            raise
         except OSError:  # it has gone already; or no file number is free, which may take a while
             time.sleep(0.1)

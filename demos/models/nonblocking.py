@@ -21,7 +21,7 @@ import argparse
 import socket
 import time
 
-from demos.models.job import CHUNK, Totals, accept, listen
+from demos.models.job import CHUNK, Totals, listen
 from demos.start import at_least, start
 
 
@@ -58,9 +58,12 @@ def newcomers(listener: socket.socket) -> list[Client]:
     clients = []
     try:
         while True:
-            clients.append(Client(accept(listener)))
+            clients.append(Client(listener.accept()[0]))
     except BlockingIOError:
-        return clients
+        pass
+    except OSError:  # no file number is free, before a client leaves: back to them, but do not spin
+        time.sleep(0.01)
+    return clients
 
 
 def main(options: argparse.Namespace) -> None:

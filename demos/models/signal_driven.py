@@ -29,7 +29,7 @@ import socket
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 
 from demos.models.job import listen
-from demos.models.nonblocking import newcomers
+from demos.models.nonblocking import Client, newcomers
 from demos.start import start
 
 
@@ -39,21 +39,27 @@ def watch(sock: socket.socket) -> None:
     fcntl(sock, F_SETFL, fcntl(sock, F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
 
 
+def serve(clients: list[Client]) -> list[Client]:
+    """Ask all, and those who had something again; return those who stay."""
+    busy = clients
+    while busy := [client for client in busy if client.step()]:
+        pass
+    return [client for client in clients if not client.gone]
+
+
 def main(options: argparse.Namespace) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
-    clients = []
+    clients: list[Client] = []
     with listen(options) as listener:
         watch(listener)
         os.kill(os.getpid(), signal.SIGIO)  # for those who connected before it was watched
         while True:
             signal.sigwaitinfo({signal.SIGIO})  # phase 1, for all
-            for client in newcomers(listener):
-                watch(client.conn)
-                clients.append(client)
-            busy = clients
-            while busy := [client for client in busy if client.step()]:  # phase 2
-                pass
-            clients = [client for client in clients if not client.gone]
+            clients = serve(clients)  # phase 2; who leaves makes room for who has just come
+            while fresh := newcomers(listener):
+                for client in fresh:
+                    watch(client.conn)
+                clients += serve(fresh)  # perhaps they said something before they were watched
 
 
 if __name__ == "__main__":

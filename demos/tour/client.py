@@ -25,6 +25,7 @@ import struct
 import sys
 import textwrap
 from collections import deque
+from contextlib import suppress
 from threading import Thread
 
 from demos.start import at_least, start
@@ -71,13 +72,14 @@ def flood(address: tuple[str, int], size: int, patience: float) -> bytes:
         try:
             while data:
                 data = data[conn.send(data) :]
-        except TimeoutError:  # it takes no more: it wants its answers read first
+        except (TimeoutError, BlockingIOError):  # it wants its answers read first
             pass
         conn.settimeout(None)
 
         def send_the_rest() -> None:
-            conn.sendall(data)
-            conn.shutdown(socket.SHUT_WR)  # "that was all", while the answers are still read
+            with suppress(OSError):  # who reads the answers will notice, too
+                conn.sendall(data)
+                conn.shutdown(socket.SHUT_WR)  # "that was all", while the answers are still read
 
         sender = Thread(target=send_the_rest, daemon=True)
         sender.start()
@@ -98,17 +100,20 @@ def break_off(address: tuple[str, int]) -> None:
 
 def main(options: argparse.Namespace) -> None:
     address = (options.host, options.port)
-    if options.reset:
-        break_off(address)
-        print("the connection is broken off")
-    elif options.flood:
-        echo = flood(address, options.flood, options.patience)
-        print(f"{options.flood} bytes sent, {len(echo)} came back")
-    else:
-        order = visit(address, options.clients, options.patience)
-        print(textwrap.fill(" ".join(order), 80, break_on_hyphens=False))
-        together = [event[0] for event in order].index("-")
-        print(f"{together} of {options.clients} got an answer before the first one left")
+    try:
+        if options.reset:
+            break_off(address)
+            print("the connection is broken off")
+        elif options.flood:
+            echo = flood(address, options.flood, options.patience)
+            print(f"{options.flood} bytes sent, {len(echo)} came back")
+        else:
+            order = visit(address, options.clients, options.patience)
+            print(textwrap.fill(" ".join(order), 80, break_on_hyphens=False))
+            together = [event[0] for event in order].index("-")
+            print(f"{together} of {options.clients} got an answer before the first one left")
+    except (ConnectionResetError, BrokenPipeError):
+        sys.exit("the server has broken off; look there for the reason")
 
 
 if __name__ == "__main__":
@@ -117,7 +122,7 @@ if __name__ == "__main__":
         __doc__,
         port=7007,
         arguments={
-            "--clients": {"type": at_least(1), "default": 20, "help": "default: %(default)s"},
+            "--clients": {"type": at_least(1, 1000), "default": 20, "help": "default: %(default)s"},
             "--patience": {
                 "type": at_least(0.0, 3600),
                 "default": 0.2,
