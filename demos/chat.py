@@ -56,7 +56,8 @@ def visit(room: Room, stream: Stream) -> Coro[None]:
             return
         room.names.add(name)
         try:
-            yield from race(tell(room, stream, name), hear(room, stream, name))
+            sides = tell(room, stream, name), hear(room, stream, name)
+            yield from race(*map(until_gone, sides))
         finally:
             room.names.remove(name)
             yield from room.say(name, f"* {name} has left")
@@ -73,6 +74,14 @@ def ask_name(room: Room, stream: Stream) -> Coro[str]:
         if not line or (name.isalnum() and len(name) <= NAME and name not in room.names):
             return name
         yield from send(stream, f"* take up to {NAME} letters and digits that nobody else has")
+
+
+def until_gone(side: Coro[None]) -> Coro[None]:
+    """Let one side of a talk end where the guest has gone, which both may be the first to see."""
+    try:
+        yield from side
+    except OSError:
+        pass
 
 
 def tell(room: Room, stream: Stream, name: str) -> Coro[None]:

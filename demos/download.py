@@ -75,12 +75,18 @@ class Download:
         with (yield from open_tcp(url.hostname or "", url.port or 80)) as stream:
             yield from stream.sendall(request.encode("ascii"))
             fields = yield from read_head(stream)
-            if fields.get("transfer-encoding", "").lower() == "chunked":
-                while (size := (yield from read_chunk_size(stream))) > 0:
-                    yield from self.copy(stream, file, size)
-                    yield from stream.readline()
-            elif "content-length" in fields:
-                yield from self.copy(stream, file, int(fields["content-length"]))
+            coding, size = fields.get("transfer-encoding"), fields.get("content-length")
+            if coding is not None:
+                if coding.lower() != "chunked":
+                    raise ValueError(f"comes as {coding!r}")
+                while (left := (yield from read_chunk_size(stream))) > 0:
+                    yield from self.copy(stream, file, left)
+                    if (yield from stream.readline()).strip():
+                        raise ValueError("has a chunk that is longer than it says")
+            elif size is not None:
+                if not re.fullmatch("[0-9]{1,18}", size):
+                    raise ValueError(f"has no size in {size!r}")
+                yield from self.copy(stream, file, int(size))
             else:
                 yield from self.copy(stream, file, math.inf)
 

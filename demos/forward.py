@@ -51,18 +51,19 @@ class Forwarder:
         """Pass on what comes on one connection, and what is answered."""
         number = next(self.numbers)
         client = Side(conn)
-        try:
-            server = Side((yield from connect(self.there)))
-        except OSError as exc:
-            print(f"{number}: {exc}", flush=True)
-            client.reset()
-            return
-        with client, server:
-            requests, answers = self.ways(number, client, server)
-            end = yield from self.pass_on(requests, answers)
-            passed = f"{requests.passed} bytes there, {answers.passed} back"
-            print(f"{number}: {passed}; {end}", flush=True)
-            yield from finish(end, client, server)
+        with client:
+            try:
+                server = Side((yield from connect(self.there)))
+            except OSError as exc:
+                print(f"{number}: {exc}", flush=True)
+                client.reset()
+                return
+            with server:
+                requests, answers = self.ways(number, client, server)
+                end = yield from self.pass_on(requests, answers)
+                passed = f"{requests.passed} bytes there, {answers.passed} back"
+                print(f"{number}: {passed}; {end}", flush=True)
+                yield from finish(end, client, server)
 
     def ways(self, number: int, client: Side, server: Side) -> tuple[Way, Way]:
         """Return both directions of a connection, with their faults."""

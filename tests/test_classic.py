@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from programs import PATIENCE, Program, exchange, outcome, quiet, read_all, start
+from programs import PATIENCE, Program, exchange, outcome, quiet, read_all, readable, start
 
 from corolib import (
     ClosedError,
@@ -146,6 +146,14 @@ def test_over_ipv6_it_ends_quietly_with_clients_at_work():
     assert (status, out) == (130, "") and quiet(err)
 
 
+def test_datagrams_from_lower_ports_get_no_answer():
+    with Classic("--lowest=65536") as program, program.udp(program.of["echo"]) as sock:
+        sock.send(b"hello")
+        with program.connect(program.of["echo"]) as conn:
+            assert exchange(conn, b"hello") == b"hello"
+        assert readable([sock], 0) == []
+
+
 def test_a_port_in_use_gets_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -198,6 +206,24 @@ def test_a_client_without_a_server_says_so_in_one_line():
     assert err.count("\n") == 1 and str(port) in err, err
     status, _, err = outcome("demos.classic.client", "gopher")
     assert status == 2 and "daytime" in err
+
+
+def test_a_client_over_udp_says_who_does_not_answer():
+    with socket.socket(type=socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    status, out, err = outcome("demos.classic.client", "time", "--udp", f"--port={port}")
+    assert (status, out) == (1, "")
+    assert err == f"time at 127.0.0.1 port {port}: Connection refused\n"
+
+
+def test_a_client_whose_output_nobody_reads_any_more_ends_quietly(served):
+    port = f"--port={served.of['chargen']}"
+    with start("demos.classic.client", "chargen", port, "--lines=1000000") as process:
+        assert process.stdout.readline() == FIRST.decode() + "\n"
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 1 and quiet(err), err
 
 
 def test_a_client_asks_three_times():

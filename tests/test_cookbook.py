@@ -23,16 +23,19 @@ from types import SimpleNamespace
 import pytest
 from programs import PATIENCE, Program, exchange, outcome, quiet, read_all, readable, reset, start
 
-import corolib
 from corolib import (
+    Event,
     Queue,
     Sleep,
+    Stream,
     current_scheduler,
     listen_tcp,
     now,
     open_tcp,
+    open_udp,
     run,
     spawn,
+    timeout,
     to_thread,
 )
 from corolib.testing import virtual_time
@@ -40,8 +43,10 @@ from corolib.threads import ThreadEnd
 from demos.cookbook import (
     accept_read,
     event_queue,
+    fibonacci,
     idle_tick,
     messages,
+    operator_chat,
     tcp_echo,
     upper,
 )
@@ -49,6 +54,7 @@ from demos.cookbook.old import event_queue as old_event_queue
 from demos.cookbook.old import fibonacci as old_fibonacci
 from demos.cookbook.old import messages as old_messages
 from demos.cookbook.old import operator_chat as old_operator_chat
+from demos.cookbook.old import tcp_echo as old_tcp_echo
 from demos.cookbook.old import upper as old_upper
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
@@ -178,6 +184,24 @@ def test_udp_echo(shape):
             assert sock.recv(65535) == bytes(65507)
 
 
+@pytest.mark.parametrize("name", ["udp_time", "udp_echo", "fibonacci"])
+def test_services_of_the_system_get_no_answer(name):
+    with twin(name) as program, socket.socket(type=socket.SOCK_DGRAM) as service:
+        for port in range(1023, 512, -1):
+            try:
+                service.bind((program.host, port))
+                break
+            except PermissionError:
+                pytest.skip("these ports are for root alone")
+            except OSError:
+                pass  # taken
+        service.sendto(b"5", (program.host, program.port))
+        with program.udp() as sock:
+            sock.send(b"5")
+            assert sock.recv(100)
+        assert readable([service], 0) == []
+
+
 # TCP echo -----------------------------------------------------------------------------------------
 
 
@@ -216,10 +240,27 @@ def test_the_old_echo_server_dies_of_a_client_that_closes_its_side():
 
 
 def test_the_old_echo_server_keeps_what_nobody_reads_and_throws_it_away_at_the_end():
-    with frail("tcp_echo") as program, narrow(program) as conn:
-        conn.sendall(bytes(2**20))  # nothing holds it up, though it reads nothing
-        conn.shutdown(socket.SHUT_WR)
-        assert len(read_all(conn)) < 2**20
+    handlers = []
+    with Keeping() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        host, port = listener.getsockname()
+        old_tcp_echo.Server(listener, handlers)
+        with narrow(SimpleNamespace(host=host, port=port)) as conn:
+            old_tcp_echo.turn(handlers)
+            client = handlers[1]
+            conn.setblocking(False)
+            while len(client.outgoing) < 2**20:  # nothing holds it up, though it reads nothing
+                try:
+                    conn.send(bytes(65536))
+                except BlockingIOError:
+                    pass
+                old_tcp_echo.turn(handlers)
+            conn.shutdown(socket.SHUT_WR)
+            while client in handlers:
+                old_tcp_echo.turn(handlers)
+            assert len(client.outgoing) >= 2**20
+            conn.settimeout(PATIENCE)
+            assert len(read_all(conn)) < 2**18
 
 
 def sends_without_reading(handler, size=2**24):
@@ -354,6 +395,29 @@ def test_every_message_has_an_answer():
             assert len(answer) < 200
 
 
+def test_so_many_numbers_are_under_way_and_no_more(monkeypatch, capsys):
+    computed = Event()
+    monkeypatch.setattr(fibonacci, "to_process", lambda f, n: (yield from computed.wait()) or n)
+
+    def main():
+        serving = spawn(fibonacci.serve, "127.0.0.1", 0, 40)
+        while not (line := capsys.readouterr().out):
+            yield
+        with (yield from open_udp("127.0.0.1", int(re.search(r"port (\d+)", line)[1]))) as sock:
+            for _ in range(fibonacci.AT_ONCE + 5):
+                yield from sock.send(b"20")
+            yield from at_rest(lambda: len(serving.children))
+            computed.set()
+            yield from at_rest(lambda: len(serving.children))
+            for _ in range(fibonacci.AT_ONCE):
+                assert (yield from sock.recv()) == b"20"
+            with pytest.raises(BlockingIOError):
+                sock.socket.recv(100)
+        yield from serving.stop()
+
+    run(main)
+
+
 def test_the_old_fibonacci_server_dies_of_what_is_no_number():
     with old("fibonacci") as program, program.udp() as sock:
         sock.send(b"abc")
@@ -485,10 +549,8 @@ def test_clients_that_vanish_leave_nothing_behind():
 
 # Urgent data --------------------------------------------------------------------------------------
 
-URGENT = pytest.mark.skipif(not hasattr(corolib, "UrgentWait"), reason="there is no UrgentWait")
 
-
-@pytest.mark.parametrize("shape", [pytest.param(twin, marks=URGENT), old], ids=["twin", "old"])
+@BOTH
 def test_messages_without_urgent_data(shape):
     with shape("urgent") as program, program.connect() as conn:
         for data in (b"hello", b"again"):
@@ -496,7 +558,6 @@ def test_messages_without_urgent_data(shape):
             assert conn.recv(100) == data.upper()
 
 
-@URGENT
 def test_urgent_data_is_noticed_and_the_rest_goes_on():
     with twin("urgent") as program, program.connect() as conn, program.connect() as other:
         for mark in (b"!", b"?"):
@@ -618,6 +679,26 @@ def test_the_tick_comes_after_five_seconds_without_a_client(capsys, monkeypatch)
         run(main, listener, **virtual_time())
 
 
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH])
+def test_a_client_may_leave_in_any_way(monkeypatch, number):
+    def gone(stream, most):
+        yield
+        raise OSError(number, os.strerror(number))
+
+    with listen_tcp("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.addresses[0])
+
+        def main():
+            stream = yield from listener.accept()
+            monkeypatch.setattr(Stream, "recv", gone)
+            yield from idle_tick.stay(stream)
+            client.settimeout(PATIENCE)
+            assert client.recv(1) == b""
+
+        with client:
+            run(main)
+
+
 def test_connections_are_accepted_between_ticks():
     with twin("idle_tick", "--interval=0.01") as program:
         output = program.process.stdout
@@ -671,6 +752,26 @@ def test_the_operator_answers_whom_he_likes_and_nobody_waits_for_him():
         }
 
 
+def test_a_client_that_does_not_read_is_left_after_a_while(monkeypatch):
+    def main():
+        clients = {"1": streams[0]}
+        monkeypatch.setattr(operator_chat, "open_stdin", lambda: streams[2])
+        operating = spawn(operator_chat.operate, clients)
+        with timeout(1000):
+            while socks[0].fileno() != -1:
+                yield from streams[3].sendall(b"1 %s\n" % (b"x" * 10_000))
+                yield Sleep(0.01)
+        assert now() >= operator_chat.PATIENCE
+        yield from operating.stop()
+
+    with ExitStack() as stack:
+        socks = [*socket.socketpair(), *socket.socketpair()]
+        for sock in socks:
+            sock.setblocking(False)
+        streams = [stack.enter_context(Stream(sock)) for sock in socks]
+        run(main, **virtual_time())
+
+
 def test_the_old_operator_stops_every_other_client_and_dies_of_one_that_leaves():
     asked = []
 
@@ -706,17 +807,14 @@ def test_twenty_clients_are_answered_together_and_in_any_order():
 def test_the_old_server_answers_twenty_clients_one_after_another():
     with old("hello") as program:
         clients = [program.connect() for _ in range(20)]
-        for conn in reversed(clients):  # all have spoken before the first does
-            assert readable(clients, 0) == []
+        for conn in clients[1::2]:  # every second one; before each of them is one who is silent
             conn.sendall(b"hello")
-        for conn in clients:
-            assert readable([conn], PATIENCE) == [conn]
-        order = []
-        for conn in clients:
-            assert read_all(conn) == b"hello"
-            order.append(conn)
-            conn.close()
-        assert order == clients
+        for first in range(0, 20, 2):
+            assert readable(clients[first:], 0) == []  # all wait for this one
+            clients[first].sendall(b"hello")
+            for conn in clients[first : first + 2]:
+                assert read_all(conn) == b"hello"
+                conn.close()
 
 
 # Events -------------------------------------------------------------------------------------------
@@ -823,8 +921,6 @@ def test_events_of_one_thread_stay_in_order_and_the_task_waits_without_looking(m
 
 @pytest.mark.parametrize("name", ["udp_echo", "upper", "urgent"])
 def test_a_port_in_use_gets_one_line(name):
-    if name == "urgent" and not hasattr(corolib, "UrgentWait"):
-        pytest.skip("there is no UrgentWait")
     kind = socket.SOCK_DGRAM if name == "udp_echo" else socket.SOCK_STREAM
     with socket.socket(type=kind) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -835,12 +931,26 @@ def test_a_port_in_use_gets_one_line(name):
     assert status == 1 and err.count("\n") == 1 and port in err, err
 
 
-def test_ipv6():
-    with twin("udp_echo", host="::1") as program, program.udp() as sock:
+@pytest.mark.parametrize(("name", "reply"), [("udp_echo", b"hello"), ("fibonacci", b"error: ")])
+def test_ipv6_over_udp(name, reply):
+    with twin(name, host="::1") as program, program.udp() as sock:
         sock.send(b"hello")
-        assert sock.recv(100) == b"hello"
-    with twin("accept_read", host="::1") as program, program.connect() as conn:
-        assert exchange(conn, b"hello") == b"hello"
+        assert sock.recv(100).startswith(reply)
+
+
+@pytest.mark.parametrize("name", ["tcp_echo", "accept_read", "hello", "upper", "urgent"])
+def test_ipv6_over_tcp(name):
+    with twin(name, host="::1") as program, program.connect() as conn:
+        assert exchange(conn, b"hello").lower() == b"hello"
+
+
+@pytest.mark.parametrize("name", ["messages", "idle_tick", "operator_chat"])
+def test_ipv6_over_tcp_where_something_is_shown(name):
+    with twin(name, host="::1", stdin=subprocess.DEVNULL) as program, program.connect() as conn:
+        conn.sendall(b"hello\n")
+        shown = {"messages": f"{conn.getsockname()[1]}: b'hello\\n'\n", "idle_tick": "is here\n"}
+        line = program.process.stdout.readline()
+        assert line.endswith(shown.get(name, "client 1: hello\n"))
 
 
 def test_clients_at_work_do_not_hold_ctrl_c_up():

@@ -8,15 +8,17 @@ import socket
 import struct
 import subprocess
 import tracemalloc
+from contextlib import ExitStack
 
 import pytest
 from programs import PATIENCE, Program, exchange, outcome, quiet
 
-from corolib import Sleep, listen_tcp, now, open_tcp, run, spawn
+from corolib import Sleep, listen_tcp, now, open_tcp, run, spawn, timeout
 from corolib.testing import virtual_time
 
 pytest.importorskip("hiredis", reason="hiredis is not installed: pip install -e '.[test]'")
 
+import demos.keyvalue.__main__ as keyvalue
 from demos.keyvalue import protocol, store
 from demos.keyvalue.__main__ import COMMANDS, Service, serve
 from demos.keyvalue.protocol import Refused, Requests, batches, encode
@@ -542,6 +544,24 @@ def test_the_server_sweeps():
             yield from stream.sendall(b"INFO\r\n")
             yield from stream.readuntil(b"expired_keys:1\r\nkeys:0\r\n")
         yield from task.stop()
+
+    scenario(main)
+
+
+def test_who_waits_outside_comes_in_when_the_idle_are_let_go(monkeypatch):
+    monkeypatch.setattr(keyvalue, "CLIENTS", 2)
+
+    def main():
+        with listen_tcp("127.0.0.1", 0) as listener, ExitStack() as clients:
+            serving = spawn(serve, listener, MIB)
+            for _ in range(3):
+                stream = yield from open_tcp(*listener.addresses[0])
+                clients.enter_context(stream)
+            yield from stream.sendall(b"PING\r\n")
+            with timeout(1000):
+                assert (yield from stream.readline()) == b"+PONG\r\n"
+            assert keyvalue.IDLE <= now() < keyvalue.IDLE + 5
+            yield from serving.stop()
 
     scenario(main)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError, Namespace
+from functools import partial
 
 import pytest
 from programs import PATIENCE, Program, exchange, outcome, quiet, read_all, reset, serving, start
@@ -21,6 +22,8 @@ from corolib import (
     Sleep,
     Stream,
     TaskGroup,
+    WriteWait,
+    current_scheduler,
     gather,
     listen_tcp,
     move_on_after,
@@ -31,7 +34,7 @@ from corolib import (
     timeout,
 )
 from corolib.testing import virtual_time
-from demos.chat import BEHIND, Room, visit
+from demos.chat import BEHIND, Room, serve, visit
 from demos.download import http_url
 from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
@@ -259,6 +262,53 @@ class TestChat:
                 assert (yield from slow.readline()) == b"<ann> done\n"
 
         run(main)
+
+    def test_who_breaks_off_while_he_is_told_something_is_no_failure(self):
+        """The two tasks of a guest both get the error, in the same turn."""
+        failed = []
+
+        def waits_to_write():
+            return any(isinstance(task.wait, WriteWait) for task in current_scheduler().tasks)
+
+        def main():
+            room = Room()
+            with listen_tcp("127.0.0.1", 0) as listener:
+                server = listener.serve(partial(visit, room), grace=0)
+                with (yield from open_tcp(*listener.addresses[0])) as guest:
+                    yield from guest.sendall(b"bob\n")
+                    while "bob" not in room.names:
+                        yield
+                    while not waits_to_write():
+                        yield from room.say("ann", "x" * 100_000)
+                        yield
+                    reset(guest._file)
+                while room.names:
+                    yield
+                yield from server.stop()
+
+        run(main, on_task_error=lambda task, exc: failed.append(exc))
+        assert failed == []
+
+    def test_there_is_room_for_so_many_guests(self, monkeypatch):
+        monkeypatch.setattr("demos.chat.GUESTS", 2)
+
+        def main():
+            with listen_tcp("127.0.0.1", 0) as listener:
+                serving = spawn(serve, listener)
+                guests = []
+                for _ in range(3):
+                    guests.append((yield from open_tcp(*listener.addresses[0])))
+                with guests[0] as first, guests[1] as second, guests[2] as third:
+                    for guest in (first, second):
+                        assert (yield from guest.readline()) == b"* your name?\n"
+                    with move_on_after(1000) as scope:
+                        yield from third.more()
+                    assert scope.expired
+                    first.close()
+                    assert (yield from third.readline()) == b"* your name?\n"
+                yield from serving.stop()
+
+        run(main, **virtual_time())
 
     def test_ctrl_c_ends_it_although_guests_are_there(self):
         with Program("demos.chat") as program:
@@ -630,6 +680,21 @@ class TestForward:
         lines = forwarding(client, to_port=port)
         assert lines == ["1: [Errno 111] Connection refused"]
 
+    def test_a_connection_that_leads_nowhere_yet_is_closed_with_its_task(self, monkeypatch):
+        monkeypatch.setattr("demos.forward.connect", lambda there: (yield Sleep(math.inf)))
+        ours, theirs = socket.socketpair()
+
+        def main():
+            forwarder = Forwarder(Namespace(to_host="127.0.0.1", to_port=7))
+            task = spawn(forwarder.forward, ours)
+            yield
+            yield from task.stop()
+
+        with theirs:
+            ours.setblocking(False)
+            run(main)
+            assert ours.fileno() == -1
+
 
 class TestLimitsOfOptions:
     @pytest.mark.parametrize(
@@ -723,10 +788,12 @@ REFUSED = {
     "broken-chunk": (CHUNKED + b"5\r\nhel", "broke off after 3 bytes"),
     "broken-chunks": (CHUNKED + b"5\r\nhello\r\n", "broke off"),
     "bad-chunk": (CHUNKED + b"-5\r\nhello\r\n", "has no chunk size in b'-5\\r\\n'"),
-    "bad-size": (
-        OK + b"Content-Length: many\r\n\r\n",
-        "invalid literal for int() with base 10: 'many'",
+    "long-chunk": (
+        CHUNKED + b"5\r\nhello, you\r\n0\r\n\r\n",
+        "has a chunk that is longer than it says",
     ),
+    "packed": (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nxx", "comes as 'gzip, chunked'"),
+    "bad-size": (OK + b"Content-Length: -5\r\n\r\nhello", "has no size in '-5'"),
     "too-large": (OK + SIZE % 10**9, "has more than 300000 bytes"),
     "too-large-chunk": (CHUNKED + b"FFFFFFFF\r\n", "has more than 300000 bytes"),
     "endless": (OK + b"\r\n" + bytes(300001), "has more than 300000 bytes"),

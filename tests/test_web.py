@@ -1,6 +1,7 @@
 """The file server and the WebSocket echo, with curl, `websockets` and sockets of our own."""
 
 import argparse
+import errno
 import hashlib
 import http.client
 import os
@@ -10,13 +11,25 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
 from programs import PATIENCE, Program, outcome, quiet, read_all
 
-from corolib import Sleep, Stream, listen_tcp, open_tcp, run, spawn
+from corolib import (
+    Sleep,
+    Stream,
+    current_scheduler,
+    listen_tcp,
+    move_on_after,
+    now,
+    open_tcp,
+    run,
+    spawn,
+    timeout,
+)
 from corolib.testing import virtual_time
 
 for name in ("h11", "wsproto"):
@@ -213,6 +226,7 @@ def test_a_file_that_was_changed_has_another_tag(site, root):
     os.utime(root / "ten", ns=(0, 10**20))  # in the future: then it says now
     after = get(site, "/ten")
     assert after.getheader("Last-Modified") <= after.getheader("Date")
+    os.utime(root / "ten", ns=(0, 10**18))
 
 
 @pytest.mark.parametrize(
@@ -297,6 +311,15 @@ def test_what_may_not_be_read_is_not_there(root, monkeypatch):
     for target in (b"/ten", b"/sub/"):
         asked = answers.h11.Request(method="GET", target=target, headers=[("Host", "x")])
         assert answers.answer(os.fsencode(root), asked).status == 404
+
+
+def test_what_cannot_be_opened_now_may_be_there(root, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(answers, "open", refuse, raising=False)
+    asked = answers.h11.Request(method="GET", target="/ten", headers=[("Host", "x")])
+    assert answers.answer(os.fsencode(root), asked).status == 503
 
 
 # The protocol -------------------------------------------------------------------------------------
@@ -505,6 +528,34 @@ def test_the_end_of_the_server_waits_for_answers_and_for_nobody_else(root):
     assert list(scenario(main)) == []
 
 
+def each_turn(monkeypatch, place, name):
+    """Have a generator function counted; return how often it is called in each turn."""
+    f = getattr(place, name)
+    calls = Counter()
+
+    def counted(*args):
+        calls[current_scheduler().stats()["turns"]] += 1
+        return f(*args)
+
+    monkeypatch.setattr(place, name, counted)
+    return calls
+
+
+def test_a_body_of_many_parts_holds_nobody_up(root, monkeypatch):
+    calls = each_turn(monkeypatch, static, "next_event")
+
+    def main():
+        with serving(files_of(root)) as server:
+            with (yield from open_tcp("127.0.0.1", server.port)) as stream:
+                head = request("/ten", Transfer_Encoding="chunked", Connection="close")
+                yield from stream.sendall(head + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n")
+                assert (yield from everything(stream)).endswith(b"0123456789")
+
+    scenario(main)
+    assert calls.total() > 500
+    assert max(calls.values()) <= 2
+
+
 def test_a_file_that_gets_shorter_ends_the_connection(root, tmp_path):
     def main():
         with open(tmp_path / "file", "wb") as file:
@@ -519,6 +570,26 @@ def test_a_file_that_gets_shorter_ends_the_connection(root, tmp_path):
     seen = scenario(main)
     assert len(seen) < BIG
     assert b"HTTP/1.1" not in seen
+
+
+def test_who_waits_outside_comes_in_when_the_idle_are_let_go(root, monkeypatch):
+    monkeypatch.setattr(static, "CLIENTS", 2)
+    monkeypatch.setattr(websocket, "CLIENTS", 2)
+
+    def main(serve, data, patience):
+        with listen_tcp("127.0.0.1", 0) as listener, ExitStack() as clients:
+            serving = spawn(serve, listener)
+            for _ in range(3):
+                stream = yield from open_tcp(*listener.addresses[0])
+                clients.enter_context(stream)
+            yield from stream.sendall(data)
+            with timeout(1000):
+                assert (yield from stream.readline()).startswith(b"HTTP/1.1 ")
+            assert patience <= now() < patience + 5
+            yield from serving.stop()
+
+    scenario(main, partial(static.serve, os.fsencode(root)), request("/ten"), static.IDLE)
+    scenario(main, websocket.serve, HANDSHAKE, websocket.PATIENCE)
 
 
 def test_files_go_by_sendfile(root, monkeypatch):
@@ -630,11 +701,15 @@ def test_a_close_is_answered_with_the_same_code(echo):
         assert read_all(raw) == b"\x88\x00"
 
 
+HANDSHAKE = (
+    request("/", Upgrade="websocket", Connection="Upgrade")[:-2]
+    + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
 def upgraded(echo):
     sock = echo.connect()
-    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    start = request("/", Upgrade="websocket", Connection="Upgrade")[:-2]
-    sock.sendall(start + key.encode())
+    sock.sendall(HANDSHAKE)
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += sock.recv(1)
@@ -699,16 +774,76 @@ def test_what_asks_for_no_websocket_is_turned_away(echo, data, status):
     assert send(echo, data).status == status
 
 
+def test_a_message_of_many_parts_holds_nobody_up(monkeypatch):
+    calls = each_turn(monkeypatch, websocket.Client, "react")
+
+    def main():
+        with serving(websocket.serve_client) as server:
+            with (yield from open_tcp("127.0.0.1", server.port)) as stream:
+                yield from stream.sendall(HANDSHAKE)
+                yield from stream.readuntil(b"\r\n\r\n")
+                parts = frame(1, b"x", fin=False) + frame(0, b"", fin=False) * 500
+                yield from stream.sendall(parts + frame(0, b"y"))
+                assert (yield from stream.readexactly(4)) == b"\x81\x02xy"
+
+    scenario(main)
+    assert calls.total() == 502
+    assert max(calls.values()) == 1
+
+
+def test_parts_with_nothing_in_them_are_not_kept():
+    client = websocket.Client(None)
+
+    def main():
+        for _ in range(1000):
+            yield from client.react(websocket.TextMessage("", message_finished=False))
+        yield
+
+    scenario(main)
+    assert client.parts == []
+
+
+def test_a_websocket_that_reads_nothing_is_given_up_or_hears_the_end(monkeypatch):
+    """Both while an echo is under way: a close frame does not go into the middle of it."""
+    serve_client = websocket.serve_client
+
+    def main(stop):
+        with listen_tcp("127.0.0.1", 0) as listener:
+            server = []
+
+            def keep(stream):
+                server.append(stream.server)
+                yield from serve_client(stream)
+
+            monkeypatch.setattr(websocket, "serve_client", keep)
+            serving = spawn(websocket.serve, listener)
+            with (yield from open_tcp(*listener.addresses[0])) as stream:
+                yield from stream.sendall(HANDSHAKE)
+                yield from stream.readuntil(b"\r\n\r\n")
+                with move_on_after(10):
+                    while True:
+                        yield from stream.sendall(frame(2, b"x" * 1_000_000))
+                if not stop:
+                    yield Sleep(1000)
+                    return server[0].stats()["open"]
+                stopping = spawn(server[0].stop, 1000)
+                yield
+                seen = yield from everything(stream)
+                yield from stopping
+                yield from serving
+                return seen
+
+    assert scenario(main, False) == 0
+    assert scenario(main, True).endswith(b"x\x88\x02\x03\xe9")
+
+
 def test_a_websocket_that_is_quiet_is_pinged_and_given_up():
     def main():
         with serving(websocket.serve_client) as server:
             ends = []
             for answers in (0, 1, 5):
                 with (yield from open_tcp("127.0.0.1", server.port)) as stream:
-                    yield from stream.sendall(
-                        request("/", Upgrade="websocket", Connection="Upgrade")[:-2]
-                        + b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
-                    )
+                    yield from stream.sendall(HANDSHAKE)
                     yield from stream.readuntil(b"\r\n\r\n")
                     pings = 0
                     while (yield from stream.recv(100)) == b"\x89\x00":

@@ -13,6 +13,7 @@ which asks three times. What a stream is told arrives, or the connection breaks.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -44,7 +45,18 @@ def ask(host: str, port: int, udp: bool, question: bytes = b"") -> Coro[bytes]:
 
 
 def show(text: bytes) -> None:
-    print("\n".join(text.decode("ascii", "replace").splitlines()))
+    """Print lines, however they end."""
+    write("".join(f"{line}\n" for line in text.decode("ascii", "replace").splitlines()).encode())
+
+
+def write(data: bytes) -> None:
+    """Print; if nobody reads it any more, as behind `| head`, that is the end."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes at its end
+        sys.exit(1)
 
 
 def show_text(options: argparse.Namespace) -> Coro[None]:
@@ -67,7 +79,7 @@ def show_time(options: argparse.Namespace) -> Coro[None]:
     answer = yield from ask(options.host, options.port, options.udp)
     if len(answer) != 4:
         sys.exit("the server does not know the time")
-    print(time.ctime(instant_of(answer, near=time.time())))
+    show(time.ctime(instant_of(answer, near=time.time())).encode())
 
 
 def show_characters(options: argparse.Namespace) -> Coro[None]:
@@ -107,11 +119,6 @@ def send_away(options: argparse.Namespace) -> Coro[None]:
             yield from stream.aclose()
 
 
-def write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
 CLIENTS = {
     "echo": show_echo,
     "discard": send_away,
@@ -127,8 +134,9 @@ def main(options: argparse.Namespace) -> None:
         options.port = 7000 + services()[options.service].number
     try:
         run(CLIENTS[options.service], options)
-    except (TimeoutError, EOFError, ConnectionResetError, BrokenPipeError) as exc:
-        sys.exit(f"{options.service} at {options.host} port {options.port}: {exc}")
+    except (TimeoutError, EOFError, ConnectionError) as exc:
+        text = os.strerror(number) if (number := getattr(exc, "errno", None)) else exc
+        sys.exit(f"{options.service} at {options.host} port {options.port}: {text}")
 
 
 if __name__ == "__main__":

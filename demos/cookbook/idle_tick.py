@@ -24,7 +24,7 @@ def stay(stream: Stream) -> Coro[None]:
         try:
             while (yield from stream.recv(65536)):
                 pass
-        except ConnectionError:
+        except OSError:
             pass  # in whatever way
 
 
@@ -41,7 +41,7 @@ def serve(listener: Listener, interval: float) -> Coro[None]:
 
 def main(options: argparse.Namespace) -> None:
     with listen_tcp(options.host, options.port) as listener:
-        host, port = listener.addresses[0]
+        host, port, *_ = listener.addresses[0]
         print(f"idle_tick on {host} port {port}; try: nc {host} {port}", flush=True)
         run(serve, listener, options.interval)
 

@@ -30,7 +30,7 @@ def serve(listener: Listener) -> Coro[None]:
 
 def main(options: argparse.Namespace) -> None:
     with listen_tcp(options.host, options.port) as listener:
-        host, port = listener.addresses[0]
+        host, port, *_ = listener.addresses[0]
         print(f"messages on {host} port {port}; try: echo hello | nc {host} {port}", flush=True)
         run(serve, listener)
 

@@ -62,7 +62,7 @@ def serve(listener: Listener) -> Coro[None]:
 
 def main(options: argparse.Namespace) -> None:
     with listen_tcp(options.host, options.port) as listener:
-        host, port = listener.addresses[0]
+        host, port, *_ = listener.addresses[0]
         try_it = f"try: nc {host} {port}, in two terminals"
         print(f"operator_chat on {host} port {port}; {try_it}", flush=True)
         run(serve, listener)

@@ -28,8 +28,8 @@ def serve(listener: Listener) -> Coro[None]:
 
 def main(options: argparse.Namespace) -> None:
     with listen_tcp(options.host, options.port) as listener:
-        host, port = listener.addresses[0]
-        try_it = f"try: python3 -m demos.cookbook.upper_client --port {port}"
+        host, port, *_ = listener.addresses[0]
+        try_it = f"try: python3 -m demos.cookbook.upper_client --host {host} --port {port}"
         print(f"upper on {host} port {port}; {try_it}", flush=True)
         run(serve, listener)
 

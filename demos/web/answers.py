@@ -13,6 +13,7 @@ Whoever can change the folder while it is served is trusted.
 
 from __future__ import annotations
 
+import errno
 import html
 import mimetypes
 import os
@@ -29,6 +30,7 @@ from demos.extra import extra
 with extra():
     import h11
 
+FULL = {errno.EMFILE, errno.ENFILE}  # no more files can be opened
 LISTED = 10_000  # names in a listing, at most
 TARGET = re.compile(rb"(?:https?://[^/?]+)?(/[^?]*)?(\?.*)?", re.IGNORECASE)
 RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -88,8 +90,8 @@ def answer(root: bytes, request: h11.Request) -> Answer:
         elif path.endswith(b"/"):
             return problem(404)
         return of_file(found, request)
-    except OSError:  # it is not there, not for us, or its name is too long
-        return problem(404)
+    except OSError as exc:  # it is not there, not for us, or its name is too long; or it may be
+        return problem(503 if exc.errno in FULL else 404)
 
 
 def locate(root: bytes, names: list[bytes]) -> bytes:

@@ -92,6 +92,7 @@ def drop_body(stream: Stream, http: h11.Connection) -> Coro[None]:
         size += len(event.data)
         if size > BODY:
             raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+        yield  # what was read at once may be a thousand parts: the others have their turn
 
 
 def send(stream: Stream, http: h11.Connection, found: Answer, head_only: bool) -> Coro[None]:

@@ -120,6 +120,7 @@ def serve_client(stream: Stream) -> Coro[None]:
         client.ws.receive_data(data)
         for event in client.ws.events():
             yield from client.react(event)
+            yield  # what was read at once may be ten thousand frames: the others have their turn
 
 
 def serve(listener: Listener) -> Coro[None]:

@@ -31,6 +31,7 @@ class Handler:
 class Server(Handler):
     def can_read(self) -> None:
         conn, _ = self.sock.accept()
+        conn.setblocking(False)
         Client(conn, self.handlers)
 
 
