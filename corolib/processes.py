@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -586,6 +587,8 @@ def open_stdin() -> Stream:
 
     Source: proc(5) on /proc/PID/fd; D. J. Bernstein, "Non-blocking BSD socket connections".
     """
+    if sys.__stdin__ is None:  # and the number 0 may be some other file's by now
+        raise OSError(errno.EBADF, "the program has no standard input")
     if stat.S_ISFIFO(os.fstat(0).st_mode) or os.isatty(0):
         try:
             return Stream(Pipe(open(STDIN, "rb", buffering=0, opener=_open_once_more)))
