@@ -329,7 +329,7 @@ def test_a_small_run_gives_a_table_json_and_a_chart(tmp_path):
 
 def test_memory_is_measured_once_and_a_contestant_that_fails_is_named():
     nobody = Contestant("nobody", "nobody")
-    workload = IdleConnections("idle-connection", "", job="echo", number=20)
+    workload = IdleConnections("idle-connection", "", job="echo", number=200)
     ours, other, failed = measuring.measure(
         workload, NAMES["corolib_streams"], [NAMES["epoll"], nobody], 31, 0.01, lambda text: None
     )
