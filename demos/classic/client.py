@@ -50,13 +50,9 @@ def show(text: bytes) -> None:
 
 
 def write(data: bytes) -> None:
-    """Print; if nobody reads it any more, as behind `| head`, that is the end."""
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes at its end
-        sys.exit(1)
+    """Print bytes as they are, at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def show_text(options: argparse.Namespace) -> Coro[None]:
