@@ -223,7 +223,7 @@ def test_a_client_whose_output_nobody_reads_any_more_ends_quietly(served):
         assert process.stdout.readline() == FIRST.decode() + "\n"
         process.stdout.close()
         err = process.stderr.read()
-    assert process.returncode == 1 and quiet(err), err
+    assert process.returncode == 141 and quiet(err), err
 
 
 def test_a_client_asks_three_times():
