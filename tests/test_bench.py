@@ -334,7 +334,7 @@ def test_memory_is_measured_once_and_a_contestant_that_fails_is_named():
         workload, NAMES["corolib_streams"], [NAMES["epoll"], nobody], 31, 0.01, lambda text: None
     )
     assert ours.pairs == other.pairs == 1
-    assert ours.medians["python"] > other.medians["python"] > 100
+    assert ours.medians["python"] > 1000 > other.medians["python"]
     assert not other.wide
     assert "nobody" in failed.failed
 
