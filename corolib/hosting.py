@@ -107,7 +107,6 @@ class Host:
         self._ready = ready
         self._poller = Poller(selector, ready, clock)
         self._inbox = Inbox()
-        self._poller.watch_wakeup(self._inbox.fileno(), self._inbox.drain)
         self._ctrl_c = CtrlC()
         self._hook = on_task_error or _log_task_error
         self._around: Surroundings | None = None
@@ -425,6 +424,16 @@ class Host:
         for task in self._tasks.values():
             self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
         return bool(self._tasks)
+
+    def open(self) -> None:
+        """Make the selector and the wake-up pipe, if they are not made.
+
+        `run()` and `turn()` do that, not the constructor, and `run()` when it handles Ctrl-C: one
+        that came in between would leave them to the garbage collector, where the finalizer of a
+        socket swallows the next.
+        """
+        self._inbox.open()
+        self._poller.open(self._inbox.fileno(), self._inbox.drain)
 
     def close(self) -> None:
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`.

@@ -2,7 +2,8 @@
 
 First the queue, then the wake-up: a byte in a socket pair that the selector watches. A full pair
 is success, for then a wake-up is on its way already. `append` and `popleft` of a deque are atomic,
-so nothing here takes a lock, and a signal handler may interrupt anything.
+so nothing here takes a lock, and a signal handler may interrupt anything. Calls may be left before
+the pair is there: who opens it looks at the queue before it waits.
 
 Knows no tasks. Imports from corolib only the words.
 """
@@ -24,11 +25,19 @@ class Inbox:
 
     def __init__(self) -> None:
         self.calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self.closed = False
-        self._announced = False
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        self.opened = self.closed = False
+        self._announced = True  # there is nobody yet who might wait
+        self._reader: socket.socket
+        self._writer: socket.socket
+
+    def open(self) -> None:
+        """Make the socket pair, if there is none."""
+        if not self.opened:
+            self._reader, self._writer = socket.socketpair()
+            self.opened = True
+            self._reader.setblocking(False)
+            self._writer.setblocking(False)
+            self._announced = False
 
     def fileno(self) -> int:
         """Return the number that can be read when something was announced."""
@@ -68,5 +77,6 @@ class Inbox:
     def close(self) -> None:
         """Take no more calls. Those left before stay in `calls`."""
         self.closed = True
-        self._reader.close()
-        self._writer.close()
+        if self.opened:
+            self._reader.close()
+            self._writer.close()

@@ -19,8 +19,7 @@ other files, and a `dup` keeps a closed file alive in epoll for ever. So:
   error.
 
 A waiter is a task, of which the poller touches `wait`, `armed` and `error`; one that is woken is
-appended to the ready queue. Imports from corolib the words, and the
-wording of one complaint.
+appended to the ready queue. Imports from corolib the words, and the wording of one complaint.
 """
 
 from __future__ import annotations
@@ -119,7 +118,10 @@ class Poller:
         self._make = make
         self._append = ready.append
         self._clock = clock
-        self._wakeup: tuple[int, Callable[[], object]] | None = None
+        self._wakeup: int
+        self._drain: Callable[[], object]
+        self._selector: selectors.BaseSelector
+        self.opened = False
         self._thread = get_ident()
         self._early = 0
         self._stale = False
@@ -129,13 +131,20 @@ class Poller:
         # Asks whether a socket can take data at once; absent on Windows.
         self._asker = select.poll() if hasattr(select, "poll") else None
         self._forget = self._collected  # made once: it is 64 bytes, and each file has it
-        self._open()
 
-    def _open(self) -> None:
+    def open(self, wakeup: int, drain: Callable[[], object]) -> None:
+        """Make the selector, if there is none. When the file `wakeup` can be read, `drain()` is
+        called: the way in for other threads and signals.
+        """
+        if not self.opened:
+            self._wakeup, self._drain = wakeup, drain
+            self._new_selector()
+
+    def _new_selector(self) -> None:
         self._selector = self._make()
+        self.opened = True
         self._pairs = getattr(self._selector, "pairs", self._translated)
-        if self._wakeup is not None:
-            self._selector.register(self._wakeup[0], READ)
+        self._selector.register(self._wakeup, READ)
 
     def _translated(self, timeout: float | None) -> list[tuple[int, int]]:
         """Return what a standard selector reports, as epoll would; and an error for closed files,
@@ -148,11 +157,6 @@ class Poller:
             gone = entry is not None and fileno(entry.ref()) == -1
             pairs.append((key.fd, bits[events] | (ERR if gone else 0)))
         return pairs
-
-    def watch_wakeup(self, fd: int, drain: Callable[[], object]) -> None:
-        """Call `drain()` when `fd` can be read: the way in for other threads and signals."""
-        self._wakeup = (fd, drain)
-        self._selector.register(fd, READ)
 
     # Waiting ----------------------------------------------------------------------------------
 
@@ -314,8 +318,8 @@ class Poller:
     def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
         """Act on one event: wake who waits for it, disarm what nobody waits for."""
         if entry is None:
-            if self._wakeup is not None and fd == self._wakeup[0]:
-                self._wakeup[1]()
+            if fd == self._wakeup:
+                self._drain()
             else:
                 self._stale = True
             return
@@ -418,7 +422,7 @@ class Poller:
     def _remake(self) -> None:
         """Make the selector anew, with what is waited for and nothing else."""
         self._selector.close()
-        self._open()
+        self._new_selector()
         self._doubtful.clear()
         self._stale = False
         self._early = 0
@@ -523,7 +527,8 @@ class Poller:
             entry.poller = None  # traps that outlive the run keep their entries
         self.entries.clear()
         self._unswept.clear()
-        self._selector.close()
+        if self.opened:
+            self._selector.close()
         for bell in self.bells.values():
             bell.close()
         self.bells.clear()

@@ -151,6 +151,7 @@ class Scheduler(Host):
         Never raises `Deadlock`; but SystemExit and KeyboardInterrupt that leave a task.
         """
         self._refuse_reentry()
+        self.open()
         register.scheduler = self
         try:
             self._turn(self.clock() + check_number(timeout, "turn()", "a duration"))

@@ -28,14 +28,15 @@ class Owner(Protocol):
     def on_dump(self) -> None: ...
     def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None: ...
     def wakeup_fd(self) -> int: ...
+    def open(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Surroundings:
     """Used once, as `with Surroundings(owner, dump_signal) as around:` around a run.
 
-    Closes its owner on the way out, before SIGINT gets its old handler back: so a Ctrl-C at any
-    moment either finds the handler or nothing left to leak.
+    Opens its owner when SIGINT has its handler, and closes it before that gets its old one back:
+    so a Ctrl-C at any moment either finds the handler or nothing to leak.
     """
 
     def __init__(self, owner: Owner, dump_signal: int | None) -> None:
@@ -59,6 +60,7 @@ class Surroundings:
         if ours:
             self._handle(signal.SIGINT, owner.on_ctrl_c)
         self._undo.append(owner.close)
+        owner.open()
         if ours:
             old_fd = signal.set_wakeup_fd(owner.wakeup_fd(), warn_on_full_buffer=False)
             self._undo.append(lambda: signal.set_wakeup_fd(old_fd))

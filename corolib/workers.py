@@ -146,7 +146,11 @@ def _check_arguments(n: int, f: object, options: dict[str, Any]) -> None:
                 f"run_workers() has no keyword {name!r}: its keywords are its own and those of "
                 f"run(). If {name!r} is for the function, use functools.partial"
             )
-    Scheduler(**options).close()
+    scheduler = Scheduler(**options)
+    try:
+        scheduler.open()
+    finally:
+        scheduler.close()
 
 
 class _Place:
@@ -207,6 +211,7 @@ class _Heard:
     def __init__(self) -> None:
         self.stops: list[int] = []  # each SIGTERM and each SIGINT
         self._inbox = Inbox()
+        self._inbox.open()
         self._undo = ExitStack()
         self._poll = select.poll()
         self._poll.register(self._inbox.fileno(), select.POLLIN)

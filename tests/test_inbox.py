@@ -46,6 +46,7 @@ CALLS = 50_000 if os.environ.get("COROLIB_SWEEP") == "full" else 5_000
 @pytest.fixture
 def inbox():
     box = Inbox()
+    box.open()
     yield box
     if not box.closed:
         box.close()

@@ -207,7 +207,7 @@ def missed(seen):
 def registered():
     """The numbers that the running scheduler's selector holds, the wake-up pipe apart."""
     poller = current_scheduler()._poller
-    return set(poller._selector.get_map()) - {poller._wakeup[0]}
+    return set(poller._selector.get_map()) - {poller._wakeup}
 
 
 def files():
@@ -2091,10 +2091,12 @@ def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(p
 # The table by itself --------------------------------------------------------------------------
 
 
-def test_a_poller_without_a_wake_up_pipe_makes_its_selector_anew(pair):
+def test_a_poller_by_itself_makes_its_selector_anew(pair):
     a, b = pair
     counting = Counting(default_selector)
     poller = Poller(counting, deque(), lambda: 0.0)
+    wakeup, end = socket.socketpair()
+    poller.open(wakeup.fileno(), lambda: None)
     poller._selector.register(a.fileno(), selectors.EVENT_READ)  # of whom the table knows nothing
     b.send(b"x")
     poller.poll(0, None)
@@ -2102,6 +2104,8 @@ def test_a_poller_without_a_wake_up_pipe_makes_its_selector_anew(pair):
     poller.poll(0, None)
     assert counting.calls["make"] == 2
     poller.close()
+    wakeup.close()
+    end.close()
 
 
 # Many connections -----------------------------------------------------------------------------

@@ -363,6 +363,53 @@ def test_interrupts_at_random_moments_leave_run_once_and_leave_nothing_behind(se
     assert (status, out, err) == (0, f"{RUNS} True\n", "")
 
 
+@pytest.mark.hazard("H63")
+def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage_collector():
+    """A socket's finalizer swallows the KeyboardInterrupt that comes while it runs: the next run
+    would never have heard of it.
+    """
+    program = """
+        import gc, os, signal, sys
+        import corolib
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        def trace(frame, event, arg):
+            global left
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+            return trace
+
+        def main():
+            sys.settrace(None)
+            yield
+
+        def files():
+            return set(os.listdir("/proc/self/fd"))
+
+        corolib.run(main)
+        gc.disable()
+        base, lines, interrupted = files(), 0, True
+        while interrupted:
+            left = lines
+            sys.settrace(trace)
+            try:
+                corolib.run(main)
+                interrupted = False
+            except KeyboardInterrupt:
+                lines += 1
+            assert len(files()) == len(base), (lines, files() - base)
+            gc.collect()
+            # Up to CPython 3.12 a trace function that raises may leak the frame that it looks at,
+            # and with it a scheduler: each would make the next beginning longer.
+            corolib.surroundings._schedulers.clear()
+        print(lines > 100)
+    """
+    assert python(program) == (0, "True\n", "")
+
+
 # Other signals ------------------------------------------------------------------------------
 
 
