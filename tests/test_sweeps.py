@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import re
+import selectors
 import socket
 
 import pytest
@@ -1000,6 +1001,15 @@ def waits_for_ever():
 def goes_on_for_ever():
     while True:
         yield
+
+
+def test_a_file_is_waited_for_in_real_time_when_nothing_else_can_happen():
+    selector = testing._Impatient(selectors.DefaultSelector(), testing.VirtualClock())
+    a, b = socket.socketpair()
+    with a, b, selector:
+        selector.register(a, selectors.EVENT_READ)
+        b.send(b"x")
+        assert [key.fileobj for key, _ in selector.select(None)] == [a]
 
 
 kept = []
