@@ -434,6 +434,40 @@ def test_our_own_programs_take_what_is_recorded(name):
     assert near(exact.instructions(name), recorded["instructions"])
 
 
+def test_what_is_counted_is_for_each_unit_of_the_workload(monkeypatch):
+    """Two counts of fake servers, which take 1000 to begin and then 7 for each exchange."""
+    counted = []
+
+    def count(name, workload, rounds):
+        counted.append((name, workload.name, rounds))
+        return 1000 + 7 * rounds
+
+    monkeypatch.setattr(exact, "counted_instructions", count)
+    monkeypatch.setattr(exact, "counted_calls", lambda *args: {"recvfrom": count(*args), "brk": 5})
+    lines, bulk = (each for each in WORKLOADS if each.name in ("lines", "bulk"))
+    epoll = NAMES["epoll"]
+    assert exact.figures("epoll", lines) == {
+        "instructions": 7 / 16,
+        "calls": {"recvfrom": round(7 / 16, 3)},
+    }
+    assert exact.figures("epoll", bulk)["instructions"] == 7
+    assert {rounds for _, name, rounds in counted if name == "lines"} == {1000, 5000}
+    assert {rounds for _, name, rounds in counted if name == "bulk"} == {100, 500}
+
+    def fails(*args):
+        raise Failed("it does not start")
+
+    said = []
+    report = exact.report([lines, bulk], [epoll], said.append)
+    monkeypatch.setattr(exact, "counted_calls", fails)
+    report["workloads"] += exact.report([bulk], [epoll], said.append)["workloads"]
+    text = table.exact(report)
+    check_markdown(text)
+    assert "1 MiB to each who asks, 10 connections, for each MiB" in text
+    assert f"{epoll.title} failed: it does not start" in text
+    assert len(said) == 3
+
+
 def test_figures_are_recorded_for_all_of_our_programs():
     assert list(exact.recorded()["programs"]) == list(exact.OURS)
     assert exact.build().split()[0].count(".") == 2

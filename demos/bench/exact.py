@@ -1,4 +1,4 @@
-"""Exact counters: the instructions and the system calls that an echo takes, message by message.
+"""Exact counters: the instructions and the system calls that a message takes.
 
 A server is run twice, with different numbers of messages; the difference is what messages cost, and
 what starting costs cancels out. The kernel's instructions are not counted, its calls are. Figures
@@ -19,16 +19,20 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from demos.bench.contestants import Contestant, interpreter
-from demos.bench.processes import Failed, Load, Server
+from demos.bench.measuring import fits, load_on
+from demos.bench.processes import Failed, Server
+from demos.bench.workloads import Exchanges
 
 RECORDED = Path(__file__).with_name("recorded.json")
 OURS = ("corolib_traps", "corolib_once", "corolib_streams", "corolib_async", "corolib_writewait")
-CONNECTIONS, SIZE = 50, 1024
-FEW, MANY = 1000, 5000
+ECHO = Exchanges("echo", "echo of 1 KiB, 50 connections", job="echo", connections=50)
+FEW, MANY = 1000, 5000  # exchanges
+LARGE = 1 << 18  # bytes of an exchange, above which a tenth of them tells as much
 
 Figures = dict[str, Any]  # "instructions": a number; "calls": for each system call, how many
 
@@ -38,25 +42,32 @@ def missing_tool() -> str:
     return next((name for name in ("valgrind", "strace") if shutil.which(name) is None), "")
 
 
-def figures(name: str, *, few: int = FEW, many: int = MANY) -> Figures:
+def figures(name: str, workload: Exchanges = ECHO) -> Figures:
     """Return what a message costs this contestant."""
     return {
-        "instructions": instructions(name, few, many),
-        "calls": system_calls(name, few, many),
+        "instructions": instructions(name, workload),
+        "calls": system_calls(name, workload),
     }
 
 
-def instructions(name: str, few: int = FEW, many: int = MANY) -> float:
-    """Return the user instructions for a message."""
+def instructions(name: str, workload: Exchanges = ECHO) -> float:
+    """Return the user instructions for a message, or whatever else the workload counts."""
+    few, many = rounds(workload)
     with ThreadPoolExecutor(2) as pool:  # side by side: neither's speed matters
-        less, more = pool.map(lambda count: counted_instructions(name, count), (few, many))
-    return (more - less) / (many - few)
+        less, more = pool.map(lambda n: counted_instructions(name, workload, n), (few, many))
+    return (more - less) / (many - few) / workload.units
 
 
-def counted_instructions(name: str, messages: int) -> int:
+def rounds(workload: Exchanges) -> tuple[int, int]:
+    """Return how many exchanges the two runs make."""
+    few = FEW if workload.send + workload.expect < LARGE else FEW // 10
+    return few, few * MANY // FEW
+
+
+def counted_instructions(name: str, workload: Exchanges, count: int) -> int:
     tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-    with Server(name, "echo", tool=tool) as server:
-        exchange(server, messages)
+    with Server(name, workload.job, tool=tool) as server:
+        exchange(server, workload, count)
         server.errors.seek(0)
         found = re.search(r"Collected : (\d+)", server.errors.read())
     if found is None:
@@ -64,19 +75,21 @@ def counted_instructions(name: str, messages: int) -> int:
     return int(found[1])
 
 
-def system_calls(name: str, few: int = FEW, many: int = MANY) -> dict[str, float]:
+def system_calls(name: str, workload: Exchanges = ECHO) -> dict[str, float]:
     """Return the system calls for a message, by name, but for those that hardly occur."""
+    few, many = rounds(workload)
     with ThreadPoolExecutor(2) as pool:
-        less, more = pool.map(lambda count: counted_calls(name, count), (few, many))
-    calls = {each: (more[each] - less.get(each, 0)) / (many - few) for each in sorted(more)}
+        less, more = pool.map(lambda n: counted_calls(name, workload, n), (few, many))
+    units = (many - few) * workload.units
+    calls = {each: (more[each] - less.get(each, 0)) / units for each in sorted(more)}
     return {each: round(count, 3) for each, count in calls.items() if count >= 0.001}
 
 
-def counted_calls(name: str, messages: int) -> dict[str, int]:
+def counted_calls(name: str, workload: Exchanges, count: int) -> dict[str, int]:
     with tempfile.NamedTemporaryFile("r") as out:
         tool = ("strace", "-I", "2", "-c", "-f", "-o", out.name)
-        with Server(name, "echo", tool=tool) as server:
-            exchange(server, messages)
+        with Server(name, workload.job, tool=tool) as server:
+            exchange(server, workload, count)
         rows = [line.split() for line in out.read().splitlines()]
     counts = {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and row[3].isdigit()}
     counts.pop("total", None)
@@ -85,33 +98,39 @@ def counted_calls(name: str, messages: int) -> dict[str, int]:
     return counts
 
 
-def exchange(server: Server, messages: int) -> None:
-    """Exchange so many messages with the server, and end it."""
-    with Load(server.port, "tcp", CONNECTIONS, 0, SIZE, SIZE) as load:
-        load.order(f"count {messages}")
+def exchange(server: Server, workload: Exchanges, count: int) -> None:
+    """Make so many exchanges with the server, and end it."""
+    with load_on(server, workload, core=None) as load:
+        load.order(f"count {count}")
         server.end(server.pid)
 
 
-def report(contestants: list[Contestant], say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the figures of these contestants."""
-    results = []
-    for each in contestants:
-        result: dict[str, Any] = {"contestant": each.name, "title": each.title, "failed": ""}
-        try:
-            result |= figures(each.name)
-            said = f"{result['instructions']:,.0f} instructions"
-        except Failed as exc:
-            said = result["failed"] = str(exc)
-        say(f"exact: {each.title}: {said}")
-        results.append(result)
-    return {
-        "interpreter": interpreter(),
-        "build": build(),
-        "connections": CONNECTIONS,
-        "size": SIZE,
-        "messages": [FEW, MANY],
-        "results": results,
+def report(
+    workloads: list[Exchanges], contestants: list[Contestant], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the figures of these contestants in these workloads."""
+    done = []
+    for workload in workloads:
+        results = [result(workload, each, say) for each in contestants if fits(workload, each)]
+        done.append({**asdict(workload), "rounds": rounds(workload), "results": results})
+    return {"interpreter": interpreter(), "build": build(), "workloads": done}
+
+
+def result(
+    workload: Exchanges, contestant: Contestant, say: Callable[[str], None]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "contestant": contestant.name,
+        "title": contestant.title,
+        "failed": "",
     }
+    try:
+        found |= figures(contestant.name, workload)
+        said = f"{found['instructions']:,.0f} instructions"
+    except Failed as exc:
+        said = found["failed"] = str(exc)
+    say(f"{workload.name}: {contestant.title}: {said}")
+    return found
 
 
 # The recorded figures -------------------------------------------------------------------------

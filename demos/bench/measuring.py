@@ -69,8 +69,11 @@ def opened(
 def exchanging(
     workload: Exchanges, contestant: Contestant, seconds: float, rate: float
 ) -> Generator[Sampler]:
-    core = cores()[0]
-    with Server(contestant.name, workload.job, core) as server, load_on(server, workload) as load:
+    core, other = cores()
+    with (
+        Server(contestant.name, workload.job, core) as server,
+        load_on(server, workload, other) as load,
+    ):
 
         def sample() -> Sample:
             before = server.cpu()
@@ -92,10 +95,10 @@ def exchanging(
         yield sample
 
 
-def load_on(server: Server, workload: Exchanges) -> Load:
+def load_on(server: Server, workload: Exchanges, core: int | None) -> Load:
     w = workload
     numbers = (w.connections, w.idle, w.send, w.expect, w.line)
-    return Load(server.port, w.kind, *numbers, core=cores()[1])
+    return Load(server.port, w.kind, *numbers, core=core)
 
 
 def working(contestant: Contestant, *options: str) -> Child:

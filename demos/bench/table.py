@@ -27,7 +27,7 @@ def markdown(report: dict[str, Any]) -> str:
         named = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
         parts.append(named + ".")
     for workload in report["workloads"]:
-        parts += [f"## {workload['title'][0].upper()}{workload['title'][1:]}", one(workload)]
+        parts += [f"## {heading(workload)}", one(workload), *failures(workload)]
     text = "\n\n".join(parts)
     notes = [f"{sign} {note}." for sign, note in NOTES.items() if sign in text]
     return "\n\n".join([text, *notes]) + "\n"
@@ -43,11 +43,17 @@ def one(workload: dict[str, Any]) -> str:
         [each["title"], *cells(workload, each), ratio(each), bounds(each)]
         for each in sorted(good, key=lambda each: float(each["medians"]["cost"]))
     ]
-    text = table(heads, rows)
-    for each in workload["results"]:
-        if each["failed"]:
-            text += f"\n\n{each['title']} failed: {each['failed']}"
-    return text
+    return table(heads, rows)
+
+
+def heading(workload: dict[str, Any]) -> str:
+    title: str = workload["title"]
+    return title[0].upper() + title[1:]
+
+
+def failures(workload: dict[str, Any]) -> list[str]:
+    failed = [each for each in workload["results"] if each["failed"]]
+    return [f"{each['title']} failed: {each['failed']}" for each in failed]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -104,22 +110,16 @@ COLUMNS = {
 
 def exact(report: dict[str, Any]) -> str:
     """Return the report of the exact counters."""
-    rows = [
-        [each["title"], f"{each['instructions']:,.0f}", calls(each["calls"])]
-        for each in sorted(report["results"], key=lambda each: float(each["instructions"]))
-        if not each["failed"]
-    ]
-    text = table(["contestant", "user instructions", "system calls"], rows)
-    parts = [
-        f"# Exact counters: an echo of {report['size']} B, {report['connections']} connections",
-        f"{report['interpreter']}. For each message, the shared waits included.",
-        text,
-        *[
-            f"{each['title']} failed: {each['failed']}"
-            for each in report["results"]
-            if each["failed"]
-        ],
-    ]
+    parts = ["# Exact counters", f"{report['interpreter']}. The shared waits are included."]
+    for workload in report["workloads"]:
+        good = [each for each in workload["results"] if not each["failed"]]
+        rows = [
+            [each["title"], f"{each['instructions']:,.0f}", calls(each["calls"])]
+            for each in sorted(good, key=lambda each: float(each["instructions"]))
+        ]
+        parts.append(f"## {heading(workload)}, for each {workload['unit']}")
+        parts.append(table(["contestant", "user instructions", "system calls"], rows))
+        parts += failures(workload)
     return "\n\n".join(parts) + "\n"
 
 
