@@ -452,8 +452,8 @@ def test_what_is_counted_is_for_each_unit_of_the_workload(monkeypatch):
         "calls": {"recvfrom": round(7 / 16, 3)},
     }
     assert exact.figures("epoll", bulk)["instructions"] == 7
-    assert {rounds for _, name, rounds in counted if name == "lines"} == {1000, 5000}
-    assert {rounds for _, name, rounds in counted if name == "bulk"} == {100, 500}
+    assert {rounds for _, name, rounds in counted if name == "lines"} == {500, 2500}
+    assert {rounds for _, name, rounds in counted if name == "bulk"} == {50, 250}
 
     def fails(*args):
         raise Failed("it does not start")

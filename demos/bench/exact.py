@@ -31,7 +31,7 @@ from demos.bench.workloads import Exchanges
 RECORDED = Path(__file__).with_name("recorded.json")
 OURS = ("corolib_traps", "corolib_once", "corolib_streams", "corolib_async", "corolib_writewait")
 ECHO = Exchanges("echo", "echo of 1 KiB, 50 connections", job="echo", connections=50)
-FEW, MANY = 1000, 5000  # exchanges
+FEW, MANY = 500, 2500  # exchanges
 LARGE = 1 << 18  # bytes of an exchange, above which a tenth of them tells as much
 
 Figures = dict[str, Any]  # "instructions": a number; "calls": for each system call, how many
