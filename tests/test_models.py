@@ -11,14 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
-from demos.models import completions, uring
-from demos.models.clients import at_once
-from demos.models.job import LONGEST, Totals
-from demos.models.measure import MODELS, STRUCTURES, Figures
-from demos.models.picture import draw
-from demos.models.table import heading, line
-from tests.programs import (
+from programs import (
     PATIENCE,
     ROOT,
     Program,
@@ -30,6 +23,13 @@ from tests.programs import (
     reset,
     start,
 )
+
+from demos.models import completions, uring
+from demos.models.clients import at_once
+from demos.models.job import LONGEST, Totals
+from demos.models.measure import MODELS, STRUCTURES, Figures
+from demos.models.picture import draw
+from demos.models.table import heading, line
 
 TOGETHER = [  # the blocking one is the only one that is not among them
     "nonblocking",

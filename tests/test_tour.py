@@ -19,18 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from demos.tour import (
-    step09_generators,
-    step10_timers,
-    step11_faults,
-    step11_mended,
-    step12_corolib,
-)
-from demos.tour.client import break_off, flood, visit
-from demos.tour.step10_timers import ReadWait, Sleep, WriteWait
-from demos.tour.step11_task import BusyError, Cancelled, Suspend
-from tests.programs import (
+from programs import (
     PATIENCE,
     ROOT,
     Program,
@@ -42,6 +31,17 @@ from tests.programs import (
     reset,
     serving,
 )
+
+from demos.tour import (
+    step09_generators,
+    step10_timers,
+    step11_faults,
+    step11_mended,
+    step12_corolib,
+)
+from demos.tour.client import break_off, flood, visit
+from demos.tour.step10_timers import ReadWait, Sleep, WriteWait
+from demos.tour.step11_task import BusyError, Cancelled, Suspend
 
 TOUR = ROOT / "demos" / "tour"
 MOMENT = 0.05  # seconds: for what will not happen
