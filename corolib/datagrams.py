@@ -26,6 +26,8 @@ from corolib.sockets import Socket, address_text, discard, named, network, pause
 from corolib.traps import ReadWait, Sleep, WriteWait, file_name, waits
 
 DATAGRAM = 65535  # bytes: UDP's lengths have 16 bits
+PATIENCE = 8  # waits after a read in vain, until the next is tried without one: under load most of
+# these succeed, and each saves a turn, the half of an echo; else it costs this part of an exception
 
 
 class DatagramSocket:
@@ -61,7 +63,10 @@ class DatagramSocket:
     Source: RFC 1122, 4.1.3.3 (who sends is told of errors); udp(7), unix(7).
     """
 
-    __slots__ = ("_reading", "_writer_waits", "_writing", "socket", "truncated")
+    __slots__ = (
+        *("_asker", "_patience", "_reading", "_writer_waits", "_writing"),
+        *("socket", "truncated"),
+    )
 
     def __init__(self, sock: Socket) -> None:
         sock.setblocking(False)
@@ -70,6 +75,8 @@ class DatagramSocket:
         self._reading = ReadWait(sock)
         self._writing = WriteWait(sock)
         self._writer_waits = False
+        self._asker: Any = None  # who has sent the last datagram, until it is answered
+        self._patience = PATIENCE  # waits to make until a read is tried without one
 
     @waits
     def recvfrom(self, most: int = DATAGRAM) -> Generator[Any, Any, tuple[bytes, Any]]:
@@ -91,14 +98,23 @@ class DatagramSocket:
         if most < 0:
             raise ValueError(f"recvfrom({most}): a datagram has no bytes at least")
         while True:
-            # It waits first: whether there is another one, the last one did not say.
-            yield self._reading
+            # Whether there is another one, the last one did not say: see `PATIENCE`.
+            if not self._patience and tired():
+                self._patience = 1
+            if left := self._patience:
+                yield self._reading  # which refuses a second receiver
+                self._patience = left - 1
             try:
-                data, address = self.socket.recvfrom(most + 1)
+                got: tuple[bytes, Any] = self.socket.recvfrom(most + 1)
             except (BlockingIOError, InterruptedError):
+                self._patience = PATIENCE
                 continue  # woken in vain
+            except OSError:
+                self._check_open()
+                raise
+            data, self._asker = got
             self.truncated = len(data) > most
-            return (data[:most] if self.truncated else data), address
+            return (data[:most], self._asker) if self.truncated else got
 
     @waits
     def recv(self, most: int = DATAGRAM) -> Generator[Any, Any, bytes]:
@@ -127,6 +143,17 @@ class DatagramSocket:
             ClosedError: the socket is closed, or was closed during the wait.
             Cancelled: the wait was interrupted; the datagram was not sent.
         """
+        # The short way of an answer: its address needs no look, and receiving has given way.
+        if address is self._asker is not None:
+            self._asker = None
+            try:
+                self.socket.sendto(data, address)
+                return
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                self._check_open()
+                raise
         family = self.socket.family
         if family in (socket.AF_INET, socket.AF_INET6):
             pair = isinstance(address, tuple) and len(address) > 1
@@ -152,7 +179,8 @@ class DatagramSocket:
             yield
         pause = pauses()
         waited = False
-        while self.socket.fileno() != -1:
+        while True:
+            self._check_open()
             try:
                 send()
                 return
@@ -168,7 +196,10 @@ class DatagramSocket:
                 yield self._writing
             finally:
                 self._writer_waits = False
-        raise ClosedError(f"{self!r}: it was closed")
+
+    def _check_open(self) -> None:
+        if self.socket.fileno() == -1:
+            raise ClosedError(f"{self!r}: it was closed") from None
 
     @property
     def local(self) -> Any:
