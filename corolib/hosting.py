@@ -221,6 +221,10 @@ class Host:
         self._check_thread()
         self._poller.close_file(file)
 
+    def wake_reader(self, trap: Trap) -> None:
+        """Have the task that waits with this `ReadWait`, if there is one, look again."""
+        self._poller.wake_reader(trap)
+
     def report(self) -> str:
         """Return all tasks as text: what each does, where it stands, where it was spawned."""
         return dump(self._tasks.values(), repr(self))

@@ -36,7 +36,7 @@ from weakref import KeyedRef, getweakrefs
 from corolib.errors import BusyError, ClosedError
 from corolib.reports import busy
 from corolib.sockets import Private
-from corolib.traps import HasFileno, ReadWait, UrgentWait, WriteWait
+from corolib.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
     from corolib.task import Task
@@ -329,6 +329,13 @@ class Poller:
         if event & ~IN and not self._wake_writer(entry):
             unwanted |= WRITE
         self._settle(entry, entry.mask & ~unwanted)
+
+    def wake_reader(self, trap: Trap) -> None:
+        """Wake who waits with this very trap for a file to read, as if it could be read."""
+        entry = self.entries.get(fileno(trap.file)) if isinstance(trap, ReadWait) else None
+        if entry is not None and entry.reader is not None and entry.reader.wait is trap:
+            self._wake_reader(entry)
+            self._settle(entry, entry.mask)
 
     def _wake_reader(self, entry: Entry) -> bool:
         task, entry.reader = entry.reader, None

@@ -58,6 +58,7 @@ class Services(Protocol):
         context: Context | None = None,
     ) -> Task[T]: ...
     def close_file(self, file: HasFileno | int) -> None: ...
+    def wake_reader(self, trap: Trap) -> None: ...
     def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None: ...
 
     rides: int
@@ -217,8 +218,8 @@ def tired() -> bool:
     """
     scheduler = register.scheduler or current_scheduler()  # which says why there is none
     left = scheduler.rides - 1
-    scheduler.rides = left or RIDES
-    return left == 0
+    scheduler.rides = left if left > 0 else RIDES  # below 0: a stream counted in another thread
+    return left <= 0
 
 
 def close(file: HasFileno | int) -> None:

@@ -12,8 +12,8 @@ pipes and to terminals, `tls.TLS` to a file below it. Who opens the file is no m
 module's.
 
 Reading and sending are two halves that know nothing of each other. Each has a short way for what
-servers do all day, `recv()` and `sendall()` of one message, where every instruction counts, and a
-general one for everything else.
+servers do all day, `recv()`, `readline()` and `sendall()` of one message, where every instruction
+counts, and a general one for everything else.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from corolib.traps import ReadWait, Suspend, WriteWait, check_count, file_name, 
 if TYPE_CHECKING:
     from ssl import SSLContext, SSLObject
 
+    from corolib.running import Services
     from corolib.task import Task
 
 Bytes = bytes | bytearray | memoryview
@@ -174,6 +175,7 @@ class Stream:
         "_calm",
         "_drained",
         "_file",
+        "_home",
         "_peer",
         "_reader",
         "_reading",
@@ -191,14 +193,17 @@ class Stream:
             text = "the socket is blocking; call setblocking(False) first"
             raise ValueError(f"Stream({file_name(file)}): {text}")
         self._file: Any = file
-        # Made once: making it at each wait costs a tenth of a small echo.
-        self._reading = ReadWait(file) if reading is None else reading
+        # Made once: making it at each wait costs a tenth of a small echo. None: ask the file.
+        self._reading: Any = ReadWait(file) if reading is None else reading
+        self._home: Services | None = None  # whose `rides` the short ways count; see `tired()`
         self._buffer = bytearray()  # what was read too much
         # Whether the last read emptied the file: then a read waits first, else it tries first.
         self._drained = True
         self._reader: Task[Any] | None = None  # in the middle of a message
         self._writer: Task[Any] | None = None  # in the middle of a sendall()
-        self._calm = True  # drained, nothing buffered, no reader: recv() goes the short way
+        # Drained, nothing buffered, no reader: recv() goes the short way. While one does so this is
+        # False, so of all four exactly that says that somebody reads and has left no name.
+        self._calm = True
         self._peer = peer
         self.ended = False
         self.max_line = LINE
@@ -222,19 +227,19 @@ class Stream:
         """
         if self._calm and most > 0:
             self._calm = False  # meanwhile nobody else reads: see `_Reading`
-            data: bytes | None = None
             try:
-                yield self._reading
-                data = self._file.recv(most)
-            except BlockingIOError:
-                pass
-            finally:
+                yield self._reading or self._file.reading
+                data: bytes = self._file.recv(most)
+            except BaseException as exc:
                 self._calm = True
-            if data is not None:
-                size = len(data)
-                if size == most:
-                    self._calm = self._drained = False
-                if size:
+                if not isinstance(exc, BlockingIOError):
+                    raise
+            else:
+                if len(data) == most:
+                    self._drained = False
+                else:
+                    self._calm = True
+                if data:
                     self.moved = True
                 else:
                     self.ended = True
@@ -277,7 +282,7 @@ class Stream:
         """Wait for data of the file; return it, or put it into `room` and return how much it is."""
         while True:
             if self._drained or tired():
-                yield self._reading
+                yield self._reading or self._file.reading
             try:
                 if room is None:
                     data = self._file.recv(most)
@@ -356,6 +361,26 @@ class Stream:
             BusyError, ClosedError, OSError: as for `recv()`.
             Cancelled: the wait was interrupted; what was read of the line is kept.
         """
+        if limit is None:
+            buffer, home = self._buffer, self._home
+            if self._calm:
+                data = yield from self.recv(CHUNK)
+                end = data.find(b"\n") + 1
+                if end == len(data) <= self.max_line:  # as most clients send; or the end
+                    return data
+                buffer += data
+                self._calm = False
+            elif self._reader is None and home is not None and home.rides > 1:
+                home.rides -= 1  # `_rides()`, without the call
+                end = buffer.find(b"\n") + 1
+            else:
+                end = 0
+            if 0 < end <= self.max_line:
+                line = bytes(buffer[:end])
+                del buffer[:end]
+                if not buffer:
+                    self._calm = self._drained
+                return line
         with _Reading(self, "readline()"):
             return self._take((yield from self._find((b"\n",), limit, "line")))
 
@@ -440,7 +465,11 @@ class Stream:
             them may be sent next. Under TLS that is what has been made into records; the last of
             these may still have to leave, which the next operation sees to.
         """
-        if self.moved is True and self._writer is None and type(data) is bytes:
+        if (
+            self._writer is None
+            and type(data) is bytes
+            and (self.moved is True or (data and self._rides()))
+        ):
             try:
                 sent = self._file.send(data)
             except BlockingIOError:
@@ -455,6 +484,18 @@ class Stream:
         else:
             yield from self._sendall(data, None)
 
+    def _rides(self) -> bool:
+        """Return whether an operation may go the short way: none has to give way by now.
+
+        It counts as `tired()` does, at a fifth of its price. The general way gives way, and sets
+        `_home` right, which another run or thread has left wrong for so many operations at most.
+        """
+        home = self._home
+        if home is None or home.rides <= 1:
+            return False
+        home.rides -= 1
+        return True
+
     def _sendall(self, data: Data, sent: int | None) -> Generator[Any, Any, None]:
         """Do what `sendall()` does, the general way; of `data`, `sent` bytes are gone, if any were
         offered.
@@ -466,6 +507,8 @@ class Stream:
                 if sent is not None:
                     sending.took(sent, rest)
                     yield sending.trap()
+                elif not rest and tired():
+                    yield
                 yield from self._push(sending, rest)
             finally:
                 rest.clear()  # a traceback may keep this frame, and must not keep buffers locked
@@ -614,7 +657,7 @@ class Stream:
                 server_hostname=server_hostname,
                 allow_truncation=allow_truncation,
             )
-            self._file, self._reading = tls, tls.reading
+            self._file, self._reading = tls, None
             self._buffer.clear()
             self._peer = peer
             try:
@@ -723,7 +766,7 @@ class _Reading:
         reader = stream._reader
         if reader is None and stream._drained and not (stream._calm or stream._buffer):
             # One goes the short way of recv(), and has left no name. If it waits, it can be found.
-            waiting = [t for t in current_scheduler().tasks if t.wait is stream._reading]
+            waiting = [t for t in current_scheduler().tasks if _is_to_read(t.wait, stream)]
             raise _busy(stream, what, waiting[0] if waiting else None, "reading from")
         if reader is not None:
             raise _busy(stream, what, reader, "reading from")
@@ -731,6 +774,7 @@ class _Reading:
     def __enter__(self) -> None:
         stream = self._stream
         stream._reader = current_task()
+        stream._home = stream._reader.scheduler
         stream._calm = False
 
     def __exit__(self, *error: object) -> None:
@@ -755,7 +799,9 @@ class _Sending:
             raise _busy(stream, what, stream._writer, "sending to")
 
     def __enter__(self) -> _Sending:
-        self._stream._writer = current_task()
+        stream = self._stream
+        stream._writer = current_task()
+        stream._home = stream._writer.scheduler
         return self
 
     def trap(self) -> Any:
@@ -800,6 +846,7 @@ class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
     __slots__ = ("_name",)
+    reading = None  # give way; then `recv()` refuses
 
     def __init__(self, file: Connection) -> None:
         self._name = type(file).__name__
@@ -851,6 +898,13 @@ def _check_on_disk(file: Any) -> None:
     except (AttributeError, io.UnsupportedOperation):
         text = "give a file on a disk, as open(path, 'rb') returns; bytes are for sendall()"
         raise TypeError(f"sendfile() got {brief(file)}: {text}") from None
+
+
+def _is_to_read(wait: Any, stream: Stream) -> bool:
+    """Return whether a task whose wait this is waits to read from the stream."""
+    if isinstance(stream._file, TLS):
+        return stream._file.is_to_read(wait)
+    return wait is not None and wait is stream._reading
 
 
 def _busy(stream: Stream, what: str, task: Task[Any] | None, doing: str) -> BusyError:

@@ -23,8 +23,6 @@ from corolib.traps import ReadWait, Suspend, Trap, Wake, WriteWait, file_name
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from corolib.task import Task
-
 HANDSHAKE = 10.0  # seconds: several round trips to anywhere, on a bad line
 CHUNK = 65536  # bytes of ciphertext read at once, and of plain text encrypted at once: 4 records
 WANT_READ, ZERO_RETURN, EOF = 2, 6, 8  # of ssl.SSLErrorNumber: what the errors' `errno` says
@@ -57,9 +55,10 @@ class TLS:
         "_out",
         "_outgoing",
         "_plain",
+        "_quiet",
         "_readable",
-        "_reader",
         "_starved",
+        "_trap",
         "_writable",
         "ssl",
     )
@@ -86,25 +85,38 @@ class TLS:
         self._first = received[:SEEN]
         self._allow_truncation = allow_truncation
         self._file = file
-        self._readable = Gate(getattr(file, "reading", None) or ReadWait(file))
-        self._writable = Gate(getattr(file, "writing", None) or WriteWait(file))
+        trap = self._trap = None if hasattr(file, "reading") else ReadWait(file)
+        self._readable = Gate(lambda: file.reading if trap is None else trap)
+        writing = getattr(file, "writing", None) or WriteWait(file)
+        self._writable = Gate(lambda: writing)
         self._plain = bytearray()  # decrypted before anybody asked for it
         self._out: bytes | memoryview = b""  # ciphertext that the file has not taken yet
         self._committed = 0  # bytes of plain text that `send()` has encrypted and not returned yet
         self._starved = False  # OpenSSL needs input in order to go on
         self._notified = False  # close_notify was sent
         self._end: Callable[[], OSError | None] | None = None  # makes what reading ends with
-        self._reader: Task[Any] | None = None  # which waits
+        # Nothing is here and nobody else waits to read: a reader needs nothing but the file.
+        self._quiet = False
 
     # Waiting --------------------------------------------------------------------------------------
 
     @property
-    def reading(self) -> Suspend[None]:
+    def reading(self) -> Trap:
         """The trap that waits until `recv()` may succeed; meanwhile all output leaves.
 
-        Not kept here, for it holds this object.
+        To be asked for at each wait. Mostly it is the file's own, which costs a tenth of the other;
+        but not for a task that must first wait for others, which may use this connection.
         """
+        trap = self._trap
+        if self._quiet and not self._out and trap is not None and not current_task().debts:
+            return trap
         return Suspend(self._arm_reading, f"TLS from {file_name(self._file)}", outside=True)
+
+    def is_to_read(self, wait: Any) -> bool:
+        """Return whether `wait`, of some task, is one that `reading` has given."""
+        if isinstance(wait, Suspend):
+            return wait.arm == self._arm_reading
+        return wait is not None and wait is self._trap
 
     @property
     def writing(self) -> Suspend[None]:
@@ -112,16 +124,10 @@ class TLS:
         return Suspend(self._arm_writing, f"TLS to {file_name(self._file)}", outside=True)
 
     def _arm_reading(self, wake: Wake) -> Callable[[], object]:
-        assert self._reader is None  # a stream lets one task read
         if self._is_ready():
             wake()
             return _nothing
-        self._reader = current_task()
-        gates = [self._readable, self._writable] if self._out else [self._readable]
-        return wait_at(gates, wake, self._no_reader)
-
-    def _no_reader(self) -> None:
-        self._reader = None
+        return wait_at([self._readable, self._writable] if self._out else [self._readable], wake)
 
     def _arm_writing(self, wake: Wake) -> Callable[[], object]:
         if self._out:
@@ -143,8 +149,9 @@ class TLS:
         Asks the file once at most. `b""` after a close_notify; ssl.SSLEOFError if the file ended
         without.
         """
-        self._push_what_goes()
-        if not self._is_ready():
+        if self._out or not self._quiet:
+            self._push_what_goes()
+        if self._quiet or not self._is_ready():
             self._pull()
         data = self._take(most) if self._plain else self._decrypt(most)
         if data:
@@ -173,21 +180,23 @@ class TLS:
         """Return at most `most` bytes of what has come; notes the end if that has come too."""
         parts = []
         incoming, connection = self._incoming, self.ssl
-        while self._end is None:
+        more = True
+        while most and more and self._end is None:
             try:
                 part = connection.read(most)
             except OSError as exc:
                 if exc.errno != WANT_READ:
                     self._end = self._end_by(exc)
+                more = False
                 break
             if not part:  # close_notify
                 self._end = _nothing
                 break
             parts.append(part)
             most -= len(part)
-            if not most or not (incoming.pending or connection.pending() or incoming.eof):
-                break
+            more = bool(incoming.pending or connection.pending() or incoming.eof)
         self._push_what_goes()
+        self._quiet = not (more or self._end or self._plain or self._starved)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _end_by(self, exc: Any) -> Callable[[], OSError | None]:
@@ -219,7 +228,8 @@ class TLS:
         """Encrypt a chunk of `data`, and return how much when the file has taken it all."""
         if self._notified:
             raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
-        self._push()
+        if self._out:
+            self._push()
         if not self._committed:
             try:
                 self._committed = self.ssl.write(data[:CHUNK]) if data else 0
@@ -246,7 +256,7 @@ class TLS:
         and keep what comes.
         """
         self._push()
-        self._starved = True
+        self._starved, self._quiet = True, False
         self._pull()
         self._decrypt_all()
         raise BlockingIOError(errno.EAGAIN, "the handshake goes on")
@@ -268,22 +278,20 @@ class TLS:
 
     def _push(self) -> None:
         """Have the file take all output, or raise BlockingIOError."""
-        while self._out or self._outgoing.pending:
-            if not self._out:
-                self._out = self._outgoing.read()
-            count = self._file.send(self._out)
-            if count < len(self._out):
-                self._out = memoryview(self._out)[count:]
+        while out := self._out or self._outgoing.read():
+            self._out = out
+            count = self._file.send(out)
+            if count < len(out):
+                self._out = memoryview(out)[count:]
                 raise BlockingIOError(errno.EAGAIN, "the file has not taken all yet")
             self._out = b""
 
     def _push_what_goes(self) -> None:
         """Have the file take output that nobody sends: OpenSSL's answers and alerts."""
-        if self._out or self._outgoing.pending:
-            try:
-                self._push()
-            except OSError:  # not now; or nobody is there to read it, which reading will show
-                pass
+        try:
+            self._push()
+        except OSError:  # not now; or nobody is there to read it, which reading will show
+            pass
 
     # Beginning and end ----------------------------------------------------------------------------
 
@@ -358,12 +366,16 @@ class TLS:
 
 
 class Gate:
-    """A wait for one direction of a file that several tasks may share."""
+    """A wait for one direction of a file that several tasks may share.
 
-    __slots__ = ("_trap", "_undo", "_wakes")
+    `ask()` returns the trap that waits for the file. A task that yields that trap itself is woken
+    in vain when another one comes, so that it comes here as well.
+    """
 
-    def __init__(self, trap: Trap) -> None:
-        self._trap = trap
+    __slots__ = ("_ask", "_undo", "_wakes")
+
+    def __init__(self, ask: Callable[[], Trap]) -> None:
+        self._ask = ask
         self._undo: Callable[[], object] | None = None  # while it waits
         self._wakes: dict[Callable[..., object], None] = {}
 
@@ -371,8 +383,9 @@ class Gate:
         """Have `wake(error=)` called once, when the file is ready; returns the undo."""
         self._wakes[wake] = None
         if self._undo is None:
+            self._call_in()
             try:
-                undo = current_scheduler().arm(self._trap, self._over)
+                undo = current_scheduler().arm(self._ask(), self._over)
             except BaseException:
                 del self._wakes[wake]
                 raise
@@ -401,20 +414,20 @@ class Gate:
         """Wake all who wait, whatever the file says."""
         self._stop()
         self._over(error=error)
+        if error is None:
+            self._call_in()
+
+    def _call_in(self) -> None:
+        if register.scheduler is not None:
+            register.scheduler.wake_reader(self._ask())
 
 
-def wait_at(
-    gates: list[Gate], wake: Wake, leaving: Callable[[], object] | None = None
-) -> Callable[[], object]:
-    """Have `wake` called when the first of the gates opens; returns the undo. `leaving` is called
-    when the wait is over, in whatever way.
-    """
+def wait_at(gates: list[Gate], wake: Wake) -> Callable[[], object]:
+    """Have `wake` called when the first of the gates opens; returns the undo."""
 
     def leave() -> None:
         while undos:
             undos.pop()()
-        if leaving is not None:
-            leaving()
 
     def woken(value: object = None, error: BaseException | None = None) -> None:
         leave()

@@ -423,6 +423,35 @@ def test_pipes_and_numbers_are_registered_at_each_wait_and_unregistered_at_each_
             os.close(r)
 
 
+@pytest.mark.parametrize("kind", ["socket", "pipe"])
+def test_who_waits_with_a_trap_can_be_woken_in_vain_and_the_file_is_left_as_after_any_wake(
+    selector, kind
+):
+    a, b = make_pair() if kind == "socket" else map(os.fdopen, os.pipe(), "rw")
+
+    def main():
+        trap = ReadWait(a)
+        task = spawn(reader, trap)
+        yield
+        yield
+        scheduler = current_scheduler()
+        scheduler.wake_reader(ReadWait(a))  # another trap
+        scheduler.wake_reader(WriteWait(a))
+        assert task.wait is trap
+        before = scheduler.stats()["files"]
+        scheduler.wake_reader(trap)
+        scheduler.wake_reader(trap)
+        yield
+        assert task.done
+        return before, scheduler.stats()["files"]
+
+    def reader(trap):
+        yield trap
+
+    with a, b:
+        assert run(main, selector=selector) == (1, 1 if kind == "socket" else 0)
+
+
 def test_a_pipe_can_be_waited_for_in_both_directions_of_a_pair(selector):
     r, w = os.pipe()
     os.set_blocking(w, False)

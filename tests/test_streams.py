@@ -8,6 +8,8 @@ import random
 import selectors
 import socket
 import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faults import LATE, ONE, SHORT, FakeSocket, tcp_pair
@@ -21,6 +23,7 @@ from corolib import (
     Sleep,
     Stream,
     TaskCancelled,
+    current_scheduler,
     current_task,
     move_on_after,
     now,
@@ -28,6 +31,7 @@ from corolib import (
     spawn,
     timeout,
 )
+from corolib.running import RIDES
 from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 
@@ -273,6 +277,82 @@ def test_the_traps_of_a_stream_are_made_once(ends):
         return seen == {id(reader._reading)}
 
     assert run(main)
+
+
+def test_the_end_is_read_once_by_lines(ends):
+    """A terminal goes on behind it."""
+    reader, writer = ends
+
+    def main():
+        yield from writer.sendall(b"one\ntwo\n")
+        lines = [(yield from reader.readline()), (yield from reader.readline())]
+        writer.close()
+        count = 0
+
+        def recv(most):
+            nonlocal count
+            count += 1
+            return b""
+
+        reader._file.recv = recv
+        lines.append((yield from reader.readline()))
+        return lines, count
+
+    assert run(main) == ([b"one\n", b"two\n", b""], 1)
+
+
+@pytest.mark.parametrize("text", [b"four\n", b"ok\nfour\n", b"ok\nfour\nok\n"])
+def test_a_whole_line_is_too_long_whatever_comes_with_it(tcp, text):
+    near, far = tcp
+
+    def main():
+        far.max_line = 4
+        yield from near.sendall(text)
+        if text[:1] == b"o":
+            assert (yield from far.readline()) == b"ok\n"
+        with pytest.raises(LimitExceeded):
+            yield from far.readline()
+        return (yield from far.recv(100))
+
+    assert run(main) == text.removeprefix(b"ok\n")
+
+
+def test_lines_are_not_taken_from_under_another_reader(tcp):
+    near, far = tcp
+
+    def main():
+        yield from near.sendall(b"one\ntwo\nthree\nrest")
+        for _ in range(2):
+            yield from far.readline()
+        task = spawn(far.readexactly, 11)
+        yield
+        yield
+        with pytest.raises(BusyError, match=r"task readexactly#\d+ .* is reading from it"):
+            yield from far.readline()
+        yield from near.sendall(b"!")
+        return (yield from task)
+
+    assert run(main) == b"three\nrest!"
+
+
+@pytest.mark.parametrize("ending", ["", "three"])
+def test_a_line_that_is_whole_and_one_that_is_not(tcp, ending):
+    """Lines that come one at a time, several at once, and in pieces are the same lines."""
+    near, far = tcp
+
+    def sender():
+        for piece in ("one\n", "\ntwo\n", "th", "ree\nfour\n\n", ending):
+            yield from near.sendall(piece.encode())
+            for _ in range(5):
+                yield
+        near.close()
+
+    def main():
+        spawn(sender)
+        return (yield from lines_of(far))
+
+    text = "one\n\ntwo\nthree\nfour\n\n" + ending
+    assert run(main) == text.encode().splitlines(keepends=True)
 
 
 # Long lines ------------------------------------------------------------------------------------
@@ -1035,6 +1115,63 @@ def test_streams_tell_that_something_has_moved(streams):
         *[(False, True), (True, False), (True, False), (False, True)],
         *[(False, False), (False, True), (True, False)],
     ]
+
+
+@pytest.mark.parametrize("nothing", [b"", bytearray(), []])
+def test_sending_nothing_moves_nothing_and_gives_way_all_the_same(streams, nothing):
+    _, far = streams
+
+    def main():
+        yield from far.sendall([b"x"])
+        far.moved = False
+        yield from far.sendall(nothing)
+        assert far.moved is False
+        far.moved = True
+        before = current_scheduler().stats()["turns"]
+        for _ in range(3 * RIDES):
+            yield from far.sendall(nothing)
+        return current_scheduler().stats()["turns"] - before
+
+    assert run(main) >= 2
+
+
+@pytest.mark.parametrize("operation", ["readline", "sendall"])
+def test_a_stream_gives_way_in_every_run_and_thread_that_it_is_used_in(tcp, operation):
+    near, far = tcp
+
+    def main(rounds):
+        turns = []
+        for _ in range(rounds):
+            if operation == "sendall":
+                yield from near.sendall(b"x")
+            else:
+                assert (yield from far.readline()) == b"line\n"
+            turns.append(current_scheduler().stats()["turns"])
+        return max(Counter(turns).values())
+
+    def begin():
+        yield from near.sendall(b"line\n" * 2000)
+        return (yield from main(3))
+
+    def elsewhere():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(run, main, 4 * RIDES).result()
+
+    run(begin)
+    assert run(main, 4 * RIDES) <= 2 * RIDES
+    assert elsewhere() <= 2 * RIDES
+
+
+def test_operations_give_way_however_another_thread_has_miscounted(streams):
+    def main():
+        yield
+        current_scheduler().rides = 0
+        before = current_scheduler().stats()["turns"]
+        for _ in range(2 * RIDES):
+            yield from streams[0].readexactly(0)
+        return current_scheduler().stats()["turns"] - before
+
+    assert run(main) >= 2
 
 
 # Spurious wake-ups -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -20,6 +21,8 @@ from corolib import (
     ReadWait,
     Sleep,
     Stream,
+    TaskCancelled,
+    TaskGroup,
     current_task,
     gather,
     move_on_after,
@@ -29,7 +32,7 @@ from corolib import (
     timeout,
 )
 from corolib import tls as tls_module
-from corolib.streams import CHUNK
+from corolib.streams import CHUNK, IncompleteRead, LimitExceeded
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
@@ -321,6 +324,46 @@ def test_several_records_that_came_at_once_are_all_seen(agree):
         assert run(main) == (b"0123456789", b"", True)
 
 
+@pytest.mark.hazard("H78")
+def test_what_had_come_when_sending_ended_is_read_without_the_file(agree):
+    wires = [Wire(sock) for sock in socket.socketpair()]
+    near, far = map(Stream, wires)
+
+    def main():
+        yield from agree(near, far)
+        yield from near.sendall(b"x")
+        yield from far.recv(9)
+        for n in range(10):
+            yield from near.sendall(b"%d" % n)
+        got = yield from far.recv(3)
+        yield from far.send_eof()
+        wires[1].held = True
+        return got + (yield from far.recv(100))
+
+    with near, far:
+        assert run(main) == b"0123456789"
+
+
+def test_who_waits_for_nothing_but_data_waits_as_without_tls(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        yield from near.sendall(b"x")
+        assert (yield from far.recv(9)) == b"x"
+        task = spawn(far.recv, 9)
+        yield
+        yield
+        assert isinstance(task.wait, ReadWait)
+        with pytest.raises(BusyError, match=rf"task {task.label} .* is reading from it"):
+            yield from far.recv(9)
+        far.close()
+        with pytest.raises(ClosedError):
+            yield from task
+
+    run(main)
+
+
 @pytest.mark.parametrize("reads_first", [True, False])
 def test_who_reads_waits_for_both_directions_while_there_is_output(plain, agree, reads_first):
     """What a cancelled sendall() has committed leaves while its task, or another one, reads."""
@@ -335,6 +378,8 @@ def test_who_reads_waits_for_both_directions_while_there_is_output(plain, agree,
 
     def main():
         yield from agree(near, far)
+        yield from far.sendall(b"x")
+        assert (yield from near.recv(9)) == b"x"
         readers = [spawn(near.recv, 9)] if reads_first else []
         task = spawn(sender)
         yield Sleep(0.01)
@@ -345,6 +390,61 @@ def test_who_reads_waits_for_both_directions_while_there_is_output(plain, agree,
         return got == data[:sent], (yield from readers[0])
 
     assert run(main) == (True, b"thanks")
+
+
+@pytest.mark.hazard("H73")
+def test_who_must_first_wait_for_another_that_sends_reads_in_both_directions(plain, agree):
+    """What is in the way of its wait is a task whose clean-up leaves something to be sent."""
+    near, far = plain
+    data = os.urandom(5_000_000)
+    sent = []
+
+    def sender():
+        try:
+            yield Sleep(10)
+        finally:
+            try:
+                with timeout(0.1):
+                    yield from near.sendall(data)
+            except TimeoutError as exc:
+                sent.append(exc.bytes_sent)
+
+    def reader():
+        try:
+            with TaskGroup() as group:
+                group.spawn(sender)
+                yield
+                yield
+                raise LookupError
+        except LookupError:
+            return (yield from near.recv(9))
+
+    def main():
+        yield from agree(near, far)
+        yield from far.sendall(b"x")
+        assert (yield from near.recv(9)) == b"x"
+        with timeout(5):
+            task = spawn(reader)
+            while not sent:
+                yield Sleep(0.01)
+            got = yield from far.readexactly(sent[0])
+            yield from far.sendall(b"thanks")
+            return got == data[: sent[0]], (yield from task)
+
+    assert run(main, **virtual_time()) == (True, b"thanks")
+
+
+def test_a_sendall_may_be_given_up_when_the_run_is_over(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        sending = near.sendall(bytes(50_000_000))
+        for _ in range(100):  # until the wire is full, and longer
+            sending.send(None)
+        return sending
+
+    run(main).close()
 
 
 @pytest.mark.hazard("H23")
@@ -1175,3 +1275,149 @@ def test_what_is_no_context_is_refused_and_nothing_is_sent(plain):
         return (yield from far.recv(100))
 
     assert run(main) == b"plain text"
+
+
+# Any sequence of operations -----------------------------------------------------------------------
+
+
+class Fickle(Wire):
+    """A wire that now and then has nothing, or takes nothing, and else moves any part of it."""
+
+    random = random.Random(0)
+
+    def recv(self, most):
+        self.tire()
+        return super().recv(self.random.choice([most, self.random.randint(1, most)]))
+
+    def send(self, data):
+        self.tire()
+        return super().send(data[: self.random.choice([1 << 20, self.random.randint(1, 200)])])
+
+    def tire(self):
+        if self.random.random() < 0.2:
+            raise BlockingIOError(errno.EAGAIN, "not now")
+
+
+def model(rest, operation, argument):
+    """Return what a read returns when `rest` is all that has not been read yet, "" if it has the
+    choice; and how many bytes it takes.
+    """
+    if operation in ("recv", "recv_into"):
+        return "", 0
+    if operation == "more":
+        return bool(rest), 0
+    if operation == "readexactly":
+        size = argument
+    else:
+        separators = (b"\n",) if operation == "readline" else argument
+        size = min((rest.find(s) + len(s) for s in separators if s in rest), default=len(rest))
+        limit = argument if operation == "readline" else None
+        if limit is not None and size > limit:
+            return LimitExceeded, 0
+        if operation == "readline" or not rest or rest[:size].endswith(separators):
+            return rest[:size], size
+        size = len(rest) + 1
+    return (rest[:size], size) if size <= len(rest) else (IncompleteRead, len(rest))
+
+
+def any_read(dice, stream, text, done):
+    """Do reads, cancelled or not, until `text` has been read; check each against the model."""
+    at = 0
+    while not done or at < len(text) or dice.random() < 0.9:
+        operation, argument = dice.choice(
+            [
+                *(("recv", dice.choice([1, 30, CHUNK])), ("recv_into", bytearray(20))),
+                *(("readline", None), ("readline", None), ("readline", 10), ("more", None)),
+                *(("readexactly", dice.randint(0, 60)), ("readuntil", (b";", b"\n\n"))),
+            ]
+        )
+        arguments = argument if operation == "readuntil" else (argument,) * (operation != "more")
+        task = spawn(getattr(stream, operation)(*arguments))
+        yield
+        for _ in range(dice.randrange(20)):
+            if task.done:
+                break
+            if dice.random() < 0.2:
+                with pytest.raises(BusyError):
+                    yield from stream.recv(1)
+            yield
+        else:
+            if dice.random() < 0.5:
+                task.cancel()
+        expected, size = model(text[at:], operation, argument)
+        try:
+            got = yield from task
+            if expected == "":
+                data = got if operation == "recv" else bytes(argument[:got])
+                size = len(data)
+                expected = text[at : at + size] if got else text[at:]
+                got = data
+            assert got == expected, operation
+            at += size
+        except TaskCancelled:
+            pass
+        except (LimitExceeded, IncompleteRead) as exc:
+            if type(exc) is not expected:
+                raise
+            at += size
+        assert stream._calm == (stream._drained and not stream._buffer)
+        assert stream._reader is None
+
+
+def any_send(dice, stream, messages, sent):
+    """Send the messages, cancelled or not; put what was sent into `sent`."""
+    errors = []
+
+    def send(data):
+        try:
+            yield from stream.sendall(data)
+        except Cancelled as exc:
+            errors.append(exc.bytes_sent)
+
+    for data in messages:
+        task = spawn(send, dice.choice([bytes, bytearray, lambda data: [data, b""]])(data))
+        for _ in range(dice.randrange(20)):
+            yield
+        if dice.random() < 0.5:
+            task.cancel()
+        yield from task
+        sent += data[: errors.pop()] if errors else data
+        assert stream._writer is None
+    yield from stream.send_eof()
+
+
+@pytest.mark.hazard("H23")
+@pytest.mark.parametrize("layers", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(100 if FULL else 10))
+def test_any_reads_and_sends_that_are_cancelled_anywhere_lose_nothing(agree, layers, seed):
+    """Over a plain file, over TLS, and over TLS over TLS."""
+    dice = Fickle.random = random.Random(seed)
+    near, far = (Stream(Fickle(sock)) for sock in socket.socketpair())
+    messages = [
+        b"".join(dice.choices([b"a", b"bcdefg", b";", b"\n", b"one line\n"], k=dice.randrange(50)))
+        for _ in range(100)
+    ]
+    answers = [dice.randbytes(dice.choice([0, 10, 1000, 300_000])) for _ in range(20)]
+    answered = bytearray()
+
+    def main():
+        for _ in range(layers):
+            yield from agree(near, far)
+        spawn(far_side)
+        task = spawn(any_send, dice, near, answers, answered)
+        yield from any_read(dice, near, b"".join(messages), finished)
+        yield from task
+
+    def far_side():
+        task = spawn(read_all, far)
+        for data in messages:
+            yield from far.sendall(data)
+            for _ in range(dice.choice([0, 0, 0, 5])):
+                yield
+        yield from far.send_eof()
+        finished.append(True)
+        assert (yield from task) == answered
+
+    finished = []
+    with near, far:
+        run(main)
