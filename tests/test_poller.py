@@ -325,29 +325,29 @@ def test_without_poll_a_write_wait_is_registered_and_works(pair, monkeypatch):
     run(main, selector=counting)
 
 
-def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair):
+def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair, monkeypatch):
     a, _ = pair
     c, d = make_pair()
     scheduler = Scheduler()
-    poller = scheduler._poller
+    poll = select.poll
+    failed = []
 
     class FailsOnce:
         """As when a signal handler of the program's raises inside `poll()`."""
 
-        def __init__(self, asker):
-            self.asker = asker
-            self.failed = False
+        def __init__(self):
+            self.asker = poll()
 
         def __getattr__(self, name):
             return getattr(self.asker, name)
 
         def poll(self, timeout):
-            if not self.failed:
-                self.failed = True
+            if not failed:
+                failed.append(self)
                 raise ValueError("from a signal handler")
             return self.asker.poll(timeout)
 
-    poller._asker = FailsOnce(poller._asker)
+    monkeypatch.setattr(select, "poll", FailsOnce)
     with c, d, contextlib.closing(scheduler):
         fill(c)
         first = scheduler.spawn(outcome, WriteWait(a))
@@ -356,6 +356,46 @@ def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair)
             scheduler.turn(0)
         assert isinstance(first.result, ValueError)
         assert second.state == "waiting"
+
+
+def test_what_asks_a_watched_socket_for_room_is_made_once_and_not_for_its_successor(
+    pair, monkeypatch
+):
+    a, b = pair
+    poll = select.poll
+    made = []
+
+    def counted():
+        made.append(poll())
+        return made[-1]
+
+    monkeypatch.setattr(select, "poll", counted)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        a.recv(1)
+        for _ in range(5):
+            yield WriteWait(a)
+        assert len(made) == 1
+        fill(a)
+        task = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        assert task.state == "waiting"
+        assert len(made) == 1
+        empty(b)
+        yield from task
+        c, d = make_pair()
+        with d:
+            fd = a.fileno()
+            a.close()
+            os.dup2(c.fileno(), fd)
+            c.close()
+            with socket.socket(fileno=fd) as successor:
+                with pytest.raises(ValueError, match="the socket is blocking"):
+                    yield WriteWait(successor)
+
+    run(main)
 
 
 def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
