@@ -4,13 +4,14 @@ A task yields `ReadWait(sock)` or `WriteWait(sock)`; a scheduler on the standard
 resumes it when the socket is ready. If it can wait, it has `yield` in front: `yield` a trap,
 `yield from` a function. If it cannot wait, it is an ordinary call.
 
-What is public is listed here; everything else may change.
+What is public is listed here; everything else may change. The kernel is imported with the package,
+and each room above it when one of its names is first asked for. `from corolib import timeout` asks
+at the beginning of a program, `corolib.timeout` only where it is reached: there it may be the first
+thing for which no file number is left, or a module that was replaced since the program began.
 """
 
-from corolib.activation import inherited_listeners, notify_systemd
-from corolib.choice import first
-from corolib.connecting import open_tcp, open_unix
-from corolib.datagrams import DatagramSocket, open_udp, open_unix_datagrams
+from typing import TYPE_CHECKING
+
 from corolib.errors import (
     BusyError,
     Cancelled,
@@ -23,29 +24,68 @@ from corolib.errors import (
     ScopeError,
     TaskCancelled,
 )
-from corolib.groups import TaskGroup, as_completed, gather, map_concurrent, race, started
-from corolib.processes import open_process, open_stdin, run_process
-from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
 from corolib.running import close, current_scheduler, current_task, now, spawn
 from corolib.scheduler import Scheduler, run
-from corolib.servers import Listener, listen_tcp, listen_unix, serve_tcp, serve_unix
-from corolib.signals import open_signal_receiver
-from corolib.streams import IncompleteRead, LimitExceeded, Stream
-from corolib.sync import (
-    Barrier,
-    BoundedSemaphore,
-    Condition,
-    Event,
-    Lock,
-    Result,
-    RLock,
-    Semaphore,
-)
 from corolib.task import Task
-from corolib.threads import from_thread, to_process, to_thread, wait_future
-from corolib.timeouts import move_on_after, shield, timeout
 from corolib.traps import Coro, ReadWait, Sleep, Suspend, UrgentWait, WriteWait, waits
-from corolib.workers import run_workers
+
+if TYPE_CHECKING:
+    from corolib.activation import inherited_listeners, notify_systemd
+    from corolib.choice import first
+    from corolib.connecting import open_tcp, open_unix
+    from corolib.datagrams import DatagramSocket, open_udp, open_unix_datagrams
+    from corolib.groups import TaskGroup, as_completed, gather, map_concurrent, race, started
+    from corolib.processes import open_process, open_stdin, run_process
+    from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
+    from corolib.servers import Listener, listen_tcp, listen_unix, serve_tcp, serve_unix
+    from corolib.signals import open_signal_receiver
+    from corolib.streams import IncompleteRead, LimitExceeded, Stream
+    from corolib.sync import (
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Lock,
+        Result,
+        RLock,
+        Semaphore,
+    )
+    from corolib.threads import from_thread, to_process, to_thread, wait_future
+    from corolib.timeouts import move_on_after, shield, timeout
+    from corolib.workers import run_workers
+else:
+    _ROOMS = {
+        "activation": "inherited_listeners notify_systemd",
+        "choice": "first",
+        "connecting": "open_tcp open_unix",
+        "datagrams": "DatagramSocket open_udp open_unix_datagrams",
+        "groups": "TaskGroup as_completed gather map_concurrent race started",
+        "processes": "open_process open_stdin run_process",
+        "queues": "LifoQueue PriorityQueue Queue Topic",
+        "servers": "Listener listen_tcp listen_unix serve_tcp serve_unix",
+        "signals": "open_signal_receiver",
+        "streams": "IncompleteRead LimitExceeded Stream",
+        "sync": "Barrier BoundedSemaphore Condition Event Lock RLock Result Semaphore",
+        "threads": "from_thread to_process to_thread wait_future",
+        "timeouts": "move_on_after shield timeout",
+        "workers": "run_workers",
+    }
+
+    def __getattr__(name):
+        """Import the room of this name, or that has this name."""
+        from importlib import import_module
+
+        for room, names in _ROOMS.items():
+            if name == room:
+                return import_module(f"corolib.{room}")
+            if name in names.split():
+                found = globals()[name] = getattr(import_module(f"corolib.{room}"), name)
+                return found
+        raise AttributeError(f"module 'corolib' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 

@@ -12,7 +12,6 @@ What to do then is the scheduler's; it hands its functions in. Imports nothing f
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -54,6 +53,8 @@ class Surroundings:
         return self
 
     def _set_up(self) -> None:
+        import signal
+
         owner = self._owner
         in_main_thread = threading.current_thread() is threading.main_thread()
         ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -73,6 +74,8 @@ class Surroundings:
             self._handle(self._dump_signal, owner.on_dump)
 
     def _handle(self, signum: int, call: Callable[[], None]) -> None:
+        import signal
+
         before = signal.signal(signum, lambda signum, frame: call())
         self._undo.append(lambda: signal.signal(signum, before))
 

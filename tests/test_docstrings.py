@@ -89,8 +89,8 @@ SECTIONS = {
 
 PUBLIC = {
     name: thing
-    for name, thing in sorted(vars(corolib).items())
-    if name in corolib.__all__ and (inspect.isfunction(thing) or inspect.isclass(thing))
+    for name, thing in ((name, getattr(corolib, name)) for name in corolib.__all__)
+    if inspect.isfunction(thing) or inspect.isclass(thing)
 }
 EXCEPTIONS = {n for n, t in PUBLIC.items() if inspect.isclass(t) and issubclass(t, BaseException)}
 

@@ -10,7 +10,8 @@
     words     errors  traps  running                      import nothing else from corolib
 
 Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
-not count; those inside functions do.
+not count; those inside functions do. The package itself imports the kernel at once, and
+everything above that when one of its names is first asked for.
 """
 
 import ast
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -57,6 +59,7 @@ def name_of(path):
 
 SOURCES = {name_of(path): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
 ROOMS = set(SOURCES) - WORDS - PARTS - KERNEL - ABOVE - OUTSIDE - FACE
+LATE = ROOMS | ABOVE  # imported when one of their names is first asked for
 
 
 def is_for_types(node):
@@ -196,7 +199,8 @@ def test_importing_corolib_is_cheap():
     # -I and -S: nothing of the user's or of the site's may import anything beforehand.
     program = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); "
-        "import corolib; print(json.dumps([sorted(before), sorted(sys.modules)]))"
+        "import corolib; after = set(sys.modules); from corolib import *; "
+        "print(json.dumps([sorted(each) for each in (before, after, sys.modules)]))"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program, str(ROOT)],
@@ -205,10 +209,12 @@ def test_importing_corolib_is_cheap():
         check=True,
         timeout=60,
     )
-    before, after = json.loads(done.stdout)
+    before, after, everything = json.loads(done.stdout)
     assert "corolib.scheduler" in after
+    assert not {f"corolib.{room}" for room in LATE} & set(after), "they come when asked for"
     assert not HEAVY & set(before), "the interpreter itself has them: this shows nothing"
-    assert not HEAVY & set(after)
+    assert {f"corolib.{room}" for room in LATE} <= set(everything)
+    assert not HEAVY & set(everything)
 
 
 # The face ----------------------------------------------------------------------------------------
@@ -219,14 +225,96 @@ def test_all_is_sorted_and_lists_what_the_package_binds():
     assert names == sorted(names)
     assert len(names) == len(set(names))
     bound = set()
+    rooms = {}
     for node in ast.parse(SOURCES["__init__"]).body:
-        if isinstance(node, ast.ImportFrom):
-            bound |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Import | ast.FunctionDef | ast.ClassDef):
-            raise AssertionError(f"line {node.lineno}: the face only re-exports by name")
+        for each in node.body if is_for_types(node) else [node]:
+            if isinstance(each, ast.ImportFrom) and each.module != "typing":
+                bound |= {alias.asname or alias.name for alias in each.names}
+                if each is not node:
+                    room = each.module.removeprefix("corolib.")
+                    rooms[room] = " ".join(sorted(alias.name for alias in each.names))
+            elif isinstance(each, ast.Import | ast.FunctionDef | ast.ClassDef):
+                raise AssertionError(f"line {each.lineno}: the face only re-exports by name")
     assert bound == set(names)
+    assert rooms == corolib._ROOMS, "what is imported late, and what readers of types see"
     for name in names:
         assert not isinstance(getattr(corolib, name), types.ModuleType)
+
+
+FACES = {
+    "the modules as attributes": """
+        assert corolib.threads.current_threads is sys.modules["corolib.threads"].current_threads
+        assert corolib.streams.Stream is corolib.Stream
+    """,
+    "a module that was imported before": """
+        import corolib.streams
+        assert corolib.Stream is corolib.streams.Stream
+    """,
+    "all names at once": """
+        from corolib import *
+        assert all(globals()[name] is getattr(corolib, name) for name in corolib.__all__)
+    """,
+    "what is listed": """
+        assert set(corolib.__all__) <= set(dir(corolib))
+        assert "corolib.sync" not in sys.modules, "to list is not to import"
+        import pydoc
+        text = pydoc.plain(pydoc.render_doc(corolib))
+        assert all(name in text for name in corolib.__all__)
+    """,
+    "names that are not there": """
+        assert not hasattr(corolib, "nonsense")
+        assert not hasattr(corolib, "testing")
+        try:
+            corolib.spwan
+        except AttributeError as exc:
+            assert str(exc) == "module 'corolib' has no attribute 'spwan'"
+            assert (exc.name, exc.obj) == ("spwan", corolib)  # so Python asks: did you mean?
+    """,
+    "names that are found once": """
+        assert "Queue" not in vars(corolib)
+        assert corolib.Queue is vars(corolib)["Queue"] is sys.modules["corolib.queues"].Queue
+    """,
+    "pickles": """
+        import pickle
+        for kind in (corolib.Queue, corolib.serve_tcp, corolib.TaskCancelled, corolib.timeout):
+            assert pickle.loads(pickle.dumps(kind)) is kind
+    """,
+    "names that a test has put another thing under": """
+        from unittest import mock
+        with mock.patch("corolib.to_thread", print):
+            assert corolib.to_thread is print
+        assert corolib.to_thread is corolib.threads.to_thread
+        with mock.patch.object(corolib, "timeout", print):
+            assert corolib.timeout is print
+        assert corolib.timeout is corolib.timeouts.timeout
+    """,
+    "threads that ask at once": """
+        import threading
+        sys.setswitchinterval(1e-6)
+        barrier, got = threading.Barrier(8), []
+        def ask(names):
+            barrier.wait()
+            got.append([getattr(corolib, name) for name in names])
+        names = corolib.__all__
+        orders = [names[n:] + names[:n] for n in range(0, len(names), 1 + len(names) // 8)]
+        threads = [threading.Thread(target=ask, args=(order,)) for order in orders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 8
+        assert all(set(each) == set(got[0]) for each in got)
+    """,
+}
+
+
+@pytest.mark.parametrize("what", FACES)
+def test_the_face_is_whole_though_rooms_come_when_asked_for(what):
+    program = f"import sys\nsys.path.insert(0, sys.argv[1])\nimport corolib\n{dedent(FACES[what])}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_public_names_are_defined_in_the_library_and_not_passed_on_from_elsewhere():
@@ -389,12 +477,12 @@ def test_what_begins_at_the_call_is_called_with_yield_from(function):
 
 INNER = {  # of tasks and schedulers: for the other modules of the library
     *("adopt", "part", "end_body", "give_up", "resume", "take_back", "woken"),
-    *("watch", "arm", "held_by", "knows_its_frames"),
+    *("watch", "arm", "held_by", "knows_its_frames", "start", "refuse_circle"),
 }
 
 
 def test_every_public_function_is_in_one_of_the_lists():
-    functions = {f for f in vars(corolib).values() if inspect.isfunction(f)}
+    functions = {f for f in (getattr(corolib, n) for n in corolib.__all__) if inspect.isfunction(f)}
     assert functions <= {*WAIT, *DO_NOT_WAIT, *BEGIN_AT_THE_CALL}
     for kind in (corolib.Task, corolib.Scheduler):
         for name, member in vars(kind).items():
