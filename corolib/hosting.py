@@ -11,6 +11,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from corolib.errors import Deadlock, RunFinished
 from corolib.inbox import FINISHED, Inbox
 from corolib.poller import Poller, Selector
 from corolib.reports import deadlock, dump, slow_step
-from corolib.running import RIDES, R, Services, register
+from corolib.running import RIDES, R, Runnable, Services, T, register
 from corolib.scopes import Interrupts, Scope
 from corolib.sockets import Network
 from corolib.surroundings import CtrlC, Surroundings, tell_of_fork
@@ -127,9 +128,15 @@ class Host:
         tell_of_fork(self)
 
     @abstractmethod
-    def spawn(
-        self, f: Any, /, *args: Any, name: str | None = None, daemon: bool = False
-    ) -> Task[Any]: ...
+    def start(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        args: tuple[Any, ...],
+        name: str | None,
+        daemon: bool,
+        parent: Task[Any] | None,
+        context: Context | None,
+    ) -> Task[T]: ...
     @abstractmethod
     def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]: ...
     @abstractmethod
@@ -139,9 +146,23 @@ class Host:
     @abstractmethod
     def give_up(self, task: Task[Any]) -> None: ...
     @abstractmethod
-    def _new_task(self, body: Any, name: str | None = None) -> Task[Any]: ...
+    def _new_task(self, body: Any, new: bool, name: str | None = None) -> Task[Any]: ...
     @abstractmethod
     def _cancel_all(self, tasks: list[Task[Any]], reason: str) -> None: ...
+
+    def spawn(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        /,
+        *args: Any,
+        name: str | None = None,
+        daemon: bool = False,
+        parent: Task[Any] | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
+        """Start a task; see `corolib.spawn`."""
+        self._check_thread()
+        return self.start(f, args, name, daemon, parent, context)
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -264,7 +285,7 @@ class Host:
     def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Close an async generator that was dropped half-way; called by the garbage collector."""
         try:
-            self._inbox.put(lambda: self._new_task(aclose(agen), "aclose"), ())
+            self._inbox.put(lambda: self._new_task(aclose(agen), True, "aclose"), ())
         except RunFinished:
             pass
 
@@ -424,7 +445,7 @@ class Host:
         left = list(self._around.asyncgens)
         self._around.asyncgens.clear()
         for agen in left:
-            self._new_task(aclose(agen), "aclose")
+            self._new_task(aclose(agen), True, "aclose")
         for task in self._tasks.values():
             self.timers.set(self.clock() + self.grace, lambda task: task.cancel(), task)
         return bool(self._tasks)

@@ -10,13 +10,14 @@ import os
 import re
 import types
 from collections.abc import Iterable, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from corolib.traps import ReadWait, Suspend, UrgentWait, WriteWait, forgive
+from corolib.traps import ReadWait, UrgentWait, WriteWait, forgive
 
 if TYPE_CHECKING:
     from corolib.task import Task
+    from corolib.traps import Suspend
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BARE_YIELD = re.compile(r"\byield\b(?! from)")
@@ -52,6 +53,11 @@ def source_line(filename: str, lineno: int) -> str:
 def short(site: str) -> str:
     """Return `dir/file.py:12` without its directory."""
     return os.path.basename(site)
+
+
+def line_of(code: CodeType, lasti: int) -> int:
+    """Return the line of the instruction `lasti`."""
+    return next(line or 0 for start, end, line in code.co_lines() if start <= lasti < end)
 
 
 def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
@@ -176,9 +182,10 @@ def holders(task: Task[Any]) -> list[Task[Any]]:
     """Return the tasks on which the end of this task's wait depends."""
     if task.state == "completing":
         return task.children
-    if isinstance(task.wait, Suspend) and task.wait.holder is not None:
+    holder = getattr(task.wait, "holder", None)
+    if holder is not None:
         try:
-            return list(task.wait.holder())
+            return list(holder())
         except Exception:  # a report is no place to fail in
             return []
     return []
@@ -192,7 +199,7 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
     tasks = list(tasks)
     rows = []
     for task in tasks:
-        suspended = isinstance(task.wait, Suspend)
+        suspended = hasattr(task.wait, "holder")
         named = doing(task).replace(",", " ").split()
         held = [h.label for h in holders(task) if suspended and h.label not in named]
         frame = frame_of(task)

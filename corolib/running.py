@@ -57,6 +57,15 @@ class Services(Protocol):
         parent: Task[Any] | None = None,
         context: Context | None = None,
     ) -> Task[T]: ...
+    def start(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        args: tuple[Any, ...],
+        name: str | None,
+        daemon: bool,
+        parent: Task[Any] | None,
+        context: Context | None,
+    ) -> Task[T]: ...
     def close_file(self, file: HasFileno | int) -> None: ...
     def wake_reader(self, trap: Trap) -> None: ...
     def interrupt(self, task: Task[Any], scope: Scope, reason: object = None) -> None: ...
@@ -178,9 +187,8 @@ def spawn(
     """
     if unknown:
         raise TypeError(unknown_keyword("spawn", f, unknown))
-    return current_scheduler().spawn(
-        f, *args, name=name, daemon=daemon, parent=parent, context=context
-    )
+    scheduler = register.scheduler or current_scheduler()  # which says why there is none
+    return scheduler.start(f, args, name, daemon, parent, context)
 
 
 def unknown_keyword(caller: str, f: object, unknown: dict[str, object]) -> str:

@@ -17,8 +17,8 @@ step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every t
 that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
 
 Where the rest is: tasks in `task.py`, what may interrupt them in `scopes.py`, files in
-`poller.py`, their urgent data in `urgent.py`, times in `timers.py`, what `Suspend` means in
-`wakes.py`, calls from other threads in `inbox.py`, the plain calls and the end of a run in
+`poller.py`, their urgent data in `urgent.py`, times in `timers.py`, what `Suspend` and a join mean
+in `wakes.py`, calls from other threads in `inbox.py`, the plain calls and the end of a run in
 `hosting.py`, the base class of the scheduler, what a run changes around it in `surroundings.py`,
 and the wording of complaints in `reports.py`.
 """
@@ -40,7 +40,7 @@ from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.sockets import NETWORK, Network
 from corolib.surroundings import Surroundings
-from corolib.task import GIVE_WAY, LIBRARY, Task, body_of, call_site, users_part
+from corolib.task import GIVE_WAY, LIBRARY, Join, Task, body_of, call_site, is_maker, users_part
 from corolib.traps import (
     DEBUG,
     ReadWait,
@@ -101,9 +101,9 @@ class Scheduler(Host):
                 Known: self._poller.wait_again,
                 WriteWait: self._poller.wait_write,
                 UrgentWait: self._urgent.wait,
-                type(None): self._give_way,
                 Sleep: self._sleep,
                 Suspend: self._suspensions.wait,
+                Join: self._suspensions.join,
                 StandIn: lambda stand_in, _: None,
             }
         )
@@ -116,6 +116,7 @@ class Scheduler(Host):
             type(None): lambda task: False,  # a signal handler woke it at this very moment
             Sleep: self._undo_sleep,
             Suspend: self._suspensions.undo,
+            Join: self._suspensions.undo_join,
         }
 
     # The loop ---------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ class Scheduler(Host):
         with Surroundings(self, self._dump_signal) as self._around:
             register.scheduler = self
             try:
-                main = self.main = self._new_task(body_of("run", f, args))
+                main = self.main = self._new_task(body_of("run", f, args), False)
                 main.taken = True
                 for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
                     main.adopt(task)  # spawned before the run
@@ -163,11 +164,11 @@ class Scheduler(Host):
 
     def _loop(self) -> None:
         """Do turns until every task is done."""
-        tasks, stuck, turn = self._tasks, self._stuck, self._turn
+        tasks, ready, stuck, turn = self._tasks, self._ready, self._stuck, self._turn
         while True:  # CPython 3.11 makes a loop fast that ends in a jump, not in a test
             if not tasks:
                 return
-            if len(stuck) == len(tasks) and self._is_deadlock():
+            if not ready and len(stuck) == len(tasks) and self._is_deadlock():
                 self._break_deadlock()
             turn(inf)
 
@@ -198,7 +199,7 @@ class Scheduler(Host):
         count = len(ready)
         self._steps += count
         self._step(count)
-        if (count or called) and poller.entries:
+        if poller.entries and (count or called):
             self._stepped = True
             if not self._sweeping:
                 self._sweep_later(self.clock())
@@ -236,6 +237,10 @@ class Scheduler(Host):
                 self._interrupts.deliver(task) or self._suspensions.put_off(task, trap)
             ):
                 continue  # the wait is not made at all, or later
+            if trap is None and parks:  # give way, without a call; not in a forked child
+                task.wait = GIVE_WAY
+                ready.append(task)
+                continue
             try:
                 park = parks[type(trap)]
             except Exception:
@@ -259,17 +264,14 @@ class Scheduler(Host):
 
     # What the traps mean ----------------------------------------------------------------------
     # Those for files are the poller's: `wait_read`, `wait_write`. That of `UrgentWait` is in
-    # urgent.py, that of `Suspend` in wakes.py.
-
-    def _give_way(self, task: Task[Any], trap: object) -> None:
-        task.wait = GIVE_WAY
-        self._ready.append(task)
+    # urgent.py, those of `Suspend` and `Join` in wakes.py.
 
     def _sleep(self, task: Task[Any], trap: Sleep) -> None:
         now = self.clock()
         deadline: Any = trap.at if trap.seconds is None else now + trap.seconds
         if deadline <= now:
-            self._give_way(task, trap)
+            task.wait = GIVE_WAY
+            self._ready.append(task)
             return
         task.wait = trap
         task.armed = None if deadline == inf else self.timers.set(deadline, self._slept, task)
@@ -320,24 +322,27 @@ class Scheduler(Host):
 
     # Families and outcomes --------------------------------------------------------------------
 
-    def spawn(
+    def start(
         self,
         f: Callable[..., Runnable[T]] | Runnable[T],
-        /,
-        *args: Any,
-        name: str | None = None,
-        daemon: bool = False,
-        parent: Task[Any] | None = None,
-        context: Context | None = None,
+        args: tuple[Any, ...],
+        name: str | None,
+        daemon: bool,
+        parent: Task[Any] | None,
+        context: Context | None,
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
-        self._check_thread()
-        if not isinstance(parent, Task | None) or not isinstance(context, Context | None):
+        if parent is None and context is None:
+            parent = self.current or self.main
+        elif not isinstance(parent, Task | None) or not isinstance(context, Context | None):
             raise TypeError(f"spawn() got parent={parent!r}, context={context!r}: not of that kind")
-        parent = parent or self.current or self.main
+        else:
+            parent = parent or self.current or self.main
         if parent is not None and (parent.done or parent.scheduler is not self):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
-        task: Task[T] = self._new_task(body_of("spawn", f, args), name, daemon, context)
+        new = is_maker(f)
+        body: Any = f(*args) if new else body_of("spawn", f, args)  # type: ignore[operator]
+        task: Task[T] = self._new_task(body, new, name, daemon, context)
         if parent is not None:
             parent.adopt(task)
             if parent.body_over and (
@@ -349,16 +354,19 @@ class Scheduler(Host):
     def _new_task(
         self,
         body: Any,
+        new: bool,
         name: str | None = None,
         daemon: bool = False,
         context: Context | None = None,
     ) -> Task[Any]:
+        """Make a task of `body`; `new` says that nobody else has it."""
         self._spawned += 1
-        name = name or str(getattr(body, "__name__", type(body).__name__))
-        context = copy_context() if context is None else context
-        task: Task[Any] = Task(self, body, name, self._spawned, daemon, context, call_site())
+        if not name:
+            name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
+        run = (copy_context() if context is None else context).run
         if DEBUG:
-            task.in_context = self._timed(task.in_context)
+            run = self._timed(run)
+        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, run, call_site())
         self._tasks[task.id] = task
         self._ready.append(task)
         if self.asleep:  # called by a signal handler: it must also end the wait
@@ -371,9 +379,11 @@ class Scheduler(Host):
             raise error or RuntimeError(FORKED)
         if task.body_over:
             return  # it was given up while it was in the queue
-        self._interrupts.leave_all(task)
-        for thing in list(task.holds or ()):
-            thing.orphaned(task)
+        if task.pending or task.innermost is not None or task.timer is not None:
+            self._interrupts.leave_all(task)
+        if task.holds:
+            for thing in list(task.holds):
+                thing.orphaned(task)
         task.end_body(value, error and users_part(error))
         if self._ctrl_c.second:
             raise KeyboardInterrupt
@@ -393,9 +403,11 @@ class Scheduler(Host):
         while True:
             del self._tasks[task.id]
             task.done = True
-            joiners, task.joiners = task.joiners, None
-            for wake in joiners or ():
-                wake(task.returned, task.exception)
+            joiners = task.joiners
+            if joiners is not None:
+                task.joiners = None
+                for joiner in joiners:
+                    self._suspensions.tell(joiner, task)
             if task.failure is not None and not (joiners or task.taken):
                 self.report_failure(task, task.failure)
             parent = task.parent

@@ -31,7 +31,7 @@ from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, Genera
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import Cancelled, ScopeError
-from corolib.reports import brief, where
+from corolib.reports import brief, line_of, where
 from corolib.running import current_task, register
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class Block(Scope):
     def opened_in(self) -> str:
         """Where the block began: `handler (server.py:12)`."""
         assert self._code is not None
-        lines = (line for start, end, line in self._code.co_lines() if start <= self._lasti < end)
-        return f"{self._code.co_name} ({os.path.basename(self._code.co_filename)}:{next(lines)})"
+        line = line_of(self._code, self._lasti)
+        return f"{self._code.co_name} ({os.path.basename(self._code.co_filename)}:{line})"
 
     def is_astray(self) -> bool:
         """Return whether the block belongs to a generator that its task does not run just now.

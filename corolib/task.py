@@ -11,16 +11,14 @@ import gc
 import sys
 import types
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from corolib.errors import Cancelled, Deadlock, TaskCancelled
-from corolib.reports import not_runnable
+from corolib.reports import line_of, not_runnable
 from corolib.running import Services, current_task
-from corolib.scopes import Scope
-from corolib.traps import Suspend, Wake, waits, watched
-
-if TYPE_CHECKING:
-    from contextvars import Context
+from corolib.scopes import CO_COROUTINE, CO_GENERATOR, Scope
+from corolib.traps import waits, watched
 
 T = TypeVar("T")
 
@@ -62,7 +60,6 @@ class Task(Scope, Generic[T]):
         "forced",
         "holds",
         "id",
-        "in_context",
         "innermost",
         "joiners",
         "name",
@@ -88,16 +85,16 @@ class Task(Scope, Generic[T]):
         self,
         scheduler: Services,
         body: Any,
+        new: bool,
         name: str,
         number: int,
         daemon: bool,
-        context: Context,
-        site: tuple[str, int],
+        run: Callable[..., Any],
+        site: tuple[types.CodeType, int],
     ) -> None:
         # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
         self.send = body.send
-        self.in_context: Callable[..., Any] = context.run
-        self.resume: Callable[..., Any] = self._begin
+        self.resume = run if new else partial(_begin, self, run)
         self.value: Any = None
         self.error: BaseException | None = None
         self.wait: Any = None
@@ -112,7 +109,7 @@ class Task(Scope, Generic[T]):
         # Family and outcome.
         self.family: dict[int, Task[Any]] | None = None
         self.attached = 0  # children that are not daemons
-        self.joiners: dict[Callable[..., object], None] | None = None
+        self.joiners: dict[Task[Any] | Callable[..., object], None] | None = None
         self.debts: list[Task[Any]] | None = None  # must be gone before the next wait is made
         self.holds: dict[Any, None] | None = None  # locks: told when the body ends without release
         self.taken = False  # somebody will look at the outcome although nobody joins
@@ -138,7 +135,8 @@ class Task(Scope, Generic[T]):
     @property
     def spawned_at(self) -> str:
         """Where the task was made, as file:line."""
-        return f"{self._site[0]}:{self._site[1]}"
+        code, lasti = self._site
+        return f"{code.co_filename}:{line_of(code, lasti)}"
 
     @property
     def children(self) -> list[Task[Any]]:
@@ -203,7 +201,7 @@ class Task(Scope, Generic[T]):
             What left the body, other than the cancel. Deadlock: the caller stops itself or an
             ancestor. Cancelled: the wait was interrupted; the task's cancel stands.
         """
-        self._refuse_circle()
+        self.refuse_circle(current_task())
         self.cancel()
         try:
             return (yield from self)
@@ -215,7 +213,8 @@ class Task(Scope, Generic[T]):
             del self  # see `result`
 
     def __iter__(self) -> Generator[Any, Any, T]:
-        trap: Suspend[T] = Suspend(self._join, f"join {self.label}", holder=self.held_by)
+        trap = Join()
+        trap.task = self
         try:
             value: T = yield trap
             return value
@@ -223,11 +222,6 @@ class Task(Scope, Generic[T]):
             del self, trap  # see `result`
 
     __await__ = __iter__
-
-    def _join(self, wake: Wake) -> Callable[[], object]:
-        """Arm the wait for the end of this task."""
-        self._refuse_circle()
-        return self.watch(wake)
 
     def watch(self, call: Callable[[Any, BaseException | None], object]) -> Callable[[], object]:
         """Have `call(value, error)` called when the task is done; returns the undo.
@@ -246,9 +240,8 @@ class Task(Scope, Generic[T]):
         """Return what is to be given as `holder=` of a wait for the task: itself."""
         return (self,)
 
-    def _refuse_circle(self) -> None:
-        """Raise Deadlock if the running task is this one or one of its descendants."""
-        joiner = current_task()
+    def refuse_circle(self, joiner: Task[Any]) -> None:
+        """Raise Deadlock if `joiner` is this task or one of its descendants."""
         if joiner is not self and not self.family:
             return  # nobody's ancestor
         ancestor: Task[Any] | None = joiner
@@ -260,41 +253,33 @@ class Task(Scope, Generic[T]):
                 )
             ancestor = ancestor.parent
 
-    def _begin(self, send: Callable[[Any], Any], value: Any) -> Any:
-        """Take the first step; all others are `resume` itself."""
-        self.resume = self.in_context
-        try:
-            if _is_begun(self.body):
-                raise RuntimeError(
-                    f"{self.body.__name__}() was given to two tasks: call it once for each"
-                )
-            return self.in_context(send, value)
-        finally:
-            del self, send, value  # see `result`
-
     def adopt(self, child: Task[Any]) -> None:
         """Make `child` one of the family."""
         child.parent = self
         if self.family is None:
             self.family = {}
         self.family[child.id] = child
-        self.attached += not child.daemon
+        if not child.daemon:
+            self.attached += 1
 
     def part(self, child: Task[Any]) -> None:
         """Take `child`, which is done, out of the family."""
         assert self.family is not None
         del self.family[child.id]
-        self.attached -= not child.daemon
+        if not child.daemon:
+            self.attached -= 1
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of everything that only the body needed."""
         self.body = self.send = self.value = self.armed = self.debts = None
-        self.resume = self.in_context = _over  # the context may hold anything: let go of it
+        self.resume = _over  # the context may hold anything: let go of it
         self.body_over = True
-        if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
-            self.cancelled = True
-        else:
-            self.returned, self.failure = value, error
+        self.returned = value
+        if error is not None:
+            if isinstance(error, Cancelled) and error.mark is self.delivered is not None:
+                self.cancelled = True
+            else:
+                self.failure = error
 
     def knows_its_frames(self) -> bool:
         """Return whether `stack()` can be complete: nothing foreign hides what is below it."""
@@ -319,6 +304,20 @@ class Task(Scope, Generic[T]):
         return f"<Task {self.label} {self.state}{doing}, spawned at {self.spawned_at}>"
 
 
+class Join:
+    """The wait for the end of a task. `Suspend` could say it, at four times the cost."""
+
+    __slots__ = ("task",)  # and no `__init__`, which would be half of what the object costs
+
+    task: Task[Any]
+
+    def holder(self) -> tuple[Task[Any]]:
+        return self.task.held_by()
+
+    def __repr__(self) -> str:
+        return f"join {self.task.label}"
+
+
 class _GiveWay:
     """The wait of a bare `yield`: the task is in the queue already."""
 
@@ -327,6 +326,16 @@ class _GiveWay:
 
 
 GIVE_WAY = _GiveWay()
+
+
+def is_maker(f: Any) -> bool:
+    """Return whether a call of `f` can only return a body that is new: nobody else has it.
+
+    That is so of generator functions and of `async def`; the checks of `body_of` take longer.
+    """
+    return (
+        type(f) is types.FunctionType and f.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE) != 0
+    )
 
 
 def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
@@ -392,12 +401,28 @@ def close_for_good(body: Any) -> None:
             continue
 
 
-def call_site() -> tuple[str, int]:
-    """Return file and line of the innermost caller outside the library."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("corolib."):
+def _begin(task: Task[Any], run: Callable[..., Any], send: Callable[[Any], Any], value: Any) -> Any:
+    """Take the first step of a body that others may have; all other steps are `run` itself."""
+    task.resume = run
+    try:
+        if _is_begun(task.body):
+            raise RuntimeError(
+                f"{task.body.__name__}() was given to two tasks: call it once for each"
+            )
+        return run(send, value)
+    finally:
+        del task, run, send, value  # see `Task.result`
+
+
+def call_site() -> tuple[types.CodeType, int]:
+    """Return code and instruction of the innermost caller outside the library.
+
+    To find the line of it takes longer, and is left to those that ask: `Task.spawned_at`.
+    """
+    frame = sys._getframe(2)  # the caller's caller, which is the library's own
+    while frame.f_globals.get("__name__", "")[:8] == "corolib." and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code, frame.f_lasti
 
 
 def _nothing() -> None:

@@ -1,10 +1,11 @@
-"""What `Suspend` means: its wait, and the `wake` it hands out.
+"""What `Suspend` means: its wait, and the `wake` it hands out. And the wait for a task's end.
 
 A wake is good for one result, from any thread, at any time. Whoever pops the task from a list of
 one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
-other threads and against signal handlers, so nothing here takes a lock.
+other threads and against signal handlers, so nothing here takes a lock. A join needs none of that:
+tasks end in the scheduler's own thread, and never in a signal handler.
 
-Imports from corolib the words, the wording of one complaint, and how tracebacks are cut.
+Imports from corolib the words, tasks, and the wording of one complaint.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.reports import no_error, no_undo
-from corolib.task import LIBRARY, users_part
+from corolib.task import LIBRARY, Join, Task, users_part
 from corolib.traps import Suspend
 
 if TYPE_CHECKING:
-    from corolib.task import Task
     from corolib.traps import Wake
 
 
@@ -40,7 +40,7 @@ class Kernel(Protocol):
 
 
 class Suspensions:
-    """The tasks in a `Suspend`. `stuck` are those that only another task can set going.
+    """The tasks in a `Suspend` or a join. `stuck` are those that only another task can set going.
 
     A set, and not a count: a signal handler that wakes one may come between the reading and the
     writing of a count.
@@ -75,6 +75,38 @@ class Suspensions:
             wake.undo = undo if task.armed is wake else None
         elif wake.claim() is not None:
             self.woken(task, None, TypeError(no_undo(trap, undo)))
+
+    def join(self, task: Task[Any], trap: Join) -> None:
+        """Park `task` until the one that it joins is done."""
+        whom = trap.task
+        if whom is task or whom.family:
+            whom.refuse_circle(task)
+        task.wait = trap
+        if whom.done:
+            self.tell(task, whom)
+            return
+        self._stuck.add(task)
+        if whom.joiners is None:
+            whom.joiners = {}
+        whom.joiners[task] = None
+
+    def tell(self, joiner: Any, whom: Task[Any]) -> None:
+        """Hand the outcome of `whom` to a task that joins it, or to a call that watches it."""
+        error = whom.exception if whom.cancelled or whom.failure is not None else None
+        if type(joiner) is not Task:
+            joiner(whom.returned, error)
+            return
+        wait = joiner.wait
+        if type(wait) is Join and wait.task is whom:  # it may be interrupted by one told before it
+            self._stuck.discard(joiner)
+            self.kernel.resume(joiner, whom.returned, error)
+
+    def undo_join(self, task: Task[Any]) -> None:
+        """Take the wait of `task` for the end of another one back."""
+        self._stuck.discard(task)
+        joiners = task.wait.task.joiners
+        if joiners is not None:  # else they are being told
+            joiners.pop(task, None)
 
     def put_off(self, task: Task[Any], trap: Any) -> bool:
         """Before `task` makes the wait `trap`, let it wait until those that it owes are gone.

@@ -758,7 +758,34 @@ def one_of_several(wakes):
         assert (yield from first(ReadWait(a), Sleep(1))) == (1, None)  # nobody else waits for it
 
 
-@pytest.mark.parametrize("scenario", [cancelled_meanwhile, timed_out_meanwhile, one_of_several])
+def joined_meanwhile(wakes):
+    """What is joined ends at any moment of a join: made, taken back, made again."""
+    got = []
+
+    def child():
+        return (yield suspended(wakes))
+
+    def joiner(task):
+        got.append((yield from task))
+
+    task = spawn(child)
+    cancelled, last = spawn(joiner, task), spawn(joiner, task)
+    with move_on_after(1) as scope:
+        got.append((yield from task))
+    cancelled.cancel()
+    if wakes:
+        wakes.pop()("struck")
+    assert (yield from task) == "struck"  # again, or for the first time
+    yield from last
+    yield
+    assert got == ["struck"] * (3 - scope.expired - cancelled.cancelled)
+    assert task.joiners is None
+    assert not current_scheduler()._stuck
+
+
+@pytest.mark.parametrize(
+    "scenario", [cancelled_meanwhile, timed_out_meanwhile, one_of_several, joined_meanwhile]
+)
 def test_a_wake_in_a_signal_handler_may_come_at_any_moment(scenario):
     assert not struck(10**6, scenario)  # and from now on Python 3.12 tells of all moments
     n = 0

@@ -788,6 +788,27 @@ def join_and_stop():
 
 
 @scenario
+def joins_of_one_task():
+    """Each joiner gets the outcome or its own cancel, and takes nothing from the others."""
+
+    def child():
+        yield Sleep(2)
+        return "value"
+
+    def join(n):
+        try:
+            with move_on_after(1):
+                yield from task
+            assert (yield from task) == (yield from task) == "value"
+        except TaskCancelled:
+            assert task.cancelled
+
+    task = spawn(child)
+    yield from survivors([task, *spawn_all(3, join)])
+    assert task.joiners is None
+
+
+@scenario
 def sleeps():
     def nap(n):
         for k in range(3):

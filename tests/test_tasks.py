@@ -3,7 +3,11 @@
 import contextvars
 import gc
 import logging
+import re
+import subprocess
+import sys
 import threading
+import weakref
 from collections import deque
 
 import pytest
@@ -1725,3 +1729,144 @@ def test_an_undo_that_fails_is_reported_as_the_tasks_own():
 
     run(main, on_task_error=lambda task, exc: reports.append((task.name, str(exc))))
     assert reports == [("waits_for_it", "in the undo")]
+
+
+def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_nothing_else():
+    seen = []
+
+    def short():
+        yield
+
+    def join(task):
+        try:
+            seen.append((yield from task))
+        except Cancelled:
+            seen.append("cancelled")
+            for _ in range(3):
+                seen.append((yield))
+            raise
+
+    def main():
+        task = spawn(short)
+        task.watch(lambda value, error: joiner.cancel())
+        joiner = spawn(join, task)
+        with pytest.raises(TaskCancelled):
+            yield from joiner
+
+    run(main)
+    assert seen == ["cancelled", None, None, None]
+
+
+def test_a_joiner_that_is_cancelled_is_not_kept_by_the_task():
+    def join(task):
+        yield from task
+
+    def main():
+        task = spawn(sleeper, 5)
+        joiner = spawn(join, task)
+        yield Sleep(1)
+        yield from joiner.stop()
+        dead = weakref.ref(joiner)
+        gc.disable()
+        try:
+            del joiner
+            yield
+            assert dead() is None
+        finally:
+            gc.enable()
+
+    go(main)
+
+
+def test_a_join_that_a_signal_handler_broke_off_ends_no_later_wait_of_its_task():
+    """Whatever a handler of the program's raises in the kernel, is raised in the task."""
+
+    class Strikes(dict):
+        def __setitem__(self, joiner, none):
+            super().__setitem__(joiner, none)
+            raise ValueError("from a signal handler")
+
+    def main():
+        task = spawn(sleeper, 1)
+        task.joiners = Strikes()
+        with pytest.raises(ValueError, match="from a signal handler"):
+            yield from task
+        yield Sleep(2)
+        return now()
+
+    assert go(main) == 2
+
+
+def test_a_joiner_that_swallows_every_interrupt_is_given_up_and_the_task_goes_on():
+    given_up = []
+
+    def join(task):
+        while True:
+            try:
+                yield from task
+            except Cancelled:
+                pass
+
+    def main():
+        task = spawn(sleeper, 5, "value")
+        joiner = spawn(join, task)
+        yield
+        joiner.cancel()
+        assert (yield from task) == "value"
+        assert given_up == ["join"]
+        assert joiner.done and task.joiners is None
+
+    go(main, on_task_error=lambda task, exc: given_up.append(task.name))
+
+
+def test_a_join_is_none_of_the_waits_of_which_the_first_is_taken():
+    def main():
+        task = spawn(sleeper, 1, "value")
+        for thing in (task, next(iter(task))):
+            with pytest.raises(TypeError, match=r"^first\(\) takes traps, .* not (Task|Join)$"):
+                yield from first(thing, Sleep(9))
+        assert not task.joiners
+        return (yield from task)
+
+    assert go(main) == "value"
+
+
+def test_a_body_that_left_its_group_waits_for_that_before_its_join():
+    log = []
+
+    def slow():
+        try:
+            yield Sleep(9)
+        finally:
+            yield Sleep(0.5)
+            log.append("gone")
+
+    def main():
+        task = spawn(sleeper, 0.1, "value")
+        with pytest.raises(ValueError, match="x"):
+            with TaskGroup() as group:
+                group.spawn(slow)
+                yield
+                raise ValueError("x")
+        log.append((yield from task))
+
+    go(main)
+    assert log == ["gone", "value"]
+
+
+SCHEDULED_AT_EXIT = """
+import atexit
+from corolib import Scheduler, current_task
+def main():
+    print(current_task())
+    yield
+atexit.register(Scheduler().run, main)
+"""
+
+
+def test_a_run_that_no_python_has_called_has_a_task_that_says_where_it_is_from():
+    done = subprocess.run(
+        [sys.executable, "-c", SCHEDULED_AT_EXIT], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert re.fullmatch(r"<Task main#1 running, spawned at .*scheduler\.py:\d+>\n", done.stdout)
