@@ -35,7 +35,10 @@ class TaskCancelled(Exception):
     """
 
     def __init__(self, task: Task[Any], reason: object = None) -> None:
-        because = "" if reason is None else f": {reason}"
+        try:
+            because = "" if reason is None else f": {reason}"
+        except Exception:
+            because = f": a {type(reason).__name__} (whose str fails)"
         super().__init__(f"task {task.label} was cancelled{because}")
         self.task = task
         self.reason = reason

@@ -192,7 +192,8 @@ class Poller:
     def wait_write(self, task: Task[Any], trap: WriteWait) -> None:
         """Park `task` until the trap's file can be written.
 
-        A socket that can take data at once is not registered: its task is ready.
+        A socket that can take data at once is not registered: its task is ready. Whether one is
+        blocking is asked at its first wait, as in `wait_again`.
         """
         file: Any = trap.file
         if isinstance(file, socket.socket):

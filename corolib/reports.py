@@ -56,8 +56,9 @@ def short(site: str) -> str:
 
 
 def line_of(code: CodeType, lasti: int) -> int:
-    """Return the line of the instruction `lasti`."""
-    return next(line or 0 for start, end, line in code.co_lines() if start <= lasti < end)
+    """Return the line of the instruction `lasti`; the first of the code if that has none."""
+    lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
+    return next(lines, None) or code.co_firstlineno
 
 
 def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
@@ -199,7 +200,7 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
     tasks = list(tasks)
     rows = []
     for task in tasks:
-        suspended = hasattr(task.wait, "holder")
+        suspended = task.state != "completing"
         named = doing(task).replace(",", " ").split()
         held = [h.label for h in holders(task) if suspended and h.label not in named]
         frame = frame_of(task)

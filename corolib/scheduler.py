@@ -405,7 +405,7 @@ class Scheduler(Host):
             task.done = True
             joiners = task.joiners
             if joiners is not None:
-                task.joiners = None
+                task.joiners = None  # being told, none of them is taken out any more
                 for joiner in joiners:
                     self._suspensions.tell(joiner, task)
             if task.failure is not None and not (joiners or task.taken):

@@ -81,6 +81,9 @@ class Suspensions:
         whom = trap.task
         if whom is task or whom.family:
             whom.refuse_circle(task)
+        if whom.scheduler is not task.scheduler and not whom.done:  # its end comes from outside
+            self.wait(task, Suspend(whom.watch, repr(trap), holder=trap.holder))
+            return
         task.wait = trap
         if whom.done:
             self.tell(task, whom)
@@ -97,7 +100,10 @@ class Suspensions:
             joiner(whom.returned, error)
             return
         wait = joiner.wait
-        if type(wait) is Join and wait.task is whom:  # it may be interrupted by one told before it
+        # It may be interrupted by one told before it; and, up to here, by a signal handler, for
+        # which a call of `type()` would be one moment more.
+        if wait.__class__ is Join and wait.task is whom:
+            joiner.wait = None
             self._stuck.discard(joiner)
             self.kernel.resume(joiner, whom.returned, error)
 
@@ -105,7 +111,7 @@ class Suspensions:
         """Take the wait of `task` for the end of another one back."""
         self._stuck.discard(task)
         joiners = task.wait.task.joiners
-        if joiners is not None:  # else they are being told
+        if joiners is not None:
             joiners.pop(task, None)
 
     def put_off(self, task: Task[Any], trap: Any) -> bool:

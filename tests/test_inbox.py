@@ -4,6 +4,7 @@ Threads are joined before a test ends. Where a test lets real time pass it bound
 selector calls, not seconds.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -783,8 +784,38 @@ def joined_meanwhile(wakes):
     assert not current_scheduler()._stuck
 
 
+def joiner_cancelled_meanwhile(wakes):
+    """A task that joins another is cancelled at any moment, also while it is being told."""
+
+    def child():
+        yield
+        yield
+
+    def joiner(task):
+        try:
+            yield from task
+        except Cancelled:
+            pass  # nothing that comes later is cut short without an error
+        began = now()
+        yield
+        yield Sleep(1)
+        assert now() >= began + 1
+
+    task = spawn(joiner, spawn(child))
+    wakes.append(task.cancel)
+    with contextlib.suppress(TaskCancelled):
+        yield from task
+
+
 @pytest.mark.parametrize(
-    "scenario", [cancelled_meanwhile, timed_out_meanwhile, one_of_several, joined_meanwhile]
+    "scenario",
+    [
+        cancelled_meanwhile,
+        timed_out_meanwhile,
+        one_of_several,
+        joined_meanwhile,
+        joiner_cancelled_meanwhile,
+    ],
 )
 def test_a_wake_in_a_signal_handler_may_come_at_any_moment(scenario):
     assert not struck(10**6, scenario)  # and from now on Python 3.12 tells of all moments

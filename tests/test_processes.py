@@ -8,11 +8,13 @@ import os
 import pty
 import random
 import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
@@ -36,6 +38,7 @@ from corolib import (
     run_process,
     spawn,
     timeout,
+    to_thread,
 )
 from corolib import processes as module
 from corolib.processes import Children, ThreadedInput
@@ -1060,14 +1063,16 @@ def test_a_plain_file_is_read_in_a_thread(as_stdin, tmp_path):
     assert run(all_lines) == [b"a\n"] * count
 
 
-def test_an_input_that_somebody_has_made_nonblocking_is_waited_for(as_stdin):
+def test_an_input_that_somebody_has_made_nonblocking_is_waited_for(as_stdin, monkeypatch):
     near, far = socket.socketpair()
     near.setblocking(False)
     as_stdin(near.detach())
+    wait, waits = select.select, threading.Event()
+    monkeypatch.setattr(select, "select", lambda *files: waits.set() or wait(*files))
 
     def main():
         task = spawn(all_lines)
-        yield Sleep(0.01)
+        yield from to_thread(waits.wait)
         far.send(b"late\n")
         far.close()
         return (yield from task)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 import weakref
 from collections import deque
 
@@ -1870,3 +1871,68 @@ def test_a_run_that_no_python_has_called_has_a_task_that_says_where_it_is_from()
     )
     assert done.stderr == ""
     assert re.fullmatch(r"<Task main#1 running, spawned at .*scheduler\.py:\d+>\n", done.stdout)
+
+
+# Tasks of other runs, and things that fail when they are put into words --------------------------
+
+
+def test_a_task_of_another_scheduler_can_be_joined_and_each_stays_in_its_own():
+    here, there = Scheduler(**virtual_time()), Scheduler(**virtual_time())
+    schedulers = []
+
+    def work():
+        yield
+        yield
+        return "done"
+
+    def joiner(task):
+        value = yield from task
+        schedulers.append(current_scheduler())
+        yield
+        return value
+
+    task = there.spawn(work)
+    joining = here.spawn(joiner, task)
+    cancelled = here.spawn(joiner, task)
+    here.turn(0)
+    cancelled.cancel()
+    while not joining.done:
+        there.turn(0)
+        here.turn(0)
+    assert joining.result == "done"
+    assert schedulers == [here]
+    assert here.tasks == there.tasks == []
+    assert task.joiners is None
+    here.close()
+    there.close()
+
+
+def test_a_reason_that_cannot_be_put_into_words_ends_nothing():
+    class Rude:
+        def __str__(self):
+            raise ValueError("no words for it")
+
+    def main():
+        task = spawn(sleeper)
+        yield
+        task.cancel(Rude())
+        with pytest.raises(TaskCancelled, match=r"was cancelled: a Rude \(whose str fails\)$"):
+            yield from task
+        return "still here"
+
+    assert run(main) == "still here"
+
+
+def test_a_task_spawned_by_code_without_lines_says_where_that_code_begins():
+    def spawner():
+        return spawn(sleeper)
+
+    bare = types.FunctionType(spawner.__code__.replace(co_linetable=b""), globals())
+
+    def main():
+        task = bare()
+        assert task.spawned_at == f"{__file__}:{spawner.__code__.co_firstlineno}"
+        task.cancel()
+        yield
+
+    run(main)
