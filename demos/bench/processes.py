@@ -155,8 +155,8 @@ class Server(Child):
         options = ["--memory"] if memory else []
         python = [sys.executable, "-m", "demos.bench.serve"]
         super().__init__([*tool, *python, name, job, *options], core)
-        while not (found := re.search(r"port (\d+), process (\d+)", self.read())):
-            pass  # some libraries say something before
+        found = re.search(r"port (\d+), process (\d+)", self.read())
+        assert found is not None
         self.port, self.pid = map(int, found.groups())
         # The kernel's name for the clock that counts what all threads of a process have used.
         self._clock = (~self.pid << 3) | 2

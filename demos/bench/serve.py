@@ -18,13 +18,14 @@ import socket
 import sys
 import threading
 import tracemalloc
+from typing import TextIO
 
 
-def serve(name: str, job: str, port: int) -> None:
+def serve(name: str, job: str, port: int, out: TextIO) -> None:
     server = importlib.import_module(f"demos.bench.servers.{name}")
     with opened(job, port) as sock:
-        print(f"{name}: {job} on 127.0.0.1 port {sock.getsockname()[1]}, process {os.getpid()}")
-        sys.stdout.flush()
+        where = f"127.0.0.1 port {sock.getsockname()[1]}, process {os.getpid()}"
+        print(f"{name}: {job} on {where}", file=out, flush=True)
         if job == "tls":
             from demos.bench.localhost import server_context
 
@@ -45,13 +46,13 @@ def opened(job: str, port: int) -> socket.socket:
     return sock
 
 
-def tell_memory() -> None:
+def tell_memory(out: TextIO) -> None:
     tracemalloc.start()
 
     def answer() -> None:
         for _ in sys.stdin:
             gc.collect()  # what happens to lie about from the beginning is no client's
-            print(tracemalloc.get_traced_memory()[0], flush=True)
+            print(tracemalloc.get_traced_memory()[0], file=out, flush=True)
 
     threading.Thread(target=answer, daemon=True).start()
 
@@ -66,9 +67,10 @@ if __name__ == "__main__":
     if len(words) not in (2, 3):
         sys.exit(__doc__)
     allow_many_files()
+    out, sys.stdout = sys.stdout, sys.stderr  # for libraries that have something to say
     if "--memory" in sys.argv:
-        tell_memory()
+        tell_memory(out)
     try:
-        serve(words[0], words[1], int(words[2]) if words[2:] else 0)
+        serve(words[0], words[1], int(words[2]) if words[2:] else 0, out)
     except KeyboardInterrupt:
         sys.exit(130)
