@@ -113,7 +113,7 @@ class Child:
         try:
             if self.process.poll() is None:
                 os.kill(pid, number)
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
