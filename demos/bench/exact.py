@@ -102,7 +102,7 @@ def exchange(server: Server, workload: Exchanges, count: int) -> None:
     """Make so many exchanges with the server, and end it."""
     with load_on(server, workload, core=None) as load:
         load.order(f"count {count}")
-        server.end(server.pid)
+    server.end(server.pid)  # when all have left: some servers wait for that
 
 
 def report(
