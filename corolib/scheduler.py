@@ -332,12 +332,10 @@ class Scheduler(Host):
         context: Context | None,
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
-        if parent is None and context is None:
-            parent = self.current or self.main
-        elif not isinstance(parent, Task | None) or not isinstance(context, Context | None):
+        given = parent is not None or context is not None
+        if given and not (isinstance(parent, Task | None) and isinstance(context, Context | None)):
             raise TypeError(f"spawn() got parent={parent!r}, context={context!r}: not of that kind")
-        else:
-            parent = parent or self.current or self.main
+        parent = parent or self.current or self.main
         if parent is not None and (parent.done or parent.scheduler is not self):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
         new = is_maker(f)
