@@ -31,8 +31,11 @@ USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
 
 
 def strike(signum):
-    """Send a signal to this process; its handler has been called when this returns."""
-    os.kill(os.getpid(), signum)
+    """Send a signal to this thread; its handler has been called when this returns.
+
+    (One to the process may be taken by a thread that another test has left, and two become one.)
+    """
+    signal.raise_signal(signum)
 
 
 @pytest.fixture(autouse=True)
