@@ -481,6 +481,8 @@ class Host:
         """This is a child process: the tasks are the parent's, so do nothing for them here."""
         self._forked = True
         self._parks.clear()
+        for task in self._tasks.values():
+            task.pending = True  # so the loop looks closer at whatever is yielded
         self._inbox.calls.clear()
         if self._around is not None:
             self._around.__exit__()

@@ -98,7 +98,7 @@ class Scheduler(Host):
         self._parks.update(
             {
                 ReadWait: self._poller.wait_read,
-                Known: self._poller.wait_again,
+                Known: self._poller.wait_read,
                 WriteWait: self._poller.wait_write,
                 UrgentWait: self._urgent.wait,
                 Sleep: self._sleep,
@@ -155,54 +155,51 @@ class Scheduler(Host):
         self.open()
         register.scheduler = self
         try:
-            self._turn(self.clock() + check_number(timeout, "turn()", "a duration"))
+            deadline = self.clock() + check_number(timeout, "turn()", "a duration")
+            self._loop(deadline, once=True)
         finally:
             register.scheduler = self.current = None
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
 
-    def _loop(self) -> None:
-        """Do turns until every task is done."""
-        tasks, ready, stuck, turn = self._tasks, self._ready, self._stuck, self._turn
+    def _loop(self, until: float = inf, *, once: bool = False) -> None:
+        """Do turns until every task is done; or one, that does not wait beyond the time `until`."""
+        tasks, ready, stuck, timers = self._tasks, self._ready, self._stuck, self.timers
+        calls, poller, ctrl_c = self._inbox.calls, self._poller, self._ctrl_c
         while True:  # CPython 3.11 makes a loop fast that ends in a jump, not in a test
-            if not tasks:
-                return
-            if not ready and len(stuck) == len(tasks) and self._is_deadlock():
+            if not (ready or once) and len(stuck) == len(tasks) and self._is_deadlock():
                 self._break_deadlock()
-            turn(inf)
-
-    def _turn(self, until: float) -> None:
-        """Do one turn; do not wait beyond the time `until`."""
-        ready, calls, timers, poller = self._ready, self._inbox.calls, self.timers, self._poller
-        # Act 1: wait.
-        if self._ctrl_c.second:  # and a task has swallowed it
-            raise KeyboardInterrupt
-        self._turns += 1
-        self.asleep = True  # from here on a wake must also end the wait
-        if not (ready or calls):
-            until = min(until, timers.next())
-            if until == inf:
-                self._poll(None, until)
-            else:
-                self._poll(min(max(until - self.clock(), 0), LONGEST_WAIT), until)
-        elif poller.entries:
-            self._poll(0, until)
-        self.asleep = False
-        called = len(calls)
-        if called:
-            self._make_calls()
-        # Act 2: expire.
-        if timers.soonest != inf and timers.soonest <= (now := self.clock()):
-            timers.expire(now)
-        # Act 3: step.
-        count = len(ready)
-        self._steps += count
-        self._step(count)
-        if poller.entries and (count or called):
-            self._stepped = True
-            if not self._sweeping:
-                self._sweep_later(self.clock())
+            # Act 1: wait.
+            if ctrl_c.second:  # and a task has swallowed it
+                raise KeyboardInterrupt
+            self._turns += 1
+            self.asleep = True  # from here on a wake must also end the wait
+            if not (ready or calls):
+                deadline = min(until, timers.next())
+                if deadline == inf:
+                    self._poll(None, deadline)
+                else:
+                    self._poll(min(max(deadline - self.clock(), 0), LONGEST_WAIT), deadline)
+            elif poller.entries:
+                self._poll(0, until)
+            self.asleep = False
+            called = len(calls)
+            if called:
+                self._make_calls()
+            # Act 2: expire.
+            if timers.soonest != inf and timers.soonest <= (now := self.clock()):
+                timers.expire(now)
+            # Act 3: step.
+            count = len(ready)
+            self._steps += count
+            self._step(count)
+            if poller.entries and (count or called):
+                self._stepped = True
+                if not self._sweeping:
+                    self._sweep_later(self.clock())
+            if once or not tasks:
+                return
 
     def _poll(self, timeout: float | None, deadline: float) -> None:
         """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
@@ -215,34 +212,38 @@ class Scheduler(Host):
 
     def _step(self, count: int) -> None:
         """Step the `count` tasks that have been in the queue longest, and park each."""
-        ready, parks = self._ready, self._parks
-        while count:
-            count -= 1
+        ready, parks, poller = self._ready, self._parks, self._poller
+        for _ in (None,) * count:  # at half the price of counting
             task = self.current = ready.popleft()
             task.wait = None
             try:
-                if task.error is None:
+                if task.outcome is None:
                     resume = task.resume  # as a method, a slot is looked up the slow way
-                    trap = resume(task.send, task.value)
+                    trap = resume(task.send, None)
                 else:
-                    trap = self._throw(task)
+                    trap = self._step_with(task)
             except StopIteration as stop:
                 self._body_over(task, stop.value, None)
                 continue
             except BaseException as exc:
                 self._body_over(task, None, exc)
                 continue
-            task.value = None
-            if task.pending and (
-                self._interrupts.deliver(task) or self._suspensions.put_off(task, trap)
-            ):
+            if task.pending and self._hold_up(task, trap):
                 continue  # the wait is not made at all, or later
-            if trap is None and parks:  # give way, without a call; not in a forked child
+            if trap is None:  # give way, without a call
                 task.wait = GIVE_WAY
                 ready.append(task)
                 continue
+            kind = type(trap)
+            if kind is Known:  # most waits of all, and a call is a twentieth of an echo
+                entry = trap.entry
+                if entry.reader is None and entry.hears and entry.poller is poller:
+                    entry.reader = task
+                    task.wait = trap
+                    task.armed = entry
+                    continue
             try:
-                park = parks[type(trap)]
+                park = parks[kind]
             except Exception:
                 park = self._wrong_yield
             try:
@@ -252,15 +253,23 @@ class Scheduler(Host):
                     raise
                 self.resume(task, None, users_part(exc, LIBRARY))
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
-        task = trap = park = resume = self.current = None  # type: ignore[assignment]
+        task = trap = park = entry = resume = self.current = None  # type: ignore[assignment]
 
-    def _throw(self, task: Task[Any]) -> Any:
-        """Step a task with its error."""
-        error, task.error = task.error, None
+    def _step_with(self, task: Task[Any]) -> Any:
+        """Step a task with the outcome of its wait: a value, or an error."""
+        (value, error), task.outcome = task.outcome, None  # type: ignore[misc]
         try:
+            if error is None:
+                return task.resume(task.send, value)
             return task.resume(task.body.throw, error)
         finally:
-            del error, task  # its traceback holds this frame: that would be a cycle
+            del value, error, task  # its traceback holds this frame: that would be a cycle
+
+    def _hold_up(self, task: Task[Any], trap: Any) -> bool:
+        """Look closer at a wait before it is made; return whether something else came first."""
+        if self._forked:
+            self._wrong_yield(task, trap)
+        return self._interrupts.deliver(task) or self._suspensions.put_off(task, trap)
 
     # What the traps mean ----------------------------------------------------------------------
     # Those for files are the poller's: `wait_read`, `wait_write`. That of `UrgentWait` is in
@@ -311,8 +320,7 @@ class Scheduler(Host):
         """Make `task` ready: its next step gets `value`, or `error` if there is one."""
         queued = task.wait is GIVE_WAY
         task.wait = task.armed = None
-        task.value = value
-        task.error = error
+        task.outcome = None if error is None and value is None else (value, error)
         if not queued:
             self._ready.append(task)
 
@@ -340,7 +348,7 @@ class Scheduler(Host):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
         new = is_maker(f)
         body: Any = f(*args) if new else body_of("spawn", f, args)  # type: ignore[operator]
-        task: Task[T] = self._new_task(body, new, name, daemon, context)
+        task: Task[T] = self._new_task(body, new, name, daemon, context, 4)
         if parent is not None:
             parent.adopt(task)
             if parent.body_over and (
@@ -356,15 +364,18 @@ class Scheduler(Host):
         name: str | None = None,
         daemon: bool = False,
         context: Context | None = None,
+        depth: int = 2,
     ) -> Task[Any]:
-        """Make a task of `body`; `new` says that nobody else has it."""
+        """Make a task of `body`; `new` says that nobody else has it. For `depth` see `call_site`:
+        `start()` is called by the library, which somebody else has called.
+        """
         self._spawned += 1
         if not name:
             name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
         run = (copy_context() if context is None else context).run
         if DEBUG:
             run = self._timed(run)
-        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, run, call_site())
+        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, run, call_site(depth))
         self._tasks[task.id] = task
         self._ready.append(task)
         if self.asleep:  # called by a signal handler: it must also end the wait

@@ -50,7 +50,7 @@ class Scope:
     Most blocks are left with nothing having happened: what they never set, they have from here.
     """
 
-    __slots__ = tuple[str, ...]()  # a task has slots of its own for these, a block has a dict
+    __slots__ = tuple[str, ...]()  # a task has slots for most of these, a block has a dict
     outer: Scope | None = None
     requested: bool = False
     reason: object = None
@@ -158,7 +158,8 @@ class Interrupts:
     def cut_short(self, task: Task[Any]) -> None:
         """Let `task` wait no more at all: no shield, and its grace is over."""
         for scope in chain(task):
-            scope.shield = None
+            if scope is not task:
+                scope.shield = None
         task.requested = task.overdue = True
         self._look(task)
 

@@ -54,7 +54,6 @@ class Task(Scope, Generic[T]):
         "delivered",
         "done",
         "doomed",
-        "error",
         "failure",
         "family",
         "forced",
@@ -63,7 +62,7 @@ class Task(Scope, Generic[T]):
         "innermost",
         "joiners",
         "name",
-        "outer",
+        "outcome",
         "overdue",
         "parent",
         "pending",
@@ -73,11 +72,9 @@ class Task(Scope, Generic[T]):
         "returned",
         "scheduler",
         "send",
-        "shield",
         "swallowed",
         "taken",
         "timer",
-        "value",
         "wait",
     )
 
@@ -95,12 +92,11 @@ class Task(Scope, Generic[T]):
         # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
         self.send = body.send
         self.resume = run if new else partial(_begin, self, run)
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self.outcome: tuple[Any, BaseException | None] | None = None  # of the last wait
         self.wait: Any = None
         self.armed: Any = None  # what the undo of the wait needs
         # Interruption: the task as a scope, those inside it, whether a wait must look at them.
-        self.outer = self.reason = self.delivered = self.shield = self.timer = None
+        self.reason = self.delivered = self.timer = None
         self.requested = self.overdue = self.doomed = False
         self.swallowed = 0
         self.innermost: Scope | None = None  # None: no scope but the task itself
@@ -257,8 +253,9 @@ class Task(Scope, Generic[T]):
         """Make `child` one of the family."""
         child.parent = self
         if self.family is None:
-            self.family = {}
-        self.family[child.id] = child
+            self.family = {child.id: child}
+        else:
+            self.family[child.id] = child
         if not child.daemon:
             self.attached += 1
 
@@ -271,7 +268,7 @@ class Task(Scope, Generic[T]):
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of everything that only the body needed."""
-        self.body = self.send = self.value = self.armed = self.debts = None
+        self.body = self.send = self.outcome = self.armed = self.debts = None
         self.resume = _over  # the context may hold anything: let go of it
         self.body_over = True
         self.returned = value
@@ -414,13 +411,17 @@ def _begin(task: Task[Any], run: Callable[..., Any], send: Callable[[Any], Any],
         del task, run, send, value  # see `Task.result`
 
 
-def call_site() -> tuple[types.CodeType, int]:
+def call_site(depth: int) -> tuple[types.CodeType, int]:
     """Return code and instruction of the innermost caller outside the library.
 
-    To find the line of it takes longer, and is left to those that ask: `Task.spawned_at`.
+    It is `depth` frames up, or further: to look at each of them costs as much as all the rest. To
+    find the line takes longer, and is left to those that ask: `Task.spawned_at`.
     """
-    frame = sys._getframe(2)  # the caller's caller, which is the library's own
-    while frame.f_globals.get("__name__", "")[:8] == "corolib." and frame.f_back is not None:
+    try:
+        frame = sys._getframe(depth)
+    except ValueError:  # nobody's call: C made it
+        frame = sys._getframe(2)
+    while frame.f_globals.get("__package__") == "corolib" and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti
 

@@ -66,7 +66,7 @@ class Suspensions:
             elif wake.taken_back:  # `arm` has cancelled the task, and then failed
                 self.kernel.report_failure(task, error)
             else:  # `arm` has woken the task, and then failed
-                task.error = error
+                task.outcome = (None, error)
             del error, task  # the frame of `arm` holds this one: that would be a cycle
             return
         if wake.taken_back:  # `arm` has cancelled the task
@@ -85,13 +85,15 @@ class Suspensions:
             self.wait(task, Suspend(whom.watch, repr(trap), holder=trap.holder))
             return
         task.wait = trap
+        task.armed = whom
         if whom.done:
             self.tell(task, whom)
             return
         self._stuck.add(task)
         if whom.joiners is None:
-            whom.joiners = {}
-        whom.joiners[task] = None
+            whom.joiners = {task: None}
+        else:
+            whom.joiners[task] = None
 
     def tell(self, joiner: Any, whom: Task[Any]) -> None:
         """Hand the outcome of `whom` to a task that joins it, or to a call that watches it."""
@@ -99,18 +101,17 @@ class Suspensions:
         if type(joiner) is not Task:
             joiner(whom.returned, error)
             return
-        wait = joiner.wait
         # It may be interrupted by one told before it; and, up to here, by a signal handler, for
-        # which a call of `type()` would be one moment more.
-        if wait.__class__ is Join and wait.task is whom:
-            joiner.wait = None
+        # which a call would be one moment more.
+        if joiner.armed is whom:
+            joiner.wait = joiner.armed = None
             self._stuck.discard(joiner)
             self.kernel.resume(joiner, whom.returned, error)
 
     def undo_join(self, task: Task[Any]) -> None:
         """Take the wait of `task` for the end of another one back."""
         self._stuck.discard(task)
-        joiners = task.wait.task.joiners
+        joiners = task.armed.joiners
         if joiners is not None:
             joiners.pop(task, None)
 
@@ -153,7 +154,9 @@ class Suspensions:
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """End the wait of a task whose wake was claimed."""
         self._stuck.discard(task)
-        self.kernel.resume(task, value, task.error if error is None else error)
+        if error is None and task.outcome is not None:  # what `arm` has raised since
+            _, error = task.outcome
+        self.kernel.resume(task, value, error)
 
     def undo(self, task: Task[Any]) -> bool:
         """Take the wait of `task` back; False if a result is on its way already."""
@@ -176,7 +179,7 @@ class StandIn:
     task running. What that raises is reported.
     """
 
-    __slots__ = ("armed", "error", "task", "value", "wait", "wake")
+    __slots__ = ("armed", "outcome", "task", "wait", "wake")
     pending = False
     body_over = True  # what leaves its step, a second Ctrl-C, is raised again by the next turn
 
@@ -185,8 +188,7 @@ class StandIn:
         self.wake: Wake | None = wake
         self.wait: Any = None
         self.armed: Any = None
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self.outcome: Any = None
 
     @property
     def label(self) -> str:
