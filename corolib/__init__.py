@@ -10,20 +10,16 @@ at the beginning of a program, `corolib.timeout` only where it is reached: there
 thing for which no file number is left, or a module that was replaced since the program began.
 """
 
-from typing import TYPE_CHECKING
-
 from corolib.errors import (
     BusyError,
     Cancelled,
     ClosedError,
     Deadlock,
-    QueueEmpty,
-    QueueFull,
-    QueueShutDown,
     RunFinished,
     ScopeError,
     TaskCancelled,
 )
+from corolib.kinds import TYPE_CHECKING
 from corolib.running import close, current_scheduler, current_task, now, spawn
 from corolib.scheduler import Scheduler, run
 from corolib.task import Task
@@ -36,7 +32,15 @@ if TYPE_CHECKING:
     from corolib.datagrams import DatagramSocket, open_udp, open_unix_datagrams
     from corolib.groups import TaskGroup, as_completed, gather, map_concurrent, race, started
     from corolib.processes import open_process, open_stdin, run_process
-    from corolib.queues import LifoQueue, PriorityQueue, Queue, Topic
+    from corolib.queues import (
+        LifoQueue,
+        PriorityQueue,
+        Queue,
+        QueueEmpty,
+        QueueFull,
+        QueueShutDown,
+        Topic,
+    )
     from corolib.servers import Listener, listen_tcp, listen_unix, serve_tcp, serve_unix
     from corolib.signals import open_signal_receiver
     from corolib.streams import IncompleteRead, LimitExceeded, Stream
@@ -61,7 +65,7 @@ else:
         "datagrams": "DatagramSocket open_udp open_unix_datagrams",
         "groups": "TaskGroup as_completed gather map_concurrent race started",
         "processes": "open_process open_stdin run_process",
-        "queues": "LifoQueue PriorityQueue Queue Topic",
+        "queues": "LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown Topic",
         "servers": "Listener listen_tcp listen_unix serve_tcp serve_unix",
         "signals": "open_signal_receiver",
         "streams": "IncompleteRead LimitExceeded Stream",

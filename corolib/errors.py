@@ -1,13 +1,13 @@
 """The exceptions of corolib. Their meaning only: who raises them, and when, is said there.
 
-Imports nothing else from corolib.
+Those of queues are in `queues.py`. Imports nothing else from corolib but `kinds.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import queue
-from typing import TYPE_CHECKING, Any
+
+from corolib.kinds import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corolib.task import Task
@@ -71,15 +71,3 @@ class ScopeError(RuntimeError):
 
 class RunFinished(RuntimeError):
     """Raised by a call into a scheduler whose run has ended, for instance from a late thread."""
-
-
-class QueueEmpty(queue.Empty):
-    """Raised by `get_nowait()` when the queue has no item."""
-
-
-class QueueFull(queue.Full):
-    """Raised by `put_nowait()` when the queue has no room."""
-
-
-class QueueShutDown(Exception):
-    """Raised by `put` and `get` of a queue that was shut down; by `get` when no item is left."""

@@ -8,15 +8,15 @@ the protocol `Services` in `running.py`.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from threading import get_ident
-from typing import Any, Protocol
 
 from corolib.errors import Deadlock, RunFinished
 from corolib.inbox import FINISHED, Inbox
+from corolib.kinds import Any, Protocol
 from corolib.poller import Poller, Selector
 from corolib.reports import deadlock, dump, slow_step
 from corolib.running import RIDES, R, Runnable, Services, T, register

@@ -13,9 +13,9 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from corolib.errors import RunFinished
+from corolib.kinds import Any
 
 FINISHED = "the scheduler's run has ended"
 

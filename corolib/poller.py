@@ -28,12 +28,12 @@ import os
 import select
 import selectors
 import socket
+from _thread import get_ident
 from collections.abc import Callable
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
 from weakref import KeyedRef, getweakrefs
 
 from corolib.errors import BusyError, ClosedError
+from corolib.kinds import TYPE_CHECKING, Any
 from corolib.reports import busy
 from corolib.sockets import Private
 from corolib.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait

@@ -17,6 +17,7 @@ Imports no scheduler: what waits goes through `Suspend`.
 from __future__ import annotations
 
 import math
+import queue
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Generic, Literal, TypeVar
 
-from corolib.errors import QueueEmpty, QueueFull, QueueShutDown
 from corolib.lines import Awaited, Line, join_line, nothing, wake_all
 from corolib.running import tired
 from corolib.traps import Suspend, Wake, check_count, waits
@@ -32,6 +32,18 @@ from corolib.traps import Suspend, Wake, check_count, waits
 T = TypeVar("T")
 Items = deque[Any] | list[Any]
 Store = tuple[Items, Callable[[Any], object], Callable[[], Any]]
+
+
+class QueueEmpty(queue.Empty):
+    """Raised by `get_nowait()` when the queue has no item."""
+
+
+class QueueFull(queue.Full):
+    """Raised by `put_nowait()` when the queue has no room."""
+
+
+class QueueShutDown(Exception):
+    """Raised by `put` and `get` of a queue that was shut down; by `get` when no item is left."""
 
 
 def check_size(size: float) -> float:

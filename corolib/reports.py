@@ -7,12 +7,11 @@ do without: a program that has run out of files is told its mistakes too.
 from __future__ import annotations
 
 import os
-import re
 import types
 from collections.abc import Iterable, Sequence
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
 
+from corolib.kinds import TYPE_CHECKING, Any
 from corolib.traps import ReadWait, UrgentWait, WriteWait, forgive
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from corolib.traps import Suspend
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_BARE_YIELD = re.compile(r"\byield\b(?! from)")
 
 
 def frame_of(task: Task[Any]) -> FrameType | None:
@@ -68,6 +66,18 @@ def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     return f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file"
 
 
+def _bare_yield(line: str) -> int:
+    """Return where the first `yield` of a line stands that is not `yield from`, or -1."""
+    at = line.find("yield")
+    while at >= 0:
+        beside = line[max(at - 1, 0) : at] + line[at + 5 : at + 6]
+        in_a_name = any(each.isalnum() or each == "_" for each in beside)
+        if not in_a_name and not line.startswith(" from", at + 5):
+            return at
+        at = line.find("yield", at + 1)
+    return -1
+
+
 def wrong_yield(task: Task[Any], thing: Any) -> str:
     """Return the message for a task that yielded something other than a trap."""
     frame = frame_of(task)
@@ -80,8 +90,9 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     if kind is not None:
         name = f"{thing.__name__}()"
         forgive(thing)
-        did = line if _BARE_YIELD.search(line) else f"yield {name}"
-        cure = _BARE_YIELD.sub("yield from", did, count=1)
+        did = line if _bare_yield(line) >= 0 else f"yield {name}"
+        at = _bare_yield(did)
+        cure = f"{did[:at]}yield from{did[at + 5 :]}"
         if kind == "coroutine":
             cure = f"yield from spawn({name})"
         return (

@@ -10,12 +10,12 @@ Imports nothing else from corolib but the words of `traps.py`.
 
 from __future__ import annotations
 
-import threading
+from _thread import _local  # `threading.local`, without the rest, which nothing here needs
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from corolib.kinds import TYPE_CHECKING, Any, Protocol, TypeVar
 from corolib.traps import HasFileno, Trap, Wake
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Room(Protocol):
     def end(self) -> None: ...
 
 
-class _Register(threading.local):
+class _Register(_local):
     """One slot a thread: the scheduler that runs in it, or None."""
 
     scheduler: Services | None = None

@@ -32,9 +32,9 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
 
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
+from corolib.kinds import Any, TypeVar
 from corolib.poller import Known, Selector, default_selector
 from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword

@@ -28,9 +28,9 @@ import os
 import sys
 from collections.abc import Callable
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import Cancelled, ScopeError
+from corolib.kinds import TYPE_CHECKING, Any, Protocol
 from corolib.reports import brief, line_of, where
 from corolib.running import current_task, register
 

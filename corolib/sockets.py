@@ -18,8 +18,8 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any
 
+from corolib.kinds import Any
 from corolib.running import close, register
 
 Socket = socket.socket

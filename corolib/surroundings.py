@@ -6,18 +6,18 @@
 - the hooks for async generators: one that a task drops half-way is closed by a task of its own.
 - fork: in the child the schedulers of the parent are told that they are dead.
 
-What to do then is the scheduler's; it hands its functions in. Imports nothing from corolib.
+What to do then is the scheduler's; it hands its functions in. Imports from corolib only `kinds.py`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Any, Protocol
+
+from corolib.kinds import Any, Protocol
 
 
 class Owner(Protocol):
@@ -54,6 +54,7 @@ class Surroundings:
 
     def _set_up(self) -> None:
         import signal
+        import threading
 
         owner = self._owner
         in_main_thread = threading.current_thread() is threading.main_thread()

@@ -12,9 +12,9 @@ import sys
 import types
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Any, Generic, TypeVar
 
 from corolib.errors import Cancelled, Deadlock, TaskCancelled
+from corolib.kinds import Any, Generic, TypeVar
 from corolib.reports import line_of, not_runnable
 from corolib.running import Services, current_task
 from corolib.scopes import CO_COROUTINE, CO_GENERATOR, Scope

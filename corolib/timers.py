@@ -7,7 +7,7 @@ as a husk; when husks outnumber the living (and a thousand), they are swept out.
 A call is first put into a list, and into the heap when somebody must know what comes next. Most
 timeouts are cancelled before that, and a heap costs more than all the rest of them together.
 
-Knows no clock and no tasks. Imports nothing from corolib.
+Knows no clock and no tasks. Imports from corolib only `kinds.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Any
+
+from corolib.kinds import Any
 
 SPARE_HUSKS = 1000  # 100 KB; sweeping more often would cost more than it gives back
 

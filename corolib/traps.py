@@ -10,7 +10,7 @@
 A trap is a plain description and does nothing by itself; what each one means stands in
 `scheduler.py`. Every trap works with `yield`, `yield from` and `await`.
 
-Imports nothing else from corolib.
+Imports nothing else from corolib but `kinds.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import sys
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+from corolib.kinds import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from corolib.task import Task

@@ -19,9 +19,9 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import BusyError
+from corolib.kinds import TYPE_CHECKING, Any, Protocol
 from corolib.poller import check_nonblocking, closed, fileno, inode, number
 from corolib.reports import busy
 from corolib.traps import ReadWait, UrgentWait

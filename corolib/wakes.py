@@ -10,12 +10,12 @@ Imports from corolib the words, tasks, and the wording of one complaint.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
 
+from corolib.kinds import TYPE_CHECKING, Any, Protocol
 from corolib.reports import no_error, no_undo
 from corolib.task import LIBRARY, Join, Task, users_part
 from corolib.traps import Suspend

@@ -7,7 +7,7 @@
     parts     task  scopes  timers  poller  reports       data structures that do not know the
               inbox  wakes  surroundings  sockets         kernel
               urgent
-    words     errors  traps  running                      import nothing else from corolib
+    words     kinds  errors  traps  running               import nothing else from corolib
 
 Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
 not count; those inside functions do. The package itself imports the kernel at once, and
@@ -30,7 +30,7 @@ import corolib
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "corolib"
 
-WORDS = {"errors", "traps", "running"}
+WORDS = {"kinds", "errors", "traps", "running"}
 PARTS = {
     *("task", "scopes", "timers", "poller", "reports"),
     *("inbox", "wakes", "surroundings", "sockets", "urgent"),
@@ -50,6 +50,10 @@ HEAVY = {
     "subprocess",
     "traceback",
 }
+
+
+# What takes as long to import as all of the kernel: rooms may need it, and most programs do.
+LONG = {"queue", "re", "threading", "typing"}
 
 
 def name_of(path):
@@ -106,9 +110,9 @@ def imports(source, modules=frozenset(SOURCES), lazy=True):
 def allowed(name):
     """Return the modules that a module may import."""
     if name == "running":
-        return {"traps"}
+        return {"kinds", "traps"}
     if name in WORDS:
-        return set()
+        return {"kinds"} - {name}
     if name in PARTS:
         return WORDS | PARTS
     if name in KERNEL:
@@ -198,8 +202,8 @@ def test_the_scheduler_can_be_read_in_one_sitting():
 def test_importing_corolib_is_cheap():
     # -I and -S: nothing of the user's or of the site's may import anything beforehand.
     program = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); "
-        "import corolib; after = set(sys.modules); from corolib import *; "
+        "import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); "
+        "import corolib; after = set(sys.modules); from corolib import *; import json; "
         "print(json.dumps([sorted(each) for each in (before, after, sys.modules)]))"
     )
     done = subprocess.run(
@@ -212,7 +216,8 @@ def test_importing_corolib_is_cheap():
     before, after, everything = json.loads(done.stdout)
     assert "corolib.scheduler" in after
     assert not {f"corolib.{room}" for room in LATE} & set(after), "they come when asked for"
-    assert not HEAVY & set(before), "the interpreter itself has them: this shows nothing"
+    assert not LONG & set(after)
+    assert not (HEAVY | LONG) & set(before), "the interpreter itself has them: this shows nothing"
     assert {f"corolib.{room}" for room in LATE} <= set(everything)
     assert not HEAVY & set(everything)
 
@@ -228,7 +233,7 @@ def test_all_is_sorted_and_lists_what_the_package_binds():
     rooms = {}
     for node in ast.parse(SOURCES["__init__"]).body:
         for each in node.body if is_for_types(node) else [node]:
-            if isinstance(each, ast.ImportFrom) and each.module != "typing":
+            if isinstance(each, ast.ImportFrom) and each.module not in ("typing", "corolib.kinds"):
                 bound |= {alias.asname or alias.name for alias in each.names}
                 if each is not node:
                     room = each.module.removeprefix("corolib.")

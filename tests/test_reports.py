@@ -21,6 +21,7 @@ from corolib import (
     WriteWait,
     current_scheduler,
     current_task,
+    reports,
     run,
     spawn,
     waits,
@@ -125,6 +126,23 @@ def test_a_generator_yielded_by_code_without_a_source():
         "task main#1 at <string>:2 did `yield sleeper()`: that hands the scheduler the generator "
         "sleeper() instead of running it. Write `yield from sleeper()`"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ("yield x", 0),
+        ("x = yield", 4),
+        ("(yield)", 1),
+        ("yield from f(); yield g()", 16),
+        ("yielded = self.yields; yield_all(); x.yield_ = 5", -1),
+        ("yielded = yield f()", 10),
+        ("yield from f()", -1),
+        ("return 5", -1),
+    ],
+)
+def test_the_yield_that_hands_something_over_is_found_in_a_line(line, at):
+    assert reports._bare_yield(line) == at
 
 
 def test_a_coroutine_yielded():

@@ -1,0 +1,43 @@
+"""What the kernel needs of `typing`, without importing it: that takes as long as half of corolib.
+
+Type checkers see the real things. At run time the names are there, and so are subscripts such as
+`Task[int]`; nothing looks at them. Modules that are imported when asked for use `typing` itself.
+
+Imports nothing from corolib.
+"""
+
+from types import GenericAlias
+
+TYPE_CHECKING = False  # checkers take a variable of this name for true
+
+if TYPE_CHECKING:
+    from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+else:
+    Any = object
+
+    class Generic:
+        """A base class: what is derived from it can be subscripted."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(GenericAlias)
+
+    class Protocol:
+        """A base class that says what others must have."""
+
+        __slots__ = ()
+
+    class TypeVar:
+        """A place in an alias: `Coro[int]` puts a type there."""
+
+        def __init__(self, name, *, bound=None, covariant=False):
+            self.__name__ = name
+
+        def __typing_subst__(self, kind):
+            return kind
+
+        def __repr__(self):
+            return f"~{self.__name__}"
+
+    ParamSpec = TypeVar
+
+__all__ = ["TYPE_CHECKING", "Any", "Generic", "ParamSpec", "Protocol", "TypeVar"]
