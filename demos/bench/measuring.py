@@ -22,6 +22,7 @@ from demos.bench.workloads import (
 )
 
 LONGEST = 120  # seconds for one contestant: then there are no more pairs
+LATENCY = 0.5  # seconds of a sample at the least: a hundredth of the exchanges must be many
 
 # What one sample says. "cost" is what is compared: seconds of CPU for a unit, of latency, or bytes.
 Sample = dict[str, float]
@@ -167,7 +168,10 @@ def measure(
     timed = not isinstance(workload, IdleTasks | IdleConnections)
     if not timed:
         pairs = 1
-    rate = capacity(workload, seconds) / 2 if isinstance(workload, Latency) else 0.0
+    rate = 0.0
+    if isinstance(workload, Latency):
+        seconds = max(seconds, LATENCY)
+        rate = capacity(workload, seconds) / 2
     results = []
     own: list[Sample] = []
     with opened(workload, reference, seconds, rate) as sample:
@@ -224,5 +228,5 @@ def compare(result: Result, ratios: list[float], timed: bool) -> None:
 
 def capacity(workload: Latency, seconds: float) -> float:
     """Return how many exchanges a second asyncio's protocol makes at the most."""
-    with opened(workload, Contestant("asyncio_protocol", ""), 5 * seconds) as sample:
+    with opened(workload, Contestant("asyncio_protocol", ""), 2 * seconds) as sample:
         return sample()["per_second"]
