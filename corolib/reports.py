@@ -63,7 +63,10 @@ def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     """Return the message for the second waiter in one direction."""
     goals = {WriteWait: "to write", UrgentWait: "for urgent data of"}
     goal = goals.get(type(trap), "to read")
-    return f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file"
+    return (
+        f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file. "
+        "Let one task do that for all"
+    )
 
 
 def _bare_yield(line: str) -> int:

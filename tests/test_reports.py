@@ -491,7 +491,7 @@ def test_two_readers_name_the_first_and_its_line(pair):
         assert type(caught.value).__name__ == "BusyError"
         assert str(caught.value) == (
             f"ReadWait(<socket fd={a.fileno()}>): task reader#2 ({line(reader, 1)}) is already "
-            "waiting to read this file"
+            "waiting to read this file. Let one task do that for all"
         )
         first.cancel()
         yield
