@@ -480,9 +480,10 @@ class Host:
     def on_fork(self) -> None:
         """This is a child process: the tasks are the parent's, so do nothing for them here."""
         self._forked = True
-        self._parks.clear()
+        self._parks.clear()  # which is enough for all waits that are made by a call
         for task in self._tasks.values():
-            task.pending = True  # so the loop looks closer at whatever is yielded
+            task.debts = [task]  # is never paid: so whatever it yields is looked at, in any scope
+            task.pending = True
         self._inbox.calls.clear()
         if self._around is not None:
             self._around.__exit__()

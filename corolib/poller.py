@@ -173,7 +173,7 @@ class Poller:
                 task.wait = trap
                 task.armed = entry
                 return
-        except Exception:
+        except (AttributeError, KeyError, TypeError):
             pass  # a new file, or none at all: found out below
         self._admit(task, trap, READ).reader = task
 
@@ -184,11 +184,14 @@ class Poller:
         blocking is asked at its first wait.
         """
         file: Any = trap.file
+        room: Any = None
         try:
             entry: Any = self.entries[file.fileno()]
             ref = entry.ref  # as a method, a slot is looked up the slow way
             room = ref() is file and entry.writer is None and entry.asker.poll(0)
-        except Exception:  # it was not asked yet; or it is no socket, or none that is known
+        except (AttributeError, KeyError, TypeError):
+            pass  # it was not asked yet; or it is no socket, or none that is known
+        if room is None:
             room = self._has_room(trap)
         if room:
             append = self._append  # and so is what an object has of its own

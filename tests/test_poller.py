@@ -13,6 +13,7 @@ import random
 import resource
 import select
 import selectors
+import signal
 import socket
 import struct
 import sys
@@ -910,6 +911,7 @@ def test_a_blocking_socket_is_refused_and_the_cure_named(selector, timeout, trap
         yield from turns(3)
         assert isinstance(task.result, ValueError)
         assert "setblocking(False)" in str(task.result)
+        assert task.result.__context__ is None
         assert files() == 0
         a.setblocking(False)
         b.send(b"x")
@@ -937,6 +939,37 @@ def test_a_blocking_socket_is_refused_also_beside_a_wait_for_its_number(pair, se
         assert isinstance(task.result, ValueError)
 
     run(main, selector=selector)
+
+
+@pytest.mark.hazard("H72")
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+def test_what_a_signal_handler_raises_while_a_wait_is_made_is_the_tasks(pair, trap):
+    a, _ = pair
+    struck = []
+
+    class Alarm(Exception):
+        pass
+
+    class File:
+        def fileno(self):
+            if not struck:
+                struck.append(True)
+                signal.raise_signal(signal.SIGUSR1)
+            return a.fileno()
+
+    def handler(signum, frame):
+        raise Alarm
+
+    def main():
+        with pytest.raises(Alarm):
+            yield trap(File())
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        run(main)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert struck
 
 
 ALWAYS_READY = ["/etc/hostname", "/dev/null", "/dev/zero", "/dev/urandom", "/proc/self/status"]

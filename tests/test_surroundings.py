@@ -690,12 +690,14 @@ def test_a_forked_child_neither_harms_the_parent_nor_uses_its_scheduler():
     assert status == 0
 
 
-@pytest.mark.parametrize("how", ["yields", "returns"])
-def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(how):
+@pytest.mark.parametrize("statement", ["yield", "return"])
+@pytest.mark.parametrize("block", ["contextlib.nullcontext()", "shield()", "timeout(60)"])
+def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(block, statement):
     program = f"""
+        import contextlib
         import os
         import corolib
-        from corolib import spawn
+        from corolib import shield, spawn, timeout
 
         parent = os.getpid()
 
@@ -708,10 +710,15 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
         def main():
             spawn(other, daemon=True)
             yield
-            if os.fork() == 0:
-                {"yield" if how == "yields" else "return"}
-            else:
-                os.wait()
+            with {block}:
+                child = os.fork() == 0
+            try:
+                if child:
+                    {statement}
+                else:
+                    os.wait()
+            finally:
+                print("clean-up in the", "child" if child else "parent", flush=True)
 
         try:
             scheduler = corolib.Scheduler()
@@ -727,7 +734,10 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
     """
     status, out, err = python(program)
     text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
-    assert out.splitlines() == [text, f"again: {text}", "parent done"]
+    assert out.splitlines() == [
+        *("clean-up in the child", text, f"again: {text}"),
+        *("clean-up in the parent", "parent done"),
+    ]
     assert (status, err) == (0, "")
 
 
