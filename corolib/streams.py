@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import BusyError, ClosedError
+from corolib.poller import Known
 from corolib.reports import brief, where
 from corolib.running import close, current_scheduler, current_task, register, tired
 from corolib.timeouts import move_on_after
@@ -197,7 +198,8 @@ class Stream:
         self._reading: Any = ReadWait(file) if reading is None else reading
         self._home: Services | None = None  # whose `rides` the short ways count; see `tired()`
         self._buffer = bytearray()  # what was read too much
-        # Whether the last read emptied the file: then a read waits first, else it tries first.
+        # Whether a read waits first, else it tries first: the last may not have emptied the file,
+        # and to wait for a socket, which is registered once, costs less than to try in vain.
         self._drained = True
         self._reader: Task[Any] | None = None  # in the middle of a message
         self._writer: Task[Any] | None = None  # in the middle of a sendall()
@@ -235,7 +237,7 @@ class Stream:
                 if not isinstance(exc, BlockingIOError):
                     raise
             else:
-                if len(data) == most:
+                if len(data) == most and type(self._reading) is not Known:
                     self._drained = False
                 else:
                     self._calm = True

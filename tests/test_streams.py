@@ -2010,3 +2010,30 @@ def test_a_blocking_socket_is_refused_at_once():
         pytest.raises(ValueError, match=r"Stream\(<socket fd=\d+>\): the socket is blocking"),
     ):
         Stream(a)
+
+
+def test_a_socket_that_gave_all_that_was_asked_for_is_waited_for_before_it_is_asked_again(pair):
+    """Messages that are just as long: an attempt in between would fail each time."""
+    a, b = pair
+    asked = []
+
+    class Counted(socket.socket):
+        def recv(self, most):
+            asked.append(most)
+            return super().recv(most)
+
+    def main():
+        counted = Counted(fileno=a.detach())
+        counted.setblocking(False)
+        with Stream(counted) as stream:
+            for _ in range(10):
+                reading = spawn(stream.recv(8))
+                yield
+                yield  # now it waits
+                b.send(b"message!")
+                assert (yield from reading) == b"message!"
+            b.send(b"two messages!")
+            return (yield from stream.recv(8)), (yield from stream.recv(8))
+
+    assert run(main) == (b"two mess", b"ages!")
+    assert asked == [8] * 12
