@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -32,6 +33,7 @@ RECORDED = Path(__file__).with_name("recorded.json")
 OURS = ("corolib_traps", "corolib_once", "corolib_streams", "corolib_async", "corolib_writewait")
 ECHO = Exchanges("echo", "echo of 1 KiB, 50 connections", job="echo", connections=50)
 FEW, MANY = 500, 2500  # exchanges
+REST = 0.2  # seconds in which a server that nobody is connected to does next to nothing
 LARGE = 1 << 18  # bytes of an exchange, above which a tenth of them tells as much
 
 Figures = dict[str, Any]  # "instructions": a number; "calls": for each system call, how many
@@ -109,10 +111,16 @@ def counted_calls(name: str, workload: Exchanges, count: int) -> dict[str, int]:
 
 
 def exchange(server: Server, workload: Exchanges, count: int) -> None:
-    """Make so many exchanges with the server, and end it."""
+    """Make so many exchanges with the server, and end it, when all have left: else it would be
+    told to end in the middle of that, each time in another place.
+    """
     with load_on(server, workload, core=None) as load:
         load.order(f"count {count}")
-    server.end(server.pid)  # when all have left: some servers wait for that
+    used, now = -1.0, server.cpu()
+    while now - used > REST / 20:
+        time.sleep(REST)
+        used, now = now, server.cpu()
+    server.end(server.pid)
 
 
 def report(
