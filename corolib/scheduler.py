@@ -367,7 +367,7 @@ class Scheduler(Host):
         depth: int = 2,
     ) -> Task[Any]:
         """Make a task of `body`; `new` says that nobody else has it. For `depth` see `call_site`:
-        `start()` is called by the library, which somebody else has called.
+        somebody calls the library, which calls `start()`.
         """
         self._spawned += 1
         if not name:

@@ -419,8 +419,8 @@ def call_site(depth: int) -> tuple[types.CodeType, int]:
     """
     try:
         frame = sys._getframe(depth)
-    except ValueError:  # nobody's call: C made it
-        frame = sys._getframe(2)
+    except ValueError:  # C made the call, and nobody's frame is behind it
+        frame = sys._getframe(1)
     while frame.f_globals.get("__package__") == "corolib" and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti

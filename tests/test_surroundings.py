@@ -194,6 +194,26 @@ def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_when_its_body_ends():
         corolib.run(main)
 
 
+def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
+    class File:
+        def fileno(self):
+            strike()
+            strike()
+
+    log = []
+
+    def main():
+        try:
+            yield ReadWait(File())
+        except BaseException as exc:
+            log.append(type(exc))
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+    assert log == [GeneratorExit]  # its body is closed, and nothing is thrown into it
+
+
 def test_a_second_ctrl_c_in_a_hook_or_a_callback_is_not_reported_but_raised():
     def main():
         scheduler = corolib.current_scheduler()

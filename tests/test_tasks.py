@@ -35,6 +35,7 @@ from corolib import (
     spawn,
 )
 from corolib.scopes import Interrupts
+from corolib.task import call_site
 from corolib.testing import virtual_time
 
 
@@ -1300,6 +1301,28 @@ def test_arm_may_wake_and_then_fail():
         return "fine"
 
     assert go(main) == "fine"
+
+
+def test_a_call_that_nobody_made_has_a_site_all_the_same():
+    """There are fewer frames than usual where C calls the library in a thread of its own."""
+    code, _ = call_site(10**6)
+    assert code is sys._getframe().f_code
+
+
+def test_arm_may_be_woken_by_a_thread_and_then_fail():
+    def arm(wake):
+        thread = threading.Thread(target=wake, args=("value",))
+        thread.start()
+        thread.join()
+        raise ValueError("arm")
+
+    def main():
+        with pytest.raises(ValueError, match="arm"):
+            yield Suspend(arm, "x")
+        yield Sleep(0.001)
+        return "fine"
+
+    assert run(main) == "fine"
 
 
 def test_only_the_first_wake_counts():
