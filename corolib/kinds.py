@@ -35,9 +35,15 @@ else:
         def __typing_subst__(self, kind):
             return kind
 
+        def __or__(self, other):
+            return object
+
         def __repr__(self):
             return f"~{self.__name__}"
 
-    ParamSpec = TypeVar
+    def ParamSpec(name):  # noqa: N802
+        """Return what stands for any arguments."""
+        return ...
+
 
 __all__ = ["TYPE_CHECKING", "Any", "Generic", "ParamSpec", "Protocol", "TypeVar"]

@@ -237,7 +237,7 @@ class Stream:
                 if not isinstance(exc, BlockingIOError):
                     raise
             else:
-                if len(data) == most and type(self._reading) is not Known:
+                if len(data) == most and not self._tells_all():
                     self._drained = False
                 else:
                     self._calm = True
@@ -247,6 +247,13 @@ class Stream:
                     self.ended = True
                 return data
         return (yield from self._recv(most))
+
+    def _tells_all(self) -> bool:
+        """Return whether the selector tells of all that is there to read: it does of a socket, if
+        the class has no `recv()` of its own, behind which data may be kept.
+        """
+        plain = getattr(type(self._file), "recv", None) is socket.socket.recv
+        return plain and type(self._reading) is Known
 
     def _recv(self, most: int) -> Generator[Any, Any, bytes]:
         """Do what `recv()` does, the general way."""

@@ -14,10 +14,13 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from _thread import get_ident
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from corolib.kinds import Any, Protocol
+
+_IMPORTED_IN = get_ident()
 
 
 class Owner(Protocol):
@@ -54,10 +57,12 @@ class Surroundings:
 
     def _set_up(self) -> None:
         import signal
-        import threading
 
         owner = self._owner
-        in_main_thread = threading.current_thread() is threading.main_thread()
+        # Not imported here: on Python 3.11 `threading` takes who imports it for the main thread.
+        threading = sys.modules.get("threading")
+        main = _IMPORTED_IN if threading is None else threading.main_thread().ident
+        in_main_thread = get_ident() == main
         ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             self._handle(signal.SIGINT, owner.on_ctrl_c)

@@ -4,7 +4,7 @@ import typing
 
 import pytest
 
-from corolib import Coro, Queue, Suspend, Task
+from corolib import Coro, Queue, Suspend, Task, waits
 
 T = typing.TypeVar("T")
 
@@ -31,3 +31,8 @@ def test_what_a_task_function_returns_can_be_subscripted_and_looked_at():
     assert "~T" in repr(Coro)
     with pytest.raises(TypeError):
         Coro[int, str]
+
+
+def test_the_kernels_own_hints_can_be_looked_at():
+    assert typing.get_args(typing.get_type_hints(Task.stop)["return"])[2] is object
+    assert "function" in typing.get_type_hints(waits)

@@ -7,6 +7,7 @@ import os
 import random
 import selectors
 import socket
+import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -2017,15 +2018,12 @@ def test_a_socket_that_gave_all_that_was_asked_for_is_waited_for_before_it_is_as
     a, b = pair
     asked = []
 
-    class Counted(socket.socket):
-        def recv(self, most):
-            asked.append(most)
-            return super().recv(most)
+    def profile(frame, event, function):
+        if event == "c_call" and function.__name__ == "recv" and function.__self__ is a:
+            asked.append(function)
 
     def main():
-        counted = Counted(fileno=a.detach())
-        counted.setblocking(False)
-        with Stream(counted) as stream:
+        with Stream(a) as stream:
             for _ in range(10):
                 reading = spawn(stream.recv(8))
                 yield
@@ -2035,5 +2033,31 @@ def test_a_socket_that_gave_all_that_was_asked_for_is_waited_for_before_it_is_as
             b.send(b"two messages!")
             return (yield from stream.recv(8)), (yield from stream.recv(8))
 
-    assert run(main) == (b"two mess", b"ages!")
-    assert asked == [8] * 12
+    sys.setprofile(profile)
+    try:
+        assert run(main) == (b"two mess", b"ages!")
+    finally:
+        sys.setprofile(None)
+    assert len(asked) == 12
+
+
+def test_a_socket_that_keeps_data_to_itself_is_asked_until_it_has_no_more(pair):
+    a, b = pair
+
+    class Hoard(socket.socket):
+        kept = b""
+
+        def recv(self, most):
+            self.kept = self.kept or super().recv(65536)
+            data, self.kept = self.kept[:most], self.kept[most:]
+            return data
+
+    def main():
+        hoard = Hoard(fileno=a.detach())
+        hoard.setblocking(False)
+        with Stream(hoard) as stream:
+            b.send(b"123456")
+            for each in (b"12", b"34", b"56"):
+                assert (yield from stream.recv(2)) == each
+
+    run(main)

@@ -1004,3 +1004,25 @@ def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost
     assert references
     assert [each.__callback__ for each in references] == [None] * len(references)
     scheduler.close()
+
+
+def test_a_run_in_a_thread_that_threading_does_not_know_is_not_taken_for_the_main_one():
+    program = """
+        import _thread
+        import sys
+
+        import corolib
+
+        def main():
+            yield
+            done.release()
+
+        done = _thread.allocate_lock()
+        done.acquire()
+        _thread.start_new_thread(corolib.run, (main,))
+        assert done.acquire(timeout=60)
+        import threading
+
+        print(threading.current_thread() is threading.main_thread())
+    """
+    assert python(program) == (0, "True\n", "")
