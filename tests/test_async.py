@@ -9,6 +9,7 @@ import pytest
 from corolib import (
     Cancelled,
     ReadWait,
+    Scheduler,
     Sleep,
     Suspend,
     TaskCancelled,
@@ -412,3 +413,13 @@ def test_an_async_generator_that_the_last_step_drops_is_closed_as_well():
     with pytest.raises(KeyError):
         run(main)
     assert closed == ["closed"]
+
+
+def test_an_async_generator_that_is_dropped_after_the_end_of_a_run_is_left_alone():
+    async def numbers():
+        yield 1
+
+    scheduler = Scheduler()
+    scheduler.close()
+    scheduler.on_dropped_asyncgen(numbers())
+    assert scheduler.tasks == []
