@@ -1,7 +1,8 @@
-"""What the kernel needs of `typing`, without importing it: that takes as long as half of corolib.
+"""What the kernel needs of `typing`, without importing it: that takes long beside all of corolib.
 
 Type checkers see the real things. At run time the names are there, and so are subscripts such as
-`Task[int]`; nothing looks at them. Modules that are imported when asked for use `typing` itself.
+`Task[int]`; corolib itself looks at none of them. Modules that are imported when asked for use
+`typing` itself.
 
 Imports nothing from corolib.
 """

@@ -272,8 +272,8 @@ class Scheduler(Host):
         return self._interrupts.deliver(task) or self._suspensions.put_off(task, trap)
 
     # What the traps mean ----------------------------------------------------------------------
-    # Those for files are the poller's: `wait_read`, `wait_write`. That of `UrgentWait` is in
-    # urgent.py, those of `Suspend` and `Join` in wakes.py.
+    # Those for files are the poller's, but for the one in `_step` that is made most: a `ReadWait`
+    # used before. That of `UrgentWait` is in urgent.py, those of `Suspend` and `Join` in wakes.py.
 
     def _sleep(self, task: Task[Any], trap: Sleep) -> None:
         now = self.clock()

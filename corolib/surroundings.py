@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from corolib.kinds import Any, Protocol
 
-_IMPORTED_IN = get_ident()
+_IMPORTED_IN = get_ident()  # the main thread, if nobody knows better
 
 
 class Owner(Protocol):

@@ -52,7 +52,7 @@ HEAVY = {
 }
 
 
-# What takes as long to import as all of the kernel: rooms may need it, and most programs do.
+# What takes long to import beside the kernel itself: rooms may need it, and most programs do.
 LONG = {"queue", "re", "threading", "typing"}
 
 

@@ -1009,7 +1009,6 @@ def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost
 def test_a_run_in_a_thread_that_threading_does_not_know_is_not_taken_for_the_main_one():
     program = """
         import _thread
-        import sys
 
         import corolib
 

@@ -1289,9 +1289,16 @@ def test_what_arm_raises_is_raised_at_the_yield_and_nothing_is_left():
     assert go(main) == "fine"
 
 
-def test_arm_may_wake_and_then_fail():
+def in_a_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
+def test_arm_may_wake_and_then_fail(do):
     def arm(wake):
-        wake("value")
+        do(lambda: wake("value"))
         raise ValueError("arm")
 
     def main():
@@ -1307,22 +1314,6 @@ def test_a_call_that_nobody_made_has_a_site_all_the_same():
     """There are fewer frames than usual where C calls the library in a thread of its own."""
     code, _ = call_site(10**6)
     assert code is sys._getframe().f_code
-
-
-def test_arm_may_be_woken_by_a_thread_and_then_fail():
-    def arm(wake):
-        thread = threading.Thread(target=wake, args=("value",))
-        thread.start()
-        thread.join()
-        raise ValueError("arm")
-
-    def main():
-        with pytest.raises(ValueError, match="arm"):
-            yield Suspend(arm, "x")
-        yield Sleep(0.001)
-        return "fine"
-
-    assert run(main) == "fine"
 
 
 def test_only_the_first_wake_counts():
