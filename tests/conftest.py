@@ -9,8 +9,9 @@ import selectors
 import socket
 import ssl
 
-import certificates
 import pytest
+
+from tests.helpers import certificates
 
 
 def pytest_collection_finish():

@@ -1,0 +1,593 @@
+"""The key-value server: with redis-cli and redis-benchmark, and its parts inside a scheduler."""
+
+import os
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import tracemalloc
+from contextlib import ExitStack
+
+import pytest
+
+from corolib import Sleep, listen_tcp, now, open_tcp, run, spawn, timeout
+from corolib.testing import virtual_time
+from tests.helpers.programs import PATIENCE, Program, exchange, outcome, quiet
+
+pytest.importorskip("hiredis", reason="hiredis is not installed: pip install -e '.[test]'")
+
+import demos.keyvalue.__main__ as keyvalue
+from demos.keyvalue import protocol, store
+from demos.keyvalue.__main__ import COMMANDS, Service, serve
+from demos.keyvalue.protocol import Refused, Requests, batches, encode
+from demos.keyvalue.store import ENTRY, STRING, Store
+
+MIB = 1 << 20
+
+FULL = os.environ.get("COROLIB_SWEEP") == "full"
+
+
+def needs(program):
+    reason = f"{program} is not installed: apt-get install redis-tools"
+    return pytest.mark.skipif(shutil.which(program) is None, reason=reason)
+
+
+def brief(value):
+    """Return a name for a test: data may be long."""
+    return ascii(value[:30])
+
+
+def resp(*args):
+    """Return a request as clients send it."""
+    parts = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts)
+
+
+@pytest.fixture(scope="module")
+def program():
+    with Program("demos.keyvalue") as program:
+        yield program
+
+
+# Clients that nobody here wrote -------------------------------------------------------------------
+
+
+@needs("redis-benchmark")
+def test_redis_benchmark_ends_without_an_error(program):
+    number = "20000" if FULL else "2000"
+    command = ["redis-benchmark", "-p", str(program.port), "-t", "ping,set,get,incr,lpush"]
+    command += ["-n", number, "-c", "50", "-P", "16", "--csv"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, *lines = done.stdout.splitlines()
+    names = [re.match(r'"(\w+)","[0-9.]+",', line)[1] for line in lines]
+    assert names == ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "LPUSH"]
+    with program.connect() as sock:
+        assert exchange(sock, resp("GET", "counter:__rand_int__")).split()[1] == number.encode()
+
+
+@needs("redis-cli")
+def test_redis_cli_talks_to_it(program):
+    def cli(*args, stdin=None):
+        command = ["redis-cli", "-p", str(program.port), *args]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+        return done.stdout + done.stderr
+
+    assert cli("set", "greeting", "hello world", "ex", "100") == "OK\n"
+    assert cli("get", "greeting") == "hello world\n"
+    assert cli("ttl", "greeting") in ("100\n", "99\n")
+    assert cli("--no-raw", "get", "nothing") == "(nil)\n"
+    assert cli("--no-raw", "lpush", "numbers", "1", "2", "3") == "(integer) 3\n"
+    assert cli("--no-raw", "lrange", "numbers", "0", "-1") == '1) "3"\n2) "2"\n3) "1"\n'
+    assert "ERR unknown command 'FLY'" in cli("FLY")
+    assert "HELLO 3 failed: ERR unknown command" in cli("-3", "ping")
+    assert "redis_version:0.0.0" in cli("info")
+    assert cli("config", "get", "maxclients") == "maxclients\n1000\n"
+    several = "incr n\nincr n\nincr greeting\ndel n greeting\n"
+    wrong = "ERR value is not an integer or out of range"
+    assert [line for line in cli(stdin=several).split("\n") if line] == ["1", "2", wrong, "2"]
+
+
+# The program --------------------------------------------------------------------------------------
+
+
+def test_the_program(program):
+    assert f"redis-cli -p {program.port} ping" in program.lines[0]
+    status, out, err = outcome("demos.keyvalue", f"--port={program.port}")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    status, out, err = outcome("demos.keyvalue", "--memory=0")
+    assert (status, out) == (2, "")
+
+
+def test_many_requests_at_once_are_answered_in_order_and_by_the_end_of_the_connection(program):
+    requests = [resp("SET", "k", n) + resp("GET", "k") + resp("INCR", "k") for n in range(3000)]
+    replies = [b"+OK\r\n$%d\r\n%d\r\n:%d\r\n" % (len(str(n)), n, n + 1) for n in range(3000)]
+    with program.connect() as sock:
+        assert exchange(sock, b"".join(requests)) == b"".join(replies)
+
+
+def test_a_line_is_a_request_too(program):
+    typed = b"set x 1\r\n\r\n  GET   x\nnonsense\nPING\r\nquit\r\nPING\r\n"
+    with program.connect() as sock:
+        sock.sendall(typed)
+        replies = exchange(sock, b"")
+    assert replies == b"+OK\r\n$1\r\n1\r\n-ERR unknown command 'nonsense'\r\n+PONG\r\n+OK\r\n"
+
+
+def test_who_does_not_take_replies_is_not_read_from_and_holds_nobody_up(program):
+    """Not one of 50 MB of replies is made before the one before it was taken."""
+    with program.connect() as big, program.connect() as other:
+        big.sendall(resp("SET", "big", b"x" * 500_000))
+        assert big.recv(5) == b"+OK\r\n"
+        big.sendall(resp("GET", "big") * 100)
+        for _ in range(10):
+            other.sendall(resp("PING"))
+            assert other.recv(7) == b"+PONG\r\n"
+        memory = resident(program.process.pid)
+        assert memory is None or memory < 100 * MIB
+        assert exchange(big, b"") == (b"$500000\r\n" + b"x" * 500_000 + b"\r\n") * 100
+
+
+def resident(pid):
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return None
+
+
+def test_clients_that_break_off_leave_the_others_alone(program):
+    for data in (b"", b"PI", resp("GET", "big") * 10, resp("SET", "cut", "x" * 1000)[:-1]):
+        sock = program.connect()
+        sock.sendall(data)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    with program.connect() as sock:
+        assert exchange(sock, resp("GET", "cut")) == b"$-1\r\n"
+
+
+def test_the_end_of_the_program_waits_for_no_idle_client():
+    with Program("demos.keyvalue") as program, program.connect() as idle, program.connect() as sock:
+        sock.sendall(b"PING\r\n")
+        assert sock.recv(7) == b"+PONG\r\n"
+        program.process.terminate()
+        assert idle.recv(1) == sock.recv(1) == b""
+        out, err = program.process.communicate(timeout=PATIENCE)
+        assert (program.process.returncode, out) == (0, "")
+        assert quiet(err)
+
+
+# Requests -----------------------------------------------------------------------------------------
+
+VALUES = [
+    *(b"", b"a", b"*10000\r\n", b"*99999999999\r\n$1\r\n", b"\r\n*1\r\n", b"$5\r\nhello\r\n"),
+    *(b"*", b"**", b"~12345%12345|123456>1234567", b"*1234", b"\0\xff" * 30, b"PING\r\n"),
+]
+
+
+def cut(data, *places):
+    """Feed data in pieces; return the requests, and the number of pieces that gave one."""
+    requests = Requests()
+    found = []
+    for begin, end in zip([0, *places], [*places, len(data)], strict=True):
+        found += requests.feed(data[begin:end])
+    return found, requests
+
+
+def test_requests_are_the_same_wherever_they_are_cut():
+    wanted = [[b"SET", value, other] for value in VALUES for other in (VALUES[2], b"x")]
+    data = b"".join(resp(*request) for request in wanted)
+    assert cut(data)[0] == wanted
+    for place in range(len(data)):
+        found, requests = cut(data, place)
+        assert found == wanted, place
+    found, requests = cut(data, *range(1, len(data)))
+    assert found == wanted
+    assert requests.between
+    assert requests.size == 0
+    choose = random.Random(1)
+    for _ in range(100):
+        places = sorted(choose.choices(range(len(data)), k=9))
+        assert cut(data, *places)[0] == wanted, places
+
+
+def test_lines_are_the_same_wherever_they_are_cut():
+    data = b"SET a *10000\r\n\r\nGET a\nPING\r\n" + resp("GET", "*12345") + resp("PING")
+    wanted = [[b"SET", b"a", b"*10000"], [], [b"GET", b"a"], [b"PING"]]
+    wanted += [[b"GET", b"*12345"], [b"PING"]]
+    for place in range(len(data)):
+        assert cut(data, place)[0] == wanted, place
+    assert cut(data, *range(1, len(data)))[0] == wanted
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*10000\r\n",
+        b"*500000000\r\n",
+        b"*4294967295\r\n",
+        resp("PING") + b"*500000000\r\n",
+        b"*2\r\n$3\r\nGET\r\n*500000000\r\n",
+        b"*1\r\n~500000000\r\n",
+        b"*1\r\n%500000000\r\n",
+        b"*1\r\n>500000000\r\n",
+        b"*2\r\n$8\r\n*1000000\r\n*500000000\r\n",
+    ],
+    ids=brief,
+)
+def test_no_room_is_made_for_what_is_only_announced(data):
+    tracemalloc.start()
+    try:
+        for places in ((), range(1, len(data))):
+            with pytest.raises(Refused, match="Protocol error"):
+                cut(data, *places)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*1\r\n$1\r\na\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*-1\r\n",
+        b"*x\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n-ERR\r\n",
+        b"*1\r\n#f\r\n",
+        resp("PING") + b"$4\r\nPING\r\n",
+        resp("PING") + b"PING\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n" * 50_000 + b"$1\r\na\r\n",
+        b"x" * (protocol.LINE + 1),
+        b"*2\r\n$700000\r\n" + b"x" * 700_000 + b"\r\n$700000\r\n" + b"x" * 600_000,
+    ],
+    ids=brief,
+)
+def test_what_is_no_request_is_refused(data):
+    with pytest.raises(Refused, match="Protocol error"):
+        cut(data)
+    with pytest.raises(Refused, match="Protocol error"):
+        cut(data, *range(1000, len(data), 1000))
+
+
+def test_a_client_that_is_refused_hears_why_and_no_more(program):
+    with program.connect() as sock:
+        replies = exchange(sock, resp("PING") + b"*1\r\n:1\r\n" + resp("PING"))
+    assert replies.startswith(b"+PONG\r\n-ERR Protocol error")
+    assert replies.count(b"\r\n") == 2
+
+
+def test_large_requests_do_not_count_together():
+    requests = Requests()
+    one = resp("SET", "a", b"x" * 500_000)
+    for _ in range(10):
+        assert sum(1 for _ in requests.feed(one + one[:1000])) == 1
+        assert sum(1 for _ in requests.feed(one[1000:])) == 1
+
+
+def test_replies():
+    def reply(value):
+        return b"".join(encode(value))
+
+    assert reply(["a", b"b", 1, None, []]) == b"*5\r\n+a\r\n$1\r\nb\r\n:1\r\n$-1\r\n*0\r\n"
+    assert reply(Refused("ERR two\r\nlines")) == b"-ERR two lines\r\n"
+    sizes = [len(batch) for batch in batches(encode([b"x" * 1000] * 1000))]
+    assert max(sizes) < protocol.BATCH + 2000
+    assert len(sizes) == 16
+    assert list(batches(iter([]))) == []
+
+
+# Commands -----------------------------------------------------------------------------------------
+
+
+def scenario(f, *args):
+    return run(f, *args, **virtual_time())
+
+
+def inside(f, memory=MIB):
+    """Run `f(do, service)` in a scheduler; `do("SET", "a", 1)` returns the reply."""
+
+    def main():
+        with listen_tcp("127.0.0.1", 0) as listener:
+            service = Service(listener, memory)
+            yield
+            try:
+                yield from f(lambda *args: service.execute(*map(as_bytes, args)), service)
+            finally:
+                service.server.task.cancel()
+
+    scenario(main)
+
+
+def as_bytes(value):
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+DIALOGUES = """
+    PING => PONG
+    ping x => 'x'
+    PING 1 2 => ERR wrong number of arguments for 'ping' command
+    ECHO x => 'x'
+    ECHO => ERR wrong number of arguments for 'echo' command
+    QUIT => OK
+    COMMAND DOCS => []
+    CONFIG GET Save => ['Save', '']
+    CONFIG GET x => []
+    CONFIG SET save => ERR the settings cannot be changed
+    HELLO 3 => ERR unknown command 'HELLO'
+
+    GET a => nil
+    SET a 1 => OK
+    GET a => '1'
+    SET a => ERR wrong number of arguments for 'set' command
+
+    SET a 1 NX => OK
+    SET a 2 nx => nil
+    GET a => '1'
+    SET a 2 XX EX 9 => OK
+    TTL a => 9
+    SET a 3 => OK
+    TTL a => -1
+    SET b 1 XX => nil
+    TTL b => -2
+    SET b 1 PX 1600 NX => OK
+    TTL b => 2
+    GET b => '1'
+
+    SET a 1 EX => ERR value is not an integer or out of range
+    SET a 1 EX x => ERR value is not an integer or out of range
+    SET a 1 EX 0 => ERR invalid expire time in 'set' command
+    SET a 1 PX -5 => ERR invalid expire time in 'set' command
+    SET a 1 NX XX => ERR syntax error
+    SET a 1 EX 1 PX 1 => ERR syntax error
+    SET a 1 YY => ERR syntax error
+    GET a => nil
+
+    DEL a => 0
+    SET a 1 => OK
+    DEL a b a => 1
+    GET a => nil
+    del => ERR wrong number of arguments for 'del' command
+
+    INCR a => 1
+    INCR a => 2
+    EXPIRE a 9 => 1
+    INCR a => 3
+    GET a => '3'
+    TTL a => 9
+    SET a x => OK
+    INCR a => ERR value is not an integer or out of range
+    SET a 1_0 => OK
+    INCR a => ERR value is not an integer or out of range
+    SET a -1 => OK
+    INCR a => 0
+    SET a 9223372036854775806 => OK
+    INCR a => 9223372036854775807
+    INCR a => ERR increment or decrement would overflow
+    GET a => '9223372036854775807'
+    SET a 9223372036854775808 => OK
+    INCR a => ERR value is not an integer or out of range
+    SET a -9223372036854775808 => OK
+    INCR a => -9223372036854775807
+
+    LPUSH l 1 2 3 => 3
+    LPUSH l 4 => 4
+    LPUSH l => ERR wrong number of arguments for 'lpush' command
+    LRANGE l 0 -1 => ['4', '3', '2', '1']
+    LRANGE l 0 0 => ['4']
+    LRANGE l 1 2 => ['3', '2']
+    LRANGE l -2 -1 => ['2', '1']
+    LRANGE l -100 1 => ['4', '3']
+    LRANGE l 3 100 => ['1']
+    LRANGE l 4 9 => []
+    LRANGE l 9 100 => []
+    LRANGE l 2 1 => []
+    LRANGE l 0 -5 => []
+    LRANGE l 0 -100 => []
+    LRANGE l 0 x => ERR value is not an integer or out of range
+    LRANGE no 0 -1 => []
+    GET no => nil
+
+    LPUSH l 1 => 1
+    GET l => WRONGTYPE Operation against a key holding the wrong kind of value
+    INCR l => WRONGTYPE Operation against a key holding the wrong kind of value
+    SET l 1 => OK
+    GET l => '1'
+    LPUSH l 1 => WRONGTYPE Operation against a key holding the wrong kind of value
+    LRANGE l 0 1 => WRONGTYPE Operation against a key holding the wrong kind of value
+
+    EXPIRE a 1 => 0
+    SET a 1 => OK
+    TTL a => -1
+    EXPIRE a 5 => 1
+    TTL a => 5
+    EXPIRE a x => ERR value is not an integer or out of range
+    EXPIRE a 0 => 1
+    TTL a => -2
+"""
+
+
+def shown(reply):
+    """Return a reply as it stands above."""
+    if isinstance(reply, list):
+        return f"[{', '.join(map(shown, reply))}]"
+    return "nil" if reply is None else ascii(reply)[1:] if type(reply) is bytes else str(reply)
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES.strip().split("\n\n"), ids=brief)
+def test_commands(dialogue):
+    def main(do, service):
+        for line in dialogue.splitlines():
+            request, _, wanted = line.strip().partition(" => ")
+            assert shown(do(*request.split())) == wanted, request
+            assert service.used == sum(store.cost(*item) for item in service.values.items())
+        yield
+
+    inside(main)
+
+
+def test_what_cannot_be_typed():
+    def main(do, service):
+        assert str(do(b"\xff\r\n")) == r"ERR unknown command '\xff\r\n'"
+        assert do("SET", "a", "9" * 5000) == "OK"
+        assert isinstance(do("INCR", "a"), Refused)
+        assert do("SET", b"\0", b"") == "OK"
+        assert do("GET", b"\0") == b""
+        assert isinstance(do("INCR", b"\0"), Refused)
+        yield
+
+    inside(main)
+
+
+def test_every_command_that_is_promised_is_there():
+    promised = "PING ECHO GET SET DEL INCR LPUSH LRANGE EXPIRE TTL INFO CONFIG COMMAND QUIT"
+    assert {name.decode() for name in COMMANDS} == set(promised.split())
+
+
+def test_limits():
+    def main(do, service):
+        assert do("SET", "a", "x" * STRING) == "OK"
+        for request in (
+            ("SET", "a", "x" * (STRING + 1)),
+            ("SET", "k" * (STRING + 1), "x"),
+            ("LPUSH", "l", "x", "x" * (STRING + 1)),
+        ):
+            assert "exceeds maximum allowed size" in str(do(*request))
+        assert do("GET", "a") == b"x" * STRING
+        assert "OOM" in str(do("SET", "b", "x" * STRING))  # with what both cost besides
+        assert "OOM" in str(do("LPUSH", "b", *["x" * (STRING // 2)] * 2))
+        assert do("GET", "b") is None
+        assert do("SET", "a", "y" * STRING) == "OK"  # in place of the other
+        assert do("SET", "a", "y") == "OK"
+        assert do("SET", "b", "x" * STRING) == "OK"
+        assert do("DEL", "a", "b") == 2
+        assert service.used == 0
+        count = 0
+        while do("LPUSH", "l", count) == count + 1:
+            count += 1
+        assert MIB // (ENTRY + 10) < count < MIB // ENTRY
+        assert "OOM" in str(do("INCR", "n"))
+        assert do("LRANGE", "l", 0, 0) == [b"%d" % (count - 1)]
+        assert do("DEL", "l") == 1
+        assert do("INCR", "n") == 1
+        yield
+
+    inside(main)
+
+
+# Time ---------------------------------------------------------------------------------------------
+
+
+def test_a_key_lives_as_long_as_it_was_told():
+    def main(do, service):
+        assert do("SET", "a", 1, "PX", 1500) == "OK"
+        assert do("SET", "b", 1) == "OK"
+        assert do("LPUSH", "l", 1) == 1
+        assert do("EXPIRE", "l", 2) == do("EXPIRE", "b", 3) == 1
+        yield Sleep(1.4)
+        assert (do("GET", "a"), do("TTL", "a"), do("TTL", "l")) == (b"1", 0, 1)
+        yield Sleep(0.1)
+        assert (do("GET", "a"), do("TTL", "a"), do("DEL", "a")) == (None, -2, 0)
+        yield Sleep(1)
+        assert do("LRANGE", "l", 0, -1) == []
+        assert do("LPUSH", "l", 2) == 1  # a new one, which has no deadline
+        assert do("TTL", "l") == -1
+        assert do("EXPIRE", "b", 10) == 1
+        yield Sleep(1)
+        assert do("SET", "b", 2, "XX") == "OK"
+        yield Sleep(100)
+        assert do("GET", "b") == b"2"
+        assert service.expired == 2
+
+    inside(main)
+
+
+def test_what_nobody_asks_for_is_swept_out_a_few_at_a_time():
+    def main(do, service):
+        for n in range(500):
+            do("SET", f"short {n}", n, "EX", 2)
+            do("SET", f"long {n}", n, "EX", 20)
+            do("SET", f"kept {n}", n)
+        looks = []
+        find = service.find
+        service.find = lambda key: looks.append(now()) or find(key)
+        spawn(service.sweep, daemon=True)
+        yield Sleep(1.95)
+        assert len(service.values) == 1500
+        yield Sleep(0.5)
+        assert len(service.values) == 1000  # without a pause, as long as there are many
+        looks.clear()
+        yield Sleep(10)
+        assert len(looks) <= 101 * store.SWEPT  # and with one, when there are few
+        yield Sleep(10)
+        assert len(service.values) == 500
+        assert len(service.deadlines) == 0
+        assert service.expired == 1000
+        assert service.used == sum(store.cost(*item) for item in service.values.items())
+
+    inside(main)
+
+
+def test_the_server_sweeps():
+    def main():
+        listener = listen_tcp("127.0.0.1", 0)
+        task = spawn(serve, listener, MIB)
+        with (yield from open_tcp(*listener.addresses[0])) as stream:
+            yield from stream.sendall(b"SET a 1 EX 1\r\n")
+            assert (yield from stream.readline()) == b"+OK\r\n"
+            yield Sleep(10)
+            yield from stream.sendall(b"INFO\r\n")
+            yield from stream.readuntil(b"expired_keys:1\r\nkeys:0\r\n")
+        yield from task.stop()
+
+    scenario(main)
+
+
+def test_who_waits_outside_comes_in_when_the_idle_are_let_go(monkeypatch):
+    monkeypatch.setattr(keyvalue, "CLIENTS", 2)
+
+    def main():
+        with listen_tcp("127.0.0.1", 0) as listener, ExitStack() as clients:
+            serving = spawn(serve, listener, MIB)
+            for _ in range(3):
+                stream = yield from open_tcp(*listener.addresses[0])
+                clients.enter_context(stream)
+            yield from stream.sendall(b"PING\r\n")
+            with timeout(1000):
+                assert (yield from stream.readline()) == b"+PONG\r\n"
+            assert keyvalue.IDLE <= now() < keyvalue.IDLE + 5
+            yield from serving.stop()
+
+    scenario(main)
+
+
+def test_info():
+    def main(do, service):
+        port = service.server.listener.addresses[0][1]
+        do("SET", "a", 1)
+        with (yield from open_tcp("127.0.0.1", port)) as stream:
+            yield from stream.sendall(b"PING\r\n")
+            assert (yield from stream.readline()) == b"+PONG\r\n"
+            yield Sleep(10)
+            facts = dict(line.split(":") for line in do("INFO", "server").decode().splitlines())
+        assert facts["connected_clients"] == facts["total_connections_received"] == "1"
+        assert facts["uptime_in_seconds"] == "10"
+        assert facts["keys"] == "1"
+        assert facts["used_memory"] == str(ENTRY + 2)
+
+    inside(main)
+
+
+def test_a_store_needs_no_server():
+    def main():
+        kept = Store(MIB)
+        kept.set(b"a", b"1")
+        yield
+        return kept.get(b"a")
+
+    assert scenario(main) == b"1"

@@ -1,0 +1,184 @@
+"""Running the demos as programs, with real clients: what the tests of the demos share."""
+
+import os
+import re
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
+
+
+def start(*args: str, shell: str = "", **options: object) -> subprocess.Popen[str]:
+    """Start `python -m` with these arguments; `shell` is what a shell does before."""
+    command = [sys.executable, "-m", *args]
+    if shell:
+        command = ["sh", "-c", f'{shell}; exec "$0" "$@"', *command]
+    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit
+    # that; a handler is not inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The demos are not measured for coverage, which would cost each program half a second.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    try:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
+        return subprocess.Popen(command, cwd=ROOT, text=True, **{**pipes, **options})
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def outcome(*args: str, **options: object) -> tuple[int, str, str]:
+    """Return exit status, output and stderr of a program that ends by itself."""
+    with start(*args, **options) as process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, out, without_slow_steps(err)
+
+
+class Program:
+    """A server of the demos that runs as a process, on a port of its own.
+
+    `lines` are the first lines that it printed, one for each port that it names as "port N";
+    `ports` are these, `port` is the first. Left normally, it must end quietly on Ctrl-C.
+    """
+
+    def __init__(
+        self, name: str, *args: str, ports: int = 1, host: str = "127.0.0.1", **options: object
+    ) -> None:
+        self.host = host
+        self.process = start(name, f"--host={host}", "--port=0", *args, **options)
+        self.lines = [self.process.stdout.readline() for _ in range(ports)]
+        if not all(self.lines):
+            pytest.fail(f"{name} did not start: {self.stop()}")
+        self.ports = [int(re.search(r"port (\d+)", line)[1]) for line in self.lines]
+        self.port = self.ports[0]
+
+    def connect(self, port: int | None = None) -> socket.socket:
+        return socket.create_connection((self.host, port or self.port), timeout=PATIENCE)
+
+    def udp(self, port: int | None = None, bind: tuple[str, int] | None = None) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.settimeout(PATIENCE)
+            if bind is not None:
+                sock.bind(bind)
+            sock.connect((self.host, port or self.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def stop(self) -> tuple[int, str, str]:
+        """Interrupt it as Ctrl-C does; return exit status, further output and stderr."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            out, err = self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        return self.process.returncode, out, err
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if self.process.returncode is None:
+            status, _, err = self.stop()
+            if kind is None:
+                assert status == 130, (status, err)
+                assert "Traceback" not in err, err
+
+
+@contextmanager
+def serving(handler: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Serve each connection by `handler(conn)`, in a thread of its own; gives the port."""
+
+    def serve(conn: socket.socket) -> None:
+        with conn:
+            try:
+                conn.settimeout(PATIENCE)
+                handler(conn)
+            except OSError:
+                pass  # the client is gone
+
+    def accept() -> None:
+        while True:
+            try:
+                conn, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=serve, args=[conn]))
+            threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # which wakes accept()
+            for thread in threads:
+                thread.join(PATIENCE)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection so that the other side gets ECONNRESET."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Return all that comes until the other side closes."""
+    parts = []
+    while part := sock.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def exchange(sock: socket.socket, data: bytes) -> bytes:
+    """Send all and half-close while reading; return all that comes until the other side closes."""
+
+    def send() -> None:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        return read_all(sock)
+    finally:
+        sender.join()
+
+
+def readable(socks: list[socket.socket], wait: float) -> list[socket.socket]:
+    """Return those of the sockets that can be read, waiting for the first."""
+    with selectors.DefaultSelector() as selector:
+        for sock in socks:
+            selector.register(sock, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(wait)]
+
+
+def without_slow_steps(err: str) -> str:
+    """Return stderr without the slow steps that debug mode tells of: a busy machine has some."""
+    if os.environ.get("COROLIB_DEBUG", "0") in ("", "0"):
+        return err
+    slow = "all other tasks waited meanwhile"
+    return "".join(line for line in err.splitlines(keepends=True) if slow not in line)
+
+
+def quiet(err: str) -> bool:
+    """Tell whether nothing was said on stderr, except of slow steps."""
+    return without_slow_steps(err) == ""

@@ -1,0 +1,939 @@
+"""Errors that teach: who, what, where, and what to write instead."""
+
+import concurrent.futures
+import gc
+import os
+import random
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import corolib
+from corolib import (
+    BusyError,
+    Deadlock,
+    ReadWait,
+    Sleep,
+    Stream,
+    Suspend,
+    WriteWait,
+    current_scheduler,
+    current_task,
+    reports,
+    run,
+    spawn,
+    waits,
+)
+from corolib.testing import virtual_time
+
+HERE = os.path.basename(__file__)
+
+
+def go(f, *args, **options):
+    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
+    lost = []
+    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
+    result = run(f, *args, **{**virtual_time(), **options})
+    assert lost == []
+    return result
+
+
+def line(f, offset):
+    """Return `file.py:12` for the line that lies `offset` below the `def` of `f`."""
+    return f"{HERE}:{f.__code__.co_firstlineno + offset}"
+
+
+def sleeper():
+    yield Sleep(1)
+
+
+async def coroutine():
+    await Sleep(1)
+
+
+@waits
+def marked():
+    yield Sleep(1)
+
+
+def complaint(f):
+    """Run `f`; return what the TypeError that it gets at its `yield` says."""
+    with pytest.raises(TypeError) as caught:
+        go(f)
+    return str(caught.value)
+
+
+def python(code, *options, debug=False, **variables):
+    """Run a program in a fresh interpreter; return its output and its errors."""
+    env = {**os.environ, "PYTHONWARNINGS": "default", "COROLIB_DEBUG": "1" if debug else "0"}
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        env={**env, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout, done.stderr
+
+
+# What a task yields ------------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H45")
+def test_a_generator_yielded():
+    def main():
+        x = yield sleeper()
+        return x
+
+    assert complaint(main) == (
+        f"task main#1 at {line(main, 1)} did `x = yield sleeper()`: that hands the scheduler the "
+        "generator sleeper() instead of running it. Write `x = yield from sleeper()`"
+    )
+
+
+@pytest.mark.hazard("H45")
+def test_a_marked_generator_yielded_says_the_same_and_nothing_more():
+    def main():
+        yield marked()
+
+    assert complaint(main) == (
+        f"task main#1 at {line(main, 1)} did `yield marked()`: that hands the scheduler the "
+        "generator marked() instead of running it. Write `yield from marked()`"
+    )
+    gc.collect()
+
+
+@pytest.mark.hazard("H45")
+def test_a_generator_yielded_on_a_line_that_does_not_show_it():
+    def main():
+        x = yield (sleeper())
+        return x
+
+    def other():
+        thing = sleeper()
+        yield (thing)
+
+    assert "instead of running it. Write `" in complaint(main)
+    assert "did `yield (thing)`" in complaint(other)
+
+
+def test_a_generator_yielded_by_code_without_a_source():
+    names = {"sleeper": sleeper}
+    exec("def main():\n    x = yield sleeper()\n    return x\n", names)
+    assert complaint(names["main"]) == (
+        "task main#1 at <string>:2 did `yield sleeper()`: that hands the scheduler the generator "
+        "sleeper() instead of running it. Write `yield from sleeper()`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ("yield x", 0),
+        ("x = yield", 4),
+        ("(yield)", 1),
+        ("yield from f(); yield g()", 16),
+        ("yielded = self.yields; yield_all(); x.yield_ = 5", -1),
+        ("yielded = yield f()", 10),
+        ("yield from f()", -1),
+        ("return 5", -1),
+    ],
+)
+def test_the_yield_that_hands_something_over_is_found_in_a_line(line, at):
+    assert reports._bare_yield(line) == at
+
+
+def test_a_coroutine_yielded():
+    def main():
+        yield coroutine()
+
+    text = complaint(main)
+    assert "the coroutine coroutine() instead of running it" in text
+    assert text.endswith("Write `yield from spawn(coroutine())`")
+    gc.collect()
+
+
+def test_a_generator_that_has_begun_is_left_alone():
+    log = []
+
+    def half_way():
+        try:
+            yield "first"
+            yield "second"
+        finally:
+            log.append("closed")
+
+    def main():
+        other = half_way()
+        next(other)
+        with pytest.raises(TypeError, match="instead of running it"):
+            yield other
+        assert log == [] and next(other) == "second"
+        with pytest.raises(TypeError, match="instead of running it"):
+            yield itself
+        yield Sleep(1)
+        return "fine"
+
+    itself = main()
+    assert go(itself) == "fine"
+
+
+class Fileno:
+    def fileno(self):
+        return 0
+
+    def __repr__(self):
+        return "<a file>"
+
+
+class Awaitable:
+    def __await__(self):
+        yield
+
+    def __repr__(self):
+        return "<an awaitable>"
+
+
+@pytest.mark.parametrize(
+    ("thing", "text"),
+    [
+        (0.5, "0.5, which is not a trap. Did you mean `yield Sleep(0.5)`?"),
+        (5, "5, which is not a trap. Did you mean `yield Sleep(5)`?"),
+        (True, "True, which is not a trap. A task yields ReadWait, WriteWait, Sleep, Suspend, or"),
+        ("x", "'x', which is not a trap. A task yields ReadWait, WriteWait, Sleep, Suspend, or"),
+        (Sleep, "Did you mean `yield Sleep(...)`, an instance of it?"),
+        (ReadWait, "Did you mean `yield ReadWait(...)`, an instance of it?"),
+        (len, "<built-in function len>, which is not a trap. Was it to be called?"),
+        (Fileno(), "<a file>, which is not a trap. Did you mean `yield ReadWait(...)` or"),
+        (Awaitable(), "In a generator, an `async def` is called with `yield from spawn(f, *args)`"),
+        (concurrent.futures.Future(), "Write `yield from wait_future(...)`"),
+        ("x" * 1000, "'" + "x" * 96 + "..., which is not a trap"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_other_things_yielded(thing, text):
+    def main():
+        yield thing
+
+    said = complaint(main)
+    assert said.startswith(f"task main#1 at {line(main, 1)} yielded ")
+    assert text in said
+
+
+def test_a_task_yielded():
+    def main():
+        yield spawn(sleeper)
+
+    assert complaint(main).endswith("Write `yield from` in front of it")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (corolib.Event, "Did you mean `yield from event.wait()`?"),
+        (lambda: corolib.Barrier(2), "Did you mean `yield from barrier.wait()`?"),
+        (lambda: corolib.Queue(1), "Did you mean `yield from queue.get()`?"),
+        (lambda: corolib.PriorityQueue(1), "Did you mean `yield from queue.get()`?"),
+        (corolib.Lock, "Write `yield from` in front of it"),
+        (corolib.Condition, "Write `yield from` in front of it"),
+        (corolib.Result, "Write `yield from` in front of it"),
+        (lambda: corolib.Topic(1), "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"),
+    ],
+)
+def test_what_is_waited_for_by_a_method_yielded_itself(make, text):
+    def main():
+        yield make()
+
+    assert complaint(main).endswith(f"which is not a trap. {text}")
+
+
+def test_a_thing_yielded_whose_repr_fails():
+    class Nasty:
+        def __repr__(self):
+            raise ValueError
+
+    def main():
+        yield Nasty()
+
+    assert "yielded a Nasty (whose repr fails), which is not a trap" in complaint(main)
+
+
+def test_a_wrong_yield_in_a_delegate_names_its_line():
+    def inner():
+        yield 5
+
+    def main():
+        yield from inner()
+
+    assert complaint(main).startswith(f"task main#1 at {line(inner, 1)} yielded 5")
+
+
+class NastyMeta(type):
+    def __hash__(cls):
+        raise ValueError("hash")
+
+    def __eq__(cls, other):
+        raise ValueError("eq")
+
+
+class LyingMeta(type):
+    """Claims to be a trap."""
+
+    def __hash__(cls):
+        return hash(Sleep)
+
+    def __eq__(cls, other):
+        return True
+
+
+def nasty_things():
+    """Return objects whose every method fails, and some that lie."""
+
+    def fail(*args):
+        raise ValueError("nasty")
+
+    names = ("__repr__", "__str__", "__eq__", "__hash__", "__bool__", "__getattr__", "__iter__")
+    names += ("__len__", "__call__", "__format__")
+    things = [type("Nasty", (), {name: fail})() for name in names]
+    things.append(type("AllNasty", (), dict.fromkeys(names, fail))())
+    things.append(type("NastyClass", (), {"__class__": property(fail)})())
+    things.append(type("NastyFile", (), {"fileno": property(fail)})())
+    things.append(type("NastyAwait", (), {"__await__": property(fail)})())
+    things.append(NastyMeta("Meta", (), {})())
+    things.append(NastyMeta("MetaItself", (), {}))
+    things.append(type("Nameless", (), {"__module__": 5})())
+    return things
+
+
+def wrong_traps():
+    """Return traps made of wrong things."""
+
+    def changed(trap, name, thing):
+        setattr(trap, name, thing)
+        return trap
+
+    yield LyingMeta("Liar", (), {})()
+    for thing in nasty_things():
+        yield ReadWait(thing)
+        yield WriteWait(thing)
+        yield changed(Suspend(list, "x"), "arm", thing)
+    for thing in (None, "x", b"x", 1.5, -1, True, 2**31, 2**100, 10**9, [], ()):
+        yield ReadWait(thing)
+        yield WriteWait(thing)
+        yield changed(Suspend(list, "x"), "arm", thing)
+    yield changed(Sleep(1), "seconds", "x")
+
+
+@pytest.mark.hazard("H44")
+def test_ten_thousand_wrong_yields_and_the_ticker_never_misses():
+    """Each is an error in the task; no turn is lost, and a sleeper is stepped when it is due."""
+    draw = random.Random(44)
+    fixed = [5, -1.5, "x", b"x", True, Sleep, ValueError, ValueError("x"), (), [], {}, object()]
+    fixed += [len, int, lambda: None, Ellipsis, NotImplemented, range(3), 1j, *nasty_things()]
+    traps = list(wrong_traps())
+    makers = [
+        lambda: draw.choice(fixed),
+        lambda: draw.choice(fixed),
+        sleeper,
+        marked,
+        coroutine,
+        lambda: draw.random(),
+        lambda: draw.getrandbits(70),
+        lambda: draw.randbytes(5),
+        lambda: [draw.random()],
+    ]
+    ticks = []
+
+    def fuzz():
+        for n in range(10_000):
+            wrong_trap = n % 10 == 0
+            thing = draw.choice(traps) if wrong_trap else draw.choice(makers)()
+            try:
+                yield thing
+            except TypeError:
+                pass
+            except Exception as exc:
+                if not wrong_trap:
+                    return type(thing).__name__, exc
+            else:
+                return type(thing).__name__, "not refused"
+        return None
+
+    def ticker():
+        while True:
+            ticks.append(current_scheduler().stats()["turns"])
+            yield
+
+    def main():
+        spawn(ticker, daemon=True)
+        return (yield from spawn(fuzz))
+
+    assert go(main) is None
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+    assert len(ticks) >= 10_000
+
+
+# What spawn() and run() are given ----------------------------------------------------------------
+
+
+def plain():
+    return None
+
+
+async def async_generator():
+    yield 1
+
+
+def test_not_a_generator_function():
+    def main():
+        for call, name in ((spawn, "spawn"), (run, "run")):
+            with pytest.raises((TypeError, RuntimeError)) as caught:
+                call(plain)
+            if call is spawn:
+                assert str(caught.value) == (
+                    f"{name}() got None from plain(): it has no `yield`, so it is not a generator "
+                    "function, and its body has already run"
+                )
+        yield
+
+    go(main)
+    with pytest.raises(TypeError, match=r"^run\(\) got None from plain\(\): it has no `yield`"):
+        run(plain)
+
+
+@pytest.mark.parametrize("thing", [None, 5, "x", iter(())])
+def test_not_a_function_at_all(thing):
+    with pytest.raises(TypeError, match=r"run\(\) got .*: give a generator function and its arg"):
+        run(thing)
+
+
+def test_a_nameless_function():
+    import functools
+
+    with pytest.raises(TypeError, match=r"run\(\) got None from functools\.partial"):
+        run(functools.partial(plain))
+
+
+def test_an_async_generator_function():
+    with pytest.raises(
+        TypeError, match=r"an async generator from async_generator\(\): it has both"
+    ):
+        run(async_generator)
+
+
+@pytest.mark.parametrize("f", [sleeper, coroutine])
+def test_a_call_that_was_started_before(f):
+    body = f()
+    body.send(None)
+    with pytest.raises(RuntimeError, match=rf"run\(\) got {f.__name__}\(\), which was started bef"):
+        run(body)
+    body.close()
+    with pytest.raises(RuntimeError, match="which was started before: make a new one"):
+        run(body)
+
+
+def test_a_call_and_arguments():
+    with pytest.raises(TypeError, match=r"a started call and arguments: write `run\(f, x\)`"):
+        run(sleeper(), 1)
+
+
+def test_unknown_keywords():
+    def main():
+        with pytest.raises(TypeError) as caught:
+            spawn(sleeper, key=1)
+        assert str(caught.value) == (
+            "spawn() has no keyword 'key': its keywords are the scheduler's own. "
+            "If 'key' is for sleeper(), write `spawn(sleeper(..., key=...))`"
+        )
+        yield
+
+    go(main)
+    with pytest.raises(
+        TypeError, match=r"^run\(\) has no keyword 'key'.*`run\(sleeper\(\.\.\., key="
+    ):
+        run(sleeper, key=1)
+
+
+def test_a_body_that_only_looks_like_a_generator_will_do():
+    class Body:
+        def __init__(self):
+            self.inner = sleeper()
+            self.send, self.throw, self.close = (
+                self.inner.send,
+                self.inner.throw,
+                self.inner.close,
+            )
+
+    def main():
+        task = spawn(Body())
+        assert task.label == "Body#2"
+        yield from task
+
+    go(main)
+
+
+# The other traps ---------------------------------------------------------------------------------
+
+
+def test_two_readers_name_the_first_and_its_line(pair):
+    a, _ = pair
+
+    def reader():
+        yield ReadWait(a)
+
+    def main():
+        first = spawn(reader)
+        yield
+        with pytest.raises(RuntimeError) as caught:
+            yield ReadWait(a)
+        assert type(caught.value).__name__ == "BusyError"
+        assert str(caught.value) == (
+            f"ReadWait(<socket fd={a.fileno()}>): task reader#2 ({line(reader, 1)}) is already "
+            "waiting to read this file. Let one task do that for all"
+        )
+        first.cancel()
+        yield
+
+    go(main)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: Sleep(), TypeError, "either a duration, Sleep(0.5), or a deadline, Sleep(at=t)"),
+        (lambda: Sleep(1, at=2), TypeError, "either a duration"),
+        (lambda: Sleep("1"), TypeError, "Sleep() got '1' as a duration: write a number of seconds"),
+        (lambda: Sleep(True), TypeError, "not a bool"),
+        (lambda: Sleep(at=None), TypeError, "either"),
+        (lambda: Sleep(at="x"), TypeError, "Sleep(at=) got 'x' as a deadline"),
+        (lambda: Sleep(float("nan")), ValueError, "only finite numbers and math.inf will do"),
+        (lambda: Sleep(float("-inf")), ValueError, "Sleep() got -inf as a duration"),
+        (lambda: Sleep([]), TypeError, "not a list"),
+        (lambda: Suspend(5, "x"), TypeError, "arm must be a function of `wake`, not 5"),
+    ],
+)
+def test_traps_made_of_wrong_things(make, error, text):
+    with pytest.raises(error) as caught:
+        make()
+    assert text in str(caught.value)
+
+
+def test_reprs():
+    assert repr(Sleep(1)) == "Sleep(1.0)" and repr(Sleep(at=2)) == "Sleep(at=2.0)"
+    assert repr(Suspend(list, "acquire <Lock B>")) == "acquire <Lock B>"
+    assert repr(ReadWait(3)) == "ReadWait(<int fd=3>)"
+    assert repr(WriteWait(None)) == "WriteWait(None)"
+
+    def main():
+        task = spawn(giver)
+        yield
+        assert repr(task.wait) == "give way"
+        yield from task
+
+    def giver():
+        yield
+        yield
+
+    go(main)
+
+
+# Looking at tasks --------------------------------------------------------------------------------
+
+
+def test_report_shows_families_waits_places_and_frames():
+    def inner():
+        yield Sleep(5)
+
+    def child():
+        yield from inner()
+
+    def completing():
+        spawn(sleeper, name="last")
+        return
+        yield
+
+    def main():
+        tasks = spawn(child, name="a"), spawn(child, name="b", daemon=True), spawn(completing)
+        yield
+        yield
+        text = current_scheduler().report().splitlines()
+        assert text[0] == repr(current_scheduler())
+        body = f"{__file__}:{inner.__code__.co_firstlineno + 1}"
+        assert text[1] == f"  main#1  running  spawned at {current_task().spawned_at}"
+        assert f"    a#2  Sleep(5.0)  spawned at {tasks[0].spawned_at}" in text
+        assert f"    b#3 (daemon)  Sleep(5.0)  spawned at {tasks[1].spawned_at}" in text
+        assert f"        in inner at {body}" in text
+        assert any(row.startswith("    completing#4  completing, waits for last#5") for row in text)
+        assert any(row.startswith("      last#5  Sleep(1.0)") for row in text)
+        assert repr(current_scheduler()) == "<Scheduler 5 tasks, 0 ready, 3 timers, 0 files>"
+        stats = current_scheduler().stats()
+        assert (stats["tasks"], stats["ready"], stats["timers"], stats["spawned"]) == (5, 0, 3, 5)
+
+    go(main)
+
+
+def test_a_report_survives_things_that_cannot_be_shown():
+    class Nasty:
+        def __str__(self):
+            raise ValueError("nasty")
+
+        __repr__ = __str__
+
+    def child():
+        yield Suspend(lambda wake: list, Nasty(), outside=True)
+
+    def main():
+        task = spawn(child)
+        yield
+        yield
+        assert "child#2" in current_scheduler().report()
+        assert "child#2" in repr(task)
+        task.cancel()
+        yield
+
+    go(main)
+
+
+# Deadlocks ---------------------------------------------------------------------------------------
+
+
+class Lock:
+    """The least of a lock: who holds it, and who waits."""
+
+    def __init__(self, name):
+        self.name = name
+        self.owner = None
+        self.waiters = []
+
+    def acquire(self):
+        task = current_task()
+        if self.owner is not None:
+            yield Suspend(self.queue_up, f"acquire <Lock {self.name}>", holder=lambda: [self.owner])
+        self.owner = task
+
+    def queue_up(self, wake):
+        self.waiters.append(wake)
+        return lambda: self.waiters.remove(wake)
+
+
+@pytest.mark.hazard("H54")
+def test_two_locks_taken_crosswise():
+    a, b = Lock("A"), Lock("B")
+
+    def left():
+        yield from a.acquire()
+        yield
+        yield from b.acquire()
+
+    def right():
+        yield from b.acquire()
+        yield
+        yield from a.acquire()
+
+    def main():
+        tasks = spawn(left), spawn(right)
+        for task in tasks:
+            yield from task
+
+    with pytest.raises(Deadlock) as caught:
+        go(main)
+    assert str(caught.value).splitlines() == [
+        "no task can ever run again:",
+        f"  main#1   join left#2                          at main ({line(main, 3)})",
+        f"  left#2   acquire <Lock B>  (held by right#3)  at acquire ({line(Lock.acquire, 3)})",
+        f"  right#3  acquire <Lock A>  (held by left#2)   at acquire ({line(Lock.acquire, 3)})",
+        "  cycle: left#2 -> right#3 -> left#2",
+        "  (if a thread or a signal handler of yours will wake one of them, say so: "
+        "`with current_scheduler().hold():`)",
+    ]
+
+
+@pytest.mark.hazard("H54")
+def test_a_wait_alone_is_a_deadlock_and_says_where():
+    def main():
+        yield Suspend(lambda wake: list, "wait <Event>")
+
+    with pytest.raises(Deadlock) as caught:
+        go(main)
+    rows = str(caught.value).splitlines()
+    assert rows[1] == f"  main#1  wait <Event>  at main ({line(main, 1)})"
+    assert len(rows) == 3  # no cycle
+
+
+@pytest.mark.hazard("H54")
+def test_a_main_that_waits_for_its_children_is_shown():
+    def child():
+        yield Suspend(lambda wake: list, "wait <Event>")
+
+    def main():
+        spawn(child)
+        return
+        yield
+
+    with pytest.raises(Deadlock, match=r"main#1   completing, waits for child#2"):
+        go(main)
+
+
+@pytest.mark.hazard("H54")
+def test_no_deadlock_while_something_outside_may_wake():
+    """A wait marked `outside`, `hold()`, a timer, a call that is due: all of them may."""
+
+    def outside():
+        yield Suspend(later, "x", outside=True)
+
+    def later(wake):
+        import threading
+
+        thread = threading.Thread(target=wake)
+        thread.start()
+        return thread.join
+
+    def held():
+        with current_scheduler().hold():
+            yield Suspend(later, "x")
+
+    def timer():
+        yield Suspend(lambda wake: current_scheduler().call_at(5, wake, None) and list, "x")
+
+    def call():
+        scheduler = current_scheduler()
+        yield Suspend(lambda wake: scheduler.call_soon_threadsafe(wake) or list, "x")
+
+    for f in (outside, held, timer, call):
+        go(f)
+
+
+@pytest.mark.hazard("H54")
+def test_hold_ends_with_its_block():
+    def main():
+        with current_scheduler().hold():
+            yield
+        yield Suspend(lambda wake: list, "x")
+
+    with pytest.raises(Deadlock):
+        go(main)
+
+
+def test_a_deadlock_report_survives_a_holder_and_a_name_that_fail():
+    log = []
+
+    def fail():
+        raise ValueError("nasty")
+
+    class Nasty:
+        __str__ = __repr__ = lambda self: fail()
+
+    def child(what, holder):
+        try:
+            yield Suspend(lambda wake: list, what, holder=holder)
+        finally:
+            log.append("cleaned")
+
+    def main():
+        spawn(child, Nasty(), None)
+        spawn(child, "x", fail)
+        spawn(child, "x", lambda: 5)
+        return
+        yield
+
+    with pytest.raises(Deadlock, match="no task can ever run again"):
+        go(main)
+    assert log == ["cleaned"] * 3
+
+
+def test_a_long_chain_without_a_cycle_is_looked_through():
+    def link(n):
+        if n:
+            yield from spawn(link, n - 1)
+        else:
+            yield Suspend(lambda wake: list, "the end")
+
+    with pytest.raises(Deadlock) as caught:
+        go(link, 50)
+    assert "cycle" not in str(caught.value) and "the end" in str(caught.value)
+
+
+# Debug mode --------------------------------------------------------------------------------------
+
+FORGOTTEN = """
+    import corolib, gc
+    @corolib.waits
+    def recv(n):
+        yield corolib.Sleep(0)
+        return n
+    def main():
+        recv(9)
+        gc.collect()
+        x = yield from recv(1)
+        y = yield from corolib.spawn(recv, 2)
+        print(corolib.spawn(recv, 3).label)
+        return x + y
+    print(corolib.run(main))
+    async def awaits():
+        return await recv(4)
+    print(corolib.run(awaits), recv.__name__, type(recv(5)).__name__)
+"""
+
+
+@pytest.mark.hazard("H45")
+def test_a_forgotten_yield_from_warns_in_debug_mode(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(textwrap.dedent(FORGOTTEN).lstrip())
+    code = f"import runpy; runpy.run_path({str(path)!r})"
+    out, err = python(code, debug=True)
+    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
+    assert (
+        "RuntimeWarning: recv() was called at app.py:7 but never run; did you forget "
+        "`yield from`?  -> 'recv(9)'"
+    ) in err
+    assert err.count("RuntimeWarning") == 2  # and that of the last line
+    out, err = python(code, debug=False)
+    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
+    assert err == ""
+
+
+@pytest.mark.hazard("H45")
+def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
+    out, err = python(FORGOTTEN, "-X", "dev", COROLIB_DEBUG="")
+    assert out.splitlines()[0] == "recv#3"
+    assert "RuntimeWarning: recv() was called at <string>:8 but never run" in err
+
+
+SLOW = """
+    import corolib, logging
+    from corolib.testing import virtual_time
+    logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+    vt = virtual_time()
+    def compute():
+        yield
+        vt["clock"].move(0.2)
+        yield
+        vt["clock"].move(0.04)
+        yield
+        vt["clock"].move(0.3)
+    def main():
+        yield from corolib.spawn(compute)
+        return corolib.current_scheduler().stats()["longest_step"]
+    print(corolib.run(main, **vt))
+"""
+
+
+@pytest.mark.hazard("H52")
+def test_a_slow_step_is_named_in_debug_mode():
+    out, err = python(SLOW, debug=True)
+    assert round(float(out), 3) == 0.3
+    rows = err.splitlines()
+    assert len(rows) == 2
+    assert rows[0].startswith("corolib.task WARNING task compute#2 took 0.200 s for one step")
+    assert "all other tasks waited meanwhile" in rows[0] and "to_thread(f)" in rows[0]
+    assert rows[1].startswith("corolib.task WARNING task compute#2 took 0.300 s")
+    out, err = python(SLOW, debug=False)
+    assert (float(out), err) == (0, "")
+
+
+def test_frames_are_the_same_in_both_modes():
+    def main():
+        task = spawn(outer)
+        yield
+        yield
+        names = [frame.f_code.co_name for frame in task.stack()]
+        yield from task
+        return names
+
+    def outer():
+        yield from marked()
+
+    assert go(main) == ["outer", "marked"]
+
+
+def test_a_wrong_yield_of_a_body_without_frames_is_named_by_its_spawn():
+    class Body:
+        """As good as a generator, written in C, say."""
+
+        def send(self, value):
+            return 5
+
+        def throw(self, error):
+            raise error
+
+        def close(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"task Body#1 at its end \(spawned at .* yielded 5"):
+        run(Body())
+
+
+def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
+    import linecache
+
+    def no_file_is_free(filename, lineno):
+        raise OSError("no file is free")
+
+    def slow():
+        yield
+
+    def main():
+        try:
+            yield slow()
+        except TypeError as exc:
+            return str(exc)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(linecache, "getline", no_file_is_free)
+        text = run(main)
+    assert "did `yield slow()`" in text
+    assert text.endswith("Write `yield from slow()`")
+
+
+def test_the_report_of_a_large_deadlock_stays_small():
+    def stuck():
+        yield Suspend(lambda wake: int, "a wake that never comes")
+
+    def main():
+        for _ in range(1000):
+            spawn(stuck)
+        yield
+
+    with pytest.raises(Deadlock) as info:
+        run(main)
+    text = str(info.value)
+    assert "main#1" in text
+    assert "and 995 more" in text
+    assert len(text) < 1000 * 150
+
+
+def test_a_holder_is_named_beside_one_whose_label_begins_alike():
+    """`w#1` is not named by a line that names `w#10`."""
+
+    def waits_for(holder):
+        yield Suspend(lambda wake: int, "the lock of w#10", holder=lambda: [holder])
+
+    def w():
+        yield from spawn(waits_for, current_task())
+
+    with pytest.raises(Deadlock) as info:
+        run(w)
+    assert "(held by w#1)" in str(info.value)
+
+
+def test_a_call_of_the_librarys_is_found_where_it_was_spawned(pair):
+    """It stands in no line of the program's, and where it stands in the library helps nobody."""
+
+    def main():
+        with Stream(pair[0]) as stream:
+            task = spawn(stream.recv(9))
+            yield
+            yield
+            said = []
+            for again in (stream.recv(9), ReadWait(pair[0])):
+                with pytest.raises(BusyError) as caught:
+                    yield from again
+                said.append(str(caught.value))
+            yield from task.stop()
+            return said
+
+    line = main.__code__.co_firstlineno + 2
+    for text in run(main):
+        assert f"task recv#2 (a call spawned at test_diagnostics.py:{line}) is" in text

@@ -1,0 +1,321 @@
+"""Everything that README.md shows is done here, by the book.
+
+- Each ```python block is a whole program. It runs in a process of its own, as `/srv/app.py`.
+- A ```text block right after it is what it prints, on both streams. White space is free, since
+  long messages are wrapped in prose; a line `...` stands for anything, and so does the number of
+  a file. Without such a block it prints nothing. It fails if and only if a traceback is shown.
+- A block with the port 7007 is an echo server: real clients talk to it, then Ctrl-C ends it.
+- The functions of a block that are called `test_...` are called.
+- `<!-- run with: ... -->` before a block gives options of the interpreter.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import corolib
+from demos.__main__ import demos
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+HERE = "/srv"  # stands in the README for the folder in which its programs are
+PATIENCE = 30  # seconds that a program may take; they all take a fraction of one
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, its line in the file, and the line before it."""
+
+    kind: str
+    text: str
+    line: int
+    before: str
+
+
+class Program(NamedTuple):
+    """A block of Python, and what it prints."""
+
+    block: Block
+    output: str
+
+
+def blocks_of(text):
+    """Return the fenced blocks of a Markdown text, in order."""
+    found, lines = [], text.split("\n")
+    rest = iter(enumerate(lines, 1))
+    for number, line in rest:
+        if not line.startswith("```"):
+            continue
+        body = []
+        for _, inner in rest:
+            if inner.rstrip() == "```":
+                break
+            body.append(inner)
+        else:
+            raise AssertionError(f"the block opened in line {number} is never closed")
+        before = lines[number - 2] if number > 1 else ""
+        found.append(Block(line[3:].strip(), "\n".join(body) + "\n", number, before))
+    return found
+
+
+def programs_of(text):
+    """Return the blocks of Python, each with the text block that follows it at once."""
+    found = []
+    blocks = blocks_of(text)
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.kind != "python":
+            continue
+        end = block.line + block.text.count("\n") + 1
+        shown = after is not None and after.kind == "text" and after.line == end + 2
+        found.append(Program(block, after.text if shown else ""))
+    return found
+
+
+BLOCKS = blocks_of(README)
+PROGRAMS = programs_of(README)
+SERVERS = [p for p in PROGRAMS if "7007" in p.block.text]
+OTHERS = [p for p in PROGRAMS if "7007" not in p.block.text]
+
+
+def name_of(program):
+    return f"line-{program.block.line}"
+
+
+def command_for(program, folder, text):
+    """Write a program down and return the command that runs it."""
+    path = folder / "app.py"
+    tests = re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)
+    path.write_text(text + "".join(f"{name}()\n" for name in tests), "utf-8")
+    options = re.fullmatch(r"<!-- run with: (.*) -->", program.block.before)
+    return [sys.executable, "-u", *(options[1].split() if options else ()), str(path)]
+
+
+def environment():
+    """Return the environment for a program: ours, and this checkout's corolib."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+
+
+def in_readmes_words(output, folder):
+    """Return what a program printed as the README would show it: in debug mode, a slow machine is
+    told of slow steps besides.
+    """
+    output = re.sub(r"^task \S+ took .* s for one step, .*\n", "", output, flags=re.MULTILINE)
+    return output.replace(str(folder), HERE)
+
+
+def matches(shown, printed):
+    """Return whether `printed` is what a text block shows."""
+
+    def normal(text):
+        return " ".join(re.sub(r"\bfd=\d+", "fd=N", text).split())
+
+    parts = re.split(r"^[ \t]*\.\.\.[ \t]*$", shown, flags=re.MULTILINE)
+    pattern = " .*".join(re.escape(normal(part)) for part in parts)
+    return re.fullmatch(pattern, normal(printed)) is not None
+
+
+def connect(port, server):
+    """Return a connection to a server that may still be on its way up."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), PATIENCE)
+        except ConnectionRefusedError:
+            assert server.poll() is None, f"the server ended: {server.communicate()[0]}"
+            assert time.monotonic() < give_up, "the server does not listen"
+            time.sleep(0.01)
+
+
+def echoed(client, size):
+    """Return as many bytes as were sent, or fewer if the server ends the connection."""
+    received = bytearray()
+    while len(received) < size and (data := client.recv(65536)):
+        received += data
+    return bytes(received)
+
+
+# The programs ------------------------------------------------------------------------------------
+
+
+def test_there_are_programs_and_no_block_of_an_unknown_kind():
+    assert len(SERVERS) >= 2
+    assert len(OTHERS) >= 8
+    assert {block.kind for block in BLOCKS} == {"python", "text", "sh"}
+
+
+def test_every_text_block_is_the_output_of_a_program():
+    shown = [block.text for block in BLOCKS if block.kind == "text"]
+    assert shown == [p.output for p in PROGRAMS if p.output]
+
+
+@pytest.mark.parametrize("program", OTHERS, ids=name_of)
+def test_a_program_does_what_the_readme_says(program, tmp_path):
+    done = subprocess.run(
+        command_for(program, tmp_path, program.block.text),
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE,
+        encoding="utf-8",
+    )
+    printed = in_readmes_words(done.stdout, tmp_path)
+    assert matches(program.output, printed), f"it printed:\n{printed}"
+    fails = program.output.startswith("Traceback")
+    assert done.returncode == (1 if fails else 0), printed
+
+
+@pytest.mark.parametrize("program", SERVERS, ids=name_of)
+def test_a_server_echoes_and_ends_at_ctrl_c(program, tmp_path, reserved):
+    port = reserved
+    text = program.block.text.replace("7007", str(port))
+    command = command_for(program, tmp_path, text)
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        # whoever runs the tests in the background may have SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as server:
+        try:
+            with connect(port, server) as first, connect(port, server) as second:
+                first.sendall(b"one")
+                second.sendall(b"two")
+                assert echoed(second, 3) == b"two"
+                assert echoed(first, 3) == b"one"
+                # Far more than the kernel's buffers hold, so that the server must wait to write.
+                much = os.urandom(1000) * 8000
+                sender = threading.Thread(target=second.sendall, args=[much])
+                sender.start()
+                time.sleep(0.05)  # nobody reads meanwhile, so that they fill up
+                assert echoed(second, len(much)) == much
+                sender.join()
+                first.shutdown(socket.SHUT_WR)
+                assert first.recv(1) == b""
+                server.send_signal(signal.SIGINT)
+                second.shutdown(socket.SHUT_WR)  # so that a graceful stop need not wait for long
+                output, _ = server.communicate(timeout=PATIENCE)
+                assert second.recv(1) == b"", "the connection that was open is closed in order"
+        finally:
+            server.kill()
+    # A server adds how it ended.
+    assert re.search(r"\nKeyboardInterrupt(\n\d+ finished, .*)?$", output.rstrip(), re.S), output
+    assert "abandoned" not in output
+    assert server.returncode == -signal.SIGINT
+
+
+def test_the_first_program_comes_first_and_is_the_first_screen():
+    program = PROGRAMS[0].block
+    assert program in SERVERS[0]
+    assert program.line < 15
+    assert program.line + program.text.count("\n") < 50
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a b\n", "a\n  b\n", True),
+        ("a b\n", "a c\n", False),
+        ("", "\n", True),
+        ("", "a\n", False),
+        ("a\n", "", False),
+        ("a\n...\nz\n", "a\nb\nc\nz\n", True),
+        ("a\n...\nz\n", "a\nz\n", True),
+        ("a\n...\nz\n", "a\nz\nmore\n", False),
+        ("fd=6: no\n", "fd=17: no\n", True),
+        ("a.c\n", "abc\n", False),
+    ],
+)
+def test_the_comparison_of_outputs_can_fail(shown, printed, same):
+    assert matches(shown, printed) is same
+
+
+# What else it names ------------------------------------------------------------------------------
+
+
+def test_the_test_command_is_where_machines_look_for_it():
+    marked = [b for b in BLOCKS if b.before == "<!-- test command -->"]
+    assert [block.kind for block in marked] == ["sh"]
+    assert README.count("<!-- test command -->") == 1
+    assert "pytest" in marked[0].text
+    subprocess.run(["bash", "-n", "-c", marked[0].text], check=True)
+
+
+def test_the_commands_name_demos_that_exist_and_options_that_they_have():
+    commands = re.findall(r"^python3 -m (demos\S+)(.*)$", README, re.MULTILINE)
+    assert "demos.echo" in {name for name, _ in commands}
+    for name, options in commands:
+        assert name in demos()
+        helped = subprocess.run(
+            [sys.executable, "-m", name, "--help"],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert helped.returncode == 0, helped.stderr
+        for option in re.findall(r"--[\w-]+", options):
+            assert option in helped.stdout, f"{name} has no {option}"
+
+
+def test_the_table_of_demos_lists_all_of_them_and_no_others():
+    rows = re.findall(r"^\| `(demos[\w.]*)` \|", README, re.MULTILINE)
+    missing = sorted(demos().keys() - set(rows))
+    too_much = sorted(set(rows) - demos().keys())
+    twice = sorted({name for name in rows if rows.count(name) > 1})
+    assert (missing, too_much, twice) == ([], [], []), f"{missing=}\n{too_much=}\n{twice=}"
+
+
+def section(title):
+    """Return the text of one section."""
+    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_the_stable_names_are_the_public_ones():
+    text = section("What is supported").split("These names are meant to stay", 1)[1]
+    text = text.split("Everything else", 1)[0]
+    assert set(re.findall(r"`(\w+)`", text)) == set(corolib.__all__)
+
+
+def test_the_files_in_the_reading_guide_are_all_there_are():
+    named = set(re.findall(r"`(\w+\.py)`", section("For readers of the source")))
+    there = {path.name for path in (ROOT / "corolib").glob("*.py")}
+    assert named == there - {"__init__.py", "errors.py", "testing.py"}
+
+
+def test_it_names_the_pythons_that_the_package_declares():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert re.findall(r"\b3\.\d+\b", section("What is supported")) == declared
+
+
+def test_the_keywords_of_run_and_spawn_are_named():
+    import inspect
+
+    for function in (corolib.run, corolib.spawn):
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                assert f"`{parameter.name}=`" in README
+
+
+def test_links_lead_to_files_that_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert "://" in target or (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:tests|demos|corolib)/[\w./]*)`", README):
+        assert (ROOT / path).exists(), path
