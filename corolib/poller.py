@@ -67,20 +67,6 @@ else:  # pragma: no cover - systems without epoll; the suite runs on the other s
     default_selector = selectors.DefaultSelector
 
 
-class Known(ReadWait):
-    """A `ReadWait` whose file the selector was told of, with the entry of that.
-
-    Who waits again and again makes one trap and yields it again. It becomes one of these when its
-    file is registered, and from then on is spared the search for it: a fifth of an echo. The loop
-    makes such a wait itself. A file that was closed meanwhile, behind our back, the sweep finds.
-    """
-
-    __slots__ = ()
-
-
-Known.__name__ = ReadWait.__name__  # as messages call it
-
-
 class Entry:
     """One registered file: its number, who waits for it, and what the selector was told."""
 
@@ -163,18 +149,9 @@ class Poller:
     # Waiting ----------------------------------------------------------------------------------
 
     def wait_read(self, task: Task[Any], trap: ReadWait) -> None:
-        """Park `task` until the trap's file can be read."""
-        file: Any = trap.file
-        try:
-            entry = self.entries[file.fileno()]
-            ref = entry.ref  # as a method, a slot is looked up the slow way
-            if entry.reader is None and entry.hears and ref() is file:
-                entry.reader = task
-                task.wait = trap
-                task.armed = entry
-                return
-        except (AttributeError, KeyError, TypeError):
-            pass  # a new file, or none at all: found out below
+        """Park `task` until the trap's file can be read. For a file that is watched already, the
+        scheduler does that itself.
+        """
         self._admit(task, trap, READ).reader = task
 
     def wait_write(self, task: Task[Any], trap: WriteWait) -> None:
@@ -243,7 +220,6 @@ class Poller:
                 ) from None
         if bit == READ and entry.kept:
             trap.entry = entry
-            trap.__class__ = Known
         task.wait = trap
         task.armed = entry
         return entry

@@ -35,7 +35,7 @@ from math import inf
 
 from corolib.hosting import FORKED, ErrorHook, Host, ReadyQueue
 from corolib.kinds import Any, TypeVar
-from corolib.poller import Known, Selector, default_selector
+from corolib.poller import Selector, default_selector
 from corolib.reports import wrong_yield
 from corolib.running import Runnable, register, unknown_keyword
 from corolib.sockets import NETWORK, Network
@@ -98,7 +98,6 @@ class Scheduler(Host):
         self._parks.update(
             {
                 ReadWait: self._poller.wait_read,
-                Known: self._poller.wait_read,
                 WriteWait: self._poller.wait_write,
                 UrgentWait: self._urgent.wait,
                 Sleep: self._sleep,
@@ -109,7 +108,6 @@ class Scheduler(Host):
         )
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
             ReadWait: self._poller.undo_read,
-            Known: self._poller.undo_read,
             WriteWait: self._poller.undo_write,
             UrgentWait: self._urgent.undo,
             type(GIVE_WAY): lambda task: True,
@@ -235,25 +233,38 @@ class Scheduler(Host):
                 ready.append(task)
                 continue
             kind = type(trap)
-            if kind is Known:  # most waits of all, and a call is a twentieth of an echo
-                entry = trap.entry
-                if entry.reader is None and entry.hears and entry.poller is poller:
-                    entry.reader = task
-                    task.wait = trap
-                    task.armed = entry
-                    continue
             try:
-                park = parks[kind]
-            except Exception:
-                park = self._wrong_yield
-            try:
+                if kind is ReadWait:  # most waits of all, and a call is a twentieth of an echo
+                    entry = trap.entry
+                    if entry is None:  # a new trap, perhaps for a file that is known
+                        try:
+                            entry = poller.entries[trap.file.fileno()]
+                            ref = entry.ref  # as a method, a slot is looked up the slow way
+                            if ref() is not trap.file:
+                                entry = None
+                        except (AttributeError, KeyError, TypeError):
+                            pass  # a new file, or none at all: the poller finds out
+                    if (
+                        entry is not None
+                        and entry.reader is None
+                        and entry.hears
+                        and entry.poller is poller
+                    ):
+                        entry.reader = task
+                        task.wait = trap
+                        task.armed = entry
+                        continue
+                try:
+                    park = parks[kind]
+                except Exception:
+                    park = self._wrong_yield
                 park(task, trap)
             except BaseException as exc:
                 if self._ctrl_c.second or self._forked:
                     raise
                 self.resume(task, None, users_part(exc, LIBRARY))
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
-        task = trap = park = entry = resume = self.current = None  # type: ignore[assignment]
+        task = trap = park = entry = ref = resume = self.current = None  # type: ignore[assignment]
 
     def _step_with(self, task: Task[Any]) -> Any:
         """Step a task with the outcome of its wait: a value, or an error."""
@@ -273,7 +284,8 @@ class Scheduler(Host):
 
     # What the traps mean ----------------------------------------------------------------------
     # Those for files are the poller's, but for the one in `_step` that is made most: a `ReadWait`
-    # used before. That of `UrgentWait` is in urgent.py, those of `Suspend` and `Join` in wakes.py.
+    # for a file that is known. That of `UrgentWait` is in urgent.py, those of `Suspend` and `Join`
+    # in wakes.py.
 
     def _sleep(self, task: Task[Any], trap: Sleep) -> None:
         now = self.clock()

@@ -29,7 +29,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.errors import BusyError, ClosedError
-from corolib.poller import Known
 from corolib.reports import brief, where
 from corolib.running import close, current_scheduler, current_task, register, tired
 from corolib.timeouts import move_on_after
@@ -253,7 +252,7 @@ class Stream:
         the class has no `recv()` of its own, behind which data may be kept.
         """
         plain = getattr(type(self._file), "recv", None) is socket.socket.recv
-        return plain and type(self._reading) is Known
+        return plain and self._reading is not None and self._reading.entry is not None
 
     def _recv(self, most: int) -> Generator[Any, Any, bytes]:
         """Do what `recv()` does, the general way."""

@@ -53,10 +53,9 @@ class _FileWait:
 
     __slots__ = ("entry", "file")
 
-    entry: Any  # the poller's: see its `Known`
-
     def __init__(self, file: HasFileno | int) -> None:
         self.file = file
+        self.entry: Any = None  # the poller's, once it keeps a registration of the file
 
     def __iter__(self) -> Generator[_FileWait, Any, None]:
         yield self

@@ -191,12 +191,13 @@ def test_every_module_opens_with_what_it_is(name):
     assert text.split("\n")[0].endswith((".", ":")), "the first line is a sentence of its own"
 
 
-def test_the_scheduler_can_be_read_in_one_sitting():
-    source = SOURCES["scheduler"]
-    assert source.count("\n") <= 500
-    for node in ast.walk(ast.parse(source)):
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_no_function_is_longer_than_a_screen(name):
+    for node in ast.walk(ast.parse(SOURCES[name])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 70, f"{node.name} is too long"
+            assert node.end_lineno - node.lineno <= 70 or name == "testing", (
+                f"{node.name} is too long"
+            )
 
 
 def test_importing_corolib_is_cheap():
