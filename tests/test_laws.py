@@ -25,25 +25,7 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def turn():
-    return current_scheduler().stats()["turns"]
-
+from tests.helpers.driving import failing, files, go, in_a_thread, sleeper, turn
 
 # Order -------------------------------------------------------------------------------------------
 
@@ -207,9 +189,7 @@ def test_law_ownership_what_callbacks_and_threads_spawn_belongs_to_main():
     def main():
         scheduler = current_scheduler()
         scheduler.call_at(1, lambda arg: spawn(child), None)
-        thread = threading.Thread(target=scheduler.call_soon_threadsafe, args=(spawn, child))
-        thread.start()
-        thread.join()
+        in_a_thread(lambda: scheduler.call_soon_threadsafe(spawn, child))
         yield Sleep(2)
         assert parents == [current_task()] * 2
 
@@ -317,11 +297,6 @@ def test_law_ownership_joining_oneself_or_an_ancestor_is_a_deadlock_at_the_join(
 # Failure -----------------------------------------------------------------------------------------
 
 
-def failing(error, after=1.0):
-    yield Sleep(after)
-    raise error
-
-
 def test_law_failure_cancels_the_children_then_the_taker_gets_it():
     log, error = [], ValueError("x")
 
@@ -421,7 +396,7 @@ def test_law_failure_system_exit_in_any_task_ends_the_run(error):
 
     def main():
         spawn(child)
-        spawn(failing, error("x"))
+        spawn(failing, 1, error("x"))
         yield Sleep(100)
 
     with pytest.raises(error):
@@ -473,7 +448,7 @@ def test_law_cancellation_the_wait_is_undone_first(pair):
         try:
             yield trap
         except Cancelled:
-            log.append((len(undone), current_scheduler().stats()["files"]))
+            log.append((len(undone), files()))
             raise
 
     undone = []
@@ -732,9 +707,7 @@ def test_law_threads_one_scheduler_a_thread():
         with pytest.raises(RuntimeError, match="already runs in this thread"):
             run(sleeper)
         results = []
-        thread = threading.Thread(target=lambda: results.append(go(sleeper, 1, "other")))
-        thread.start()
-        thread.join()
+        in_a_thread(lambda: results.append(go(sleeper, 1, "other")))
         yield
         return results
 

@@ -28,33 +28,8 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.testing import virtual_time
+from tests.helpers.driving import go, in_a_thread, lose, names, sleeper
 from tests.helpers.garbage import garbage_of
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def lose(f, *args, **options):
-    """Run `f(*args)` in virtual time; return its result and the failures that nobody took."""
-    lost = []
-    hook = lambda task, exc: lost.append((task and task.name, str(exc)))  # noqa: E731
-    return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def names(tasks):
-    return [task.name for task in tasks]
 
 
 class Line:
@@ -240,9 +215,7 @@ def test_a_wake_with_an_error_that_is_none_is_refused_and_the_wait_goes_on(in_th
         yield
         yield
         if in_thread:
-            thread = threading.Thread(target=mistake)
-            thread.start()
-            thread.join()
+            in_a_thread(mistake)
         else:
             mistake()
         yield
@@ -446,9 +419,7 @@ def test_a_thread_that_loses_comes_to_nothing():
             return list
 
         def rivals():
-            thread = threading.Thread(target=wakes[0], args=("thread",))
-            thread.start()
-            thread.join()
+            in_a_thread(lambda: wakes[0]("thread"))
             a.put("own")  # decides at once; the thread's call is heard later
             yield
 

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import sys
 from collections import OrderedDict
 from itertools import islice
@@ -25,44 +24,16 @@ from corolib import (
     move_on_after,
     now,
     race,
-    run,
     shield,
     spawn,
     started,
     timeout,
     waits,
 )
-from corolib.testing import cancel_everywhere, survivors, virtual_time
+from corolib.testing import cancel_everywhere, survivors
 from corolib.traps import DEBUG
+from tests.helpers.driving import FULL, failing, go, lose, names, sleeper, turn
 from tests.helpers.garbage import garbage_of
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def lose(f, *args, **options):
-    """Run `f(*args)` in virtual time; return its result and the failures that nobody took."""
-    lost = []
-    hook = lambda task, exc: lost.append((task and task.name, str(exc)))  # noqa: E731
-    return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def failing(seconds, exc):
-    yield Sleep(seconds)
-    raise exc
 
 
 def stubborn(seconds, exc=None, log=None):
@@ -75,10 +46,6 @@ def stubborn(seconds, exc=None, log=None):
             log.append(now())
         if exc is not None:
             raise exc
-
-
-def names(tasks):
-    return [task.name for task in tasks]
 
 
 # The law -----------------------------------------------------------------------------------------
@@ -699,9 +666,9 @@ def test_tasks_that_are_gone_by_the_next_wait_put_nothing_off():
         task.done = True
         try:
             assert current_task().pending
-            before = current_scheduler().stats()["turns"]
+            before = turn()
             yield
-            assert current_scheduler().stats()["turns"] == before + 1
+            assert turn() == before + 1
         finally:
             task.done = False
         yield Sleep(1)
@@ -1507,10 +1474,10 @@ def test_thousands_that_are_done_already_give_way_now_and_then():
     def main():
         tasks = [spawn(sleeper, 0) for _ in range(1000)]
         yield Sleep(1)
-        before = current_scheduler().stats()["turns"]
+        before = turn()
         for step in as_completed(*tasks):
             yield from step
-        return current_scheduler().stats()["turns"] - before
+        return turn() - before
 
     assert 1000 // 64 <= go(main) <= 1000 // 64 + 1
 

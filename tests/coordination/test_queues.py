@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import queue as standard
 import random
 
@@ -27,20 +26,11 @@ from corolib import (
     spawn,
 )
 from corolib.queues import Subscription
-from corolib.testing import survivors, virtual_time
+from corolib.testing import survivors
+from tests.helpers.driving import FULL, go
 from tests.helpers.garbage import garbage_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 KINDS = [Queue, PriorityQueue, LifoQueue]
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
 
 
 def get_all(queue, got):

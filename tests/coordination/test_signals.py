@@ -25,6 +25,7 @@ from corolib import (
 )
 from corolib.signals import SignalHandlers
 from corolib.testing import virtual_time
+from tests.helpers.driving import in_a_thread
 
 ROOT = str(Path(__file__).resolve().parents[2])
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
@@ -406,9 +407,7 @@ def test_it_is_refused_outside_of_the_main_thread_and_of_a_run():
         return "refused"
 
     told = []
-    thread = threading.Thread(target=lambda: told.append(run(main)))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: told.append(run(main)))
     assert told == ["refused"]
     with pytest.raises(RuntimeError, match="no scheduler runs"):
         open_signal_receiver(SIGHUP)

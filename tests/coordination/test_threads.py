@@ -37,9 +37,9 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from corolib.threads import Processes, ThreadEnd, Threads, current_threads, future_done, lookup
+from tests.helpers.driving import FULL, until
 from tests.helpers.garbage import garbage_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 ROOT = str(Path(__file__).resolve().parents[2])
 LONG = 60  # seconds; only a broken program waits that long
 
@@ -85,12 +85,6 @@ class Gate:
         if isinstance(self.value, BaseException):
             raise self.value
         return self.value
-
-
-def until(condition):
-    """Give way until a thread has done its part."""
-    while not condition():
-        yield Sleep(0.001)
 
 
 # To a thread --------------------------------------------------------------------------------

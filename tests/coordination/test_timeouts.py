@@ -4,7 +4,6 @@ import contextlib
 import gc
 import itertools
 import math
-import os
 import re
 import sys
 
@@ -30,28 +29,13 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from corolib.traps import DEBUG
+from tests.helpers.driving import FULL, go, sleeper
 from tests.helpers.garbage import garbage_of
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
 
 
 def line(offset=0):
     """The number of the line of the caller, and `offset`."""
     return sys._getframe(1).f_lineno + offset
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
 
 
 # The law -----------------------------------------------------------------------------------------

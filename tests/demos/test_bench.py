@@ -20,13 +20,13 @@ from demos.bench.localhost import PEM
 from demos.bench.processes import Failed, Load, Server, cores
 from demos.bench.statistics import interval, median, wide
 from demos.bench.workloads import WORKLOADS, IdleConnections
+from tests.helpers.driving import FULL
 from tests.helpers.programs import outcome
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="the benchmark needs Linux"
 )
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 DEBUG = os.environ.get("COROLIB_DEBUG", "0") not in ("", "0")
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
 NAMES = {each.name: each for each in SERVERS}

@@ -39,6 +39,7 @@ from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
 from demos.start import at_least
+from tests.helpers.driving import until
 from tests.helpers.programs import (
     PATIENCE,
     Program,
@@ -484,11 +485,6 @@ def read_to_the_end(stream):
     except ConnectionResetError:
         broken = True
     return bytes(data), broken
-
-
-def until(true):
-    while not true():
-        yield Sleep(0.001)
 
 
 class TestForward:

@@ -21,16 +21,7 @@ from corolib import (
     spawn,
     waits,
 )
-from corolib.testing import virtual_time
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
+from tests.helpers.driving import go
 
 
 @waits

@@ -5,7 +5,6 @@ selector calls, not seconds.
 """
 
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -39,9 +38,10 @@ from corolib import (
 from corolib.inbox import Inbox
 from corolib.testing import virtual_time
 from corolib.wakes import OneWake
+from tests.helpers.driving import FULL, in_threads
 
 THREADS = 8
-CALLS = 50_000 if os.environ.get("COROLIB_SWEEP") == "full" else 5_000
+CALLS = 50_000 if FULL else 5_000
 
 
 @pytest.fixture
@@ -178,22 +178,6 @@ def test_taking_announcements_off_while_the_writer_is_closed_ends(inbox):
 
 
 # Calls from threads ---------------------------------------------------------------------------
-
-
-def in_threads(count, f):
-    """Start `count` threads that do `f(number)`; return them, and the list of what they raised."""
-    raised = []
-
-    def body(number):
-        try:
-            f(number)
-        except BaseException as exc:
-            raised.append(exc)
-
-    threads = [threading.Thread(target=body, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads, raised
 
 
 @pytest.mark.hazard("H65")

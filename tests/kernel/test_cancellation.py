@@ -26,15 +26,7 @@ from corolib import (
 )
 from corolib.scopes import Block
 from corolib.testing import virtual_time
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes are raised."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
+from tests.helpers.driving import go, in_a_thread
 
 
 class Bound(Block):
@@ -1439,7 +1431,6 @@ def test_cancel_while_completing_reaches_children_spawned_after_an_earlier_cance
 
 @pytest.mark.hazard("H41")
 def test_cancel_from_another_thread_is_refused_and_harms_nothing():
-    import threading
 
     said = []
 
@@ -1452,9 +1443,7 @@ def test_cancel_from_another_thread_is_refused_and_harms_nothing():
             except RuntimeError as exc:
                 said.append(str(exc))
 
-        thread_object = threading.Thread(target=thread)
-        thread_object.start()
-        thread_object.join()
+        in_a_thread(thread)
         yield Sleep(1)
         return "fine"
 

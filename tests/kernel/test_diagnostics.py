@@ -26,27 +26,14 @@ from corolib import (
     spawn,
     waits,
 )
-from corolib.testing import virtual_time
+from tests.helpers.driving import go, sleeper, turn
 
 HERE = os.path.basename(__file__)
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
 
 
 def line(f, offset):
     """Return `file.py:12` for the line that lies `offset` below the `def` of `f`."""
     return f"{HERE}:{f.__code__.co_firstlineno + offset}"
-
-
-def sleeper():
-    yield Sleep(1)
 
 
 async def coroutine():
@@ -363,7 +350,7 @@ def test_ten_thousand_wrong_yields_and_the_ticker_never_misses():
 
     def ticker():
         while True:
-            ticks.append(current_scheduler().stats()["turns"])
+            ticks.append(turn())
             yield
 
     def main():

@@ -15,8 +15,8 @@ import pytest
 import corolib
 from corolib import ReadWait, Sleep, Suspend, spawn
 from corolib.testing import virtual_time
+from tests.helpers.driving import FULL
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 RUNS = 500 if FULL else 50  # for each of four seeds
 ROOT = str(Path(__file__).resolve().parents[2])
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import struct
 import sys
-import threading
 import warnings
 import weakref
 from collections import Counter, deque
@@ -44,8 +43,8 @@ from corolib import (
 from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
 from corolib.sockets import Private
 from corolib.testing import VirtualClock, virtual_time
+from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 EPOLLS = [selectors.EpollSelector, default_selector]
 epolls = pytest.mark.parametrize("epoll", EPOLLS, ids=["EpollSelector", "default"])
 
@@ -178,21 +177,6 @@ def empty(sock):
             pass
 
 
-def outcome(trap):
-    """Wait once; return the exception that came of it, or "woken"."""
-    try:
-        yield trap
-    except Exception as exc:
-        return exc
-    return "woken"
-
-
-def turns(count):
-    """Give way `count` times."""
-    for _ in range(count):
-        yield
-
-
 def ticker(seen):
     """Note the number of every turn this is stepped in."""
     while True:
@@ -209,10 +193,6 @@ def registered():
     """The numbers that the running scheduler's selector holds, the wake-up pipe apart."""
     poller = current_scheduler()._poller
     return set(poller._selector.get_map()) - {poller._wakeup}
-
-
-def files():
-    return current_scheduler().stats()["files"]
 
 
 def drive(main, *args, most=10, **options):
@@ -1512,9 +1492,7 @@ def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_swee
         assert files() == 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            thread = threading.Thread(target=held.clear)
-            thread.start()
-            thread.join()
+            in_a_thread(held.clear)
         assert files() == 1
         yield Sleep(2 * corolib.hosting.SWEEP_EVERY)
         assert files() == 0

@@ -36,27 +36,8 @@ from corolib import (
 from corolib.scopes import Interrupts
 from corolib.task import call_site
 from corolib.testing import virtual_time
+from tests.helpers.driving import failing, go, in_a_thread, sleeper
 from tests.helpers.garbage import garbage_of
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def failing(error):
-    yield
-    raise error
-
 
 # Starting ----------------------------------------------------------------------------------------
 
@@ -305,7 +286,7 @@ def test_every_joiner_gets_the_exception_itself():
         return caught.value
 
     def main():
-        task = spawn(failing, error)
+        task = spawn(failing, 0, error)
         a, b = spawn(joiner, task), spawn(joiner, task)
         assert (yield from a) is (yield from b) is error
         assert (yield from joiner(task)) is error
@@ -670,7 +651,7 @@ def test_a_failure_that_nobody_takes_is_reported_in_that_turn_and_once():
     lost = []
 
     def main():
-        task = spawn(failing, ValueError("x"))
+        task = spawn(failing, 0, ValueError("x"))
         yield
         assert lost == []
         yield
@@ -722,7 +703,7 @@ def test_a_failure_stops_no_unrelated_task():
 
     def main():
         spawn(other)
-        spawn(failing, ValueError("x"))
+        spawn(failing, 0, ValueError("x"))
         yield Sleep(10)
         return "fine"
 
@@ -732,7 +713,7 @@ def test_a_failure_stops_no_unrelated_task():
 
 def test_by_default_a_failure_is_logged_with_name_place_and_traceback(caplog):
     def main():
-        spawn(failing, ValueError("the text"))
+        spawn(failing, 0, ValueError("the text"))
         yield Sleep(1)
 
     run(main, **virtual_time())
@@ -775,7 +756,7 @@ def test_a_hook_that_raises_puts_both_on_stderr_and_the_loop_goes_on(capsys):
         raise KeyError("from the hook")
 
     def main():
-        spawn(failing, ValueError("from the task"))
+        spawn(failing, 0, ValueError("from the task"))
         yield Sleep(1)
         return "fine"
 
@@ -789,7 +770,7 @@ def test_a_hook_may_end_the_program():
         raise SystemExit(5)
 
     def main():
-        spawn(failing, ValueError("x"))
+        spawn(failing, 0, ValueError("x"))
         yield Sleep(100)
 
     with pytest.raises(SystemExit) as caught:
@@ -823,7 +804,7 @@ def test_a_hook_may_spawn_and_what_it_spawns_belongs_to_main():
         spawn(alert, str(exc))
 
     def main():
-        spawn(failing, ValueError("x"))
+        spawn(failing, 0, ValueError("x"))
         yield Sleep(5)
 
     go(main, on_task_error=hook)
@@ -854,7 +835,7 @@ def test_the_failure_of_main_leaves_run_and_is_not_reported():
 def test_run_may_be_called_again_after_any_end():
     for error in (ValueError, SystemExit, KeyboardInterrupt):
         with pytest.raises(error):
-            go(failing, error())
+            go(failing, 0, error())
         assert go(sleeper, 1, "fine") == "fine"
 
 
@@ -901,9 +882,7 @@ def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
             except RuntimeError as exc:
                 said.append(str(exc))
 
-    other = threading.Thread(target=thread)
-    other.start()
-    other.join()
+    in_a_thread(thread)
     scheduler.close()
     assert len(said) == 3 and all("from_thread(scheduler, f, *args)" in text for text in said)
 
@@ -1043,9 +1022,7 @@ def test_deep_delegation_fails_in_the_task_and_not_in_the_loop():
             results.append(type(exc))
         results.append((yield from ticks))
 
-    thread = threading.Thread(target=go, args=(main,))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: go(main))
     assert results == ["bottom", RecursionError, "ticked"]
 
 
@@ -1095,7 +1072,7 @@ def leaves_returning():
 
 def leaves_failing():
     for _ in range(250):
-        spawn(failing, ValueError("x"))
+        spawn(failing, 0, ValueError("x"))
     yield
 
 
@@ -1289,12 +1266,6 @@ def test_what_arm_raises_is_raised_at_the_yield_and_nothing_is_left():
     assert go(main) == "fine"
 
 
-def in_a_thread(call):
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-
-
 @pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
 def test_arm_may_wake_and_then_fail(do):
     def arm(wake):
@@ -1414,9 +1385,7 @@ def test_a_wake_from_a_thread_comes_before_a_cancel_that_was_asked_for_later():
         task = spawn(child)
         yield
         yield
-        thread = threading.Thread(target=wakes[0], args=("result",))
-        thread.start()
-        thread.join()
+        in_a_thread(lambda: wakes[0]("result"))
         task.cancel()
         assert (yield from task.stop()) is None
 
@@ -1523,9 +1492,7 @@ def test_a_wake_that_the_last_turn_did_not_come_to_is_no_failure(capsys):
     scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: reported.append(failure))
     scheduler.spawn(waiter)
     scheduler.turn(0)
-    thread = threading.Thread(target=wakes[0], args=("too late",))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: wakes[0]("too late"))
     scheduler.close()
     assert reported == []
     assert "waiter#1" in capsys.readouterr().err
@@ -1689,9 +1656,7 @@ def test_the_frames_of_a_task_that_runs_in_another_thread_end_at_its_body():
 
     def main():
         task = current_task()
-        thread = threading.Thread(target=lambda: box.extend(task.stack()))
-        thread.start()
-        thread.join()
+        in_a_thread(lambda: box.extend(task.stack()))
         yield
 
     run(main)

@@ -27,16 +27,14 @@ from corolib import (
     UrgentWait,
     WriteWait,
     close,
-    current_scheduler,
     first,
     move_on_after,
     run,
     spawn,
 )
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, files, outcome, turn, turns
 from tests.helpers.garbage import garbage_of
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 
 
 def make_tcp():
@@ -68,24 +66,6 @@ def take(sock):
     """Wait for an urgent byte and return it."""
     yield UrgentWait(sock)
     return sock.recv(1, socket.MSG_OOB)
-
-
-def outcome(trap):
-    """Wait once; return the exception that came of it, or "woken"."""
-    try:
-        yield trap
-    except Exception as exc:
-        return exc
-    return "woken"
-
-
-def turns(count):
-    for _ in range(count):
-        yield
-
-
-def files():
-    return current_scheduler().stats()["files"]
 
 
 def conditions(sock, mask):
@@ -198,9 +178,9 @@ def test_a_byte_that_is_not_taken_ends_the_next_wait_at_once_and_keeps_nobody_bu
         urge(a, b)
         for _ in range(3):
             yield UrgentWait(b)
-        before = current_scheduler().stats()["turns"]
+        before = turn()
         yield Sleep(0.02)  # while nobody waits for it, it wakes nobody
-        assert current_scheduler().stats()["turns"] <= before + 3
+        assert turn() <= before + 3
         assert (yield from take(b)) == b"!"
         task = spawn(take, b)
         yield from turns(5)
@@ -534,9 +514,9 @@ def test_a_dup_of_a_closed_file_rings_no_bell_twice(tcp):
             urge(a, other)
             yield from turns(3)
             assert isinstance(task.result, ClosedError)
-            before = current_scheduler().stats()["turns"]
+            before = turn()
             yield Sleep(0.02)
-            assert current_scheduler().stats()["turns"] <= before + 3
+            assert turn() <= before + 3
 
     run(main)
 

@@ -28,6 +28,7 @@ from corolib import (
 from corolib.connecting import failure, interleaved
 from corolib.sockets import Network, named
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, files
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -43,8 +44,6 @@ from tests.helpers.faults import (
 from tests.helpers.garbage import garbage_of
 
 IN_PROGRESS = errno.EINPROGRESS
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
 V4 = [(f"192.0.2.{n}", 80) for n in range(1, 5)]
 V6 = [(f"2001:db8::{n}", 80, 0, 0) for n in range(1, 5)]
 
@@ -241,7 +240,7 @@ def test_a_cancelled_connection_leaves_no_socket_and_no_registration(full):
             assert task.state == "waiting"
             yield from task.stop()
         assert open_files() == before
-        return corolib.current_scheduler().stats()["files"]
+        return files()
 
     assert run(main) == 0
 
@@ -526,7 +525,7 @@ def test_a_cancelled_race_leaves_no_socket():
         yield Sleep(0.6)
         assert len(network.opened) == 3
         yield from task.stop()
-        return corolib.current_scheduler().stats()["files"]
+        return files()
 
     with Diary(*[stuck() for _ in range(4)], hosts={"name": V4}) as network:
         assert run_with(network, main) == 0

@@ -24,6 +24,7 @@ from corolib import (
 from corolib.datagrams import PATIENCE
 from corolib.running import RIDES
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, turn
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -38,7 +39,6 @@ from tests.helpers.faults import (
 )
 from tests.helpers.garbage import garbage_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 LOCAL = ("127.0.0.1", 0)
 
 
@@ -369,7 +369,7 @@ def test_who_receives_for_ever_gives_way(far, most):
     def receiver(sock):
         while True:
             yield from sock.recv(most)
-            received.append(current_scheduler().stats()["turns"])
+            received.append(turn())
 
     def main():
         with (yield from open_udp(local=LOCAL)) as sock:
@@ -510,10 +510,10 @@ def test_who_answers_for_ever_gives_way_now_and_then(far):
         with (yield from open_udp(local=LOCAL)) as sock:
             far.sendto(b"x", sock.local)
             data, address = yield from sock.recvfrom()
-            turns = current_scheduler().stats()["turns"]
+            turns = turn()
             for _ in range(3 * RIDES):
                 yield from sock.sendto(data, address)
-            return current_scheduler().stats()["turns"] - turns
+            return turn() - turns
 
     assert run(main) >= 2
 

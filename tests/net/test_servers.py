@@ -46,11 +46,11 @@ from corolib import (
 )
 from corolib.servers import NAMED, QUARTERS
 from corolib.testing import cancel_everywhere, open_files, virtual_time
+from tests.helpers.driving import FULL, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -99,12 +99,6 @@ def everything(sock):
         if not more:
             return data
         data += more
-
-
-def until(condition):
-    """Give way, and some time, until a condition holds."""
-    while not condition():
-        yield Sleep(0.0005)
 
 
 def serving(handler, scenario, options=None, hosts=LOCAL, **limits):
@@ -812,10 +806,10 @@ def test_a_client_with_endless_data_starves_neither_others_nor_the_accepting():
         for _ in range(20):
             with dial(server) as sock:
                 sock.send(b"ping")
-                turns = current_scheduler().stats()["turns"]
+                turns = turn()
                 yield ReadWait(sock)
                 assert sock.recv(9) == b"pong"
-                assert current_scheduler().stats()["turns"] - turns < 30
+                assert turn() - turns < 30
         yield from flooding.stop()
 
     serving(sink, scenario)
@@ -1352,9 +1346,7 @@ def test_a_server_in_another_thread_does_not_ask_for_signals():
         reports.append((yield from server))
 
     reports = []
-    thread = threading.Thread(target=run, args=(main,))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: run(main))
     assert reports[0].finished == 0
 
 

@@ -30,6 +30,7 @@ from corolib import (
 )
 from corolib.streams import CHUNK, IncompleteRead
 from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import FULL, until
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -46,7 +47,6 @@ from tests.helpers.faults import (
     tcp_pair,
 )
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 LOCAL = "127.0.0.1"
 DATA = b"012345678\n"
 
@@ -691,11 +691,6 @@ def turns(condition):
         yield
         if condition():
             return
-
-
-def until(condition):
-    while not condition():
-        yield Sleep(0.001)
 
 
 def play_on(service, outcome):

@@ -33,10 +33,10 @@ from corolib import (
 from corolib.running import RIDES
 from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
+from tests.helpers.driving import FULL
 from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket, tcp_pair
 from tests.helpers.garbage import garbage_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 WHOLE = bytes(range(256)) * 4000  # what the file has that is sent
 
 

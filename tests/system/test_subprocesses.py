@@ -41,10 +41,10 @@ from corolib import (
 )
 from corolib import processes as module
 from corolib.processes import Children, ThreadedInput
+from tests.helpers.driving import FULL
 from tests.helpers.garbage import garbage_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 

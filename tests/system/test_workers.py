@@ -18,6 +18,7 @@ import pytest
 import corolib
 from corolib import Sleep, run, run_workers, spawn
 from corolib.workers import MINUTE, PAUSES, _end_with, _exit_status, _Place
+from tests.helpers.driving import in_a_thread
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LOCAL = "127.0.0.1"
@@ -847,9 +848,7 @@ def test_it_is_refused_inside_a_run_in_a_thread_and_where_nothing_forks(monkeypa
         call()
 
     run(main)
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
+    in_a_thread(call)
     monkeypatch.delattr(os, "fork")
     call()
     in_run, in_thread, nowhere = found

@@ -46,8 +46,8 @@ from corolib import (
     timeout,
 )
 from corolib.testing import cancel_everywhere, survivors
+from tests.helpers.driving import FULL
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 EVERY = 1 if FULL else 10
 SCENARIOS = {}
 

@@ -1,0 +1,110 @@
+"""Running tasks and watching them: what the tests of all packages begin with."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from corolib import Coro, Sleep, Task, current_scheduler, run
+from corolib.testing import virtual_time
+
+FULL = os.environ.get("COROLIB_SWEEP") == "full"
+"""Whether sweeps shall try every case, and counts be large."""
+
+
+def go(f: Any, *args: Any, **options: Any) -> Any:
+    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
+    lost: list[BaseException] = []
+    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
+    result = run(f, *args, **{**virtual_time(), **options})
+    assert lost == []
+    return result
+
+
+def lose(f: Any, *args: Any, **options: Any) -> tuple[Any, list[tuple[str | None, str]]]:
+    """Run `f(*args)` in virtual time; return its result and the failures that nobody took."""
+    lost: list[tuple[str | None, str]] = []
+
+    def hook(task: Task[Any] | None, exc: BaseException) -> None:
+        lost.append((task.name if task else None, str(exc)))
+
+    return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
+
+
+# Tasks -------------------------------------------------------------------------------------------
+
+
+def sleeper(seconds: float = 1.0, value: Any = None) -> Coro[Any]:
+    yield Sleep(seconds)
+    return value
+
+
+def failing(seconds: float, error: BaseException) -> Coro[None]:
+    yield Sleep(seconds)
+    raise error
+
+
+def outcome(trap: Any) -> Coro[object]:
+    """Wait once; return the exception that came of it, or "woken"."""
+    try:
+        yield trap
+    except Exception as exc:
+        return exc
+    return "woken"
+
+
+def turns(count: int) -> Coro[None]:
+    """Give way `count` times."""
+    for _ in range(count):
+        yield
+
+
+def until(condition: Callable[[], object]) -> Coro[None]:
+    """Let other tasks, and threads, go on until a condition holds."""
+    while not condition():
+        yield Sleep(0.001)
+
+
+# What can be seen of them ------------------------------------------------------------------------
+
+
+def turn() -> float:
+    """Return how many turns there have been, with this one."""
+    return current_scheduler().stats()["turns"]
+
+
+def files() -> float:
+    """Return how many files the scheduler knows."""
+    return current_scheduler().stats()["files"]
+
+
+def names(tasks: Iterable[Task[Any]]) -> list[str]:
+    return [task.name for task in tasks]
+
+
+# Threads -----------------------------------------------------------------------------------------
+
+
+def in_a_thread(call: Callable[[], object]) -> None:
+    """Make a call in a thread, and wait for its end."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def in_threads(
+    count: int, f: Callable[[int], object]
+) -> tuple[list[threading.Thread], list[BaseException]]:
+    """Start `count` threads that do `f(number)`; return them, and the list of what they raise."""
+    raised: list[BaseException] = []
+
+    def body(number: int) -> None:
+        try:
+            f(number)
+        except BaseException as exc:
+            raised.append(exc)
+
+    threads = [threading.Thread(target=body, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, raised
