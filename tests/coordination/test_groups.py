@@ -34,6 +34,7 @@ from corolib.testing import cancel_everywhere, survivors
 from corolib.traps import DEBUG
 from tests.helpers.driving import FULL, failing, go, lose, names, sleeper, turn
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import owe, queue_of, set_budget, turns_of
 
 
 def stubborn(seconds, exc=None, log=None):
@@ -313,7 +314,8 @@ def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_howev
             yield
             yield
             # The first of a dict is found behind all that were first before: counts do not show it.
-            assert g._turns.waiters == 2 and isinstance(g._turns._line, OrderedDict)
+            turns = turns_of(g)
+            assert turns.waiters == 2 and isinstance(queue_of(turns), OrderedDict)
             yield from g
 
     go(main)
@@ -662,7 +664,7 @@ def test_tasks_that_are_gone_by_the_next_wait_put_nothing_off():
                 task = g.spawn(stubborn, 0)
                 yield Sleep(1)
                 raise KeyError
-        current_task().debts.append(task)
+        owe(current_task(), task)
         task.done = True
         try:
             assert current_task().pending
@@ -800,7 +802,7 @@ def test_async_with_interrupted_by_its_own_failure_while_it_gives_way():
                 task = g.spawn(failing, 1, KeyError())
                 with pytest.raises(KeyError):
                     await task
-                current_scheduler().rides = 1
+                set_budget(current_scheduler(), 1)
         assert current_task().innermost is None
 
     go(main)

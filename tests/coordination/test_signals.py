@@ -23,9 +23,9 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.signals import SignalHandlers
 from corolib.testing import virtual_time
 from tests.helpers.driving import in_a_thread
+from tests.helpers.inside import queue_of, receivers_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
@@ -206,7 +206,7 @@ def test_the_head_of_a_long_line_is_found_at_once():
     def main():
         yield
         with open_signal_receiver(SIGHUP) as received:
-            return type(received._line)  # a dict would be looked through from its beginning
+            return type(queue_of(received))  # a dict would be looked through from its beginning
 
     assert run(main) is OrderedDict
 
@@ -341,7 +341,7 @@ def test_blocks_of_different_signals_may_end_in_any_order():
         strike(SIGUSR2)
         assert (yield from two) == SIGUSR2
         two.__exit__()
-        assert not current_scheduler().room(SignalHandlers)._receivers
+        assert not receivers_of(current_scheduler())
 
     run(main)
 

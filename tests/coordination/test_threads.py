@@ -39,6 +39,7 @@ from corolib.testing import virtual_time
 from corolib.threads import Processes, ThreadEnd, Threads, current_threads, future_done, lookup
 from tests.helpers.driving import FULL, until
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import NEW_POOL, local, requests_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LONG = 60  # seconds; only a broken program waits that long
@@ -158,7 +159,7 @@ def failing_call_that_nobody_waits_for():
 
 
 def failing_call_of_a_process():
-    current_scheduler().room(Processes).submit = fail
+    local(current_scheduler(), Processes).submit = fail
     with pytest.raises(KeyError):
         yield from to_process(int)
 
@@ -818,7 +819,7 @@ def test_a_closed_scheduler_answers_the_threads_that_wait_for_it():
 def test_a_request_that_the_run_did_not_come_to_is_answered():
     scheduler = Scheduler()
     thread, outcome = call_from_thread(scheduler, Sleep)
-    while not scheduler.room(Threads)._requests:
+    while not requests_of(scheduler):
         pass
     scheduler.close()
     thread.join(LONG)
@@ -1122,7 +1123,7 @@ def test_processes_that_cannot_be_had_are_an_ordinary_failure(monkeypatch):
         with pytest.raises(OSError, match="no more processes"):
             yield from to_process(int)
 
-    monkeypatch.setattr("corolib.threads._new_pool", refuse)
+    monkeypatch.setattr(NEW_POOL, refuse)
     run(main)
 
 
@@ -1152,7 +1153,7 @@ def test_a_process_that_nothing_could_look_after_is_killed(monkeypatch):
 
     def main():
         for pool in pools:
-            monkeypatch.setattr("corolib.threads._new_pool", lambda pool=pool: pool)
+            monkeypatch.setattr(NEW_POOL, lambda pool=pool: pool)
             with pytest.raises(RuntimeError, match="new thread"):
                 yield from to_process(int)
         monkeypatch.undo()
@@ -1179,7 +1180,7 @@ def test_processes_that_work_are_left_alone_when_one_more_cannot_be_started(monk
 
     turns = iter(range(3))
     pool = FakePool(submit)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+    monkeypatch.setattr(NEW_POOL, lambda: pool)
     assert run(main) == ("done", "done", False)
 
 
@@ -1187,7 +1188,7 @@ def test_a_process_that_is_being_started_when_the_run_ends_is_killed(monkeypatch
     """It would outlive the run, and be waited for when the interpreter exits."""
     gate = Gate(concurrent.futures.Future())
     pool = FakePool(gate)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+    monkeypatch.setattr(NEW_POOL, lambda: pool)
 
     def main():
         task = spawn(to_process(int))
@@ -1204,14 +1205,14 @@ def test_a_process_that_is_started_as_the_run_ends_is_nobodys_failure(monkeypatc
     """The thread that starts it is waited for; what it tells comes when the rooms have ended."""
     gate = Gate(concurrent.futures.Future())
     pool = FakePool(gate)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
+    monkeypatch.setattr(NEW_POOL, lambda: pool)
     reported = []
 
     def main():
         task = spawn(to_process(int))
         yield from until(gate.begun.is_set)
         yield from task.stop()
-        starter = current_scheduler().room(Threads).starter
+        starter = local(current_scheduler(), Threads).starter
         join = starter.join
 
         def let_go(*args):
@@ -1234,7 +1235,7 @@ def test_processes_are_killed_when_no_thread_is_left_to_end_them(capfd):
     def main():
         pid = yield from to_process(os.getpid)
         task = spawn(to_process(time.sleep, 1000), name="caller")
-        processes = current_scheduler().room(Processes)
+        processes = local(current_scheduler(), Processes)
         yield from until(lambda: any(call.future.running() for call in processes.calls))
         yield from task.stop()
         processes.starter.start = refuse
@@ -1264,7 +1265,7 @@ def test_a_cancelled_call_of_a_process_releases_the_task_and_the_rest_is_killed(
 
     def main():
         task = spawn(to_process(time.sleep, 1000), name="caller")
-        processes = current_scheduler().room(Processes)
+        processes = local(current_scheduler(), Processes)
         yield from until(lambda: processes.calls)
         shown = repr(task.wait)
         [call] = processes.calls
@@ -1283,7 +1284,7 @@ def test_a_call_that_had_not_begun_is_taken_out_and_a_late_failure_is_reported(t
     mark = tmp_path / "mark"
 
     def main():
-        processes = current_scheduler().room(Processes)
+        processes = local(current_scheduler(), Processes)
         yield from to_process(int)
         futures = []
 
@@ -1318,7 +1319,7 @@ def test_a_call_that_is_given_up_while_it_is_handed_over_is_taken_out():
         return futures[0]
 
     def main():
-        current_scheduler().room(Processes).submit = submit
+        local(current_scheduler(), Processes).submit = submit
         task = spawn(to_process(int))
         yield from until(begun.is_set)
         yield from task.stop()
@@ -1333,11 +1334,12 @@ def test_a_program_with_a_process_that_never_ends_exits():
         """
         import corolib, os, time
         from corolib.threads import Processes
+        from tests.helpers.inside import local
 
         def main():
             pid = yield from corolib.to_process(os.getpid)
             task = corolib.spawn(corolib.to_process(time.sleep, 1000))
-            calls = corolib.current_scheduler().room(Processes).calls
+            calls = local(corolib.current_scheduler(), Processes).calls
             while not calls or not next(iter(calls)).future.running():
                 yield corolib.Sleep(0.001)
             yield from task.stop()

@@ -31,6 +31,7 @@ from corolib.testing import virtual_time
 from corolib.traps import DEBUG
 from tests.helpers.driving import FULL, go, sleeper
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import timers_of
 
 
 def line(offset=0):
@@ -235,7 +236,7 @@ def test_no_limit():
             assert scope.remaining() == math.inf
             with scope:
                 assert scope.remaining() == math.inf
-                assert len(current_scheduler().timers) == 0
+                assert len(timers_of(current_scheduler())) == 0
                 yield Sleep(1e6)
             assert not scope.expired
 
@@ -394,7 +395,7 @@ def test_a_cancel_at_every_step_of_a_timeout_is_delivered_once_and_no_wait_is_ma
                 break
             waited = task.wait
             while task.wait is waited and not task.done:
-                yield Sleep(0.25) if len(scheduler.timers) else None
+                yield Sleep(0.25) if len(timers_of(scheduler)) else None
         asked = len(made)
         task.cancel()
         after = len(made)
@@ -402,7 +403,7 @@ def test_a_cancel_at_every_step_of_a_timeout_is_delivered_once_and_no_wait_is_ma
         assert len(made) - asked <= 1 and after == asked
         assert task.done and task.cancelled == ("cancelled" in log)
         assert log in (["cancelled", "out"], ["out"])
-        assert len(scheduler.timers) == 0
+        assert len(timers_of(scheduler)) == 0
         assert task.innermost is None
 
     go(main)
@@ -1003,7 +1004,7 @@ def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth()
                     pass
             yield
             gc.collect()
-            lengths.append((scheduler.timers.size, len(gc.get_objects()), n))
+            lengths.append((timers_of(scheduler).size, len(gc.get_objects()), n))
 
     go(main)
     assert max(length for length, _, _ in lengths) <= 2 * 1001

@@ -15,6 +15,7 @@ import pytest
 
 from corolib import Listener, Sleep, Stream, run
 from demos.hammer import BOUNDS, Hammer, histogram, human, percentile, report
+from tests.helpers.inside import buffer_of
 from tests.helpers.programs import PATIENCE, Program, outcome, quiet, reset, serving, start
 
 
@@ -94,7 +95,7 @@ class TestCounts:
                 while len(batch) < 5:
                     batch.append((yield from stream.readline()))
                 most = max(most, len(batch))
-                assert not stream._buffer  # the sixth is not sent before the fifth is back
+                assert not buffer_of(stream)  # the sixth is not sent before the fifth is back
                 yield from stream.sendall(batch)
 
         found = hammer(server, pipeline=5, connections=2)

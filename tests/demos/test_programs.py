@@ -40,6 +40,7 @@ from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
 from demos.start import at_least
 from tests.helpers.driving import until
+from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
     Program,
@@ -292,7 +293,7 @@ class TestChat:
                     while not waits_to_write():
                         yield from room.say("ann", "x" * 100_000)
                         yield
-                    reset(guest._file)
+                    reset(file_of(guest))
                 while room.names:
                     yield
                 yield from server.stop()

@@ -22,6 +22,7 @@ from corolib import (
     waits,
 )
 from tests.helpers.driving import go
+from tests.helpers.inside import drop
 
 
 @waits
@@ -412,5 +413,5 @@ def test_an_async_generator_that_is_dropped_after_the_end_of_a_run_is_left_alone
 
     scheduler = Scheduler()
     scheduler.close()
-    scheduler.on_dropped_asyncgen(numbers())
+    drop(scheduler, numbers())
     assert scheduler.tasks == []

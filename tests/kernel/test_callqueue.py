@@ -39,6 +39,7 @@ from corolib.inbox import Inbox
 from corolib.testing import virtual_time
 from corolib.wakes import OneWake
 from tests.helpers.driving import FULL, in_threads
+from tests.helpers.inside import is_polling, reader_of, replace_reader, suspended, writer_of
 
 THREADS = 8
 CALLS = 50_000 if FULL else 5_000
@@ -103,7 +104,7 @@ def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(inbo
 def test_many_calls_are_announced_by_one_byte(inbox):
     for _ in range(10_000):
         inbox.put(print, ())
-    assert len(inbox._reader.recv(100)) == 1
+    assert len(reader_of(inbox).recv(100)) == 1
     assert len(inbox.calls) == 10_000
 
 
@@ -111,7 +112,7 @@ def test_many_calls_are_announced_by_one_byte(inbox):
 def test_a_full_pipe_is_success(inbox):
     with pytest.raises(BlockingIOError):
         while True:
-            inbox._writer.send(b"x" * 4096)
+            writer_of(inbox).send(b"x" * 4096)
     inbox.put(print, ())
     assert announced(inbox)
     assert len(inbox.calls) == 1
@@ -124,7 +125,7 @@ def test_a_full_pipe_is_success(inbox):
 @pytest.mark.hazard("H65")
 def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(inbox):
     inbox.put(print, (1,))
-    inbox._reader = Once(inbox._reader, lambda: inbox.put(print, (2,)))
+    replace_reader(inbox, Once(reader_of(inbox), lambda: inbox.put(print, (2,))))
     inbox.drain()
     assert len(inbox.calls) == 2
     inbox.calls.clear()
@@ -133,10 +134,10 @@ def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next
 
 
 def test_the_writer_can_serve_as_the_wake_up_number_of_signals(inbox):
-    assert inbox.wakeup_fd() == inbox._writer.fileno()
+    assert inbox.wakeup_fd() == writer_of(inbox).fileno()
     assert inbox.wakeup_fd() != inbox.fileno()
-    assert not inbox._writer.getblocking()
-    assert not inbox._reader.getblocking()
+    assert not writer_of(inbox).getblocking()
+    assert not reader_of(inbox).getblocking()
 
 
 @pytest.mark.hazard("H66")
@@ -164,14 +165,14 @@ def test_a_call_that_the_closer_took_meanwhile_is_late_all_the_same(inbox):
 
 @pytest.mark.hazard("H65")
 def test_a_writer_that_is_being_closed_is_no_error(inbox):
-    inbox._writer.close()
+    writer_of(inbox).close()
     inbox.put(print, ())
     assert len(inbox.calls) == 1
 
 
 def test_taking_announcements_off_while_the_writer_is_closed_ends(inbox):
     inbox.put(print, ())
-    inbox._writer.close()
+    writer_of(inbox).close()
     inbox.drain()
     inbox.drain()
     assert len(inbox.calls) == 1
@@ -235,7 +236,7 @@ def test_an_idle_loop_wakes_for_a_call_of_another_thread(selector):
         scheduler = current_scheduler()
 
         def leave(number):
-            while not scheduler.asleep:
+            while not is_polling(scheduler):
                 time.sleep(0.001)
             scheduler.call_soon_threadsafe(main_task.cancel)
 
@@ -347,10 +348,11 @@ def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(in
             raise KeyError("the handler's")
 
     inbox.put(int, ())
-    reader, inbox._reader = inbox._reader, Struck()
+    reader = reader_of(inbox)
+    replace_reader(inbox, Struck())
     with pytest.raises(KeyError):
         inbox.drain()
-    inbox._reader = reader
+    replace_reader(inbox, reader)
     assert not announced(inbox)
     inbox.put(int, ())
     assert announced(inbox)
@@ -692,7 +694,7 @@ def struck(n, scenario):
     return left < 0
 
 
-def suspended(wakes):
+def until_struck(wakes):
     """The trap of a wait that adds its wake to `wakes`."""
 
     def arm(wake):
@@ -707,7 +709,7 @@ def cancelled_meanwhile(wakes):
 
     def child():
         try:
-            steps.append((yield suspended(wakes)))
+            steps.append((yield until_struck(wakes)))
             yield Sleep(9)
         except Cancelled:
             steps.append("cancelled")
@@ -725,7 +727,7 @@ def cancelled_meanwhile(wakes):
 def timed_out_meanwhile(wakes):
     got = None
     with move_on_after(1) as scope:
-        got = yield suspended(wakes)
+        got = yield until_struck(wakes)
     assert (scope.expired, got) in ((True, None), (False, "struck"))
     begun = now()
     yield Sleep(1)
@@ -737,7 +739,7 @@ def one_of_several(wakes):
     a, b = socket.socketpair()
     with a, b:
         a.setblocking(False)
-        index, value = yield from first(suspended(wakes), queue.getting(), ReadWait(a), Sleep(1))
+        index, value = yield from first(until_struck(wakes), queue.getting(), ReadWait(a), Sleep(1))
         assert (index, value) in ((0, "struck"), (3, None))
         assert queue.waiters == 0
         assert (yield from first(ReadWait(a), Sleep(1))) == (1, None)  # nobody else waits for it
@@ -748,7 +750,7 @@ def joined_meanwhile(wakes):
     got = []
 
     def child():
-        return (yield suspended(wakes))
+        return (yield until_struck(wakes))
 
     def joiner(task):
         got.append((yield from task))
@@ -765,7 +767,7 @@ def joined_meanwhile(wakes):
     yield
     assert got == ["struck"] * (3 - scope.expired - cancelled.cancelled)
     assert task.joiners is None
-    assert not current_scheduler()._stuck
+    assert not suspended(current_scheduler())
 
 
 def joiner_cancelled_meanwhile(wakes):

@@ -21,12 +21,12 @@ from corolib import (
     WriteWait,
     current_scheduler,
     current_task,
-    reports,
     run,
     spawn,
     waits,
 )
 from tests.helpers.driving import go, sleeper, turn
+from tests.helpers.inside import bare_yield
 
 HERE = os.path.basename(__file__)
 
@@ -129,7 +129,7 @@ def test_a_generator_yielded_by_code_without_a_source():
     ],
 )
 def test_the_yield_that_hands_something_over_is_found_in_a_line(line, at):
-    assert reports._bare_yield(line) == at
+    assert bare_yield(line) == at
 
 
 def test_a_coroutine_yielded():

@@ -16,6 +16,7 @@ import corolib
 from corolib import ReadWait, Sleep, Suspend, spawn
 from corolib.testing import virtual_time
 from tests.helpers.driving import FULL
+from tests.helpers.inside import fork_in_child
 
 RUNS = 500 if FULL else 50  # for each of four seeds
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -392,6 +393,7 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
     program = """
         import gc, os, signal, sys
         import corolib
+        from tests.helpers.inside import forget_schedulers
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -425,7 +427,7 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
             gc.collect()
             # Up to CPython 3.12 a trace function that raises may leak the frame that it looks at,
             # and with it a scheduler: each would make the next beginning longer.
-            corolib.surroundings._schedulers.clear()
+            forget_schedulers()
         print(lines > 100)
     """
     assert python(program) == (0, "True\n", "")
@@ -782,14 +784,14 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     """What a fork does in the child, done here, where it can be measured."""
 
     def main():
-        corolib.current_scheduler().on_fork()
+        fork_in_child(corolib.current_scheduler())
         yield Sleep(1)
 
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         corolib.run(main)
 
     def ends():
-        corolib.current_scheduler().on_fork()
+        fork_in_child(corolib.current_scheduler())
         return
         yield
 
@@ -798,14 +800,14 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     guarded = []
 
     def guards():
-        corolib.current_scheduler().on_fork()
+        fork_in_child(corolib.current_scheduler())
         try:
             yield
         finally:
             guarded.append("its clean-up runs, before anything of the parent's")
 
     def catches():
-        corolib.current_scheduler().on_fork()
+        fork_in_child(corolib.current_scheduler())
         try:
             yield
         except RuntimeError:
@@ -816,7 +818,7 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
             corolib.run(body)
     assert len(guarded) == 1
     idle = corolib.Scheduler()
-    idle.on_fork()
+    fork_in_child(idle)
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         idle.turn()
     idle.close()

@@ -44,6 +44,15 @@ from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
 from corolib.sockets import Private
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
+from tests.helpers.inside import (
+    kernel_object,
+    poller_of,
+    registered,
+    remake_selector,
+    selector_of,
+    sweep,
+    wait_write,
+)
 
 EPOLLS = [selectors.EpollSelector, default_selector]
 epolls = pytest.mark.parametrize("epoll", EPOLLS, ids=["EpollSelector", "default"])
@@ -187,12 +196,6 @@ def ticker(seen):
 def missed(seen):
     """The turns in which the ticker was not stepped."""
     return set(range(seen[0], seen[-1] + 1)) - set(seen)
-
-
-def registered():
-    """The numbers that the running scheduler's selector holds, the wake-up pipe apart."""
-    poller = current_scheduler()._poller
-    return set(poller._selector.get_map()) - {poller._wakeup}
 
 
 def drive(main, *args, most=10, **options):
@@ -406,8 +409,8 @@ def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
 
 def test_the_private_name_of_the_standard_library_is_still_there():
     with selectors.EpollSelector() as plain:
-        assert callable(plain._selector.poll)
-        assert callable(plain._selector.modify)
+        assert callable(kernel_object(plain).poll)
+        assert callable(kernel_object(plain).modify)
     with DirectEpoll() as direct:
         assert direct.pairs(0) == []
         with contextlib.ExitStack() as stack:
@@ -579,7 +582,7 @@ def test_law_one_waiter_a_second_writer_is_refused_though_there_is_room(pair, se
         # The turn to come wakes the first before the second asks; so ask within this step.
         scheduler = current_scheduler()
         with pytest.raises(BusyError):
-            scheduler._poller.wait_write(task, WriteWait(a))
+            wait_write(scheduler, task, WriteWait(a))
         yield from turns(3)
         assert one.result == task.result == "woken"
 
@@ -1394,7 +1397,7 @@ def test_files_closed_behind_its_back_are_found_in_slices(pair):
         assert files() == 5
         pairs[1][0].close()
         pairs[4][0].close()
-        poller = current_scheduler()._poller
+        poller = poller_of(current_scheduler())
         assert poller.sweep(2) is True  # from the newest to the oldest
         assert files() == 4
         assert poller.sweep(1) is True
@@ -1909,7 +1912,7 @@ def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_fil
     a, b = make_pair()
     c, _ = pair
     scheduler = Scheduler(selector=selectors.SelectSelector)
-    poller = scheduler._poller
+    poller = poller_of(scheduler)
     with a, b, contextlib.closing(scheduler):
         for sock in (a, c):
             scheduler.spawn(outcome, ReadWait(sock))
@@ -1962,7 +1965,7 @@ def test_a_file_that_epoll_still_holds_can_be_waited_for_again(epoll):
         number = a.fileno()
         twin = a.dup()
         a.close()
-        current_scheduler()._poller.sweep(1000)
+        sweep(current_scheduler(), 1000)
         assert files() == 1
         os.dup2(twin.fileno(), number)
         with twin, socket.socket(fileno=number) as again:
@@ -2017,7 +2020,7 @@ def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(ep
         stays = spawn(outcome, ReadWait(c))
         yield from turns(2)
         a.close()
-        current_scheduler()._poller._remake()
+        remake_selector(current_scheduler())
         yield from turns(2)
         assert isinstance(gone.result, ClosedError)
         assert stays.state == "waiting"
@@ -2177,7 +2180,9 @@ def test_a_poller_by_itself_makes_its_selector_anew(pair):
     poller = Poller(counting, deque(), lambda: 0.0)
     wakeup, end = socket.socketpair()
     poller.open(wakeup.fileno(), lambda: None)
-    poller._selector.register(a.fileno(), selectors.EVENT_READ)  # of whom the table knows nothing
+    selector_of(poller).register(
+        a.fileno(), selectors.EVENT_READ
+    )  # of whom the table knows nothing
     b.send(b"x")
     poller.poll(0, None)
     assert counting.calls["make"] == 2

@@ -29,6 +29,7 @@ from corolib import (
 from corolib.testing import JumpingSelector, VirtualClock, virtual_time
 from corolib.timers import SPARE_HUSKS, Timers
 from tests.helpers.driving import FULL, turn
+from tests.helpers.inside import timers_of
 
 
 class Incomparable:
@@ -262,7 +263,7 @@ def test_a_sleep_of_zero_or_less_gives_way_for_one_turn(seconds):
         before = stats()["turns"]
         yield Sleep(seconds)
         assert stats()["turns"] == before + 1
-        assert len(current_scheduler().timers) == 0
+        assert len(timers_of(current_scheduler())) == 0
 
     run(main)
 
@@ -433,7 +434,7 @@ def test_cancelled_sleeps_leave_a_small_heap():
             for task in tasks:
                 task.cancel()
             yield
-            timers = current_scheduler().timers
+            timers = timers_of(current_scheduler())
             # The grace of each cancelled task is a timer as well.
             assert timers.size <= 2 * 200 + SPARE_HUSKS + 2
         return len(timers)
@@ -497,7 +498,7 @@ def test_a_jump_of_the_wall_clock_moves_no_timer(monkeypatch, jump):
         for task in tasks:
             yield from task
         assert stats()["turns"] - before <= 12
-        assert len(current_scheduler().timers) == 0
+        assert len(timers_of(current_scheduler())) == 0
 
     try:
         run(main)

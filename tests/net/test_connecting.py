@@ -42,6 +42,7 @@ from tests.helpers.faults import (
     tcp_pair,
 )
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import file_of
 
 IN_PROGRESS = errno.EINPROGRESS
 V4 = [(f"192.0.2.{n}", 80) for n in range(1, 5)]
@@ -112,7 +113,11 @@ def stuck():
 def connect(*args, **more):
     """Open a TCP connection, close it; return the fake socket, or the local address."""
     with (yield from open_tcp(*args, **more)) as stream:
-        return stream._file if isinstance(stream._file, FakeSocket) else stream._file.getsockname()
+        return (
+            file_of(stream)
+            if isinstance(file_of(stream), FakeSocket)
+            else file_of(stream).getsockname()
+        )
 
 
 def run_with(network, main, *args):
@@ -180,7 +185,7 @@ def test_a_connection_comes_from_the_source_address(listener):
 def test_small_messages_are_not_held_back(listener):
     def main():
         with (yield from open_tcp(*listener.getsockname())) as stream:
-            return stream._file.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            return file_of(stream).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     assert run(main)
 
@@ -587,7 +592,7 @@ def test_races_leave_nothing_for_the_garbage_collector(listener, closed_port):
     def scenario():
         for name in ("none", "one", "second"):
             try:
-                corolib.close((yield from open_tcp(name, 80))._file)
+                corolib.close(file_of((yield from open_tcp(name, 80))))
             except OSError:
                 assert name != "second"
             else:
@@ -612,7 +617,7 @@ def test_connections_that_are_there_at_once_give_way_now_and_then():
     def opener():
         while True:
             stream = yield from open_unix("/nowhere")
-            assert not stream._file.closed
+            assert not file_of(stream).closed
 
     def main():
         task = spawn(opener)

@@ -17,6 +17,7 @@ from corolib.listening import BATCH, DEAD, LOST, PORTS
 from corolib.sockets import SUN_PATH
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.faults import LATE, NUMBERS, FakeNetwork, FakeSocket
+from tests.helpers.inside import file_of, sockets_of
 
 LOCAL = "127.0.0.1"
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -87,7 +88,7 @@ def test_all_of_this_machine_is_ipv6_and_ipv4_on_one_port():
 def test_a_connection_sends_at_once_and_notices_when_its_peer_vanishes():
     def main(listener):
         with connect(listener), (yield from listener.accept()) as stream:
-            conn = stream._file
+            conn = file_of(stream)
             assert conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert conn.gettimeout() == 0
@@ -233,7 +234,7 @@ def test_inherited_sockets_are_served_and_no_longer_inherited():
             with connect(listener, 1) as client:
                 with (yield from listener.accept()) as stream:
                     assert stream.peer == client.getsockname()
-            return [sock.get_inheritable() for sock in listener._sockets], listener.addresses
+            return [sock.get_inheritable() for sock in sockets_of(listener)], listener.addresses
 
     one, two = (socket.create_server((LOCAL, 0)) for _ in range(2))
     one.set_inheritable(True)
@@ -450,7 +451,7 @@ def test_every_number_of_the_matrix_has_its_place():
 def test_a_client_that_another_process_took_is_waited_for_again():
     listener = fake_listener([LATE, LATE])
     assert accept_one(listener) == 0
-    assert listener._sockets[0].calls["accept"] == 3
+    assert sockets_of(listener)[0].calls["accept"] == 3
 
 
 def test_a_listening_socket_that_is_closed_meanwhile_says_so():

@@ -48,6 +48,7 @@ from corolib.servers import NAMED, QUARTERS
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import interrupted_by, sockets_of, timers_set
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -494,7 +495,7 @@ def test_a_server_whose_socket_was_spoilt_fails_and_its_owner_hears_of_it(spoil,
         server = listener.serve(echo)
         with dial(server) as sock:
             yield from until(lambda: server.stats()["open"])
-            spoil(listener._sockets[0])
+            spoil(sockets_of(listener)[0])
             with pytest.raises(OSError) as caught:
                 yield from server
             assert caught.type is error
@@ -690,7 +691,7 @@ def test_no_timer_is_left_of_connections_that_have_ended():
                 yield from until(lambda: server.stats()["open"])
             yield from until(lambda: not server.stats()["open"])
         scheduler = current_scheduler()
-        return len(scheduler.timers) - scheduler._sweeping  # less the poller's own
+        return timers_set(scheduler)
 
     assert serving(echo, scenario, idle_timeout=60) == 0
 
@@ -878,7 +879,7 @@ def test_stopping_lets_handlers_finish_and_tells_them():
         assert str(report) == "1 finished, 0 had to be cancelled"
         assert "ended" in repr(server)
         scheduler = current_scheduler()
-        assert len(scheduler.timers) == scheduler._sweeping  # none but the poller's
+        assert timers_set(scheduler) == 0
 
     run(main, **virtual_time())
 
@@ -1946,7 +1947,7 @@ def test_who_is_cancelled_and_does_not_end_yet_is_named_once_however_often_it_is
         with dial(server):
             yield from until(lambda: hasattr(server, "go"))
             first = spawn(server.stop(0))
-            yield from until(lambda: server._cancelled)
+            yield from until(lambda: interrupted_by(server))
             second = spawn(server.stop(0))
             yield Sleep(0.01)
             server.go.set()

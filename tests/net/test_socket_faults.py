@@ -46,6 +46,7 @@ from tests.helpers.faults import (
     FakeSocket,
     tcp_pair,
 )
+from tests.helpers.inside import connections_of, timers_set
 
 LOCAL = "127.0.0.1"
 DATA = b"012345678\n"
@@ -268,7 +269,7 @@ def nothing_left():
     scheduler = current_scheduler()
     stats = scheduler.stats()
     assert (stats["tasks"], stats["ready"], stats["files"]) == (1, 0, 0)
-    assert stats["timers"] - scheduler._sweeping == 0  # the library's own
+    assert timers_set(scheduler) == 0
 
 
 def failure_of(generator):
@@ -602,7 +603,9 @@ class Stage:
                 self.sock.script(**{call: OUTCOMES[self.outcome]})
 
     def close(self):
-        streams = [each.stream for each in self.server._open if each.stream.peer == self.name]
+        streams = [
+            each.stream for each in connections_of(self.server) if each.stream.peer == self.name
+        ]
         MEANWHILE[self.outcome](streams[0] if streams else self.listener, self.sock)
 
     def connect(self, sock):

@@ -43,6 +43,7 @@ from corolib import processes as module
 from corolib.processes import Children, ThreadedInput
 from tests.helpers.driving import FULL
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import local, popen_of, reader_task_of, stop_watching
 
 ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
@@ -290,7 +291,7 @@ def test_all_children_are_started_by_one_object():
             return super().spawn(args, options)
 
     def main():
-        room = current_scheduler().room(Children)
+        room = local(current_scheduler(), Children)
         room.spawn = Logged(room.scheduler).spawn
         yield from (yield from open_process(["true"])).wait()
         yield from run_process(["echo", "x"])
@@ -362,7 +363,7 @@ def test_a_child_that_can_be_watched_no_more_is_killed_and_who_waits_is_told(mon
 
     def watch_and_lose(process):
         watch(process)
-        process._undo()
+        stop_watching(process)
         current_scheduler().call_soon_threadsafe(process.exited, None, OSError("refused"))
 
     def fail(self):
@@ -471,7 +472,7 @@ def test_a_number_that_a_thread_has_given_back_is_not_signalled_although_nobody_
 
     def main():
         process = yield from open_process(["true"])
-        while process._popen.returncode is None:
+        while popen_of(process).returncode is None:
             time.sleep(0.001)  # and the loop hears of nothing meanwhile
         monkeypatch.setattr(os, "kill", kill)
         process.kill()
@@ -519,7 +520,7 @@ def test_a_program_that_cannot_be_started_leaves_nothing_behind(wrong, tmp_path)
                 else:
                     yield from run_process(["true"], cwd=missing)
         assert children() == before[1]
-        return current_scheduler().room(Children).running
+        return local(current_scheduler(), Children).running
 
     assert run(main) == set()
     assert (fds(), children()) == before
@@ -701,7 +702,7 @@ def test_a_program_that_has_changed_its_user_goes_on_and_nothing_else_does(monke
         raise PermissionError("not yours")
 
     def main():
-        room = current_scheduler().room(Children)
+        room = local(current_scheduler(), Children)
         with monkeypatch.context() as patch:
             patch.setattr(module.Process, "send_signal", refuse)
             with pytest.raises(PermissionError, match="not yours"):
@@ -785,7 +786,7 @@ def test_a_run_cancelled_at_any_step_leaves_nothing(step):
         yield from task.stop()
         stats = current_scheduler().stats()
         assert stats["tasks"] == 1
-        while current_scheduler().room(Children).running:
+        while local(current_scheduler(), Children).running:
             yield Sleep(0.001)
         assert current_scheduler().stats()["files"] == 0
 
@@ -801,9 +802,9 @@ def test_a_run_that_is_thrown_away_kills_its_program():
             yield from running
 
         task = spawn(driver)
-        while not current_scheduler().room(Children).running:
+        while not local(current_scheduler(), Children).running:
             yield
-        (process,) = current_scheduler().room(Children).running
+        (process,) = local(current_scheduler(), Children).running
         yield
         yield
         task.cancel()
@@ -876,7 +877,7 @@ def test_who_interrupts_the_end_leaves_no_child_running(monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(module.Process, "wait_until", interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    current_scheduler().room(Children).end()
+                    local(current_scheduler(), Children).end()
             return (yield from process.wait())
 
     assert run(main) == -signal.SIGKILL
@@ -1152,7 +1153,7 @@ def test_a_read_that_brings_something_while_nobody_waits_is_found_by_the_next(as
         with move_on_after(0.001):
             yield source.reading
         os.write(w, b"x")
-        while source._task is not None:
+        while reader_task_of(source) is not None:
             yield Sleep(0.001)
         yield source.reading
         os.close(w)
