@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -47,7 +48,7 @@ MOMENT = 0.1  # seconds: for what will not happen
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def program(command: str, **options: object) -> Program:
+def program(command: str, **options: Any) -> Program:
     module, *arguments = command.split()
     return Program(f"demos.models.{module}", *arguments, **options)
 

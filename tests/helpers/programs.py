@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
 
 
-def start(*args: str, shell: str = "", **options: object) -> subprocess.Popen[str]:
+def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
     """Start `python -m` with these arguments; `shell` is what a shell does before."""
     command = [sys.executable, "-m", *args]
     if shell:
@@ -30,13 +31,13 @@ def start(*args: str, shell: str = "", **options: object) -> subprocess.Popen[st
     # The demos are not measured for coverage, which would cost each program half a second.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     try:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
         return subprocess.Popen(command, cwd=ROOT, text=True, **{**pipes, **options})
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def outcome(*args: str, **options: object) -> tuple[int, str, str]:
+def outcome(*args: str, **options: Any) -> tuple[int, str, str]:
     """Return exit status, output and stderr of a program that ends by itself."""
     with start(*args, **options) as process:
         try:
@@ -54,14 +55,15 @@ class Program:
     """
 
     def __init__(
-        self, name: str, *args: str, ports: int = 1, host: str = "127.0.0.1", **options: object
+        self, name: str, *args: str, ports: int = 1, host: str = "127.0.0.1", **options: Any
     ) -> None:
         self.host = host
         self.process = start(name, f"--host={host}", "--port=0", *args, **options)
+        assert self.process.stdout is not None
         self.lines = [self.process.stdout.readline() for _ in range(ports)]
         if not all(self.lines):
             pytest.fail(f"{name} did not start: {self.stop()}")
-        self.ports = [int(re.search(r"port (\d+)", line)[1]) for line in self.lines]
+        self.ports = [int(number) for number in re.findall(r"port (\d+)", "".join(self.lines))]
         self.port = self.ports[0]
 
     def connect(self, port: int | None = None) -> socket.socket:
@@ -168,7 +170,8 @@ def readable(socks: list[socket.socket], wait: float) -> list[socket.socket]:
     with selectors.DefaultSelector() as selector:
         for sock in socks:
             selector.register(sock, selectors.EVENT_READ)
-        return [key.fileobj for key, _ in selector.select(wait)]
+        ready = {key.fd for key, _ in selector.select(wait)}
+        return [sock for sock in socks if sock.fileno() in ready]
 
 
 def without_slow_steps(err: str) -> str:

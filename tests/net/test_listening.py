@@ -405,8 +405,10 @@ def accept_one(listener):
         return run(main, **virtual_time())
 
 
-LOST_NAMES = ("EINTR", "ECONNABORTED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH")
-LOST_NAMES += ("ENETDOWN", "EPERM", "EPROTO")
+LOST_NAMES = (
+    *("EINTR", "ECONNABORTED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH"),
+    *("ENETDOWN", "EPERM", "EPROTO"),
+)
 
 
 @pytest.mark.hazard("H17")

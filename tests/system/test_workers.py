@@ -449,7 +449,7 @@ def test_a_worker_that_returns_has_done_its_work(program):
         (lambda: sys.exit(-1), 255, ""),
         (lambda: sys.exit(True), 1, ""),
         (lambda: sys.exit("in words"), 1, "in words\n"),
-        (lambda: {}["key"], 1, "KeyError: 'key'\n"),
+        (lambda: {"other": 0}["key"], 1, "KeyError: 'key'\n"),
     ],
 )
 def test_the_status_of_a_worker_is_that_of_a_program(body, status, said, capsys):
