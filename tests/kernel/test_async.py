@@ -123,21 +123,6 @@ def test_cancel_and_clean_up():
     assert log == ["why", 1.5]
 
 
-def test_a_coroutine_cancelled_at_once_still_begins():
-    log = []
-
-    async def child():
-        log.append("begun")
-        await Sleep(1)
-
-    def main():
-        spawn(child).cancel()
-        yield
-
-    go(main)
-    assert log == ["begun"]
-
-
 def test_an_async_generator_is_consumed():
     async def count(n):
         for i in range(n):

@@ -26,7 +26,7 @@ from corolib import (
 )
 from corolib.scopes import Block
 from corolib.testing import virtual_time
-from tests.helpers.driving import go, in_a_thread
+from tests.helpers.driving import go
 
 
 class Bound(Block):
@@ -199,56 +199,6 @@ def test_an_interrupt_while_the_task_runs_is_delivered_at_its_next_wait_which_is
 
     assert go(main) is True
     assert armed == []
-
-
-def test_a_wait_is_undone_before_the_exception_reaches_the_task():
-    log = []
-
-    def child():
-        try:
-            yield Suspend(lambda wake: lambda: log.append("undone"), "x", outside=True)
-        finally:
-            log.append("told")
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        task.cancel()
-        log.append("asked")
-        yield
-
-    go(main)
-    assert log == ["undone", "asked", "told"]
-
-
-def test_a_wait_that_was_woken_is_not_undone():
-    log = []
-    wakes = []
-
-    def arm(wake):
-        wakes.append(wake)
-        return lambda: log.append("undone")
-
-    def child():
-        log.append((yield Suspend(arm, "x", outside=True)))
-        try:
-            yield Sleep(1)
-        except Cancelled:
-            log.append("cancelled")
-            raise
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        wakes[0]("result")
-        task.cancel()
-        wakes[0]("late")
-        yield
-
-    go(main)
-    assert log == ["result", "cancelled"]
 
 
 def test_an_undo_that_raises_is_reported_and_the_interrupt_delivered_all_the_same():
@@ -466,33 +416,6 @@ def test_a_deadline_opened_anew_in_a_loop_and_in_finally_fires_each_time():
 
 
 @pytest.mark.hazard("H39")
-def test_clean_up_may_wait_and_a_second_cancel_does_not_cut_it():
-    log = []
-
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            log.append("cleans up")
-            yield Sleep(0.5)
-            yield
-            yield from swallow(0)
-            log.append(now())
-
-    def main():
-        task = spawn(child)
-        yield Sleep(1)
-        task.cancel("first")
-        yield Sleep(0.2)
-        task.cancel("second")
-        with pytest.raises(TaskCancelled, match="first"):
-            yield from task
-
-    go(main)
-    assert log == ["cleans up", 1.5]
-
-
-@pytest.mark.hazard("H39")
 def test_after_the_grace_the_wait_and_every_further_one_raise_until_the_target_is_left():
     times = []
 
@@ -599,52 +522,6 @@ def test_the_grace_of_a_scope_left_in_time_cuts_nothing_later():
 def test_a_grace_that_is_no_duration_is_refused(grace):
     with pytest.raises(ValueError, match="grace="):
         run(iter, (), grace=grace)
-
-
-def test_a_task_that_swallows_100_is_given_up_reported_once_closed_and_named(capsys):
-    log, lost = [], []
-
-    def deaf():
-        try:
-            while True:
-                try:
-                    yield Sleep(1000)
-                except Cancelled:
-                    log.append(now())
-        finally:
-            log.append("closed")
-
-    def main():
-        task = spawn(deaf)
-        yield Sleep(1)
-        task.cancel()
-        yield Sleep(10)
-        assert task.done and "closed" not in log
-        assert str(lost) == str([task.exception])
-        yield
-
-    run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
-    assert log == [1] + [2] * 100 + ["closed"]
-    assert [(type(exc), str(exc)) for exc in lost] == [
-        (
-            RuntimeError,
-            "task deaf#2 swallowed every interrupt and was given up; let Cancelled pass",
-        )
-    ]
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    assert "deaf#2" in printed and "swallowed every interrupt; it is closed now" in printed
-
-
-def test_the_join_of_a_task_that_is_given_up_gets_the_failure(capsys):
-    def main():
-        task = spawn(swallow, 1000)
-        yield Sleep(1)
-        with pytest.raises(RuntimeError, match="swallowed every interrupt"):
-            yield from task.stop()
-
-    go(main)
-    assert "swallow#2" in capsys.readouterr().err
 
 
 def test_a_task_that_is_given_up_takes_its_children_along(capsys):
@@ -1190,35 +1067,6 @@ def test_a_failure_of_main_that_something_greater_overtakes_is_reported():
     assert lost.count("main") == 1
 
 
-@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt("stop")])
-@pytest.mark.parametrize("joined", [False, True])
-def test_the_end_of_the_program_may_leave_any_task(error, joined):
-    log = []
-
-    def leaver():
-        yield Sleep(1)
-        raise error
-
-    def bystander():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-            log.append(now())
-
-    def main():
-        spawn(bystander)
-        task = spawn(leaver)
-        if joined:
-            yield from task
-        yield Sleep(100)
-
-    with pytest.raises(type(error)) as caught:
-        run(main, **virtual_time(), on_task_error=lambda task, exc: None)
-    assert caught.value is error
-    assert log == [1.5]
-
-
 def test_the_first_of_two_ends_of_the_program_leaves_run():
     lost = []
 
@@ -1268,31 +1116,6 @@ def test_generator_exit_raised_by_a_body_is_a_failure():
 
 
 # The table of cancels ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H41")
-def test_cancel_twice_before_it_is_delivered_is_one():
-    def main():
-        task = spawn(swallow, 2, lambda: Sleep(0.1))
-        yield
-        task.cancel(1)
-        task.cancel(2)
-        return (yield from task), task.reason
-
-    assert go(main) == (1, 1)
-
-
-@pytest.mark.hazard("H41")
-def test_cancel_again_during_clean_up_is_none():
-    def main():
-        task = spawn(swallow, 3, lambda: Sleep(0.1))
-        yield
-        task.cancel(1)
-        yield Sleep(0.05)
-        task.cancel(2)
-        return (yield from task)
-
-    assert go(main) == 1
 
 
 @pytest.mark.hazard("H41")
@@ -1360,54 +1183,6 @@ def test_cancel_after_the_run_leaves_it_as_it_is_or_says_so():
 
 
 @pytest.mark.hazard("H41")
-def test_cancel_before_the_first_step():
-    log = []
-
-    def child():
-        log.append("begun")
-        try:
-            yield
-        finally:
-            log.append("ended")
-
-    def main():
-        task = spawn(child)
-        task.cancel()
-        with pytest.raises(TaskCancelled):
-            yield from task
-
-    go(main)
-    assert log == ["begun", "ended"]
-
-
-@pytest.mark.hazard("H41")
-def test_cancel_while_completing_cancels_the_children_and_keeps_the_outcome():
-    def parent():
-        spawn(child)
-        yield
-        return "outcome"
-
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-
-    def main():
-        task = spawn(parent)
-        yield Sleep(1)
-        assert task.state == "completing"
-        task.cancel("first")
-        yield
-        task.cancel("second")
-        result = yield from task
-        assert not task.cancelled
-        return result, now()
-
-    assert go(main) == ("outcome", 1.5)
-
-
-@pytest.mark.hazard("H41")
 def test_cancel_while_completing_reaches_children_spawned_after_an_earlier_cancel():
     def parent():
         yield from swallow(1)
@@ -1427,28 +1202,6 @@ def test_cancel_while_completing_reaches_children_spawned_after_an_earlier_cance
         return (yield from task), now()
 
     assert go(main) == ("outcome", 2)
-
-
-@pytest.mark.hazard("H41")
-def test_cancel_from_another_thread_is_refused_and_harms_nothing():
-
-    said = []
-
-    def main():
-        task = current_task()
-
-        def thread():
-            try:
-                task.cancel()
-            except RuntimeError as exc:
-                said.append(str(exc))
-
-        in_a_thread(thread)
-        yield Sleep(1)
-        return "fine"
-
-    assert go(main) == "fine"
-    assert len(said) == 1 and "call_soon_threadsafe" in said[0]
 
 
 # Bodies that resist ------------------------------------------------------------------------------
@@ -1556,21 +1309,6 @@ def test_closing_a_body_given_up_may_raise_and_is_reported(capsys):
 
 
 # Deadlocks and interrupts ------------------------------------------------------------------------
-
-
-def test_a_deadlock_runs_clean_up():
-    log = []
-
-    def main():
-        try:
-            yield Suspend(lambda wake: lambda: None, "nothing")
-        finally:
-            yield Sleep(0.5)
-            log.append(now())
-
-    with pytest.raises(Deadlock, match="nothing"):
-        go(main)
-    assert log == [0.5]
 
 
 def test_a_deadlock_during_clean_up_is_broken_too():

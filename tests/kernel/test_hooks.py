@@ -827,99 +827,6 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
 # Threads ------------------------------------------------------------------------------------
 
 
-def test_law_threads_one_scheduler_per_thread_and_each_its_own():
-    results = []
-
-    def main(name):
-        yield Sleep(0.001)
-        return name
-
-    def work(name):
-        results.append(corolib.run(main, name))
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(results) == [0, 1, 2, 3, 4]
-
-
-def test_law_threads_plain_calls_from_another_thread_are_refused():
-    errors = []
-
-    def work(task, scheduler):
-        for call in (
-            task.cancel,
-            lambda: spawn(lambda: (yield)),
-            lambda: scheduler.spawn(lambda: (yield)),
-            lambda: scheduler.close_file(0),
-            scheduler.turn,
-            corolib.current_task,
-            corolib.now,
-        ):
-            try:
-                call()
-            except RuntimeError as exc:
-                errors.append(str(exc))
-
-    def main():
-        thread = threading.Thread(
-            target=work, args=(corolib.current_task(), corolib.current_scheduler())
-        )
-        thread.start()
-        thread.join()
-        yield
-        return "unharmed"
-
-    assert corolib.run(main) == "unharmed"
-    assert len(errors) == 7
-    assert all("from_thread" in text for text in errors)
-
-
-def test_law_threads_call_soon_threadsafe_hands_a_cancel_over():
-    def sleeper():
-        yield Sleep(1000)
-
-    def main():
-        task = spawn(sleeper)
-        scheduler = corolib.current_scheduler()
-        thread = threading.Thread(
-            target=lambda: scheduler.call_soon_threadsafe(task.cancel, "from afar")
-        )
-        thread.start()
-        with pytest.raises(corolib.TaskCancelled, match="from afar"):
-            yield from task
-        thread.join()
-
-    corolib.run(main)
-
-
-def test_law_threads_calls_after_the_run_raise_run_finished():
-    box = []
-
-    def main():
-        box.append(corolib.current_scheduler())
-
-        def arm(wake):
-            box.append(wake)
-            wake()
-            return int
-
-        yield Suspend(arm, "a wake to keep")
-
-    corolib.run(main)
-    scheduler, wake = box
-    for call in (
-        wake,
-        lambda: scheduler.call_soon_threadsafe(print),
-        lambda: scheduler.run(main),
-        scheduler.turn,
-    ):
-        with pytest.raises(corolib.RunFinished):
-            call()
-
-
 def test_calls_left_when_the_run_ends_are_made_and_their_failures_reported():
     made, errors = [], []
 
@@ -936,16 +843,6 @@ def test_calls_left_when_the_run_ends_are_made_and_their_failures_reported():
     corolib.run(main, on_task_error=lambda task, exc: errors.append((task.name, type(exc))))
     assert made == [1]
     assert errors == [("main", ValueError)]
-
-
-def test_run_inside_a_task_is_refused():
-    def main():
-        with pytest.raises(RuntimeError, match=r"use spawn\(f, \*args\)"):
-            corolib.run(main)
-        yield
-        return "unharmed"
-
-    assert corolib.run(main) == "unharmed"
 
 
 def test_a_run_leaves_no_file_behind(pair, selector):

@@ -6,7 +6,6 @@ import logging
 import re
 import subprocess
 import sys
-import threading
 import types
 import weakref
 from collections import deque
@@ -16,7 +15,6 @@ import pytest
 import corolib
 from corolib import (
     Cancelled,
-    Deadlock,
     Lock,
     RunFinished,
     Scheduler,
@@ -117,21 +115,6 @@ def test_a_context_of_ones_own():
     assert go(main) == ("inside", "outside")
 
 
-def test_another_parent():
-    def child():
-        task = spawn(sleeper, parent=current_scheduler().main)
-        assert task.parent is current_scheduler().main
-        yield
-        return task
-
-    def main():
-        task = yield from spawn(child)
-        assert not task.done
-        yield
-
-    go(main)
-
-
 def test_a_parent_that_is_done_is_refused_and_nothing_is_started():
     def main():
         task = spawn(sleeper)
@@ -205,32 +188,6 @@ def test_a_scheduler_runs_once():
             call(sleeper)
     with pytest.raises(RunFinished):
         scheduler.turn()
-
-
-@pytest.mark.hazard("H19")
-def test_a_task_cancelled_before_its_first_step_closes_what_it_was_given():
-    closed = []
-
-    class Resource:
-        def __init__(self, n):
-            self.n = n
-
-        def close(self):
-            closed.append(self.n)
-
-    def handler(resource):
-        try:
-            yield Sleep(100)
-        finally:
-            resource.close()
-
-    def main():
-        for n in range(1000):
-            spawn(handler, Resource(n)).cancel()
-        yield
-
-    go(main)
-    assert closed == list(range(1000))
 
 
 @pytest.mark.hazard("H19")
@@ -333,26 +290,6 @@ def test_the_failure_of_a_task_whose_joiner_has_gone_is_reported():
     assert lost == [("late", "late")]
 
 
-def test_joining_a_cancelled_task_raises_task_cancelled():
-    def main():
-        task = spawn(sleeper, 5)
-        yield
-        task.cancel("enough")
-        for _ in range(2):
-            with pytest.raises(
-                TaskCancelled, match=r"^task sleeper#2 was cancelled: enough$"
-            ) as caught:
-                yield from task
-            assert caught.value.task is task and caught.value.reason == "enough"
-        assert isinstance(task.exception, TaskCancelled)
-        other = spawn(sleeper, 5)
-        other.cancel()
-        with pytest.raises(TaskCancelled, match=r"^task sleeper#3 was cancelled$"):
-            yield from other
-
-    go(main)
-
-
 def test_stop_returns_when_the_task_is_really_gone():
     def slow():
         spawn(lingering)
@@ -424,39 +361,6 @@ def test_stop_passes_on_a_cancel_that_was_not_its_own():
     go(main)
 
 
-@pytest.mark.parametrize("how", ["join", "stop"])
-def test_joining_oneself_is_a_deadlock_at_the_join(how):
-    def child():
-        task = current_task()
-        with pytest.raises(Deadlock, match=r"^task child#2 joins itself, which is done only when"):
-            yield from (task if how == "join" else task.stop())
-        yield Sleep(1)
-        return "fine"
-
-    def main():
-        return (yield from spawn(child))
-
-    assert go(main) == "fine"
-
-
-@pytest.mark.parametrize("how", ["join", "stop"])
-def test_joining_an_ancestor_is_a_deadlock_at_the_join(how):
-    def child():
-        main = current_scheduler().main
-        with pytest.raises(Deadlock, match=r"^task child#3 joins main#1, its ancestor"):
-            yield from (main if how == "join" else main.stop())
-        yield Sleep(1)
-        return "fine"
-
-    def parent():
-        return (yield from spawn(child))
-
-    def main():
-        return (yield from spawn(parent))
-
-    assert go(main) == "fine"
-
-
 def test_a_task_may_end_with_an_exception_as_its_value():
     def child():
         yield
@@ -469,27 +373,6 @@ def test_a_task_may_end_with_an_exception_as_its_value():
 
 
 # Families ----------------------------------------------------------------------------------------
-
-
-def test_a_task_is_done_when_its_children_are():
-    def grandchild():
-        yield Sleep(3)
-
-    def child():
-        spawn(grandchild)
-        yield
-        return "child"
-
-    def parent():
-        spawn(child)
-        yield
-        return "parent"
-
-    def main():
-        task = spawn(parent)
-        return (yield from task), now()
-
-    assert go(main) == ("parent", 3)
 
 
 def test_run_returns_when_the_children_of_main_are_done():
@@ -506,30 +389,6 @@ def test_run_returns_when_the_children_of_main_are_done():
 
     assert go(main) == "result"
     assert log == [3]
-
-
-def test_an_exception_that_leaves_a_body_cancels_its_children():
-    log = []
-
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-            log.append(now())
-
-    def parent():
-        spawn(child)
-        yield Sleep(1)
-        raise ValueError("parent")
-
-    def main():
-        with pytest.raises(ValueError, match="parent"):
-            yield from spawn(parent)
-        return now()
-
-    assert go(main) == 1.5
-    assert log == [1.5]
 
 
 def test_the_children_of_a_failed_task_are_told_why():
@@ -558,29 +417,6 @@ def test_the_children_of_a_failed_task_are_told_why():
     fail = True
     go(main)
     assert reasons == ["parent#2, its parent, ended"] * 2
-
-
-def test_a_daemon_is_cancelled_when_body_and_other_children_are_done():
-    log = []
-
-    def daemon():
-        try:
-            yield Sleep(100)
-        except Cancelled as exc:
-            log.append((now(), exc.reason))
-            raise
-
-    def parent():
-        spawn(daemon, daemon=True)
-        spawn(sleeper, 3)
-        yield Sleep(1)
-        return "result"
-
-    def main():
-        return (yield from spawn(parent)), now()
-
-    assert go(main) == ("result", 3)
-    assert log == [(3, "daemon of parent#2, which ended")]
 
 
 def test_a_daemon_alone_is_cancelled_with_the_body():
@@ -644,30 +480,6 @@ def test_children_are_cancelled_oldest_first_and_deep():
 
 
 # Failures ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H48")
-def test_a_failure_that_nobody_takes_is_reported_in_that_turn_and_once():
-    lost = []
-
-    def main():
-        task = spawn(failing, 0, ValueError("x"))
-        yield
-        assert lost == []
-        yield
-        turn = current_scheduler().stats()["turns"]
-        assert lost == [("failing#2", "x", turn)] or lost == []
-        yield
-        assert len(lost) == 1
-        with pytest.raises(ValueError):  # a later join still raises it
-            yield from task
-        gc.collect()
-
-    def hook(task, exc):
-        lost.append((task.label, str(exc), current_scheduler().stats()["turns"]))
-
-    go(main, on_task_error=hook)
-    assert len(lost) == 1
 
 
 @pytest.mark.hazard("H48")
@@ -811,27 +623,6 @@ def test_a_hook_may_spawn_and_what_it_spawns_belongs_to_main():
     assert log == [("x", "main")]
 
 
-def test_the_failure_of_main_leaves_run_and_is_not_reported():
-    log = []
-
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-            log.append(now())
-
-    def main():
-        spawn(child)
-        yield Sleep(1)
-        raise ValueError("main")
-
-    with pytest.raises(ValueError, match="main") as caught:
-        go(main)
-    assert log == [1.5]
-    assert "in main" in str(caught.getrepr(style="native"))
-
-
 def test_run_may_be_called_again_after_any_end():
     for error in (ValueError, SystemExit, KeyboardInterrupt):
         with pytest.raises(error):
@@ -840,22 +631,6 @@ def test_run_may_be_called_again_after_any_end():
 
 
 # Re-entry and threads ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H47")
-def test_run_inside_a_task_raises_and_harms_nothing():
-    def main():
-        scheduler = current_scheduler()
-        for call in (lambda: run(sleeper), lambda: scheduler.run(sleeper), scheduler.turn):
-            with pytest.raises(RuntimeError, match=r"already runs in this thread: use spawn\("):
-                call()
-            assert current_scheduler() is scheduler
-            assert current_task() is scheduler.main
-            yield Sleep(1)
-        gc.collect()  # a scheduler that was made for nothing has closed its files
-        return "fine"
-
-    assert go(main) == "fine"
 
 
 @pytest.mark.hazard("H47")
@@ -885,20 +660,6 @@ def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
     in_a_thread(thread)
     scheduler.close()
     assert len(said) == 3 and all("from_thread(scheduler, f, *args)" in text for text in said)
-
-
-def test_each_thread_may_run_a_scheduler_of_its_own():
-    results = []
-
-    def thread(n):
-        results.append(go(sleeper, 1, n))
-
-    threads = [threading.Thread(target=thread, args=(n,)) for n in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert sorted(results) == [0, 1, 2, 3]
 
 
 def test_outside_of_a_run_the_plain_calls_say_so():
@@ -1027,37 +788,6 @@ def test_deep_delegation_fails_in_the_task_and_not_in_the_loop():
 
 
 # What is left of them ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H49")
-def test_nothing_disappears_because_a_handle_was_dropped():
-    done = []
-
-    def worker(n):
-        yield Sleep(1)
-        yield Suspend(arm, "x")
-        done.append(n)
-
-    def arm(wake):
-        wakes.append(wake)
-        return list
-
-    wakes = []
-
-    def main():
-        for n in range(1000):
-            spawn(worker, n)
-        for _ in range(5):
-            gc.collect()
-            yield Sleep(0.3)
-        gc.collect()
-        for wake in wakes:
-            wake()
-        wakes.clear()
-        yield
-
-    go(main)
-    assert done == list(range(1000))
 
 
 def leaves_returning():
@@ -1215,37 +945,6 @@ def test_tasks_leave_no_cycles(scenario):
     assert garbage_of(scenario) == []
 
 
-@pytest.mark.hazard("H56")
-def test_each_task_has_its_own_copy_of_the_context():
-    var = contextvars.ContextVar("var", default=None)
-
-    def child(n):
-        assert var.get() == "main"
-        var.set(n)
-        for _ in range(5):
-            yield
-            assert var.get() == n
-        yield Sleep(1)
-        assert var.get() == n
-        return (yield from spawn(grandchild, n))
-
-    def grandchild(n):
-        assert var.get() == n  # a copy of the spawner's
-        var.set("grandchild")
-        yield
-
-    def main():
-        var.set("main")
-        tasks = [spawn(child, n) for n in range(100)]
-        for task in tasks:
-            yield from task
-        assert var.get() == "main"
-
-    var.set("runner")
-    go(main)
-    assert var.get() == "runner"
-
-
 # Suspend -----------------------------------------------------------------------------------------
 
 
@@ -1364,44 +1063,6 @@ def test_arm_may_cancel_its_own_task_and_fail():
 
     go(main, on_task_error=lambda task, exc: lost.append(str(exc)))
     assert lost == ["arm"]
-
-
-@pytest.mark.hazard("H35")
-def test_a_wake_from_a_thread_comes_before_a_cancel_that_was_asked_for_later():
-    log, wakes = [], []
-
-    def arm(wake):
-        wakes.append(wake)
-        return lambda: pytest.fail("an undo after a wake")
-
-    def child():
-        log.append((yield Suspend(arm, "x", outside=True)))
-        try:
-            yield Sleep(1)
-        finally:
-            log.append("cancelled")
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        in_a_thread(lambda: wakes[0]("result"))
-        task.cancel()
-        assert (yield from task.stop()) is None
-
-    go(main)
-    assert log == ["result", "cancelled"]
-
-
-def test_a_wake_after_the_run_says_so():
-    kept = []
-
-    def main():
-        yield Suspend(lambda wake: kept.append(wake) or wake("value") or list, "x")
-
-    go(main)
-    with pytest.raises(RunFinished):
-        kept[0]()
 
 
 # A policy ----------------------------------------------------------------------------------------
