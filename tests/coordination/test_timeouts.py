@@ -9,14 +9,12 @@ import sys
 
 import pytest
 
-import corolib
 from corolib import (
     Cancelled,
     ReadWait,
     ScopeError,
     Sleep,
     Suspend,
-    TaskCancelled,
     current_scheduler,
     current_task,
     move_on_after,
@@ -74,7 +72,9 @@ def test_law_scopes_the_scope_whose_deadline_passed_is_the_one_that_catches(oute
                 yield Sleep(60)
             assert now() == inner
             yield Sleep(60)
-        return a.expired, b.expired, now()
+        at = now()
+        yield Sleep(60)  # nothing comes later
+        return a.expired, b.expired, at
 
     # of equal ones the outer catches, since the inner is abandoned with it; exactly once
     assert go(main) == (True, inner < outer, outer)
@@ -118,20 +118,22 @@ def test_law_scopes_a_deadline_in_the_past_fires_at_the_first_wait(late):
 
 @pytest.mark.hazard("H36")
 def test_law_scopes_a_timeout_armed_again_in_finally_catches_its_own():
+    """And so it does in each round of a loop."""
     log = []
 
     def main():
-        with move_on_after(1) as outer:
-            try:
-                yield Sleep(60)
-            finally:
-                with move_on_after(0.5) as inner:
+        for _ in range(3):
+            with move_on_after(1) as outer:
+                try:
                     yield Sleep(60)
-                log.append((inner.expired, now()))
-        return outer.expired, now()
+                finally:
+                    with move_on_after(0.5) as inner:
+                        yield Sleep(60)
+                    log.append((inner.expired, now()))
+            log.append((outer.expired, now()))
 
-    assert go(main) == (True, 1.5)
-    assert log == [(True, 1.5)]
+    go(main)
+    assert log == [(True, at) for at in (1.5, 1.5, 3, 3, 4.5, 4.5)]
 
 
 def test_law_scopes_a_block_left_before_its_interrupt_was_delivered_was_in_time():
@@ -335,78 +337,7 @@ def test_other_exceptions_pass_and_a_swallowed_interrupt_does_not_count_as_expir
     go(main)
 
 
-def test_a_cancel_of_the_task_passes_through_a_timeout():
-    log = []
-
-    def child():
-        try:
-            with timeout(5) as scope:
-                yield Sleep(60)
-        finally:
-            log.append(scope.expired)
-
-    def main():
-        task = spawn(child)
-        yield Sleep(1)
-        yield from task.stop()
-        with pytest.raises(TaskCancelled):
-            yield from task
-
-    go(main)
-    assert log == [False]
-
-
 # Cancel at every step ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H35")
-@pytest.mark.parametrize("step", range(12))
-def test_a_cancel_at_every_step_of_a_timeout_is_delivered_once_and_no_wait_is_made_after(step):
-    made, log = [], []
-
-    def wait(trap):
-        made.append(now())
-        return (yield trap)
-
-    def inner():
-        yield from wait(None)
-        yield from wait(Sleep(1))
-        yield from wait(Suspend(lambda wake: wake("at once") or list, "x"))
-        with move_on_after(1):
-            yield from wait(Sleep(5))
-        yield from wait(None)
-        return "whole"
-
-    def victim():
-        try:
-            with timeout(10):
-                return (yield from inner())
-        except Cancelled:
-            log.append("cancelled")
-            raise
-        finally:
-            log.append("out")
-
-    def main():
-        task = spawn(victim)
-        scheduler = current_scheduler()
-        for _ in range(step):
-            if task.done:
-                break
-            waited = task.wait
-            while task.wait is waited and not task.done:
-                yield Sleep(0.25) if len(timers_of(scheduler)) else None
-        asked = len(made)
-        task.cancel()
-        after = len(made)
-        yield Sleep(20)
-        assert len(made) - asked <= 1 and after == asked
-        assert task.done and task.cancelled == ("cancelled" in log)
-        assert log in (["cancelled", "out"], ["out"])
-        assert len(timers_of(scheduler)) == 0
-        assert task.innermost is None
-
-    go(main)
 
 
 # Shields -----------------------------------------------------------------------------------------
@@ -1009,7 +940,3 @@ def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth()
     go(main)
     assert max(length for length, _, _ in lengths) <= 2 * 1001
     assert lengths[-1][1] - lengths[1][1] < 2 * 1001  # at most the husks
-
-
-def test_the_names_are_public():
-    assert {"timeout", "move_on_after", "shield", "ScopeError"} <= set(corolib.__all__)

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 
 import pytest
 
@@ -15,7 +14,6 @@ from corolib import (
     TaskCancelled,
     WriteWait,
     current_scheduler,
-    current_task,
     now,
     run,
     spawn,
@@ -290,18 +288,6 @@ def test_an_async_generator_dropped_after_the_run_harms_nothing():
     assert left.log == []
 
 
-def test_the_hooks_are_put_back():
-    import sys
-
-    before = sys.get_asyncgen_hooks()
-
-    async def main():
-        assert sys.get_asyncgen_hooks() != before
-
-    go(main)
-    assert sys.get_asyncgen_hooks() == before
-
-
 def test_a_future_of_asyncio_is_refused():
     loop = asyncio.new_event_loop()
     try:
@@ -355,19 +341,6 @@ def test_an_async_def_that_is_dropped_by_a_failed_spawn_does_not_complain():
         with pytest.raises(RuntimeError, match="is done"):
             spawn(coroutine, parent=done)
         coroutine.close()
-
-    go(main)
-
-
-def test_sleep_for_ever_in_a_coroutine_is_cancelled():
-    async def child():
-        await Sleep(math.inf)
-
-    async def main():
-        task = spawn(child)
-        await Sleep(1)
-        assert task.wait is not None and task is not current_task()
-        assert await task.stop() is None
 
     go(main)
 

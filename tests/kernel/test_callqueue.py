@@ -38,7 +38,7 @@ from corolib import (
 from corolib.inbox import Inbox
 from corolib.testing import virtual_time
 from corolib.wakes import OneWake
-from tests.helpers.driving import FULL, in_threads
+from tests.helpers.driving import FULL, go, in_a_thread, in_threads
 from tests.helpers.inside import is_polling, reader_of, replace_reader, suspended, writer_of
 
 THREADS = 8
@@ -378,7 +378,8 @@ class Source:
 
 
 @pytest.mark.hazard("H66")
-def test_a_wake_for_a_cancelled_wait_is_late_and_the_next_wait_gets_its_own_result():
+@pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
+def test_a_wake_for_a_cancelled_wait_is_late_and_the_next_wait_gets_its_own_result(do):
     source = Source()
 
     def wait():
@@ -397,57 +398,20 @@ def test_a_wake_for_a_cancelled_wait_is_late_and_the_next_wait_gets_its_own_resu
         yield
         yield
         assert len(source.wakes) == 2
-        source.wakes[0]("old")
+        do(lambda: source.wakes[0]("old"))
         yield
         yield
         assert task.state == "waiting"
-        source.wakes[1]("new")
+        do(lambda: [wake("new") for wake in source.wakes])
         assert (yield from task) == "new"
         assert source.undone == 1
 
     run(main)
 
 
-@pytest.mark.hazard("H66")
-def test_a_late_wake_of_a_thread_reaches_no_later_wait():
+@pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
+def test_a_wake_hands_over_a_value_or_an_error(do, selector):
     source = Source()
-    go = threading.Event()
-
-    def wait():
-        try:
-            yield source.wait()
-        except Cancelled:
-            pass
-        return (yield source.wait())
-
-    def late(number):
-        assert go.wait(30)
-        source.wakes[0]("old")
-        source.wakes[1]("new")
-
-    def main():
-        task = spawn(wait)
-        yield
-        yield
-        threads, raised = in_threads(1, late)
-        task.cancel()
-        yield
-        yield
-        assert len(source.wakes) == 2
-        go.set()
-        assert (yield from task) == "new"
-        threads[0].join()
-        assert raised == []
-
-    run(main)
-
-
-def test_a_wake_of_a_thread_hands_over_a_value_or_an_error(selector):
-    source = Source()
-
-    def body(number):
-        source.wakes[0]("value")
-        source.wakes[1](error=ZeroDivisionError("from a thread"))
 
     def wait():
         return (yield source.wait())
@@ -456,12 +420,13 @@ def test_a_wake_of_a_thread_hands_over_a_value_or_an_error(selector):
         one, two = spawn(wait), spawn(wait)
         yield
         yield
-        threads, raised = in_threads(1, body)
+        do(lambda: source.wakes[0]("value"))
+        do(lambda: source.wakes[1](error=ZeroDivisionError("carried")))
         assert (yield from one) == "value"
-        with pytest.raises(ZeroDivisionError, match="from a thread"):
+        with pytest.raises(ZeroDivisionError, match="carried"):
             yield from two
-        threads[0].join()
-        assert raised == []
+        with pytest.raises(KeyError, match="at once"):
+            yield Suspend(lambda wake: do(lambda: wake(error=KeyError("at once"))) or list, "x")
 
     run(main, selector=selector)
 
@@ -469,22 +434,29 @@ def test_a_wake_of_a_thread_hands_over_a_value_or_an_error(selector):
 def test_only_the_first_wake_counts():
     source = Source()
 
-    def wait():
-        first = yield source.wait()
+    def arm(wake):
+        wake("first")
+        wake("second")
+        wake(error=ZeroDivisionError("third"))
+        return lambda: pytest.fail("an undo after a wake")
+
+    def wait(trap):
+        first = yield trap
         yield Sleep(0)
         return first
 
     def main():
-        task = spawn(wait)
+        task = spawn(wait, source.wait())
         yield
         yield
         source.wakes[0]("first")
         source.wakes[0]("second")
-        source.wakes[0](error=ZeroDivisionError())
+        source.wakes[0](error=ZeroDivisionError("third"))
         assert (yield from task) == "first"
         assert source.undone == 0
+        return (yield from wait(Suspend(arm, "x")))
 
-    run(main)
+    assert go(main) == "first"
 
 
 @pytest.mark.hazard("H66")

@@ -77,15 +77,6 @@ def swallow(times, wait=lambda: Sleep(1000)):
 # One interrupt -----------------------------------------------------------------------------------
 
 
-def test_a_deadline_ends_the_wait_and_only_its_scope_catches():
-    def main():
-        with Bound(5) as bound:
-            yield Sleep(100)
-        return bound.expired, now()
-
-    assert go(main) == (True, 5)
-
-
 def test_a_block_left_in_time_is_not_interrupted_later():
     def main():
         with Bound(5) as bound:
@@ -104,17 +95,6 @@ def test_a_block_left_before_its_interrupt_was_delivered_was_in_time():
         return bound.expired
 
     assert go(main) is False
-
-
-def test_a_deadline_in_the_past_fires_at_the_first_wait():
-    def main():
-        with Bound(-1) as bound:
-            yield Sleep(100)
-        with Bound(at=-math.inf) as other:
-            yield Sleep(100)
-        return bound.expired, other.expired, now()
-
-    assert go(main) == (True, True, 0)
 
 
 def test_the_reason_is_carried_by_the_exception():
@@ -212,51 +192,11 @@ def test_an_undo_that_raises_is_reported_and_the_interrupt_delivered_all_the_sam
             yield Suspend(lambda wake: undo, "x", outside=True)
         return bound.expired
 
-    assert go(main, on_task_error=lambda task, exc: lost.append(str(exc))) is True
-    assert lost == ["undo"]
-
-
-def test_a_sleep_for_ever_can_be_interrupted():
-    def main():
-        with Bound(3) as bound:
-            yield Sleep(math.inf)
-        return bound.expired, now()
-
-    assert go(main) == (True, 3)
+    assert go(main, on_task_error=lambda task, exc: lost.append((task.name, str(exc)))) is True
+    assert lost == [("main", "undo")]
 
 
 # Several interrupts ------------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H36")
-@pytest.mark.parametrize("outer_first", [True, False])
-def test_nested_deadlines_never_take_each_others_blame(outer_first):
-    def main():
-        with Bound(1 if outer_first else 50) as outer:
-            with Bound(50 if outer_first else 1) as inner:
-                yield Sleep(100)
-            after = now()
-            yield Sleep(10)
-        return outer.expired, inner.expired, after
-
-    if outer_first:
-        with pytest.raises(UnboundLocalError):  # the line after the inner block was not reached
-            go(main)
-    else:
-        assert go(main) == (False, True, 1)
-
-
-@pytest.mark.hazard("H36")
-def test_with_equal_deadlines_the_outer_catches_and_catches_once():
-    def main():
-        with Bound(5) as outer:
-            with Bound(5) as inner:
-                yield Sleep(100)
-            yield Sleep(100)
-        yield Sleep(100)
-        return outer.expired, inner.expired, now()
-
-    assert go(main) == (True, False, 105)
 
 
 @pytest.mark.hazard("H36")
@@ -373,17 +313,18 @@ def test_a_deadline_opened_in_clean_up_works_as_ever():
 
 
 def test_cancelling_the_task_goes_through_every_scope():
-    seen = []
+    seen, bounds = [], []
 
     def child():
         with Bound(50) as outer:
             with Bound(60) as inner:
+                bounds.extend((outer, inner))
                 try:
                     yield Sleep(100)
                 except Cancelled as exc:
                     seen.append(caught_by(current_task(), exc))
                     raise
-        seen.append((outer, inner))
+        seen.append("not reached")
 
     def main():
         task = spawn(child)
@@ -393,23 +334,7 @@ def test_cancelling_the_task_goes_through_every_scope():
 
     go(main)
     assert seen == [True]
-
-
-@pytest.mark.hazard("H36")
-def test_a_deadline_opened_anew_in_a_loop_and_in_finally_fires_each_time():
-    def main():
-        times = []
-        for _ in range(3):
-            with Bound(1) as bound:
-                try:
-                    yield Sleep(10)
-                finally:
-                    with Bound(0.5):
-                        yield Sleep(10)
-            times.append((bound.expired, now()))
-        return times
-
-    assert go(main) == [(True, 1.5), (True, 3), (True, 4.5)]
+    assert not any(bound.expired for bound in bounds)
 
 
 # The grace ---------------------------------------------------------------------------------------
@@ -679,16 +604,6 @@ def test_a_shield_without_bound_puts_off_for_any_time():
     assert log == [1e6]
 
 
-def test_a_deadline_inside_a_shield_is_not_put_off():
-    def main():
-        with Bound(shield=math.inf):
-            with Bound(2) as bound:
-                yield Sleep(100)
-        return bound.expired, now()
-
-    assert go(main) == (True, 2)
-
-
 def test_a_shield_can_itself_be_interrupted():
     def main():
         with Bound(3, shield=math.inf) as bound:
@@ -872,7 +787,7 @@ def sweep_once(turns, order):
 
     go(main, clock=clock)
     assert wrong == []
-    assert log.count("clean") == 1
+    assert log.count("clean") == 1 and task.innermost is None
     if log.index("asked") < log.index("clean") and "end" not in log:
         assert task.cancelled and log[-1] == "cleaned"
         return "cancelled"
@@ -1020,6 +935,10 @@ def test_a_cancelled_task_whose_clean_up_raises_has_failed():
         yield Sleep(1)
         with pytest.raises(ValueError, match="clean-up"):
             yield from task
+        other = spawn(child)
+        yield
+        with pytest.raises(ValueError, match="clean-up"):  # and is not reported
+            yield from other.stop()
 
     go(main, on_task_error=lambda task, exc: lost.append(str(exc)))
     assert lost == ["clean-up"]

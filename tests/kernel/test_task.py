@@ -255,6 +255,8 @@ def test_every_joiner_gets_the_exception_itself():
 
 
 def test_a_joiner_that_is_cancelled_leaves_the_task_running():
+    """And is not kept by it."""
+
     def joiner(task):
         yield from task
 
@@ -264,6 +266,14 @@ def test_a_joiner_that_is_cancelled_leaves_the_task_running():
         yield Sleep(1)
         yield from joining.stop()
         assert not task.done and not task.joiners
+        dead = weakref.ref(joining)
+        gc.disable()
+        try:
+            del joining
+            yield
+            assert dead() is None
+        finally:
+            gc.enable()
         return (yield from task), now()
 
     assert go(main) == ("value", 5)
@@ -322,22 +332,6 @@ def test_stop_of_a_task_that_was_faster_returns_its_result():
         return (yield from task.stop())
 
     assert go(main) == "result"
-
-
-def test_stop_raises_what_left_the_body():
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            raise ValueError("clean-up")
-
-    def main():
-        task = spawn(child)
-        yield
-        with pytest.raises(ValueError, match="clean-up"):
-            yield from task.stop()
-
-    go(main)
 
 
 def test_stop_passes_on_a_cancel_that_was_not_its_own():
@@ -986,29 +980,6 @@ def test_a_call_that_nobody_made_has_a_site_all_the_same():
     assert code is sys._getframe().f_code
 
 
-def test_only_the_first_wake_counts():
-    def arm(wake):
-        wake("first")
-        wake("second")
-        wake(error=ValueError("third"))
-        return lambda: pytest.fail("an undo after a wake")
-
-    def main():
-        value = yield Suspend(arm, "x")
-        yield Sleep(1)
-        return value
-
-    assert go(main) == "first"
-
-
-def test_a_wake_may_carry_an_error():
-    def main():
-        with pytest.raises(KeyError, match="carried"):
-            yield Suspend(lambda wake: wake(error=KeyError("carried")) or list, "x")
-
-    go(main)
-
-
 def test_arm_must_return_a_function():
     def main():
         with pytest.raises(TypeError, match=r"arm of x returned 5: it must return the undo"):
@@ -1354,24 +1325,6 @@ def test_a_negative_grace_a_wrong_parent_and_a_wrong_context_are_refused():
     run(main)
 
 
-def test_an_undo_that_fails_is_reported_as_the_tasks_own():
-    reports = []
-
-    def undo():
-        raise ValueError("in the undo")
-
-    def waits_for_it():
-        yield Suspend(lambda wake: undo, "x", outside=True)
-
-    def main():
-        task = spawn(waits_for_it)
-        yield
-        yield from task.stop()
-
-    run(main, on_task_error=lambda task, exc: reports.append((task.name, str(exc))))
-    assert reports == [("waits_for_it", "in the undo")]
-
-
 def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_nothing_else():
     seen = []
 
@@ -1396,27 +1349,6 @@ def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_n
 
     run(main)
     assert seen == ["cancelled", None, None, None]
-
-
-def test_a_joiner_that_is_cancelled_is_not_kept_by_the_task():
-    def join(task):
-        yield from task
-
-    def main():
-        task = spawn(sleeper, 5)
-        joiner = spawn(join, task)
-        yield Sleep(1)
-        yield from joiner.stop()
-        dead = weakref.ref(joiner)
-        gc.disable()
-        try:
-            del joiner
-            yield
-            assert dead() is None
-        finally:
-            gc.enable()
-
-    go(main)
 
 
 def test_a_join_that_a_signal_handler_broke_off_ends_no_later_wait_of_its_task():

@@ -389,6 +389,7 @@ def test_a_sleep_for_ever_can_be_cancelled_whatever_was_waited_for_before(pair, 
         for _ in range(5):
             scheduler.turn(1)
         assert task.state == "waiting"
+        assert repr(task.wait) == "Sleep(inf)"
         task.cancel()
         scheduler.turn(1)
         assert ended
