@@ -37,7 +37,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from corolib.threads import Processes, ThreadEnd, Threads, current_threads, future_done, lookup
-from tests.helpers.driving import FULL, until
+from tests.helpers.driving import until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import NEW_POOL, local, requests_of
 
@@ -1351,25 +1351,3 @@ def test_a_program_with_a_process_that_never_ends_exits():
     )
     assert (status, out) == (0, "False\n")
     assert err == "corolib: a process still runs sleep, called by to_process#2; it is killed"
-
-
-# Calls into the scheduler -------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H65")
-def test_calls_from_four_threads_are_all_made_in_order_and_in_silence(capfd):
-    count = 100_000 if FULL else 10_000
-    seen = [[] for _ in range(4)]
-
-    def call(scheduler, number):
-        for each in range(count):
-            scheduler.call_soon_threadsafe(seen[number].append, each)
-
-    def main():
-        tasks = [spawn(to_thread(call, current_scheduler(), number)) for number in range(4)]
-        for task in tasks:
-            yield from task
-
-    run(main)
-    assert all(numbers == list(range(count)) for numbers in seen)
-    assert capfd.readouterr() == ("", "")

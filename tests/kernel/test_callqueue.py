@@ -203,7 +203,7 @@ def test_calls_from_eight_threads_are_all_made_in_the_order_of_each_thread(selec
     run(main, selector=selector)
     for numbers in made:
         assert numbers == list(range(CALLS))
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.hazard("H65")

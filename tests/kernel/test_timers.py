@@ -312,12 +312,6 @@ def test_a_selector_is_never_asked_to_wait_longer_than_it_can(selector, seconds)
     assert all(timeout is None or 0 <= timeout < 2**31 / 1000 for timeout in asked)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"seconds": 1, "at": 1}])
-def test_a_sleep_takes_either_a_duration_or_a_deadline(arguments):
-    with pytest.raises(TypeError, match="either a duration"):
-        Sleep(**arguments)
-
-
 @pytest.mark.hazard("H61")
 def test_sleeps_beside_a_thousand_others_are_never_early():
     chance = random.Random(6161)
