@@ -6,6 +6,7 @@ each is chosen by the kernel, or lies in a folder of the test's own.
 
 import gc
 import selectors
+import signal
 import socket
 import ssl
 
@@ -51,6 +52,15 @@ def selector(request):
 
         return default_selector
     return getattr(selectors, request.param)
+
+
+@pytest.fixture
+def default_sigint():
+    """A shell that runs tests in the background may have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -24,19 +24,11 @@ from corolib import (
     timeout,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import in_a_thread
+from tests.helpers.driving import in_a_thread, strike
 from tests.helpers.inside import queue_of, receivers_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
-
-
-def strike(signum):
-    """Send a signal to this thread; its handler has been called when this returns.
-
-    (One to the process may be taken by a thread that another test has left, and two become one.)
-    """
-    signal.raise_signal(signum)
 
 
 @pytest.fixture(autouse=True)

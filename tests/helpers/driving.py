@@ -1,11 +1,12 @@
 """Running tasks and watching them: what the tests of all packages begin with."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from corolib import Coro, Sleep, Task, current_scheduler, run
+from corolib import Coro, Sleep, Task, current_scheduler, run, waits
 from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
@@ -42,6 +43,13 @@ def sleeper(seconds: float = 1.0, value: Any = None) -> Coro[Any]:
 def failing(seconds: float, error: BaseException) -> Coro[None]:
     yield Sleep(seconds)
     raise error
+
+
+@waits
+def double(x: int) -> Coro[int]:
+    """As a function of the library: to be awaited, and delegated to."""
+    yield Sleep(1)
+    return 2 * x
 
 
 def outcome(trap: Any) -> Coro[object]:
@@ -82,7 +90,13 @@ def names(tasks: Iterable[Task[Any]]) -> list[str]:
     return [task.name for task in tasks]
 
 
-# Threads -----------------------------------------------------------------------------------------
+def line(f: Callable[..., object], offset: int) -> str:
+    """Return `file.py:12` for the line that lies `offset` below the `def` of `f`."""
+    code = f.__code__
+    return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno + offset}"
+
+
+# Threads and signals -----------------------------------------------------------------------------
 
 
 def in_a_thread(call: Callable[[], object]) -> None:
@@ -108,3 +122,11 @@ def in_threads(
     for thread in threads:
         thread.start()
     return threads, raised
+
+
+def strike(signum: int = signal.SIGINT) -> None:
+    """Send a signal to this thread; its handler has been called when this returns.
+
+    (One to the process may be taken by a thread that another test has left, and two become one.)
+    """
+    signal.raise_signal(signum)

@@ -1,4 +1,4 @@
-"""Running the demos as programs, with real clients: what the tests of the demos share."""
+"""Running programs: a text of Python, or the demos, with real clients."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,28 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
+
+
+def python(
+    source: str, *options: str, slow_steps: bool = False, **variables: str
+) -> tuple[int, str, str]:
+    """Run a text of Python in a process of its own; return exit status, output and stderr.
+
+    Args:
+        options: those of the interpreter.
+        slow_steps: whether to keep what debug mode says of slow steps, as on a busy machine.
+        variables: of the environment.
+    """
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(source)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,  # below that of a test
+    )
+    err = done.stderr if slow_steps else without_slow_steps(done.stderr)
+    return done.returncode, done.stdout, err
 
 
 def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:

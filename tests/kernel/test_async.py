@@ -17,16 +17,9 @@ from corolib import (
     now,
     run,
     spawn,
-    waits,
 )
-from tests.helpers.driving import go
+from tests.helpers.driving import double, go
 from tests.helpers.inside import drop
-
-
-@waits
-def double(x):
-    yield Sleep(1)
-    return 2 * x
 
 
 def test_traps_can_be_awaited(pair):

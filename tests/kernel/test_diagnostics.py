@@ -2,10 +2,7 @@
 
 import concurrent.futures
 import gc
-import os
 import random
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -25,15 +22,9 @@ from corolib import (
     spawn,
     waits,
 )
-from tests.helpers.driving import go, sleeper, turn
+from tests.helpers.driving import go, line, sleeper, turn
 from tests.helpers.inside import bare_yield
-
-HERE = os.path.basename(__file__)
-
-
-def line(f, offset):
-    """Return `file.py:12` for the line that lies `offset` below the `def` of `f`."""
-    return f"{HERE}:{f.__code__.co_firstlineno + offset}"
+from tests.helpers.programs import python
 
 
 async def coroutine():
@@ -50,19 +41,6 @@ def complaint(f):
     with pytest.raises(TypeError) as caught:
         go(f)
     return str(caught.value)
-
-
-def python(code, *options, debug=False, **variables):
-    """Run a program in a fresh interpreter; return its output and its errors."""
-    env = {**os.environ, "PYTHONWARNINGS": "default", "COROLIB_DEBUG": "1" if debug else "0"}
-    done = subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(code)],
-        env={**env, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.stdout, done.stderr
 
 
 # What a task yields ------------------------------------------------------------------------------
@@ -744,6 +722,8 @@ def test_a_long_chain_without_a_cycle_is_looked_through():
 
 # Debug mode --------------------------------------------------------------------------------------
 
+WARNS = {"PYTHONWARNINGS": "default"}
+
 FORGOTTEN = """
     import corolib, gc
     @corolib.waits
@@ -769,21 +749,21 @@ def test_a_forgotten_yield_from_warns_in_debug_mode(tmp_path):
     path = tmp_path / "app.py"
     path.write_text(textwrap.dedent(FORGOTTEN).lstrip())
     code = f"import runpy; runpy.run_path({str(path)!r})"
-    out, err = python(code, debug=True)
+    _, out, err = python(code, **WARNS, COROLIB_DEBUG="1")
     assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
     assert (
         "RuntimeWarning: recv() was called at app.py:7 but never run; did you forget "
         "`yield from`?  -> 'recv(9)'"
     ) in err
     assert err.count("RuntimeWarning") == 2  # and that of the last line
-    out, err = python(code, debug=False)
+    _, out, err = python(code, **WARNS, COROLIB_DEBUG="0")
     assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
     assert err == ""
 
 
 @pytest.mark.hazard("H45")
 def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
-    out, err = python(FORGOTTEN, "-X", "dev", COROLIB_DEBUG="")
+    _, out, err = python(FORGOTTEN, "-X", "dev", **WARNS, COROLIB_DEBUG="")
     assert out.splitlines()[0] == "recv#3"
     assert "RuntimeWarning: recv() was called at <string>:8 but never run" in err
 
@@ -809,14 +789,14 @@ SLOW = """
 
 @pytest.mark.hazard("H52")
 def test_a_slow_step_is_named_in_debug_mode():
-    out, err = python(SLOW, debug=True)
+    _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="1")
     assert round(float(out), 3) == 0.3
     rows = err.splitlines()
     assert len(rows) == 2
     assert rows[0].startswith("corolib.task WARNING task compute#2 took 0.200 s for one step")
     assert "all other tasks waited meanwhile" in rows[0] and "to_thread(f)" in rows[0]
     assert rows[1].startswith("corolib.task WARNING task compute#2 took 0.300 s")
-    out, err = python(SLOW, debug=False)
+    _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="0")
     assert (float(out), err) == (0, "")
 
 

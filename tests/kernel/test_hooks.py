@@ -3,55 +3,21 @@
 import os
 import random
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import weakref
-from pathlib import Path
 
 import pytest
 
 import corolib
 from corolib import ReadWait, Sleep, Suspend, spawn
-from corolib.testing import virtual_time
-from tests.helpers.driving import FULL
+from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import FULL, strike
 from tests.helpers.inside import fork_in_child
+from tests.helpers.programs import python
 
 RUNS = 500 if FULL else 50  # for each of four seeds
-ROOT = str(Path(__file__).resolve().parents[2])
-
-
-def open_files():
-    return len(os.listdir("/proc/self/fd"))
-
-
-def strike():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def python(source):
-    """Run a program in a process of its own; return its status, stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,  # below that of the test itself
-    )
-    complaints = [  # debug mode says so when the machine is slow
-        line for line in done.stderr.splitlines() if "all other tasks waited meanwhile" not in line
-    ]
-    return done.returncode, done.stdout, "\n".join(complaints)
-
-
-@pytest.fixture(autouse=True)
-def default_sigint():
-    """A shell that runs tests in the background may have SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("default_sigint")
 
 
 # Ctrl-C -------------------------------------------------------------------------------------
