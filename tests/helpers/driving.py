@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from corolib import Coro, Sleep, Task, current_scheduler, run, waits
+from corolib import Cancelled, Coro, Sleep, Task, current_scheduler, run, waits
 from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
@@ -59,6 +59,17 @@ def outcome(trap: Any) -> Coro[object]:
     except Exception as exc:
         return exc
     return "woken"
+
+
+def swallow(times: int, wait: Callable[[], Any] = lambda: Sleep(1000)) -> Coro[int]:
+    """Wait `times` times in spite of every interrupt; return how many were raised."""
+    count = 0
+    for _ in range(times):
+        try:
+            yield wait()
+        except Cancelled:
+            count += 1
+    return count
 
 
 def turns(count: int) -> Coro[None]:

@@ -5,10 +5,11 @@ no other test has a private name of corolib's.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import corolib
 from corolib import (
+    Cancelled,
     DatagramSocket,
     Listener,
     Lock,
@@ -18,6 +19,7 @@ from corolib import (
     TaskGroup,
     WriteWait,
     current_scheduler,
+    now,
     processes,
     reports,
     servers,
@@ -29,6 +31,7 @@ from corolib import (
 )
 from corolib.inbox import Inbox
 from corolib.poller import Poller
+from corolib.scopes import Block
 from corolib.timers import Timers
 from corolib.traps import Wake
 
@@ -147,6 +150,44 @@ def replace_reader(inbox: Inbox, reader: Any) -> None:
 def writer_of(inbox: Inbox) -> Any:
     """Return the end of the pipe that is written to."""
     return inbox._writer
+
+
+# Scopes ------------------------------------------------------------------------------------------
+
+
+class Bound(Block):
+    """The least of a block: a stretch of a task with a deadline or a shield."""
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        *,
+        at: float | None = None,
+        shield: float | None = None,
+    ) -> None:
+        self.seconds, self.at, self.shield = seconds, at, shield
+        self.expired = False
+
+    def __enter__(self) -> Self:
+        self.kernel: Any = self.begin(1).scheduler
+        at = self.at if self.seconds is None else now() + self.seconds
+        self.call = at is not None and self.kernel.call_at(at, self.interrupt, "deadline")
+        return self
+
+    def interrupt(self, reason: object = None) -> None:
+        self.kernel.interrupt(self.task, self, reason)
+
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> bool:
+        if self.call:
+            self.kernel.cancel_call(self.call)
+        self.kernel.leave(self, kind)
+        self.expired = caught_by(self, exc)
+        return self.expired
+
+
+def caught_by(scope: Any, exc: BaseException | None) -> bool:
+    """Return whether `exc` is the interrupt of `scope`."""
+    return isinstance(exc, Cancelled) and exc.mark is not None and exc.mark is scope.delivered
 
 
 # Words -------------------------------------------------------------------------------------------
