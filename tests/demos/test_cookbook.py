@@ -64,9 +64,9 @@ from tests.helpers.programs import (
     quiet,
     read_all,
     readable,
-    reset,
     start,
 )
+from tests.helpers.sockets import reset
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 

@@ -16,7 +16,8 @@ import pytest
 from corolib import Listener, Sleep, Stream, run
 from demos.hammer import BOUNDS, Hammer, histogram, human, percentile, report
 from tests.helpers.inside import buffer_of
-from tests.helpers.programs import PATIENCE, Program, outcome, quiet, reset, serving, start
+from tests.helpers.programs import PATIENCE, Program, outcome, quiet, serving, start
+from tests.helpers.sockets import reset
 
 
 def echo(stream):

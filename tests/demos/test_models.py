@@ -28,9 +28,9 @@ from tests.helpers.programs import (
     quiet,
     read_all,
     readable,
-    reset,
     start,
 )
+from tests.helpers.sockets import reset
 
 TOGETHER = [  # the blocking one is the only one that is not among them
     "nonblocking",

@@ -48,10 +48,10 @@ from tests.helpers.programs import (
     outcome,
     quiet,
     read_all,
-    reset,
     serving,
     start,
 )
+from tests.helpers.sockets import reset
 
 # The list -----------------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ def HALF(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
 
 
 def RESET(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
-    """The other side has closed, and refuses what it was sent. (Over TCP; see `tcp_pair`.)"""
+    """The other side has closed, and refuses what it was sent. (For TCP: see `tcp_pair`.)"""
     sock.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.far.close()
     return method(*args)
@@ -116,16 +116,6 @@ def STUCK(sock: "FakeSocket", method: Method, *args: Any) -> None:  # noqa: N802
     """The call would have to wait, now and from now on."""
     sock.script(**{method.__name__: STUCK})
     raise BlockingIOError(LATE, os.strerror(LATE))
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two sockets that are connected over the loopback interface, and send at once."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    for sock in (near, far):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
 
 
 class FakeSocket:

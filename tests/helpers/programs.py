@@ -5,7 +5,6 @@ import re
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import textwrap
@@ -157,12 +156,6 @@ def serving(handler: Callable[[socket.socket], object]) -> Iterator[int]:
             listener.shutdown(socket.SHUT_RDWR)  # which wakes accept()
             for thread in threads:
                 thread.join(PATIENCE)
-
-
-def reset(sock: socket.socket) -> None:
-    """Close a connection so that the other side gets ECONNRESET."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def read_all(sock: socket.socket) -> bytes:

@@ -53,19 +53,12 @@ from tests.helpers.inside import (
     sweep,
     wait_write,
 )
+from tests.helpers.sockets import empty, fill, is_open, make_pair
 
 EPOLLS = [selectors.EpollSelector, default_selector]
 
 
 epolls = pytest.mark.parametrize("epoll", EPOLLS, ids=["EpollSelector", "default"])
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 class Counted(selectors.BaseSelector):
@@ -122,13 +115,6 @@ class Counting:
         return {k: self.calls[k] for k in ("make", "register", "modify", "unregister")}
 
 
-def make_pair():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    return a, b
-
-
 def pair_at(fd):
     """Two connected sockets, the first with the number `fd`, which must be free."""
     assert not is_open(fd)
@@ -150,20 +136,6 @@ def occupy(fd):
     if null != fd:
         os.dup2(null, fd)
         os.close(null)
-
-
-def fill(sock):
-    """Send until the kernel takes no more."""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.send(b"x" * 65536)
-
-
-def empty(sock):
-    """Receive all that is there."""
-    with contextlib.suppress(BlockingIOError):
-        while sock.recv(1 << 20):
-            pass
 
 
 def ticker(seen):

@@ -35,16 +35,7 @@ from corolib import (
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 from tests.helpers.driving import FULL, files, outcome, turn, turns
 from tests.helpers.garbage import garbage_of
-
-
-def make_tcp():
-    """Two connected TCP sockets, non-blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        a = socket.create_connection(listener.getsockname())
-        b, _ = listener.accept()
-    a.setblocking(False)
-    b.setblocking(False)
-    return a, b
+from tests.helpers.sockets import make_tcp
 
 
 @pytest.fixture

@@ -39,10 +39,10 @@ from tests.helpers.faults import (
     FakeNetwork,
     FakeSocket,
     Value,
-    tcp_pair,
 )
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import file_of
+from tests.helpers.sockets import tcp_pair
 
 IN_PROGRESS = errno.EINPROGRESS
 V4 = [(f"192.0.2.{n}", 80) for n in range(1, 5)]

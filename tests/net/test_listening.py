@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 import sys
 from contextlib import nullcontext
 
@@ -18,6 +17,7 @@ from corolib.sockets import SUN_PATH
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.faults import LATE, NUMBERS, FakeNetwork, FakeSocket
 from tests.helpers.inside import file_of, sockets_of
+from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -463,11 +463,6 @@ def test_a_listening_socket_that_is_closed_meanwhile_says_so():
 
     with pytest.raises(ClosedError, match="closed"):
         accept_one(fake_listener([close]))
-
-
-def reset(client):
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
 
 
 def half_close(client):

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -49,6 +48,7 @@ from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import interrupted_by, sockets_of, timers_set
+from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,12 +80,6 @@ def dial(server, number=0):
     sock.connect(address)
     sock.setblocking(False)
     return sock
-
-
-def reset(sock):
-    """Close a socket so that the peer gets ECONNRESET."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def everything(sock):

@@ -44,9 +44,9 @@ from tests.helpers.faults import (
     UNMOVING,
     ZERO,
     FakeSocket,
-    tcp_pair,
 )
 from tests.helpers.inside import connections_of, timers_set
+from tests.helpers.sockets import make_streams, tcp_pair
 
 LOCAL = "127.0.0.1"
 DATA = b"012345678\n"
@@ -238,7 +238,7 @@ class Bystander:
     """Another connection of the same run: an echo, which is asked before and after."""
 
     def __init__(self):
-        self.near, far = (Stream(sock) for sock in new_pair())
+        self.near, far = make_streams()
         self.task = spawn(echo, far)
 
     def ask(self):
@@ -248,13 +248,6 @@ class Bystander:
     def leave(self):
         self.near.close()
         yield from self.task
-
-
-def new_pair():
-    pair = socket.socketpair()
-    for sock in pair:
-        sock.setblocking(False)
-    return pair
 
 
 def echo(stream):
@@ -748,12 +741,8 @@ class Storm:
         return Selector()
 
 
-def new_streams():
-    return tuple(Stream(sock) for sock in new_pair())
-
-
 def encrypted():
-    near, far = new_streams()
+    near, far = make_streams()
     shaking = spawn(far.start_tls(**TLS["server"]))
     yield from near.start_tls(**TLS["client"])
     yield from shaking
@@ -762,22 +751,22 @@ def encrypted():
 
 def reads(operation, result=DATA, streams=None):
     """Return a task that waits, what makes its wait end, its result, and what is to be closed."""
-    near, far = streams or new_streams()
+    near, far = streams or make_streams()
     return spawn(operation(near)), far.sendall(DATA), result, (near, far)
 
 
 def sends(operation, result=None, streams=None):
-    near, far = streams or new_streams()
+    near, far = streams or make_streams()
     return spawn(operation(near)), far.readexactly(MUCH), result, (near, far)
 
 
 def shakes_hands(one, other):
-    near, far = new_streams()
+    near, far = make_streams()
     return spawn(near.start_tls(**TLS[one])), far.start_tls(**TLS[other]), None, (near, far)
 
 
 def closes():
-    near, far = new_streams()
+    near, far = make_streams()
     return spawn(near.aclose(math.inf)), far.send_eof(), None, (near, far)
 
 

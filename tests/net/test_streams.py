@@ -34,7 +34,7 @@ from corolib.running import RIDES
 from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL
-from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket, tcp_pair
+from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import (
     budget_of,
@@ -44,6 +44,7 @@ from tests.helpers.inside import (
     set_budget,
     set_drained,
 )
+from tests.helpers.sockets import make_streams, tcp_pair
 
 WHOLE = bytes(range(256)) * 4000  # what the file has that is sent
 
@@ -1850,7 +1851,7 @@ def test_a_reader_that_gives_way_is_still_the_only_one(endless):
 
 
 def leaves_closed():
-    near, far = new_streams()
+    near, far = make_streams()
     yield from near.sendall([b"a\n", b"b"])
     yield from far.readline()
     near.close()
@@ -1858,7 +1859,7 @@ def leaves_closed():
 
 
 def leaves_in_the_middle():
-    near, far = new_streams()
+    near, far = make_streams()
     for call in (near.readline(), near.sendall(bytes(10_000_000)), far.more()):
         spawn(call)  # what it raises is reported: who joined it would be in its traceback
     yield
@@ -1868,7 +1869,7 @@ def leaves_in_the_middle():
 
 
 def leaves_refused():
-    near, far = new_streams()
+    near, far = make_streams()
     calls = [near.recv(1), near.recv(1), near.readline(1), near.recv(0)]
     calls += [near.sendall(bytes(10_000_000)), near.sendall(b"x")]
     calls += [far.readline(3), far.readuntil(b"\n")]
@@ -1882,7 +1883,7 @@ def leaves_refused():
 
 
 def leaves_timed_out():
-    near, far = new_streams()
+    near, far = make_streams()
     with near, far:
         try:
             with timeout(1):
@@ -1894,17 +1895,10 @@ def leaves_timed_out():
 
 
 def leaves_gracefully_closed():
-    near, far = new_streams()
+    near, far = make_streams()
     spawn(near.aclose())
     spawn(far.aclose())
     yield
-
-
-def new_streams():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    return Stream(a), Stream(b)
 
 
 @pytest.mark.parametrize(
@@ -1923,7 +1917,7 @@ def test_streams_leave_no_garbage(scenario):
 
 def talk():
     """Two sides that talk, of which any may be cancelled anywhere: the other one notices."""
-    near, far = new_streams()
+    near, far = make_streams()
     far.max_line = near.max_line = 500_000
 
     def server():

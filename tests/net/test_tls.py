@@ -33,9 +33,10 @@ from corolib import tls as tls_module
 from corolib.streams import CHUNK, IncompleteRead, LimitExceeded
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL
-from tests.helpers.faults import LATE, FakeSocket, tcp_pair
+from tests.helpers.faults import LATE, FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of
+from tests.helpers.sockets import tcp_pair
 
 OPENSSL = shutil.which("openssl")
 CLOSE_NOTIFY = b"\x15\x03\x03\x00\x13"  # how the record begins that holds it, encrypted by TLS 1.3
