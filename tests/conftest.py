@@ -12,7 +12,8 @@ import ssl
 
 import pytest
 
-from tests.helpers import certificates
+from tests.helpers import certificates, children
+from tests.helpers.driving import LONG, our_threads
 
 
 def pytest_collection_finish():
@@ -61,6 +62,25 @@ def default_sigint():
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def no_thread_remains():
+    """All threads of corolib's end soon after a test."""
+    yield
+    for thread in our_threads():
+        thread.join(LONG)
+    assert not our_threads()
+
+
+@pytest.fixture
+def nothing_left():
+    """After a test there are the same open files and children as before."""
+    children.strangers.clear()
+    children.strangers.update(children.children())
+    before = children.fds(), children.children()
+    yield
+    assert (children.fds(), children.children()) == before
 
 
 @pytest.fixture(scope="session")

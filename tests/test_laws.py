@@ -29,7 +29,7 @@ from corolib import (
 from corolib.testing import virtual_time
 from tests.helpers.driving import FULL, failing, files, go, in_a_thread, in_threads, sleeper, turn
 
-# Order -------------------------------------------------------------------------------------------
+# Order --------------------------------------------------------------------------------------------
 
 
 def test_law_order_ready_tasks_run_first_come_first_served():
@@ -134,7 +134,7 @@ def test_law_order_equal_deadlines_fire_in_the_order_they_were_set():
     assert order == list(range(1000))
 
 
-# Start -------------------------------------------------------------------------------------------
+# Start --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H19")
@@ -178,7 +178,7 @@ def test_law_start_a_cancelled_task_still_runs_to_its_first_trap(kind):
     go(main)
 
 
-# Ownership ---------------------------------------------------------------------------------------
+# Ownership ----------------------------------------------------------------------------------------
 
 
 def test_law_ownership_the_spawner_is_the_parent_unless_another_is_named():
@@ -359,7 +359,7 @@ def test_law_ownership_joining_oneself_or_an_ancestor_is_a_deadlock_at_the_join(
     assert go(main) == "fine"
 
 
-# Failure -----------------------------------------------------------------------------------------
+# Failure ------------------------------------------------------------------------------------------
 
 
 def test_law_failure_cancels_the_children_then_the_taker_gets_it():
@@ -496,7 +496,7 @@ def test_law_failure_of_the_scheduler_on_behalf_of_a_task_is_thrown_into_it():
     assert go(main) == "fine"
 
 
-# Cancellation ------------------------------------------------------------------------------------
+# Cancellation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H41")
@@ -649,7 +649,7 @@ def test_law_cancellation_who_swallows_a_hundred_is_given_up(capsys):
     assert "deaf#2" in printed and "swallowed every interrupt; it is closed now" in printed
 
 
-# Never starved -----------------------------------------------------------------------------------
+# Never starved ------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H51")
@@ -689,7 +689,7 @@ def test_law_never_starved_a_cancel_reaches_a_task_that_only_gives_way():
     assert go(main) <= 2
 
 
-# Deadlock ----------------------------------------------------------------------------------------
+# Deadlock -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H54")
@@ -760,7 +760,7 @@ def test_law_deadlock_never_by_turn():
     scheduler.close()
 
 
-# Time --------------------------------------------------------------------------------------------
+# Time ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -0.0, 5e-324, 0.1, 2**31 / 1000, 1e10, 1e300, 10**400])
@@ -834,7 +834,7 @@ def test_law_time_a_real_clock_never_wakes_early(selector):
     assert run(main, selector=selector) <= 2 * len(lengths) + 10
 
 
-# Threads -----------------------------------------------------------------------------------------
+# Threads ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H47")
@@ -947,7 +947,7 @@ def test_law_threads_after_the_run_calls_say_so(do):
             call()
 
 
-# Context -----------------------------------------------------------------------------------------
+# Context ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H56")

@@ -633,7 +633,7 @@ def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
     assert line.undone == 1
 
 
-# What is left behind -----------------------------------------------------------------------------
+# What is left behind ------------------------------------------------------------------------------
 
 
 def scenario_first():

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
@@ -25,7 +24,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from tests.helpers.driving import in_a_thread, strike
-from tests.helpers.inside import queue_of, receivers_of
+from tests.helpers.inside import receivers_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
@@ -194,15 +193,6 @@ def test_several_waiters_are_served_first_come_first_served():
     assert log == [("a", SIGTERM), ("c", SIGHUP)]
 
 
-def test_the_head_of_a_long_line_is_found_at_once():
-    def main():
-        yield
-        with open_signal_receiver(SIGHUP) as received:
-            return type(queue_of(received))  # a dict would be looked through from its beginning
-
-    assert run(main) is OrderedDict
-
-
 def test_a_wait_for_a_signal_is_no_deadlock_and_can_be_timed_out():
     def main():
         with open_signal_receiver(SIGHUP) as received:
@@ -240,7 +230,7 @@ def test_ctrl_c_goes_to_a_receiver_and_afterwards_to_the_run_again():
     assert run(main) == "done"
 
 
-# The block ----------------------------------------------------------------------------------
+# The block ----------------------------------------------------------------------------------------
 
 
 def test_the_handlers_are_put_back_when_the_block_ends(counted):

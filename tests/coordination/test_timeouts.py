@@ -37,7 +37,7 @@ def line(offset=0):
     return sys._getframe(1).f_lineno + offset
 
 
-# The law -----------------------------------------------------------------------------------------
+# The law ------------------------------------------------------------------------------------------
 
 
 def test_law_scopes_they_are_plain_with_blocks():
@@ -337,10 +337,10 @@ def test_other_exceptions_pass_and_a_swallowed_interrupt_does_not_count_as_expir
     go(main)
 
 
-# Cancel at every step ----------------------------------------------------------------------------
+# Cancel at every step -----------------------------------------------------------------------------
 
 
-# Shields -----------------------------------------------------------------------------------------
+# Shields ------------------------------------------------------------------------------------------
 
 
 def test_a_shield_puts_off_a_timeout_around_it_for_the_grace():
@@ -398,7 +398,7 @@ def test_a_shield_says_what_it_is():
     go(main, grace=3)
 
 
-# Astray ------------------------------------------------------------------------------------------
+# Astray -------------------------------------------------------------------------------------------
 
 
 def lines_of(seconds, places):
@@ -859,7 +859,7 @@ def test_a_helper_that_is_over_is_looked_for_once(monkeypatch):
     assert asked == [False, False]
 
 
-# What is left behind -----------------------------------------------------------------------------
+# What is left behind ------------------------------------------------------------------------------
 
 
 def leaves_timeouts_in_time():

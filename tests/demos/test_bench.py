@@ -34,7 +34,7 @@ READY = [each for each in SERVERS if each.installed]
 SOME = READY if FULL else [NAMES[each] for each in ("corolib_streams", "epoll", "selectors")]
 
 
-# Statistics -----------------------------------------------------------------------------------
+# Statistics ---------------------------------------------------------------------------------------
 
 
 def test_the_median_is_the_middle_one_or_between_the_two_in_the_middle():
@@ -79,7 +79,7 @@ def test_pairs_are_taken_in_alternating_order():
     assert "".join(order) == "abbaab"
 
 
-# The tables -----------------------------------------------------------------------------------
+# The tables ---------------------------------------------------------------------------------------
 
 
 def test_all_workloads_are_there():
@@ -120,7 +120,7 @@ def test_what_a_contestant_lacks_or_cannot_serve_is_not_measured():
     assert not measuring.fits(by_name["echo-1k-1-idle"], NAMES["bluelet"])
 
 
-# Servers --------------------------------------------------------------------------------------
+# Servers ------------------------------------------------------------------------------------------
 
 
 def receive(conn, count):
@@ -213,7 +213,7 @@ def test_tasks_do_their_jobs(name):
             assert float(worker.tell(f"{job} 100")) >= 0 or job == "idle"
 
 
-# The load -------------------------------------------------------------------------------------
+# The load -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["", "python"])
@@ -287,7 +287,7 @@ def test_two_cores_are_named_that_this_process_may_use():
     assert set(cores()) <= os.sched_getaffinity(0)
 
 
-# The command ----------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 def bench(*args):
@@ -405,7 +405,7 @@ def test_a_wrong_name_is_told_in_one_line(args, told):
     assert bench(*args) == (1, "", told)
 
 
-# Exact counters -------------------------------------------------------------------------------
+# Exact counters -----------------------------------------------------------------------------------
 
 
 def near(found, recorded):

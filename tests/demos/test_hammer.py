@@ -15,14 +15,10 @@ import pytest
 
 from corolib import Listener, Sleep, Stream, run
 from demos.hammer import BOUNDS, Hammer, histogram, human, percentile, report
+from tests.helpers.driving import echo
 from tests.helpers.inside import buffer_of
 from tests.helpers.programs import PATIENCE, Program, outcome, quiet, serving, start
 from tests.helpers.sockets import reset
-
-
-def echo(stream):
-    while data := (yield from stream.recv(65536)):
-        yield from stream.sendall(data)
 
 
 def hammer(server, begun=lambda tool: None, room=None, **options):

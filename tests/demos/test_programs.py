@@ -39,7 +39,7 @@ from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
 from demos.start import at_least
-from tests.helpers.driving import until
+from tests.helpers.driving import echo, until
 from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
@@ -438,11 +438,6 @@ class TestFaults:
 
     def test_it_strikes_before_anything_has_come(self):
         assert passed((1000, b"x"), after=0) == ([], True)
-
-
-def echo(stream):
-    while data := (yield from stream.recv(65536)):
-        yield from stream.sendall(data)
 
 
 @pytest.fixture

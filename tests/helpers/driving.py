@@ -6,11 +6,23 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from corolib import Cancelled, Coro, Sleep, Task, current_scheduler, run, waits
+from corolib import (
+    Cancelled,
+    Coro,
+    QueueShutDown,
+    Sleep,
+    Stream,
+    Task,
+    current_scheduler,
+    run,
+    waits,
+)
 from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
 """Whether sweeps shall try every case, and counts be large."""
+
+LONG = 60  # seconds; only a broken program waits that long
 
 
 def go(f: Any, *args: Any, **options: Any) -> Any:
@@ -32,7 +44,7 @@ def lose(f: Any, *args: Any, **options: Any) -> tuple[Any, list[tuple[str | None
     return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
 
 
-# Tasks -------------------------------------------------------------------------------------------
+# Tasks --------------------------------------------------------------------------------------------
 
 
 def sleeper(seconds: float = 1.0, value: Any = None) -> Coro[Any]:
@@ -61,6 +73,31 @@ def outcome(trap: Any) -> Coro[object]:
     return "woken"
 
 
+def hold(
+    lock: Any, seconds: float = 1.0, log: list[Any] | None = None, name: Any = None
+) -> Coro[None]:
+    """Hold a lock for some time; put `name` into the log when it is had."""
+    with (yield from lock):
+        if log is not None:
+            log.append(name)
+        yield Sleep(seconds)
+
+
+def get_all(queue: Any, got: list[Any]) -> Coro[None]:
+    """Get until the queue, or the subscription, is shut down."""
+    try:
+        while True:
+            got.append((yield from queue.get()))
+    except QueueShutDown:
+        return
+
+
+def echo(stream: Stream) -> Coro[None]:
+    """Send back all that comes."""
+    while data := (yield from stream.recv(65536)):
+        yield from stream.sendall(data)
+
+
 def swallow(times: int, wait: Callable[[], Any] = lambda: Sleep(1000)) -> Coro[int]:
     """Wait `times` times in spite of every interrupt; return how many were raised."""
     count = 0
@@ -84,7 +121,7 @@ def until(condition: Callable[[], object]) -> Coro[None]:
         yield Sleep(0.001)
 
 
-# What can be seen of them ------------------------------------------------------------------------
+# What can be seen of them -------------------------------------------------------------------------
 
 
 def turn() -> float:
@@ -107,7 +144,7 @@ def line(f: Callable[..., object], offset: int) -> str:
     return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno + offset}"
 
 
-# Threads and signals -----------------------------------------------------------------------------
+# Threads and signals ------------------------------------------------------------------------------
 
 
 def in_a_thread(call: Callable[[], object]) -> None:
@@ -133,6 +170,27 @@ def in_threads(
     for thread in threads:
         thread.start()
     return threads, raised
+
+
+def our_threads() -> list[threading.Thread]:
+    """Return the threads that corolib has started."""
+    return [each for each in threading.enumerate() if each.name.startswith("corolib-")]
+
+
+class Gate:
+    """A job for a thread: says that it has begun, and goes on when it is let go."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self) -> Any:
+        self.begun.set()
+        assert self.go.wait(LONG)
+        if isinstance(self.value, BaseException):
+            raise self.value
+        return self.value
 
 
 def strike(signum: int = signal.SIGINT) -> None:

@@ -37,7 +37,7 @@ from corolib.traps import Wake
 
 T = TypeVar("T")
 
-# The scheduler -----------------------------------------------------------------------------------
+# The scheduler ------------------------------------------------------------------------------------
 
 
 def timers_of(scheduler: Scheduler) -> Timers:
@@ -93,7 +93,7 @@ def forget_schedulers() -> None:
     surroundings._schedulers.clear()
 
 
-# The poller --------------------------------------------------------------------------------------
+# The poller ---------------------------------------------------------------------------------------
 
 
 def poller_of(scheduler: Scheduler) -> Poller:
@@ -135,7 +135,7 @@ def kernel_object(selector: Any) -> Any:
     return selector._selector
 
 
-# Calls from other threads ------------------------------------------------------------------------
+# Calls from other threads -------------------------------------------------------------------------
 
 
 def reader_of(inbox: Inbox) -> Any:
@@ -152,7 +152,7 @@ def writer_of(inbox: Inbox) -> Any:
     return inbox._writer
 
 
-# Scopes ------------------------------------------------------------------------------------------
+# Scopes -------------------------------------------------------------------------------------------
 
 
 class Bound(Block):
@@ -190,7 +190,7 @@ def caught_by(scope: Any, exc: BaseException | None) -> bool:
     return isinstance(exc, Cancelled) and exc.mark is not None and exc.mark is scope.delivered
 
 
-# Words -------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def bare_yield(line: str) -> int:
@@ -198,7 +198,7 @@ def bare_yield(line: str) -> int:
     return reports._bare_yield(line)
 
 
-# Coordination ------------------------------------------------------------------------------------
+# Coordination -------------------------------------------------------------------------------------
 
 
 def queue_of(thing: Any) -> Any:
@@ -239,7 +239,7 @@ def requests_of(scheduler: Scheduler) -> Collection[object]:
     return scheduler.room(threads.Threads)._requests
 
 
-# Sockets -----------------------------------------------------------------------------------------
+# Sockets ------------------------------------------------------------------------------------------
 
 
 def file_of(stream: Any) -> Any:
@@ -306,7 +306,7 @@ def interrupted_by(server: servers.Server) -> list[Any]:
     return server._cancelled
 
 
-# The system --------------------------------------------------------------------------------------
+# The system ---------------------------------------------------------------------------------------
 
 
 def popen_of(process: processes.Process) -> Any:
@@ -336,7 +336,7 @@ exit_status = workers._exit_status
 Place = workers._Place
 
 
-# The package, and the tools for tests ------------------------------------------------------------
+# The package, and the tools for tests -------------------------------------------------------------
 
 
 def late_names() -> dict[str, str]:

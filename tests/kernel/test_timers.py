@@ -45,7 +45,7 @@ class Incomparable:
         return None
 
 
-# The heap -------------------------------------------------------------------------------------
+# The heap -----------------------------------------------------------------------------------------
 
 
 def test_calls_are_made_in_the_order_of_their_deadlines_and_none_early():
@@ -231,7 +231,7 @@ def test_a_call_that_always_sets_another_in_the_past_holds_up_nobody():
     assert "other" in made
 
 
-# Sleeping -------------------------------------------------------------------------------------
+# Sleeping -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H60")
@@ -435,7 +435,7 @@ def test_the_default_clock_is_the_monotonic_one():
         scheduler.close()
 
 
-# Virtual time ---------------------------------------------------------------------------------
+# Virtual time -------------------------------------------------------------------------------------
 
 
 def test_virtual_time_takes_any_start():

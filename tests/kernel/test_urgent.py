@@ -70,7 +70,7 @@ def is_urgent(sock):
     return conditions(sock, select.POLLPRI) == select.POLLPRI
 
 
-# Waiting and waking ------------------------------------------------------------------------------
+# Waiting and waking -------------------------------------------------------------------------------
 
 
 def test_an_urgent_byte_is_waited_for_and_taken(tcp, selector):
@@ -310,7 +310,7 @@ def test_a_number_and_a_file_object_of_ones_own_will_do(tcp):
     run(main)
 
 
-# What is refused ---------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 def test_a_second_waiter_is_refused_and_the_first_is_not_disturbed(tcp, selector):
@@ -405,7 +405,7 @@ def test_the_class_in_the_place_of_a_trap_is_explained():
         run(main)
 
 
-# Closing -----------------------------------------------------------------------------------------
+# Closing ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("closes", [close, lambda sock: close(sock.detach())], ids=["sock", "fd"])
@@ -544,7 +544,7 @@ def test_closing_the_scheduler_closes_the_bells(tcp):
     assert open_files() == before
 
 
-# Interrupts, and several waits at once -----------------------------------------------------------
+# Interrupts, and several waits at once ------------------------------------------------------------
 
 
 def test_a_cancelled_wait_is_as_if_it_had_not_been_made(tcp, selector):

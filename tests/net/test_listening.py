@@ -49,7 +49,7 @@ def connect(listener, number=0):
     return client
 
 
-# Addresses ---------------------------------------------------------------------------------------
+# Addresses ----------------------------------------------------------------------------------------
 
 
 def test_a_listener_is_made_outside_of_a_run_and_used_inside():
@@ -225,7 +225,7 @@ def test_a_listener_without_sockets_is_none():
         Listener([])
 
 
-# Inherited sockets -------------------------------------------------------------------------------
+# Inherited sockets --------------------------------------------------------------------------------
 
 
 def test_inherited_sockets_are_served_and_no_longer_inherited():
@@ -266,7 +266,7 @@ def test_an_inherited_socket_of_the_wrong_kind_stays_the_callers():
         file.read()
 
 
-# Unix sockets ------------------------------------------------------------------------------------
+# Unix sockets -------------------------------------------------------------------------------------
 
 
 def test_the_file_of_a_unix_socket_has_its_mode_and_goes_with_it(tmp_path):
@@ -379,7 +379,7 @@ def test_a_unix_listener_has_a_path_or_sockets():
             listen_unix(**kwargs)
 
 
-# Accepting ---------------------------------------------------------------------------------------
+# Accepting ----------------------------------------------------------------------------------------
 
 
 def fake_listener(*scripts):

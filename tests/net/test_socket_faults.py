@@ -51,7 +51,7 @@ from tests.helpers.sockets import make_streams, tcp_pair
 LOCAL = "127.0.0.1"
 DATA = b"012345678\n"
 
-# What may come of a call -------------------------------------------------------------------------
+# What may come of a call --------------------------------------------------------------------------
 
 OUTCOMES = {
     **{name: [getattr(errno, name)] for name in NUMBERS},
@@ -117,7 +117,7 @@ TLS_RECV = results(zero_bytes=EOF, reset=(ALL, LOST))
 TLS_HELLO = results(peer_gone=(EOF, *BROKEN), reset=(EOF, *BROKEN), half_closed=(ALL, EOF))
 
 
-# What makes the calls ----------------------------------------------------------------------------
+# What makes the calls -----------------------------------------------------------------------------
 
 
 def into(stream):
@@ -231,7 +231,7 @@ ROWS = {
 MOVING = ("recv", "recv_into", "send", "sendmsg", "sendfile")  # bytes
 
 
-# Streams -----------------------------------------------------------------------------------------
+# Streams ------------------------------------------------------------------------------------------
 
 
 class Bystander:
@@ -447,7 +447,7 @@ def test_the_tables_have_every_call_and_every_outcome():
         assert table.keys() == OUTCOMES.keys()
 
 
-# Servers -----------------------------------------------------------------------------------------
+# Servers ------------------------------------------------------------------------------------------
 
 SERVED = {}
 FAILED = {"failed": 1}
@@ -713,7 +713,7 @@ def test_a_server_with_each_outcome(name):
             play_on(SERVICES[name], outcome)
 
 
-# A storm -----------------------------------------------------------------------------------------
+# A storm ------------------------------------------------------------------------------------------
 
 MUCH = 4_000_000  # bytes, more than any socket takes
 

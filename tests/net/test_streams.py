@@ -156,7 +156,7 @@ def lines_of(stream):
     return lines
 
 
-# Reading ---------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 def test_recv_waits_for_data_and_returns_no_more_than_asked_and_then_the_end(ends):
@@ -365,7 +365,7 @@ def test_a_line_that_is_whole_and_one_that_is_not(tcp, ending):
     assert run(main) == text.encode().splitlines(keepends=True)
 
 
-# Long lines ------------------------------------------------------------------------------------
+# Long lines ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("newline", [b"", b"\n"])
@@ -418,7 +418,7 @@ def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in
     assert buffer.searched == size + 1
 
 
-# Fairness --------------------------------------------------------------------------------------
+# Fairness -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H50")
@@ -487,7 +487,7 @@ def test_reading_at_the_end_of_the_file_in_a_loop_times_out(ends):
         run(main)
 
 
-# One task in each direction --------------------------------------------------------------------
+# One task in each direction -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["recv", "readline"])
@@ -553,7 +553,7 @@ def test_a_second_sender_is_refused_also_when_something_has_just_been_read(strea
     assert run(main)
 
 
-# Sending ---------------------------------------------------------------------------------------
+# Sending ------------------------------------------------------------------------------------------
 
 
 def test_sendall_waits_until_all_is_taken(ends):
@@ -667,7 +667,7 @@ def test_a_stream_goes_one_way_only_if_its_file_does(ends):
         run(file_of(writer).recv, 1)
 
 
-# Interrupts and closing ------------------------------------------------------------------------
+# Interrupts and closing ---------------------------------------------------------------------------
 
 
 def test_a_line_that_was_begun_when_its_reader_was_cancelled_is_kept(ends):
@@ -787,7 +787,7 @@ def test_a_reader_cancelled_at_any_step_loses_nothing(ends, step):
     assert b"".join(got) == b"".join(b"%d\n%d" % (i, i) for i in range(step))
 
 
-# Messages --------------------------------------------------------------------------------------
+# Messages -----------------------------------------------------------------------------------------
 
 
 def test_recv_into_fills_a_buffer_and_says_how_much(streams):
@@ -1184,7 +1184,7 @@ def test_operations_give_way_however_another_thread_has_miscounted(streams):
     assert run(main) >= 2
 
 
-# Spurious wake-ups -----------------------------------------------------------------------------
+# Spurious wake-ups --------------------------------------------------------------------------------
 
 
 class Fickle(socket.socket):
@@ -1235,7 +1235,7 @@ def test_waking_in_vain_ends_nothing_early(pair):
         run(main)
 
 
-# Several buffers, files ------------------------------------------------------------------------
+# Several buffers, files ---------------------------------------------------------------------------
 
 
 class Counting(socket.socket):
@@ -1440,7 +1440,7 @@ def test_an_interrupted_sendfile_says_how_much_went_out(request, kind, file):
     assert got == WHOLE[:sent]
 
 
-# How much went out -----------------------------------------------------------------------------
+# How much went out --------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H23")
@@ -1641,7 +1641,7 @@ def test_a_task_that_talks_to_itself_starves_nobody(streams):
     assert run(main) >= rounds // 64
 
 
-# The two ends of a connection ------------------------------------------------------------------
+# The two ends of a connection ---------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H25")
@@ -1847,7 +1847,7 @@ def test_a_reader_that_gives_way_is_still_the_only_one(endless):
     run(main)
 
 
-# What is left -----------------------------------------------------------------------------------
+# What is left -------------------------------------------------------------------------------------
 
 
 def leaves_closed():

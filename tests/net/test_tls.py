@@ -97,7 +97,7 @@ class Wire(socket.socket):
         return super().send(memoryview(data)[: self.most])
 
 
-# Agreement --------------------------------------------------------------------------------------
+# Agreement ----------------------------------------------------------------------------------------
 
 
 def test_every_operation_of_a_stream_works_over_tls(plain, agree):
@@ -232,7 +232,7 @@ def test_nobody_else_may_use_the_stream_meanwhile(plain, server_tls, busy):
     run(main)
 
 
-# Both directions --------------------------------------------------------------------------------
+# Both directions ----------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H73")
@@ -574,7 +574,7 @@ def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(plain, 
     assert run(main) == b"ello question " + data
 
 
-# Ends -------------------------------------------------------------------------------------------
+# Ends ---------------------------------------------------------------------------------------------
 
 
 def proxy(inside, outside, amount):
@@ -730,7 +730,7 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
     run(main)
 
 
-# Plain text before ------------------------------------------------------------------------------
+# Plain text before --------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H75")
@@ -816,7 +816,7 @@ def test_a_stream_may_be_upgraded_in_the_middle_of_a_talk(plain, server_tls, cli
     assert run(main) == b"SECRET\n"
 
 
-# Handshakes that do not succeed -----------------------------------------------------------------
+# Handshakes that do not succeed -------------------------------------------------------------------
 
 
 BAD = {
@@ -949,7 +949,7 @@ def test_errors_of_the_file_below_are_the_operations(server_tls, client_tls, met
         assert run(main) == (None if number == errno.EAGAIN else number)
 
 
-# What is left -----------------------------------------------------------------------------------
+# What is left -------------------------------------------------------------------------------------
 
 
 def new_pair():
@@ -1044,7 +1044,7 @@ def test_a_secured_talk_that_is_cancelled_anywhere_leaves_nothing(agree, server_
     assert cancel_everywhere(talk) > 20
 
 
-# Real programs ----------------------------------------------------------------------------------
+# Real programs ------------------------------------------------------------------------------------
 
 
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="there is no openssl program")

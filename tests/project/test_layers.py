@@ -223,7 +223,7 @@ def test_importing_corolib_is_cheap():
     assert not HEAVY & set(everything)
 
 
-# The face ----------------------------------------------------------------------------------------
+# The face -----------------------------------------------------------------------------------------
 
 
 def test_all_is_sorted_and_lists_what_the_package_binds():
@@ -331,7 +331,7 @@ def test_public_names_are_defined_in_the_library_and_not_passed_on_from_elsewher
             assert thing.__name__ == name
 
 
-# If it can wait, it has `yield` in front. --------------------------------------------------------
+# If it can wait, it has `yield` in front. ---------------------------------------------------------
 
 WAIT = [
     corolib.first,

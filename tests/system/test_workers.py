@@ -217,7 +217,7 @@ def served_by(pid, others, address):
     return client
 
 
-# Serving -----------------------------------------------------------------------------------------
+# Serving ------------------------------------------------------------------------------------------
 
 
 def test_all_workers_serve_one_listener_and_are_reported(program):
@@ -305,7 +305,7 @@ def test_a_lost_race_for_a_connection_is_not_an_error():
     run(main)
 
 
-# Crashes -----------------------------------------------------------------------------------------
+# Crashes ------------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_loses_its_own_connections_only_and_another_takes_its_place(program):
@@ -550,7 +550,7 @@ def test_a_start_that_fails_is_tried_again(program):
     assert "no worker is left, and too many crashed: worker 0 (pid" in out
 
 
-# Stopping ----------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def half_an_answer(address):
@@ -761,7 +761,7 @@ def test_a_worker_whose_parent_is_gone_from_the_start_ends_too(program):
     assert orphan.end() == (-SIGTERM, "")
 
 
-# What happens in the child, done here, where it can be looked at ---------------------------------
+# What happens in the child, done here, where it can be looked at ----------------------------------
 
 
 class Exited(BaseException):
@@ -815,7 +815,7 @@ def test_a_worker_asks_the_system_to_be_told_when_its_parent_is_gone(monkeypatch
     assert killed == [(os.getpid(), SIGTERM)]
 
 
-# Mistakes ----------------------------------------------------------------------------------------
+# Mistakes -----------------------------------------------------------------------------------------
 
 
 def nothing():
