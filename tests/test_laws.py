@@ -1,4 +1,8 @@
-"""The laws of the kernel, each under its name. The details are tested with the modules."""
+"""The laws of the kernel, each under its name. The details are tested with the modules.
+
+The laws of scopes and groups stand in `test_timeouts.py` and `test_groups.py`, those of one waiter
+and of closing in `test_poller.py`, that of Ctrl-C in `test_lifecycle.py`, also under their names.
+"""
 
 import contextvars
 import gc

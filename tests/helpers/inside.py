@@ -19,6 +19,7 @@ from corolib import (
     TaskGroup,
     WriteWait,
     current_scheduler,
+    hosting,
     now,
     processes,
     reports,
@@ -124,6 +125,13 @@ def wait_write(scheduler: Scheduler, task: Task[Any], trap: WriteWait) -> None:
 def sweep(scheduler: Scheduler, count: int) -> None:
     """Look at `count` files for such as were closed behind the scheduler's back."""
     scheduler._poller.sweep(count)
+
+
+SWEEP_EVERY = hosting.SWEEP_EVERY
+"""Seconds from one look for closed files to the next."""
+
+SWEEP_SLICE = "corolib.hosting.SWEEP_SLICE"
+"""How many files are looked at in one turn: a name to put another number under."""
 
 
 def remake_selector(scheduler: Scheduler) -> None:

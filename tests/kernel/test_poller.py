@@ -23,7 +23,6 @@ from collections import Counter, deque
 
 import pytest
 
-import corolib.hosting
 import corolib.poller
 from corolib import (
     BusyError,
@@ -45,6 +44,8 @@ from corolib.sockets import Private
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
 from tests.helpers.inside import (
+    SWEEP_EVERY,
+    SWEEP_SLICE,
     kernel_object,
     poller_of,
     registered,
@@ -1341,7 +1342,7 @@ def test_files_closed_behind_its_back_are_found_in_slices(pair):
 
 @pytest.mark.parametrize("slice_", [1, 2, 1000])
 def test_law_close_holds_for_many_files_swept_in_slices(monkeypatch, slice_):
-    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", slice_)
+    monkeypatch.setattr(SWEEP_SLICE, slice_)
     pairs = [make_pair() for _ in range(6)]
 
     def main():
@@ -1369,7 +1370,7 @@ def test_the_sweep_leaves_bare_numbers_alone(selector):
 
     def main():
         task = spawn(outcome, ReadWait(r))
-        yield Sleep(3 * corolib.hosting.SWEEP_EVERY)
+        yield Sleep(3 * SWEEP_EVERY)
         assert task.state == "waiting"
         os.write(w, b"x")
         assert (yield from task) == "woken"
@@ -1451,7 +1452,7 @@ def test_a_file_closed_by_a_callback_is_noticed_though_no_task_is_stepped():
 @pytest.mark.parametrize("turn", range(18))
 def test_law_close_holds_between_any_two_slices_of_a_slow_sweep(monkeypatch, nth, turn):
     """Each turn takes a tenth of a second, and a sweep takes eight of them."""
-    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
+    monkeypatch.setattr(SWEEP_SLICE, 1)
     pairs = [make_pair() for _ in range(8)]
     clock = VirtualClock()
 
@@ -1563,7 +1564,7 @@ def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_swee
             warnings.simplefilter("ignore", ResourceWarning)
             in_a_thread(held.clear)
         assert files() == 1
-        yield Sleep(2 * corolib.hosting.SWEEP_EVERY)
+        yield Sleep(2 * SWEEP_EVERY)
         assert files() == 0
 
     drive_virtually(main)
