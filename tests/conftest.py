@@ -6,12 +6,14 @@ each is chosen by the kernel, or lies in a folder of the test's own.
 
 import gc
 import selectors
+import signal
 import socket
 import ssl
 
 import pytest
 
-from tests.helpers import certificates
+from tests.helpers import certificates, children
+from tests.helpers.driving import LONG, our_threads
 
 
 def pytest_collection_finish():
@@ -51,6 +53,34 @@ def selector(request):
 
         return default_selector
     return getattr(selectors, request.param)
+
+
+@pytest.fixture
+def default_sigint():
+    """A shell that runs tests in the background may have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def no_thread_remains():
+    """All threads of corolib's end soon after a test."""
+    yield
+    for thread in our_threads():
+        thread.join(LONG)
+    assert not our_threads()
+
+
+@pytest.fixture
+def nothing_left():
+    """After a test there are the same open files and children as before."""
+    children.strangers.clear()
+    children.strangers.update(children.children())
+    before = children.fds(), children.children()
+    yield
+    assert (children.fds(), children.children()) == before
 
 
 @pytest.fixture(scope="session")

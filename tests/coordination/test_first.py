@@ -28,33 +28,9 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.testing import virtual_time
+from tests.helpers.driving import go, in_a_thread, lose, names, sleeper
 from tests.helpers.garbage import garbage_of
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def lose(f, *args, **options):
-    """Run `f(*args)` in virtual time; return its result and the failures that nobody took."""
-    lost = []
-    hook = lambda task, exc: lost.append((task and task.name, str(exc)))  # noqa: E731
-    return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def names(tasks):
-    return [task.name for task in tasks]
+from tests.helpers.inside import entries_of, timers_of, timers_set
 
 
 class Line:
@@ -98,7 +74,7 @@ def test_first_takes_exactly_one_and_undoes_the_others_before_the_task_is_steppe
         def put(_):
             b.put("x")
             a.put("stays")
-            seen.append((a.undone, c.undone, a.items, task.state, len(task.scheduler.timers)))
+            seen.append((a.undone, c.undone, a.items, task.state, len(timers_of(task.scheduler))))
 
         current_scheduler().call_at(1, put, None)
         result = yield from first(a.getting(), b.getting(), c.getting(), Sleep(60))
@@ -113,19 +89,10 @@ def test_first_with_one_that_is_ready_at_once_arms_no_further_one():
 
     def main():
         result = yield from first(Sleep(60), a.getting(), b.getting(), c.getting())
-        return result, len(current_scheduler().timers)
+        return result, len(timers_of(current_scheduler()))
 
     assert go(main) == ((2, "item"), 0)
     assert a.undone == 1 and c.items == ["untouched"]
-
-
-def test_first_of_waits_that_never_are():
-    def main():
-        with move_on_after(5):
-            yield from first(Sleep(math.inf), Line().getting(outside=True))
-        return now()
-
-    assert go(main) == 5
 
 
 def test_first_of_sleeps():
@@ -136,7 +103,7 @@ def test_first_of_sleeps():
         line = Line("x")
         assert (yield from first(Sleep(0), line.getting())) == (1, "x")
         assert (yield from first(Sleep(0), Sleep(-1), Sleep(5))) == (0, None)
-        assert len(current_scheduler().timers) == 0
+        assert len(timers_of(current_scheduler())) == 0
         return now()
 
     assert go(main) == 1
@@ -149,7 +116,7 @@ def test_a_wake_with_an_error_is_raised():
         current_scheduler().call_at(1, lambda _: wakes[0](error=KeyError("x")), None)
         with pytest.raises(KeyError, match="x"):
             yield from first(Sleep(60), Suspend(lambda wake: wakes.append(wake) or list, "x"))
-        assert len(current_scheduler().timers) == 0
+        assert len(timers_of(current_scheduler())) == 0
         yield Sleep(1)
 
     go(main)
@@ -180,7 +147,7 @@ def test_an_arm_that_raises_leaves_nothing_behind():
     def main():
         with pytest.raises(KeyError, match="arm"):
             yield from first(a.getting(), Sleep(60), Suspend(bad, "bad"), Sleep(5))
-        assert a.undone == 1 and len(current_scheduler().timers) == 0
+        assert a.undone == 1 and len(timers_of(current_scheduler())) == 0
         with pytest.raises(TypeError, match="arm of no undo returned None: it must return"):
             yield from first(a.getting(), Suspend(lambda wake: None, "no undo"))
         assert a.undone == 2
@@ -208,7 +175,7 @@ def test_an_arm_that_ends_an_earlier_wait_is_undone_unless_it_is_over_itself():
     def main():
         assert (yield from choose(False)) == (0, None) and undone == [False]
         assert (yield from choose(True)) == (0, None) and undone == [False]
-        return len(current_scheduler().timers)
+        return len(timers_of(current_scheduler()))
 
     assert go(main) == 0
 
@@ -240,9 +207,7 @@ def test_a_wake_with_an_error_that_is_none_is_refused_and_the_wait_goes_on(in_th
         yield
         yield
         if in_thread:
-            thread = threading.Thread(target=mistake)
-            thread.start()
-            thread.join()
+            in_a_thread(mistake)
         else:
             mistake()
         yield
@@ -326,7 +291,7 @@ def test_an_undo_that_raises_is_reported_and_the_rest_undone_all_the_same():
         current_scheduler().call_at(1, lambda _: b.put("x"), None)
         traps = a.getting(), Suspend(lambda wake: bad, "bad"), b.getting(), Sleep(60)
         result = yield from first(*traps)
-        return result, a.undone, len(current_scheduler().timers)
+        return result, a.undone, len(timers_of(current_scheduler()))
 
     assert lose(main) == (((2, "x"), 1, 0), [("main", "'undo'")])
 
@@ -349,7 +314,7 @@ def test_what_is_no_trap_is_refused():
             yield from first()
         with pytest.raises(TypeError, match="is not a trap"):
             yield from first(Sleep(60), type("MyWait", (ReadWait,), {})(1))
-        assert len(current_scheduler().timers) == 0
+        assert len(timers_of(current_scheduler())) == 0
 
     go(main)
 
@@ -364,7 +329,7 @@ def test_first_is_cancelled_as_a_whole():
         task = spawn(child)
         yield Sleep(1)
         yield from task.stop()
-        assert a.undone == 1 and a.waiters == {} and len(current_scheduler().timers) == 0
+        assert a.undone == 1 and a.waiters == {} and len(timers_of(current_scheduler())) == 0
         a.put("x")
         with pytest.raises(TimeoutError) as caught:
             with timeout(1):
@@ -446,9 +411,7 @@ def test_a_thread_that_loses_comes_to_nothing():
             return list
 
         def rivals():
-            thread = threading.Thread(target=wakes[0], args=("thread",))
-            thread.start()
-            thread.join()
+            in_a_thread(lambda: wakes[0]("thread"))
             a.put("own")  # decides at once; the thread's call is heard later
             yield
 
@@ -482,12 +445,14 @@ def test_first_with_a_time_or_an_outside_wait_is_no_deadlock():
             yield from first(Line().getting(), Line().getting(outside=True))
         with move_on_after(5):
             yield from first(ReadWait(a), Line().getting())
+        with move_on_after(5):
+            yield from first(Sleep(math.inf), Line().getting())
         return now()
 
     a, b = socket.socketpair()
     with a, b:
         a.setblocking(False)
-        assert go(main) == 15
+        assert go(main) == 20
 
 
 def test_first_over_files_times_and_suspends(pair, selector):
@@ -495,7 +460,7 @@ def test_first_over_files_times_and_suspends(pair, selector):
     line = Line()
 
     def main():
-        entries = current_scheduler()._poller.entries
+        entries = entries_of(current_scheduler())
         b.send(b"x")
         got = yield from first(line.getting(), ReadWait(a), Sleep(60))
         assert got == (1, None) and line.undone == 1 and a.recv(10) == b"x"
@@ -513,7 +478,7 @@ def test_first_over_files_times_and_suspends(pair, selector):
         number = a.fileno()
         b.send(b"z")
         assert (yield from first(ReadWait(number), Sleep(60))) == (0, None)
-        return len(current_scheduler().timers) - current_scheduler()._sweeping
+        return timers_set(current_scheduler())
 
     assert run(main, selector=selector) == 0
 
@@ -548,7 +513,7 @@ def test_a_second_reader_inside_first_is_refused_and_the_rest_undone(pair):
         yield
         with pytest.raises(BusyError, match=r"task reader#2 \(test_first.py:\d+\) is already"):
             yield from first(line.getting(), Sleep(60), ReadWait(a))
-        assert line.undone == 1 and len(current_scheduler().timers) <= 1
+        assert line.undone == 1 and len(timers_of(current_scheduler())) <= 1
         yield from task.stop()
         with pytest.raises(BusyError, match=r"task main#1 \(test_first.py:\d+\) is already"):
             yield from first(ReadWait(a), ReadWait(a))
@@ -668,7 +633,7 @@ def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
     assert line.undone == 1
 
 
-# What is left behind -----------------------------------------------------------------------------
+# What is left behind ------------------------------------------------------------------------------
 
 
 def scenario_first():

@@ -2,9 +2,7 @@
 
 import gc
 import math
-import os
 import sys
-from collections import OrderedDict
 from itertools import islice
 
 import pytest
@@ -25,44 +23,17 @@ from corolib import (
     move_on_after,
     now,
     race,
-    run,
     shield,
     spawn,
     started,
     timeout,
     waits,
 )
-from corolib.testing import cancel_everywhere, survivors, virtual_time
+from corolib.testing import cancel_everywhere, survivors
 from corolib.traps import DEBUG
+from tests.helpers.driving import FULL, failing, go, lose, names, sleeper, turn
 from tests.helpers.garbage import garbage_of
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def lose(f, *args, **options):
-    """Run `f(*args)` in virtual time; return its result and the failures that nobody took."""
-    lost = []
-    hook = lambda task, exc: lost.append((task and task.name, str(exc)))  # noqa: E731
-    return run(f, *args, on_task_error=hook, **{**virtual_time(), **options}), lost
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def failing(seconds, exc):
-    yield Sleep(seconds)
-    raise exc
+from tests.helpers.inside import owe, set_budget
 
 
 def stubborn(seconds, exc=None, log=None):
@@ -77,11 +48,7 @@ def stubborn(seconds, exc=None, log=None):
             raise exc
 
 
-def names(tasks):
-    return [task.name for task in tasks]
-
-
-# The law -----------------------------------------------------------------------------------------
+# The law ------------------------------------------------------------------------------------------
 
 
 def test_law_groups_a_group_is_a_scope():
@@ -292,7 +259,7 @@ def test_law_groups_with_a_limit_a_task_that_never_got_its_turn_is_never_started
     assert called == [0, 1]
 
 
-# Groups: limits ----------------------------------------------------------------------------------
+# Groups: limits -----------------------------------------------------------------------------------
 
 
 def test_turns_are_given_first_come_first_served():
@@ -336,20 +303,6 @@ def test_a_turn_that_was_given_to_a_task_that_is_then_cancelled_is_handed_on():
 
     assert go(main) == 2
     assert log == [0, 1, 3]
-
-
-def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_however_long():
-    def main():
-        with TaskGroup(limit=1) as g:
-            for _ in range(3):
-                g.spawn(sleeper)
-            yield
-            yield
-            # The first of a dict is found behind all that were first before: counts do not show it.
-            assert g._turns.waiters == 2 and isinstance(g._turns._line, OrderedDict)
-            yield from g
-
-    go(main)
 
 
 def test_a_group_with_a_limit_runs_calls_and_async_functions_and_names_them(recwarn):
@@ -422,7 +375,7 @@ def test_mistakes_of_a_spawn_into_a_group_show_at_once():
             TaskGroup(limit=bad)
 
 
-# Groups: the body and the wait -------------------------------------------------------------------
+# Groups: the body and the wait --------------------------------------------------------------------
 
 
 def test_a_task_cancelled_alone_leaves_none_and_disturbs_nobody():
@@ -695,13 +648,13 @@ def test_tasks_that_are_gone_by_the_next_wait_put_nothing_off():
                 task = g.spawn(stubborn, 0)
                 yield Sleep(1)
                 raise KeyError
-        current_task().debts.append(task)
+        owe(current_task(), task)
         task.done = True
         try:
             assert current_task().pending
-            before = current_scheduler().stats()["turns"]
+            before = turn()
             yield
-            assert current_scheduler().stats()["turns"] == before + 1
+            assert turn() == before + 1
         finally:
             task.done = False
         yield Sleep(1)
@@ -833,7 +786,7 @@ def test_async_with_interrupted_by_its_own_failure_while_it_gives_way():
                 task = g.spawn(failing, 1, KeyError())
                 with pytest.raises(KeyError):
                     await task
-                current_scheduler().rides = 1
+                set_budget(current_scheduler(), 1)
         assert current_task().innermost is None
 
     go(main)
@@ -863,7 +816,7 @@ def test_a_group_shows_its_state():
     ]
 
 
-# start and started -------------------------------------------------------------------------------
+# start and started --------------------------------------------------------------------------------
 
 
 def service(before=1.0, value="ready", after=1.0):
@@ -1096,7 +1049,7 @@ def test_a_start_in_a_deadlock_names_the_task():
         go(main)
 
 
-# gather ------------------------------------------------------------------------------------------
+# gather -------------------------------------------------------------------------------------------
 
 
 def test_gather_returns_what_all_returned_in_order():
@@ -1348,7 +1301,7 @@ def test_one_that_is_closed_cancels_its_tasks_and_does_not_wait(function, begin)
     assert log == [1.25, 1.5]
 
 
-# race --------------------------------------------------------------------------------------------
+# race ---------------------------------------------------------------------------------------------
 
 
 def test_race_returns_the_first_that_ends_when_the_losers_are_gone():
@@ -1407,7 +1360,7 @@ def test_a_cancelled_race_leaves_nothing_behind():
     go(main)
 
 
-# as_completed ------------------------------------------------------------------------------------
+# as_completed -------------------------------------------------------------------------------------
 
 
 def test_as_completed_gives_results_and_failures_as_they_come():
@@ -1507,15 +1460,15 @@ def test_thousands_that_are_done_already_give_way_now_and_then():
     def main():
         tasks = [spawn(sleeper, 0) for _ in range(1000)]
         yield Sleep(1)
-        before = current_scheduler().stats()["turns"]
+        before = turn()
         for step in as_completed(*tasks):
             yield from step
-        return current_scheduler().stats()["turns"] - before
+        return turn() - before
 
     assert 1000 // 64 <= go(main) <= 1000 // 64 + 1
 
 
-# The end of the run ------------------------------------------------------------------------------
+# The end of the run -------------------------------------------------------------------------------
 
 
 def in_a_group(*calls):
@@ -1574,7 +1527,7 @@ def test_what_ends_the_run_is_seen_there_and_not_reported_as_well(together, erro
     assert [repr(exc) for exc in lost] == ["KeyError('other')"]
 
 
-# map_concurrent ----------------------------------------------------------------------------------
+# map_concurrent -----------------------------------------------------------------------------------
 
 
 def test_map_concurrent_keeps_the_order_and_the_limit_and_takes_items_as_it_goes():
@@ -1673,7 +1626,7 @@ def test_map_concurrent_with_items_that_fail():
     go(main)
 
 
-# What is left behind -----------------------------------------------------------------------------
+# What is left behind ------------------------------------------------------------------------------
 
 
 def fails(seconds):

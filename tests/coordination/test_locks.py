@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import os
 import selectors
 import traceback
 
@@ -31,20 +30,11 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.testing import survivors, virtual_time
+from corolib.testing import survivors
+from tests.helpers.driving import go, hold
 from tests.helpers.garbage import garbage_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 LOCKS = [Lock, RLock, Semaphore, BoundedSemaphore, Condition]
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
 
 
 def ignore(task, exc):
@@ -53,13 +43,6 @@ def ignore(task, exc):
 
 def steps():
     return current_scheduler().stats()["steps"]
-
-
-def hold(lock, seconds=1.0, log=None, name=None):
-    with (yield from lock):
-        if log is not None:
-            log.append(name)
-        yield Sleep(seconds)
 
 
 # What all of them share ---------------------------------------------------------------------------
@@ -82,33 +65,6 @@ def test_a_yield_without_from_shows_the_right_line(kind):
 
     with pytest.raises(TypeError, match="Write `yield from` in front of it"):
         go(main)
-
-
-@pytest.mark.parametrize("kind", LOCKS)
-def test_waiters_are_served_in_the_order_in_which_they_came(kind):
-    def main():
-        lock, log = kind(), []
-        yield from survivors([spawn(hold, lock, 1, log, n) for n in range(5)])
-        return log
-
-    assert go(main) == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("kind", LOCKS)
-def test_who_releases_and_acquires_again_comes_after_those_who_wait(kind):
-    def main():
-        lock, log = kind(), []
-
-        def work(name):
-            for _ in range(2):
-                with (yield from lock):
-                    log.append(name)
-                    yield
-
-        yield from survivors([spawn(work, name) for name in "ab"])
-        return "".join(log)
-
-    assert go(main) == "abab"
 
 
 @pytest.mark.parametrize("kind", LOCKS)
@@ -257,54 +213,6 @@ def test_a_waiter_cancelled_after_it_was_chosen_gives_the_lock_back(kind):
         return log, chosen.cancelled
 
     assert go(main) == (["chosen", "after"], True)
-
-
-@pytest.mark.hazard("H43")
-@pytest.mark.parametrize("kind", LOCKS)
-def test_a_cancelled_waiter_has_left_the_line_at_once(kind):
-    def main():
-        lock, seen = kind(), []
-        line = lock.lock if kind is Condition else lock
-
-        def wait():
-            try:
-                yield from lock
-            finally:
-                seen.append(line.waiters)
-
-        with (yield from lock):
-            for _ in range(1000):
-                task = spawn(wait)
-                yield
-                assert line.waiters == 1
-                yield from task.stop()
-        assert set(seen) == {0}
-        return len(seen)
-
-    assert go(main) == 1000
-
-
-@pytest.mark.hazard("H43")
-@pytest.mark.parametrize("kind", [Lock, RLock, Semaphore])
-def test_queueing_up_and_leaving_many_times_leaves_nothing(kind):
-    def visit(lock, times):
-        for _ in range(times):
-            with move_on_after(0.001):
-                yield from lock
-            yield from first(lock.acquiring(), Sleep(0.001))
-
-    def main():
-        lock = kind()
-        with (yield from lock):
-            yield from spawn(visit, lock, 10)
-            gc.collect()
-            before = len(gc.get_objects())
-            yield from spawn(visit, lock, 50_000 if FULL else 2_000)
-            gc.collect()
-            assert lock.waiters == 0
-            return len(gc.get_objects()) - before
-
-    assert go(main) < 1000  # cancelled timers, at most so many
 
 
 @pytest.mark.hazard("H42")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
@@ -23,19 +22,12 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.signals import SignalHandlers
 from corolib.testing import virtual_time
+from tests.helpers.driving import in_a_thread, strike
+from tests.helpers.inside import receivers_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
-
-
-def strike(signum):
-    """Send a signal to this thread; its handler has been called when this returns.
-
-    (One to the process may be taken by a thread that another test has left, and two become one.)
-    """
-    signal.raise_signal(signum)
 
 
 @pytest.fixture(autouse=True)
@@ -201,15 +193,6 @@ def test_several_waiters_are_served_first_come_first_served():
     assert log == [("a", SIGTERM), ("c", SIGHUP)]
 
 
-def test_the_head_of_a_long_line_is_found_at_once():
-    def main():
-        yield
-        with open_signal_receiver(SIGHUP) as received:
-            return type(received._line)  # a dict would be looked through from its beginning
-
-    assert run(main) is OrderedDict
-
-
 def test_a_wait_for_a_signal_is_no_deadlock_and_can_be_timed_out():
     def main():
         with open_signal_receiver(SIGHUP) as received:
@@ -247,7 +230,7 @@ def test_ctrl_c_goes_to_a_receiver_and_afterwards_to_the_run_again():
     assert run(main) == "done"
 
 
-# The block ----------------------------------------------------------------------------------
+# The block ----------------------------------------------------------------------------------------
 
 
 def test_the_handlers_are_put_back_when_the_block_ends(counted):
@@ -340,7 +323,7 @@ def test_blocks_of_different_signals_may_end_in_any_order():
         strike(SIGUSR2)
         assert (yield from two) == SIGUSR2
         two.__exit__()
-        assert not current_scheduler().room(SignalHandlers)._receivers
+        assert not receivers_of(current_scheduler())
 
     run(main)
 
@@ -406,9 +389,7 @@ def test_it_is_refused_outside_of_the_main_thread_and_of_a_run():
         return "refused"
 
     told = []
-    thread = threading.Thread(target=lambda: told.append(run(main)))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: told.append(run(main)))
     assert told == ["refused"]
     with pytest.raises(RuntimeError, match="no scheduler runs"):
         open_signal_receiver(SIGHUP)

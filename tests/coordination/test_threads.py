@@ -1,4 +1,4 @@
-"""Threads and other processes: `to_thread`, `from_thread`, `wait_future`, `to_process`."""
+"""Threads: `to_thread`, `from_thread`, and `wait_future`."""
 
 import asyncio
 import concurrent.futures
@@ -6,13 +6,8 @@ import contextvars
 import math
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
-import time
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import pytest
 
@@ -31,69 +26,19 @@ from corolib import (
     move_on_after,
     run,
     spawn,
-    to_process,
     to_thread,
     wait_future,
 )
 from corolib.testing import virtual_time
-from corolib.threads import Processes, ThreadEnd, Threads, current_threads, future_done, lookup
+from corolib.threads import ThreadEnd, current_threads, future_done, lookup
+from tests.helpers.driving import LONG, Gate, our_threads, until
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import requests_of
+from tests.helpers.programs import python
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-ROOT = str(Path(__file__).resolve().parents[2])
-LONG = 60  # seconds; only a broken program waits that long
+pytestmark = pytest.mark.usefixtures("no_thread_remains")
 
-
-def python(source):
-    """Run a program in a process of its own; return its status, stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=2 * LONG,
-    )
-    complaints = [  # debug mode says so when the machine is slow
-        line for line in done.stderr.splitlines() if "all other tasks waited meanwhile" not in line
-    ]
-    return done.returncode, done.stdout, "\n".join(complaints)
-
-
-def our_threads():
-    return [each for each in threading.enumerate() if each.name.startswith("corolib-")]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_remains():
-    yield
-    for thread in our_threads():
-        thread.join(LONG)
-    assert not our_threads()
-
-
-class Gate:
-    """A job that says that it has begun, and goes on when it is let go."""
-
-    def __init__(self, value=None):
-        self.value = value
-        self.begun = threading.Event()
-        self.go = threading.Event()
-
-    def __call__(self):
-        self.begun.set()
-        assert self.go.wait(LONG)
-        if isinstance(self.value, BaseException):
-            raise self.value
-        return self.value
-
-
-def until(condition):
-    """Give way until a thread has done its part."""
-    while not condition():
-        yield Sleep(0.001)
-
-
-# To a thread --------------------------------------------------------------------------------
+# To a thread --------------------------------------------------------------------------------------
 
 
 def test_a_function_runs_in_a_daemon_thread_and_its_value_comes_back():
@@ -163,12 +108,6 @@ def failing_call_that_nobody_waits_for():
     yield from until(lambda: current_threads().stats()["running"] == 0)
 
 
-def failing_call_of_a_process():
-    current_scheduler().room(Processes).submit = fail
-    with pytest.raises(KeyError):
-        yield from to_process(int)
-
-
 def failing_task_of_a_thread():
     def task():
         yield
@@ -209,7 +148,6 @@ def cancelled_future():
     [
         failing_call,
         failing_call_that_nobody_waits_for,
-        failing_call_of_a_process,
         failing_task_of_a_thread,
         failing_future,
         cancelled_future,
@@ -431,7 +369,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_only_if_there_is_no_other()
     assert run(main) == ("first", 8)
 
 
-# Cancelled calls ----------------------------------------------------------------------------
+# Cancelled calls ----------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H66")
@@ -556,7 +494,7 @@ def test_lookups_have_a_small_pool_of_their_own_with_a_queue():
     assert run(main) == (2, 0)
 
 
-# The end of the run -------------------------------------------------------------------------
+# The end of the run -------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H67")
@@ -625,7 +563,7 @@ def test_a_program_with_a_thread_that_never_ends_exits():
     )
     assert (status, out) == (0, "True\n")
     assert "corolib-thread-1 still runs job, called by caller#2; it is left behind" in err
-    assert err.count("\n") == 0
+    assert err.count("\n") == 1
 
 
 def test_a_scheduler_that_is_driven_by_turns_ends_its_threads_when_it_is_closed():
@@ -643,7 +581,7 @@ def test_a_scheduler_that_is_driven_by_turns_ends_its_threads_when_it_is_closed(
     assert not our_threads()
 
 
-# From a thread ------------------------------------------------------------------------------
+# From a thread ------------------------------------------------------------------------------------
 
 
 def call_from_thread(*args):
@@ -824,7 +762,7 @@ def test_a_closed_scheduler_answers_the_threads_that_wait_for_it():
 def test_a_request_that_the_run_did_not_come_to_is_answered():
     scheduler = Scheduler()
     thread, outcome = call_from_thread(scheduler, Sleep)
-    while not scheduler.room(Threads)._requests:
+    while not requests_of(scheduler):
         pass
     scheduler.close()
     thread.join(LONG)
@@ -955,7 +893,7 @@ def test_a_handler_that_raises_when_the_run_is_over_is_not_masked(monkeypatch):
         request.make()
 
 
-# A queue's end for threads ------------------------------------------------------------------
+# A queue's end for threads ------------------------------------------------------------------------
 
 
 def test_threads_put_into_a_queue_and_take_out_of_it():
@@ -982,7 +920,7 @@ def test_threads_put_into_a_queue_and_take_out_of_it():
     assert run(main) == ([2 * number for number in range(20)], 20)
 
 
-# Futures ------------------------------------------------------------------------------------
+# Futures ------------------------------------------------------------------------------------------
 
 
 def test_a_future_is_waited_for_and_its_result_comes_back():
@@ -1091,289 +1029,3 @@ def test_a_future_that_is_done_after_the_run_harms_nobody(caplog):
     run(main)
     future.set_result("too late")
     assert caplog.records == []
-
-
-# Other processes ----------------------------------------------------------------------------
-
-
-def raise_stop(value):
-    raise StopIteration(value)
-
-
-def test_a_function_runs_in_another_process_and_what_it_does_comes_back():
-    def main():
-        pids = []
-        for _ in range(2):
-            pids.append((yield from to_process(os.getpid)))
-        assert pids[0] != os.getpid()
-        with pytest.raises(ValueError, match="invalid literal"):
-            yield from to_process(int, "x")
-        with pytest.raises(RuntimeError, match="raise_stop raised StopIteration"):
-            yield from to_process(raise_stop, 1)
-        with pytest.raises(Exception, match=r"pickle|local object"):
-            yield from to_process(lambda: None)
-        return pids
-
-    pids = run(main)
-    for pid in pids:  # they ended with the run, and were waited for
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-def test_processes_that_cannot_be_had_are_an_ordinary_failure(monkeypatch):
-    def refuse():
-        raise OSError("no more processes")
-
-    def main():
-        with pytest.raises(OSError, match="no more processes"):
-            yield from to_process(int)
-
-    monkeypatch.setattr("corolib.threads._new_pool", refuse)
-    run(main)
-
-
-class FakePool:
-    """Stands for a `ProcessPoolExecutor` that has started one process by the time it fails."""
-
-    _broken = False
-
-    def __init__(self, submit):
-        self._processes = {1: self}
-        self._submit = submit
-        self.killed = threading.Event()
-
-    def submit(self, f, *args):
-        return self._submit()
-
-    def kill(self):
-        self.killed.set()
-
-    def shutdown(self, cancel_futures):
-        assert cancel_futures
-
-
-def test_a_process_that_nothing_could_look_after_is_killed(monkeypatch):
-    def refuse():
-        raise RuntimeError("can't start new thread")
-
-    def main():
-        for pool in pools:
-            monkeypatch.setattr("corolib.threads._new_pool", lambda pool=pool: pool)
-            with pytest.raises(RuntimeError, match="new thread"):
-                yield from to_process(int)
-        monkeypatch.undo()
-        return (yield from to_process(int))
-
-    pools = [FakePool(refuse), FakePool(refuse)]
-    assert run(main) == 0
-    assert all(pool.killed.is_set() for pool in pools)
-
-
-def test_processes_that_work_are_left_alone_when_one_more_cannot_be_started(monkeypatch):
-    def submit():
-        if next(turns) == 1:
-            raise RuntimeError("can't start new thread")
-        future = concurrent.futures.Future()
-        future.set_result("done")
-        return future
-
-    def main():
-        first_one = yield from to_process(int)
-        with pytest.raises(RuntimeError, match="new thread"):
-            yield from to_process(int)
-        return first_one, (yield from to_process(int)), pool.killed.is_set()
-
-    turns = iter(range(3))
-    pool = FakePool(submit)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
-    assert run(main) == ("done", "done", False)
-
-
-def test_a_process_that_is_being_started_when_the_run_ends_is_killed(monkeypatch, capfd):
-    """It would outlive the run, and be waited for when the interpreter exits."""
-    gate = Gate(concurrent.futures.Future())
-    pool = FakePool(gate)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
-
-    def main():
-        task = spawn(to_process(int))
-        yield from until(gate.begun.is_set)
-        yield from task.stop()
-
-    run(main, grace=0.01)
-    assert "corolib-starter-1 still runs int" in capfd.readouterr().err
-    gate.go.set()
-    assert pool.killed.wait(LONG)
-
-
-def test_a_process_that_is_started_as_the_run_ends_is_nobodys_failure(monkeypatch):
-    """The thread that starts it is waited for; what it tells comes when the rooms have ended."""
-    gate = Gate(concurrent.futures.Future())
-    pool = FakePool(gate)
-    monkeypatch.setattr("corolib.threads._new_pool", lambda: pool)
-    reported = []
-
-    def main():
-        task = spawn(to_process(int))
-        yield from until(gate.begun.is_set)
-        yield from task.stop()
-        starter = current_scheduler().room(Threads).starter
-        join = starter.join
-
-        def let_go(*args):
-            gate.go.set()
-            assert pool.killed.wait(LONG)
-            return join(*args)
-
-        starter.join = let_go
-
-    run(main, grace=LONG, on_task_error=lambda *failure: reported.append(failure))
-    assert reported == []
-
-
-def test_processes_are_killed_when_no_thread_is_left_to_end_them(capfd):
-    reported = []
-
-    def refuse(*_):
-        raise RuntimeError("can't start new thread")
-
-    def main():
-        pid = yield from to_process(os.getpid)
-        task = spawn(to_process(time.sleep, 1000), name="caller")
-        processes = current_scheduler().room(Processes)
-        yield from until(lambda: any(call.future.running() for call in processes.calls))
-        yield from task.stop()
-        processes.starter.start = refuse
-        return pid
-
-    pid = run(main, on_task_error=lambda task, exc: reported.append(str(exc)))
-    assert reported == ["can't start new thread"]
-    said = capfd.readouterr().err
-    assert said == "corolib: a process still runs sleep, called by caller#2; it is killed\n"
-    with pytest.raises(ProcessLookupError):
-        while True:
-            os.kill(pid, 0)
-            time.sleep(0.001)
-
-
-def test_a_process_that_dies_is_an_error_and_the_next_call_works_again():
-    def main():
-        with pytest.raises(BrokenProcessPool):
-            yield from to_process(os._exit, 1)
-        return (yield from to_process(pow, 2, 3))
-
-    assert run(main) == 8
-
-
-def test_a_cancelled_call_of_a_process_releases_the_task_and_the_rest_is_killed(capfd):
-    reported = []
-
-    def main():
-        task = spawn(to_process(time.sleep, 1000), name="caller")
-        processes = current_scheduler().room(Processes)
-        yield from until(lambda: processes.calls)
-        shown = repr(task.wait)
-        [call] = processes.calls
-        yield from until(lambda: call.future.running())
-        yield from task.stop()
-        return shown
-
-    assert run(main, grace=0.1, on_task_error=lambda *f: reported.append(f)) == "to_process(sleep)"
-    said = capfd.readouterr().err
-    assert said == "corolib: a process still runs sleep, called by caller#2; it is killed\n"
-    assert reported == []
-
-
-def test_a_call_that_had_not_begun_is_taken_out_and_a_late_failure_is_reported(tmp_path):
-    reported = []
-    mark = tmp_path / "mark"
-
-    def main():
-        processes = current_scheduler().room(Processes)
-        yield from to_process(int)
-        futures = []
-
-        def submit(f, args):
-            futures.append(concurrent.futures.Future())
-            return futures[-1]
-
-        processes.submit = submit
-        waiting = spawn(to_process(mark.touch))
-        yield from until(lambda: processes.calls)
-        yield from waiting.stop()
-        assert futures[0].cancelled() and not processes.calls
-        running = spawn(to_process(int, "x"))
-        yield from until(lambda: processes.calls)
-        futures[1].set_running_or_notify_cancel()
-        yield from running.stop()
-        futures[1].set_exception(ValueError("late"))
-        yield from until(lambda: reported)
-
-    run(main, on_task_error=lambda task, exc: reported.append(exc))
-    assert [str(error) for error in reported] == ["late"]
-
-
-def test_a_call_that_is_given_up_while_it_is_handed_over_is_taken_out():
-    begun, go = threading.Event(), threading.Event()
-    futures = []
-
-    def submit(f, args):
-        begun.set()
-        assert go.wait(LONG)
-        futures.append(concurrent.futures.Future())
-        return futures[0]
-
-    def main():
-        current_scheduler().room(Processes).submit = submit
-        task = spawn(to_process(int))
-        yield from until(begun.is_set)
-        yield from task.stop()
-        go.set()
-        yield from until(lambda: futures and futures[0].cancelled())
-
-    run(main)
-
-
-def test_a_program_with_a_process_that_never_ends_exits():
-    status, out, err = python(
-        """
-        import corolib, os, time
-        from corolib.threads import Processes
-
-        def main():
-            pid = yield from corolib.to_process(os.getpid)
-            task = corolib.spawn(corolib.to_process(time.sleep, 1000))
-            calls = corolib.current_scheduler().room(Processes).calls
-            while not calls or not next(iter(calls)).future.running():
-                yield corolib.Sleep(0.001)
-            yield from task.stop()
-            return pid
-
-        pid = corolib.run(main, grace=0.01)
-        print(os.path.exists(f"/proc/{pid}"))
-        """
-    )
-    assert (status, out) == (0, "False\n")
-    assert err == "corolib: a process still runs sleep, called by to_process#2; it is killed"
-
-
-# Calls into the scheduler -------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H65")
-def test_calls_from_four_threads_are_all_made_in_order_and_in_silence(capfd):
-    count = 100_000 if FULL else 10_000
-    seen = [[] for _ in range(4)]
-
-    def call(scheduler, number):
-        for each in range(count):
-            scheduler.call_soon_threadsafe(seen[number].append, each)
-
-    def main():
-        tasks = [spawn(to_thread(call, current_scheduler(), number)) for number in range(4)]
-        for task in tasks:
-            yield from task
-
-    run(main)
-    assert all(numbers == list(range(count)) for numbers in seen)
-    assert capfd.readouterr() == ("", "")

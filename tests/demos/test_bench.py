@@ -20,13 +20,13 @@ from demos.bench.localhost import PEM
 from demos.bench.processes import Failed, Load, Server, cores
 from demos.bench.statistics import interval, median, wide
 from demos.bench.workloads import WORKLOADS, IdleConnections
+from tests.helpers.driving import FULL
 from tests.helpers.programs import outcome
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="the benchmark needs Linux"
 )
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 DEBUG = os.environ.get("COROLIB_DEBUG", "0") not in ("", "0")
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
 NAMES = {each.name: each for each in SERVERS}
@@ -34,7 +34,7 @@ READY = [each for each in SERVERS if each.installed]
 SOME = READY if FULL else [NAMES[each] for each in ("corolib_streams", "epoll", "selectors")]
 
 
-# Statistics -----------------------------------------------------------------------------------
+# Statistics ---------------------------------------------------------------------------------------
 
 
 def test_the_median_is_the_middle_one_or_between_the_two_in_the_middle():
@@ -79,7 +79,7 @@ def test_pairs_are_taken_in_alternating_order():
     assert "".join(order) == "abbaab"
 
 
-# The tables -----------------------------------------------------------------------------------
+# The tables ---------------------------------------------------------------------------------------
 
 
 def test_all_workloads_are_there():
@@ -120,7 +120,7 @@ def test_what_a_contestant_lacks_or_cannot_serve_is_not_measured():
     assert not measuring.fits(by_name["echo-1k-1-idle"], NAMES["bluelet"])
 
 
-# Servers --------------------------------------------------------------------------------------
+# Servers ------------------------------------------------------------------------------------------
 
 
 def receive(conn, count):
@@ -213,7 +213,7 @@ def test_tasks_do_their_jobs(name):
             assert float(worker.tell(f"{job} 100")) >= 0 or job == "idle"
 
 
-# The load -------------------------------------------------------------------------------------
+# The load -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["", "python"])
@@ -287,7 +287,7 @@ def test_two_cores_are_named_that_this_process_may_use():
     assert set(cores()) <= os.sched_getaffinity(0)
 
 
-# The command ----------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 def bench(*args):
@@ -405,7 +405,7 @@ def test_a_wrong_name_is_told_in_one_line(args, told):
     assert bench(*args) == (1, "", told)
 
 
-# Exact counters -------------------------------------------------------------------------------
+# Exact counters -----------------------------------------------------------------------------------
 
 
 def near(found, recorded):

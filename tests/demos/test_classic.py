@@ -23,6 +23,7 @@ from corolib import (
 from corolib.testing import virtual_time
 from demos.classic import client as clients
 from demos.classic.services import PATTERN, QUOTES, answer_datagrams, chargen, services
+from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
     Program,
@@ -409,7 +410,9 @@ def test_clients_that_leave_are_no_failure(name, how):
             if name != "discard":
                 yield from client.recv(1)
             if how == "reset":
-                client._file.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
+                file_of(client).setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4)
+                )
             client.close()
         while server.stats()["open"] or server.stats()["accepted"] < 5:
             yield
@@ -432,7 +435,7 @@ def test_echo_stops_reading_while_the_client_does_not_read():
             def send_more():
                 nonlocal sent
                 try:
-                    sent += client._file.send(bytes(65536))
+                    sent += file_of(client).send(bytes(65536))
                 except BlockingIOError:
                     pass
                 assert sent < 2**26

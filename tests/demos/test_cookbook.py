@@ -55,6 +55,7 @@ from demos.cookbook.old import messages as old_messages
 from demos.cookbook.old import operator_chat as old_operator_chat
 from demos.cookbook.old import tcp_echo as old_tcp_echo
 from demos.cookbook.old import upper as old_upper
+from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
     Program,
@@ -63,9 +64,9 @@ from tests.helpers.programs import (
     quiet,
     read_all,
     readable,
-    reset,
     start,
 )
+from tests.helpers.sockets import reset
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 
@@ -285,7 +286,7 @@ def sends_without_reading(handler, size=2**24):
             def send():
                 nonlocal sent
                 try:
-                    sent += client._file.send(bytes(min(65536, size - sent)))
+                    sent += file_of(client).send(bytes(min(65536, size - sent)))
                 except BlockingIOError:
                     pass
                 return sent
@@ -308,7 +309,7 @@ def test_who_does_not_read_is_not_read_from(handler):
 
 def test_the_callback_s_twin_does_not_read_from_who_does_not_read():
     def handler(stream):
-        sock = stream._file
+        sock = file_of(stream)
         conn = socket.socket(fileno=os.dup(sock.fileno()))
         conn.setblocking(False)
         yield from accept_read.read(conn)
@@ -546,7 +547,7 @@ def test_clients_that_vanish_leave_nothing_behind():
         for _ in range(20):
             client = yield from open_tcp(*listener.addresses[0])
             yield from client.sendall(b"hello")
-            client._file.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            file_of(client).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             client.close()
         while server.stats()["accepted"] < 20 or server.stats()["open"]:
             yield

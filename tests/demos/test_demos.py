@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def open_files() -> int:
 # Programs -----------------------------------------------------------------------------------------
 
 
-def echo_program(**options: object) -> Program:
+def echo_program(**options: Any) -> Program:
     return Program("demos.echo", **options)
 
 

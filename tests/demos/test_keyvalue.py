@@ -23,10 +23,9 @@ from demos.keyvalue import protocol, store
 from demos.keyvalue.__main__ import COMMANDS, Service, serve
 from demos.keyvalue.protocol import Refused, Requests, batches, encode
 from demos.keyvalue.store import ENTRY, STRING, Store
+from tests.helpers.driving import FULL
 
 MIB = 1 << 20
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 
 
 def needs(program):

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -27,9 +28,9 @@ from tests.helpers.programs import (
     quiet,
     read_all,
     readable,
-    reset,
     start,
 )
+from tests.helpers.sockets import reset
 
 TOGETHER = [  # the blocking one is the only one that is not among them
     "nonblocking",
@@ -47,7 +48,7 @@ MOMENT = 0.1  # seconds: for what will not happen
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def program(command: str, **options: object) -> Program:
+def program(command: str, **options: Any) -> Program:
     module, *arguments = command.split()
     return Program(f"demos.models.{module}", *arguments, **options)
 

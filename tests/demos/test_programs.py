@@ -39,6 +39,8 @@ from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
 from demos.start import at_least
+from tests.helpers.driving import echo, until
+from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
     Program,
@@ -46,10 +48,10 @@ from tests.helpers.programs import (
     outcome,
     quiet,
     read_all,
-    reset,
     serving,
     start,
 )
+from tests.helpers.sockets import reset
 
 # The list -----------------------------------------------------------------------------------------
 
@@ -291,7 +293,7 @@ class TestChat:
                     while not waits_to_write():
                         yield from room.say("ann", "x" * 100_000)
                         yield
-                    reset(guest._file)
+                    reset(file_of(guest))
                 while room.names:
                     yield
                 yield from server.stop()
@@ -438,11 +440,6 @@ class TestFaults:
         assert passed((1000, b"x"), after=0) == ([], True)
 
 
-def echo(stream):
-    while data := (yield from stream.recv(65536)):
-        yield from stream.sendall(data)
-
-
 @pytest.fixture
 def forwarding(capsys):
     """Return a function that runs `client(address)` with a forwarder at that address, in front of
@@ -484,11 +481,6 @@ def read_to_the_end(stream):
     except ConnectionResetError:
         broken = True
     return bytes(data), broken
-
-
-def until(true):
-    while not true():
-        yield Sleep(0.001)
 
 
 class TestForward:

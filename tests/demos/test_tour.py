@@ -39,9 +39,9 @@ from tests.helpers.programs import (
     quiet,
     read_all,
     readable,
-    reset,
     serving,
 )
+from tests.helpers.sockets import reset
 
 TOUR = ROOT / "demos" / "tour"
 MOMENT = 0.05  # seconds: for what will not happen

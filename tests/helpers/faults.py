@@ -21,11 +21,15 @@ import os
 import socket
 import struct
 from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
+from typing import Any, Self
 
 from corolib.sockets import Network
 
 LATE = errno.EAGAIN
+
+Method = Callable[..., Any]
 
 NUMBERS = (
     *("EINTR", "EAGAIN", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "ECONNRESET"),
@@ -40,19 +44,19 @@ UNMOVING = ("accept", "close", "getpeername", "getsockname", "shutdown")
 class Value:
     """An outcome: `value` is returned."""
 
-    def __init__(self, value):
+    def __init__(self, value: object) -> None:
         self.value = value
 
-    def __call__(self, sock, method, *args):
+    def __call__(self, sock: object, method: object, *args: object) -> object:
         return self.value
 
 
-def limited(limit):
+def limited(limit: Callable[[int], int]) -> Callable[..., Any]:
     """Return the outcome that lets a method have only `limit(n)` of the n bytes it was to move;
     and one that moves none, all.
     """
 
-    def outcome(sock, method, *args):
+    def outcome(sock: object, method: Method, *args: Any) -> Any:
         if method.__name__ in UNMOVING:
             return method(*args)
         first, *rest = args
@@ -67,7 +71,7 @@ def limited(limit):
     return outcome
 
 
-def WELL(sock, method, *args):  # noqa: N802 - an outcome, as the others
+def WELL(sock: object, method: Method, *args: Any) -> Any:  # noqa: N802 - an outcome, as the others
     """Nothing goes wrong: for places in the middle of a script."""
     return method(*args)
 
@@ -76,52 +80,42 @@ SHORT = limited(lambda n: n - 1)
 ONE = limited(lambda n: min(n, 1))
 
 
-def ZERO(sock, method, *args):  # noqa: N802
+def ZERO(sock: object, method: Method, *args: Any) -> Any:  # noqa: N802
     """No byte is moved: the end of the file, or nothing taken."""
     if method.__name__ in UNMOVING:
         return method(*args)
     return {"recv": b"", "recvfrom": (b"", None)}.get(method.__name__, 0)
 
 
-def CLOSED(sock, method, *args):  # noqa: N802
+def CLOSED(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
     """The socket was closed meanwhile."""
     sock.near.close()
     return method(*args)
 
 
-def GONE(sock, method, *args):  # noqa: N802
+def GONE(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
     """The other side has closed."""
     sock.far.close()
     return method(*args)
 
 
-def HALF(sock, method, *args):  # noqa: N802
+def HALF(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
     """The other side sends no more."""
     sock.far.shutdown(socket.SHUT_WR)
     return method(*args)
 
 
-def RESET(sock, method, *args):  # noqa: N802
-    """The other side has closed, and refuses what it was sent. (Over TCP; see `tcp_pair`.)"""
+def RESET(sock: "FakeSocket", method: Method, *args: Any) -> Any:  # noqa: N802
+    """The other side has closed, and refuses what it was sent. (For TCP: see `tcp_pair`.)"""
     sock.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.far.close()
     return method(*args)
 
 
-def STUCK(sock, method, *args):  # noqa: N802
+def STUCK(sock: "FakeSocket", method: Method, *args: Any) -> None:  # noqa: N802
     """The call would have to wait, now and from now on."""
     sock.script(**{method.__name__: STUCK})
     raise BlockingIOError(LATE, os.strerror(LATE))
-
-
-def tcp_pair():
-    """Return two sockets that are connected over the loopback interface, and send at once."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    for sock in (near, far):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
 
 
 class FakeSocket:
@@ -138,20 +132,22 @@ class FakeSocket:
         family, address: what a `FakeNetwork` was asked for, and what it was connected to.
     """
 
-    def __init__(self, pair=None, **scripts):
+    def __init__(self, pair: Any = None, **scripts: Any) -> None:
+        self.near: socket.socket
+        self.far: Any
         self.near, self.far = socket.socketpair() if pair is None else pair
         self.near.setblocking(False)
-        self.family = self.near.family
-        self.address = None
-        self.calls = Counter()
+        self.family: int = self.near.family
+        self.address: Any = None
+        self.calls: Counter[str] = Counter()
         self.played = 0
-        self._scripts = {}
+        self._scripts: dict[str, deque[Any]] = {}
         self.script(**scripts)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return partial(self.go, name, getattr(self.near, name))
 
-    def go(self, name, method, *args):
+    def go(self, name: str, method: Method, *args: Any) -> Any:
         """Call a method, or let happen what its script says."""
         self.calls[name] += 1
         script = self._scripts.get(name)
@@ -160,28 +156,28 @@ class FakeSocket:
         self.played += 1
         return play(self, script.popleft(), method, args)
 
-    def script(self, **scripts):
+    def script(self, **scripts: Any) -> None:
         """Let methods follow these scripts from now on."""
         for name, script in scripts.items():
             self._scripts[name] = deque(script if isinstance(script, list | tuple) else [script])
 
-    def connect(self, address):
+    def connect(self, address: Any) -> None:
         """Be connected, unless the script says otherwise: the pair is."""
         self.address = address
         self.go("connect", lambda address: None, address)
 
-    def setsockopt(self, *args):
+    def setsockopt(self, *args: object) -> None:
         """Options of other families than the pair's mean nothing here."""
         self.calls["setsockopt"] += 1
 
-    def bind(self, address):
+    def bind(self, address: Any) -> None:
         """Only noted."""
         self.go("bind", lambda address: None, address)
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self.near.fileno()
 
-    def close(self):
+    def close(self) -> None:
         """The socket is closed then, also if that fails: so it is with the real ones."""
         try:
             self.go("close", self.near.close)
@@ -189,11 +185,11 @@ class FakeSocket:
             self.near.close()
 
     @property
-    def closed(self):
+    def closed(self) -> bool:
         """Whether the library has closed it."""
         return self.near.fileno() == -1
 
-    def fill(self):
+    def fill(self) -> None:
         """Write until there is no more room: nobody who waits to write it is woken."""
         while True:
             try:
@@ -201,7 +197,7 @@ class FakeSocket:
             except BlockingIOError:
                 return
 
-    def drain(self):
+    def drain(self) -> None:
         """Read at the far end until nothing is left: who waits to write is woken."""
         self.far.setblocking(False)
         while True:
@@ -210,14 +206,14 @@ class FakeSocket:
             except BlockingIOError:
                 return
 
-    def discard(self):
+    def discard(self) -> None:
         """Close both ends."""
         self.near.close()
         if self.far is not None:
             self.far.close()
 
 
-def play(sock, outcome, method, args):
+def play(sock: Any, outcome: Any, method: Any, args: tuple[Any, ...]) -> Any:
     """Let an outcome happen."""
     if isinstance(outcome, BaseException):
         raise outcome
@@ -238,13 +234,13 @@ class FakeNetwork(Network):
     were handed out, `asked` the names that were looked up, not those that are numeric.
     """
 
-    def __init__(self, *sockets, hosts=None):
+    def __init__(self, *sockets: Any, hosts: dict[str, Any] | None = None) -> None:
         self.sockets = deque(sockets)
         self.hosts = hosts or {}
-        self.opened = []
-        self.asked = []
+        self.opened: list[FakeSocket] = []
+        self.asked: list[str] = []
 
-    def socket(self, family, kind, proto=0):
+    def socket(self, family: int, kind: int, proto: int = 0) -> Any:
         if not self.sockets:
             return super().socket(family, kind, proto)
         sock = self.sockets.popleft()
@@ -254,7 +250,9 @@ class FakeNetwork(Network):
         self.opened.append(sock)
         return sock
 
-    def getaddrinfo(self, host, port, family=0, kind=0, proto=0, flags=0):
+    def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
         if host not in self.hosts:
             return super().getaddrinfo(host, port, family, kind, proto, flags)
         if flags & socket.AI_NUMERICHOST:
@@ -266,10 +264,10 @@ class FakeNetwork(Network):
         infos = [(socket.AF_INET6 if ":" in a[0] else socket.AF_INET, a) for a in found]
         return [(f, kind, proto, "", a) for f, a in infos if family in (0, f)]
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         for sock in [*self.opened, *self.sockets]:
             if isinstance(sock, FakeSocket):
                 sock.discard()

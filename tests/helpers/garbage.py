@@ -1,12 +1,14 @@
 """What only the garbage collector finds after a scenario: a tool of the tests for cycles."""
 
 import gc
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from corolib import Sleep, run
+from corolib import Coro, Sleep, run
 from corolib.testing import virtual_time
 
 
-def ours(garbage):
+def ours(garbage: Iterable[object]) -> list[str]:
     """Return the names of the types of corolib's objects, and of generators, in `garbage`."""
     return sorted(
         type(x).__name__
@@ -15,10 +17,10 @@ def ours(garbage):
     )
 
 
-def garbage_of(scenario, **options):
+def garbage_of(scenario: Callable[[], Coro[object]], **options: Any) -> list[str]:
     """Run the scenario in a task; return what only the garbage collector finds afterwards."""
 
-    def main():
+    def main() -> Coro[list[str]]:
         gc.collect()
         gc.freeze()  # what is alive by now is looked at no more, which took most of the time
         for _ in range(2):  # the first fills the caches
@@ -37,4 +39,5 @@ def garbage_of(scenario, **options):
                 gc.enable()
         return found
 
-    return run(main, on_task_error=lambda task, exc: None, **virtual_time(), **options)
+    options = {**virtual_time(), "on_task_error": lambda task, exc: None, **options}
+    return run(main, **options)

@@ -1,17 +1,18 @@
-"""Running the demos as programs, with real clients: what the tests of the demos share."""
+"""Running programs: a text of Python, or the demos, with real clients."""
 
 import os
 import re
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,29 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
 
 
-def start(*args: str, shell: str = "", **options: object) -> subprocess.Popen[str]:
+def python(
+    source: str, *options: str, slow_steps: bool = False, **variables: str
+) -> tuple[int, str, str]:
+    """Run a text of Python in a process of its own; return exit status, output and stderr.
+
+    Args:
+        options: those of the interpreter.
+        slow_steps: whether to keep what debug mode says of slow steps, as on a busy machine.
+        variables: of the environment.
+    """
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(source)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,  # below that of a test
+    )
+    err = done.stderr if slow_steps else without_slow_steps(done.stderr)
+    return done.returncode, done.stdout, err
+
+
+def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
     """Start `python -m` with these arguments; `shell` is what a shell does before."""
     command = [sys.executable, "-m", *args]
     if shell:
@@ -30,13 +53,13 @@ def start(*args: str, shell: str = "", **options: object) -> subprocess.Popen[st
     # The demos are not measured for coverage, which would cost each program half a second.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     try:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
         return subprocess.Popen(command, cwd=ROOT, text=True, **{**pipes, **options})
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def outcome(*args: str, **options: object) -> tuple[int, str, str]:
+def outcome(*args: str, **options: Any) -> tuple[int, str, str]:
     """Return exit status, output and stderr of a program that ends by itself."""
     with start(*args, **options) as process:
         try:
@@ -54,14 +77,15 @@ class Program:
     """
 
     def __init__(
-        self, name: str, *args: str, ports: int = 1, host: str = "127.0.0.1", **options: object
+        self, name: str, *args: str, ports: int = 1, host: str = "127.0.0.1", **options: Any
     ) -> None:
         self.host = host
         self.process = start(name, f"--host={host}", "--port=0", *args, **options)
+        assert self.process.stdout is not None
         self.lines = [self.process.stdout.readline() for _ in range(ports)]
         if not all(self.lines):
             pytest.fail(f"{name} did not start: {self.stop()}")
-        self.ports = [int(re.search(r"port (\d+)", line)[1]) for line in self.lines]
+        self.ports = [int(number) for number in re.findall(r"port (\d+)", "".join(self.lines))]
         self.port = self.ports[0]
 
     def connect(self, port: int | None = None) -> socket.socket:
@@ -134,12 +158,6 @@ def serving(handler: Callable[[socket.socket], object]) -> Iterator[int]:
                 thread.join(PATIENCE)
 
 
-def reset(sock: socket.socket) -> None:
-    """Close a connection so that the other side gets ECONNRESET."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
 def read_all(sock: socket.socket) -> bytes:
     """Return all that comes until the other side closes."""
     parts = []
@@ -168,7 +186,8 @@ def readable(socks: list[socket.socket], wait: float) -> list[socket.socket]:
     with selectors.DefaultSelector() as selector:
         for sock in socks:
             selector.register(sock, selectors.EVENT_READ)
-        return [key.fileobj for key, _ in selector.select(wait)]
+        ready = {key.fd for key, _ in selector.select(wait)}
+        return [sock for sock in socks if sock.fileno() in ready]
 
 
 def without_slow_steps(err: str) -> str:

@@ -1,47 +1,23 @@
-"""The inbox and the wakes: what other threads leave for the scheduler, in order and without loss.
+"""The calls that other threads leave for the scheduler: in order, announced, and without loss.
 
 Threads are joined before a test ends. Where a test lets real time pass it bounds turns and
 selector calls, not seconds.
 """
 
-import contextlib
-import os
 import select
-import signal
-import socket
 import sys
 import threading
 import time
 from collections import deque
-from dis import opname
 
 import pytest
 
-import corolib
-from corolib import (
-    Cancelled,
-    ClosedError,
-    Queue,
-    ReadWait,
-    RunFinished,
-    Scheduler,
-    Sleep,
-    Suspend,
-    TaskCancelled,
-    close,
-    current_scheduler,
-    first,
-    move_on_after,
-    now,
-    run,
-    spawn,
-)
+from corolib import Cancelled, RunFinished, Scheduler, Sleep, current_scheduler, run
 from corolib.inbox import Inbox
-from corolib.testing import virtual_time
-from corolib.wakes import OneWake
+from tests.helpers.driving import FULL, in_threads
+from tests.helpers.inside import is_polling, reader_of, replace_reader, writer_of
 
-THREADS = 8
-CALLS = 50_000 if os.environ.get("COROLIB_SWEEP") == "full" else 5_000
+# By itself ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -53,17 +29,39 @@ def inbox():
         box.close()
 
 
-@pytest.fixture
-def eager():
-    """Threads that change often: more interleavings, and nobody waits long for the interpreter."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 def announced(inbox):
     return bool(select.select([inbox.fileno()], [], [], 0)[0])
+
+
+def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(inbox):
+    assert not announced(inbox)
+    inbox.put(print, ("x",))
+    assert announced(inbox)
+    inbox.drain()
+    assert not announced(inbox)
+    assert list(inbox.calls) == [(print, ("x",))]
+
+
+@pytest.mark.hazard("H65")
+def test_many_calls_are_announced_by_one_byte(inbox):
+    for _ in range(10_000):
+        inbox.put(print, ())
+    assert len(reader_of(inbox).recv(100)) == 1
+    assert len(inbox.calls) == 10_000
+
+
+@pytest.mark.hazard("H65")
+def test_a_full_pipe_is_success(inbox):
+    with pytest.raises(BlockingIOError):
+        while True:
+            writer_of(inbox).send(b"x" * 4096)
+    inbox.put(print, ())
+    assert announced(inbox)
+    assert len(inbox.calls) == 1
+    inbox.drain()
+    assert not announced(inbox)
+    inbox.put(print, ())
+    assert announced(inbox)
 
 
 class Once:
@@ -87,44 +85,10 @@ class Once:
         self.reader.close()
 
 
-# The inbox by itself --------------------------------------------------------------------------
-
-
-def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(inbox):
-    assert not announced(inbox)
-    inbox.put(print, ("x",))
-    assert announced(inbox)
-    inbox.drain()
-    assert not announced(inbox)
-    assert list(inbox.calls) == [(print, ("x",))]
-
-
-@pytest.mark.hazard("H65")
-def test_many_calls_are_announced_by_one_byte(inbox):
-    for _ in range(10_000):
-        inbox.put(print, ())
-    assert len(inbox._reader.recv(100)) == 1
-    assert len(inbox.calls) == 10_000
-
-
-@pytest.mark.hazard("H65")
-def test_a_full_pipe_is_success(inbox):
-    with pytest.raises(BlockingIOError):
-        while True:
-            inbox._writer.send(b"x" * 4096)
-    inbox.put(print, ())
-    assert announced(inbox)
-    assert len(inbox.calls) == 1
-    inbox.drain()
-    assert not announced(inbox)
-    inbox.put(print, ())
-    assert announced(inbox)
-
-
 @pytest.mark.hazard("H65")
 def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(inbox):
     inbox.put(print, (1,))
-    inbox._reader = Once(inbox._reader, lambda: inbox.put(print, (2,)))
+    replace_reader(inbox, Once(reader_of(inbox), lambda: inbox.put(print, (2,))))
     inbox.drain()
     assert len(inbox.calls) == 2
     inbox.calls.clear()
@@ -133,10 +97,10 @@ def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next
 
 
 def test_the_writer_can_serve_as_the_wake_up_number_of_signals(inbox):
-    assert inbox.wakeup_fd() == inbox._writer.fileno()
+    assert inbox.wakeup_fd() == writer_of(inbox).fileno()
     assert inbox.wakeup_fd() != inbox.fileno()
-    assert not inbox._writer.getblocking()
-    assert not inbox._reader.getblocking()
+    assert not writer_of(inbox).getblocking()
+    assert not reader_of(inbox).getblocking()
 
 
 @pytest.mark.hazard("H66")
@@ -162,38 +126,75 @@ def test_a_call_that_the_closer_took_meanwhile_is_late_all_the_same(inbox):
         inbox.put(print, ())
 
 
+@pytest.mark.hazard("H66")
+def test_only_who_closes_takes_calls_out():
+    """It counts them first; one that is taken out by its own thread meanwhile would be missing."""
+
+    class Closing(deque):
+        def append(self, call):
+            super().append(call)
+            inbox.close()
+
+    inbox = Inbox()
+    inbox.calls = Closing()
+    with pytest.raises(RunFinished):
+        inbox.put(int, ())
+    assert len(inbox.calls) == 1
+    with pytest.raises(RunFinished):  # from now on nothing is left, which nobody would look at
+        inbox.put(int, ())
+    assert len(inbox.calls) == 1
+
+
 @pytest.mark.hazard("H65")
 def test_a_writer_that_is_being_closed_is_no_error(inbox):
-    inbox._writer.close()
+    writer_of(inbox).close()
     inbox.put(print, ())
     assert len(inbox.calls) == 1
 
 
 def test_taking_announcements_off_while_the_writer_is_closed_ends(inbox):
     inbox.put(print, ())
-    inbox._writer.close()
+    writer_of(inbox).close()
     inbox.drain()
     inbox.drain()
     assert len(inbox.calls) == 1
 
 
-# Calls from threads ---------------------------------------------------------------------------
+def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(inbox):
+    """A signal handler of the program's may raise anywhere in the scheduler's wait."""
+
+    class Struck:
+        def recv(self, most):
+            reader.recv(most)
+            raise KeyError("the handler's")
+
+    inbox.put(int, ())
+    reader = reader_of(inbox)
+    replace_reader(inbox, Struck())
+    with pytest.raises(KeyError):
+        inbox.drain()
+    replace_reader(inbox, reader)
+    assert not announced(inbox)
+    inbox.put(int, ())
+    assert announced(inbox)
 
 
-def in_threads(count, f):
-    """Start `count` threads that do `f(number)`; return them, and the list of what they raised."""
-    raised = []
+# Calls from threads -------------------------------------------------------------------------------
 
-    def body(number):
-        try:
-            f(number)
-        except BaseException as exc:
-            raised.append(exc)
 
-    threads = [threading.Thread(target=body, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads, raised
+THREADS = 8
+
+
+CALLS = 50_000 if FULL else 5_000
+
+
+@pytest.fixture
+def eager():
+    """Threads that change often: more interleavings, and nobody waits long for the interpreter."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.mark.hazard("H65")
@@ -218,7 +219,7 @@ def test_calls_from_eight_threads_are_all_made_in_the_order_of_each_thread(selec
     run(main, selector=selector)
     for numbers in made:
         assert numbers == list(range(CALLS))
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.hazard("H65")
@@ -251,16 +252,14 @@ def test_an_idle_loop_wakes_for_a_call_of_another_thread(selector):
         scheduler = current_scheduler()
 
         def leave(number):
-            while not scheduler.asleep:
+            while not is_polling(scheduler):
                 time.sleep(0.001)
-            scheduler.call_soon_threadsafe(main_task.cancel)
+            scheduler.call_soon_threadsafe(main_task.cancel, "from afar")
 
         threads, raised = in_threads(1, leave)
         main_task = scheduler.main
-        try:
+        with pytest.raises(Cancelled, match=r"^from afar$"):
             yield Sleep(1000)
-        except Cancelled:
-            pass
         threads[0].join()
         assert raised == []
         return "woken"
@@ -303,75 +302,6 @@ def test_calls_left_by_a_call_are_made_in_the_next_turn():
         scheduler.close()
 
 
-@pytest.mark.hazard("H66")
-def test_after_the_run_calls_and_wakes_are_refused_in_their_thread():
-    kept = {}
-
-    def arm(wake):
-        kept["wake"] = wake
-        return lambda: None
-
-    def wait():
-        yield Suspend(arm, "what never comes", outside=True)
-
-    def main():
-        kept["scheduler"] = current_scheduler()
-        task = spawn(wait)
-        yield
-        yield
-        task.cancel()
-
-    run(main)
-
-    def late(number):
-        with pytest.raises(RunFinished):
-            kept["scheduler"].call_soon_threadsafe(print)
-        with pytest.raises(RunFinished):
-            kept["wake"]("late")
-
-    threads, raised = in_threads(1, late)
-    threads[0].join()
-    assert raised == []
-    late(0)  # and so it is in the scheduler's own thread
-
-
-@pytest.mark.hazard("H66")
-def test_only_who_closes_takes_calls_out():
-    """It counts them first; one that is taken out by its own thread meanwhile would be missing."""
-
-    class Closing(deque):
-        def append(self, call):
-            super().append(call)
-            inbox.close()
-
-    inbox = Inbox()
-    inbox.calls = Closing()
-    with pytest.raises(RunFinished):
-        inbox.put(int, ())
-    assert len(inbox.calls) == 1
-    with pytest.raises(RunFinished):  # from now on nothing is left, which nobody would look at
-        inbox.put(int, ())
-    assert len(inbox.calls) == 1
-
-
-def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(inbox):
-    """A signal handler of the program's may raise anywhere in the scheduler's wait."""
-
-    class Struck:
-        def recv(self, most):
-            reader.recv(most)
-            raise KeyError("the handler's")
-
-    inbox.put(int, ())
-    reader, inbox._reader = inbox._reader, Struck()
-    with pytest.raises(KeyError):
-        inbox.drain()
-    inbox._reader = reader
-    assert not announced(inbox)
-    inbox.put(int, ())
-    assert announced(inbox)
-
-
 def test_calls_left_before_the_end_are_made_or_refused_and_never_lost():
     """Threads that go on over the end of the run: what was accepted was made."""
     made = []
@@ -402,424 +332,3 @@ def test_calls_left_before_the_end_are_made_or_refused_and_never_lost():
     assert raised == []
     assert set(accepted) <= set(made)
     assert len(made) == len(set(made))
-
-
-# Wakes ----------------------------------------------------------------------------------------
-
-
-class Source:
-    """Something to suspend for: keeps the wakes it was given and counts the undos."""
-
-    def __init__(self):
-        self.wakes = []
-        self.undone = 0
-
-    def arm(self, wake):
-        self.wakes.append(wake)
-        return self.undo
-
-    def undo(self):
-        self.undone += 1
-
-    def wait(self):
-        return Suspend(self.arm, "a source", outside=True)
-
-
-@pytest.mark.hazard("H66")
-def test_a_wake_for_a_cancelled_wait_is_late_and_the_next_wait_gets_its_own_result():
-    source = Source()
-
-    def wait():
-        try:
-            yield source.wait()
-        except Cancelled:
-            pass
-        return (yield source.wait())
-
-    def main():
-        task = spawn(wait)
-        yield
-        yield
-        task.cancel()
-        assert source.undone == 1
-        yield
-        yield
-        assert len(source.wakes) == 2
-        source.wakes[0]("old")
-        yield
-        yield
-        assert task.state == "waiting"
-        source.wakes[1]("new")
-        assert (yield from task) == "new"
-        assert source.undone == 1
-
-    run(main)
-
-
-@pytest.mark.hazard("H66")
-def test_a_late_wake_of_a_thread_reaches_no_later_wait():
-    source = Source()
-    go = threading.Event()
-
-    def wait():
-        try:
-            yield source.wait()
-        except Cancelled:
-            pass
-        return (yield source.wait())
-
-    def late(number):
-        assert go.wait(30)
-        source.wakes[0]("old")
-        source.wakes[1]("new")
-
-    def main():
-        task = spawn(wait)
-        yield
-        yield
-        threads, raised = in_threads(1, late)
-        task.cancel()
-        yield
-        yield
-        assert len(source.wakes) == 2
-        go.set()
-        assert (yield from task) == "new"
-        threads[0].join()
-        assert raised == []
-
-    run(main)
-
-
-def test_a_wake_of_a_thread_hands_over_a_value_or_an_error(selector):
-    source = Source()
-
-    def body(number):
-        source.wakes[0]("value")
-        source.wakes[1](error=ZeroDivisionError("from a thread"))
-
-    def wait():
-        return (yield source.wait())
-
-    def main():
-        one, two = spawn(wait), spawn(wait)
-        yield
-        yield
-        threads, raised = in_threads(1, body)
-        assert (yield from one) == "value"
-        with pytest.raises(ZeroDivisionError, match="from a thread"):
-            yield from two
-        threads[0].join()
-        assert raised == []
-
-    run(main, selector=selector)
-
-
-def test_a_wake_in_the_schedulers_own_thread_acts_at_once():
-    source = Source()
-
-    def wait():
-        return (yield source.wait())
-
-    def main():
-        task = spawn(wait)
-        yield
-        yield
-        assert task.state == "waiting"
-        source.wakes[0]("value")
-        assert task.state == "ready"
-        yield
-        assert task.result == "value"
-
-    run(main)
-
-
-def test_only_the_first_wake_counts():
-    source = Source()
-
-    def wait():
-        first = yield source.wait()
-        yield Sleep(0)
-        return first
-
-    def main():
-        task = spawn(wait)
-        yield
-        yield
-        source.wakes[0]("first")
-        source.wakes[0]("second")
-        source.wakes[0](error=ZeroDivisionError())
-        assert (yield from task) == "first"
-        assert source.undone == 0
-
-    run(main)
-
-
-@pytest.mark.hazard("H66")
-def test_of_many_threads_that_wake_one_task_one_is_heard():
-    source = Source()
-    rounds = 200
-
-    def wait():
-        return (yield source.wait())
-
-    def main():
-        for _ in range(rounds):
-            source.wakes.clear()
-            task = spawn(wait)
-            yield
-            yield
-            barrier = threading.Barrier(4)
-
-            def wake(number, barrier=barrier):
-                barrier.wait()
-                source.wakes[0](number)
-
-            threads, raised = in_threads(4, wake)
-            assert (yield from task) in range(4)
-            for thread in threads:
-                thread.join()
-            assert raised == []
-            yield
-
-    run(main)
-
-
-class FakeKernel:
-    """A kernel, and the table of suspended tasks in it."""
-
-    def __init__(self, asleep):
-        self.kernel = self
-        self.asleep = asleep
-        self.thread = threading.get_ident()
-        self.log = []
-
-    def check_open(self):
-        self.log.append("asked")
-
-    def woken(self, task, value, error):
-        self.log.append(("woken", task, value, error))
-
-    def call_soon_threadsafe(self, f, *args):
-        self.log.append(("later", f, *args))
-
-
-def test_a_wake_that_may_not_act_at_once_leaves_a_call():
-    kernel = FakeKernel(asleep=True)
-    wake = OneWake(kernel, "task")
-    wake("value")
-    wake("again")
-    assert kernel.log == ["asked", ("later", kernel.woken, "task", "value", None), "asked"]
-    assert wake.claim() is None
-
-
-def test_a_claimed_wake_does_nothing():
-    kernel = FakeKernel(asleep=False)
-    wake = OneWake(kernel, "task")
-    assert wake.claim() == "task"
-    wake("value")
-    assert kernel.log == []
-
-
-@pytest.mark.hazard("H44")
-@pytest.mark.parametrize("trap", [Sleep(1), ReadWait], ids=["value", "error"])
-def test_a_stand_in_whose_wake_raises_ends_nothing_else(trap, pair):
-    a, _ = pair
-    lost, called = [], []
-
-    def wake(value=None, error=None):
-        called.append((value, type(error)))
-        raise ZeroDivisionError("in a wake")
-
-    def main():
-        wait = ReadWait(a) if trap is ReadWait else trap
-        current_scheduler().arm(wait, wake)
-        yield Sleep(0.5)
-        close(a)  # who waits for it is woken with an error
-        yield Sleep(1)
-        return "went on"
-
-    hook = lambda task, exc: lost.append((task.name, str(exc)))  # noqa: E731
-    assert run(main, on_task_error=hook, **virtual_time()) == "went on"
-    assert called == [(None, ClosedError if trap is ReadWait else type(None))]
-    assert lost == [("main", "in a wake")]
-
-
-def test_a_second_ctrl_c_in_the_wake_of_a_stand_in_leaves_the_run():
-    log = []
-
-    def wake(value=None, error=None):
-        signal.raise_signal(signal.SIGINT)
-        log.append("one is heard later")
-        signal.raise_signal(signal.SIGINT)
-        log.append("never")
-
-    def main():
-        current_scheduler().arm(Sleep(1), wake)
-        try:
-            yield Sleep(60)
-        finally:
-            log.append("closed")
-
-    with pytest.raises(KeyboardInterrupt):
-        run(main, **virtual_time())
-    assert log == ["one is heard later", "closed"]
-
-
-# A wake in a signal handler -----------------------------------------------------------------------
-
-
-def struck(n, scenario):
-    """Run `scenario(wakes)`, a generator function, and at its `n`th moment, as a signal handler
-    would, call each wake that is in `wakes` then. Return whether there are as many moments.
-
-    Moments are where Python itself calls its handlers: behind calls, at the beginning of functions,
-    and at the end of each round of a loop; here those in the library.
-    """
-    wakes, left, last = [], n, {}
-
-    def trace(frame, event, arg):
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(corolib.__path__[0]):
-            return None
-        frame.f_trace_opcodes = True
-        done = last.get(frame)
-        last[frame] = frame.f_lasti
-        if event != "opcode" or done is None:
-            return trace
-        left -= opname[frame.f_code.co_code[done]].startswith(("RESUME", "CALL", "JUMP_BACKWARD"))
-        if left < 0:
-            sys.settrace(None)
-            while wakes:
-                wakes.pop()("struck")
-        return trace
-
-    def main():
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            yield from scenario(wakes)
-        finally:
-            sys.settrace(before)
-
-    # A thread has a trace of its own, so that whoever measures this one loses nothing.
-    thread = threading.Thread(target=run, args=(main,), kwargs=virtual_time())
-    thread.start()
-    thread.join()
-    return left < 0
-
-
-def suspended(wakes):
-    """The trap of a wait that adds its wake to `wakes`."""
-
-    def arm(wake):
-        wakes.append(wake)
-        return lambda: wake in wakes and wakes.remove(wake)
-
-    return Suspend(arm, "the signal", outside=True)
-
-
-def cancelled_meanwhile(wakes):
-    steps = []
-
-    def child():
-        try:
-            steps.append((yield suspended(wakes)))
-            yield Sleep(9)
-        except Cancelled:
-            steps.append("cancelled")
-            raise
-
-    task = spawn(child)
-    yield
-    yield
-    task.cancel()
-    with pytest.raises(TaskCancelled):
-        yield from task
-    assert steps in (["cancelled"], ["struck", "cancelled"])
-
-
-def timed_out_meanwhile(wakes):
-    got = None
-    with move_on_after(1) as scope:
-        got = yield suspended(wakes)
-    assert (scope.expired, got) in ((True, None), (False, "struck"))
-    begun = now()
-    yield Sleep(1)
-    assert now() == begun + 1
-
-
-def one_of_several(wakes):
-    queue = Queue(1)
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        index, value = yield from first(suspended(wakes), queue.getting(), ReadWait(a), Sleep(1))
-        assert (index, value) in ((0, "struck"), (3, None))
-        assert queue.waiters == 0
-        assert (yield from first(ReadWait(a), Sleep(1))) == (1, None)  # nobody else waits for it
-
-
-def joined_meanwhile(wakes):
-    """What is joined ends at any moment of a join: made, taken back, made again."""
-    got = []
-
-    def child():
-        return (yield suspended(wakes))
-
-    def joiner(task):
-        got.append((yield from task))
-
-    task = spawn(child)
-    cancelled, last = spawn(joiner, task), spawn(joiner, task)
-    with move_on_after(1) as scope:
-        got.append((yield from task))
-    cancelled.cancel()
-    if wakes:
-        wakes.pop()("struck")
-    assert (yield from task) == "struck"  # again, or for the first time
-    yield from last
-    yield
-    assert got == ["struck"] * (3 - scope.expired - cancelled.cancelled)
-    assert task.joiners is None
-    assert not current_scheduler()._stuck
-
-
-def joiner_cancelled_meanwhile(wakes):
-    """A task that joins another is cancelled at any moment, also while it is being told."""
-
-    def child():
-        for _ in range(3):
-            yield
-
-    def joiner(task):
-        try:
-            yield from task
-        except Cancelled:
-            pass  # nothing that comes later is cut short without an error
-        began = now()
-        yield
-        yield Sleep(1)
-        assert now() >= began + 1
-
-    task = spawn(joiner, spawn(child))
-    wakes.append(task.cancel)
-    with contextlib.suppress(TaskCancelled):
-        yield from task
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        cancelled_meanwhile,
-        timed_out_meanwhile,
-        one_of_several,
-        joined_meanwhile,
-        joiner_cancelled_meanwhile,
-    ],
-)
-def test_a_wake_in_a_signal_handler_may_come_at_any_moment(scenario):
-    assert not struck(10**6, scenario)  # and from now on Python 3.12 tells of all moments
-    n = 0
-    while struck(n, scenario):
-        n += 1
-    assert n > 100

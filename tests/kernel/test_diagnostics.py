@@ -1,12 +1,12 @@
-"""Errors that teach: who, what, where, and what to write instead."""
+"""What is found, put into words: who, what, where, and what to write instead; and failures that
+nobody takes.
+"""
 
+import asyncio
 import concurrent.futures
 import gc
-import os
+import logging
 import random
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
@@ -15,47 +15,24 @@ from corolib import (
     BusyError,
     Deadlock,
     ReadWait,
+    Scheduler,
     Sleep,
     Stream,
     Suspend,
     WriteWait,
     current_scheduler,
     current_task,
-    reports,
+    now,
     run,
     spawn,
     waits,
 )
 from corolib.testing import virtual_time
+from tests.helpers.driving import failing, go, line, sleeper, turn
+from tests.helpers.inside import bare_yield
+from tests.helpers.programs import python
 
-HERE = os.path.basename(__file__)
-
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def line(f, offset):
-    """Return `file.py:12` for the line that lies `offset` below the `def` of `f`."""
-    return f"{HERE}:{f.__code__.co_firstlineno + offset}"
-
-
-def sleeper():
-    yield Sleep(1)
-
-
-async def coroutine():
-    await Sleep(1)
-
-
-@waits
-def marked():
-    yield Sleep(1)
+# What a task yields -------------------------------------------------------------------------------
 
 
 def complaint(f):
@@ -63,22 +40,6 @@ def complaint(f):
     with pytest.raises(TypeError) as caught:
         go(f)
     return str(caught.value)
-
-
-def python(code, *options, debug=False, **variables):
-    """Run a program in a fresh interpreter; return its output and its errors."""
-    env = {**os.environ, "PYTHONWARNINGS": "default", "COROLIB_DEBUG": "1" if debug else "0"}
-    done = subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(code)],
-        env={**env, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.stdout, done.stderr
-
-
-# What a task yields ------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H45")
@@ -91,6 +52,11 @@ def test_a_generator_yielded():
         f"task main#1 at {line(main, 1)} did `x = yield sleeper()`: that hands the scheduler the "
         "generator sleeper() instead of running it. Write `x = yield from sleeper()`"
     )
+
+
+@waits
+def marked():
+    yield Sleep(1)
 
 
 @pytest.mark.hazard("H45")
@@ -128,6 +94,28 @@ def test_a_generator_yielded_by_code_without_a_source():
     )
 
 
+def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
+    import linecache
+
+    def no_file_is_free(filename, lineno):
+        raise OSError("no file is free")
+
+    def slow():
+        yield
+
+    def main():
+        try:
+            yield slow()
+        except TypeError as exc:
+            return str(exc)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(linecache, "getline", no_file_is_free)
+        text = run(main)
+    assert "did `yield slow()`" in text
+    assert text.endswith("Write `yield from slow()`")
+
+
 @pytest.mark.parametrize(
     ("line", "at"),
     [
@@ -142,7 +130,11 @@ def test_a_generator_yielded_by_code_without_a_source():
     ],
 )
 def test_the_yield_that_hands_something_over_is_found_in_a_line(line, at):
-    assert reports._bare_yield(line) == at
+    assert bare_yield(line) == at
+
+
+async def coroutine():
+    await Sleep(1)
 
 
 def test_a_coroutine_yielded():
@@ -270,22 +262,58 @@ def test_a_wrong_yield_in_a_delegate_names_its_line():
     assert complaint(main).startswith(f"task main#1 at {line(inner, 1)} yielded 5")
 
 
+def test_a_wrong_yield_of_a_body_without_frames_is_named_by_its_spawn():
+    class Body:
+        """As good as a generator, written in C, say."""
+
+        def send(self, value):
+            return 5
+
+        def throw(self, error):
+            raise error
+
+        def close(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"task Body#1 at its end \(spawned at .* yielded 5"):
+        run(Body())
+
+
+def test_a_future_of_asyncio_is_refused():
+    loop = asyncio.new_event_loop()
+    try:
+        future = loop.create_future()
+
+        async def awaits():
+            await future
+
+        def yields():
+            yield future
+
+        for f in (awaits, yields):
+            with pytest.raises(TypeError, match=r"It is asyncio's, and corolib cannot wait for it"):
+                go(f)
+    finally:
+        loop.close()
+
+
+def test_asyncio_sleep_is_refused_or_fails_in_the_task():
+    async def main():
+        with pytest.raises((RuntimeError, TypeError)):
+            await asyncio.sleep(1)
+        await asyncio.sleep(0)  # a bare yield, here as there
+        await Sleep(1)
+        return "fine"
+
+    assert go(main) == "fine"
+
+
 class NastyMeta(type):
     def __hash__(cls):
         raise ValueError("hash")
 
     def __eq__(cls, other):
         raise ValueError("eq")
-
-
-class LyingMeta(type):
-    """Claims to be a trap."""
-
-    def __hash__(cls):
-        return hash(Sleep)
-
-    def __eq__(cls, other):
-        return True
 
 
 def nasty_things():
@@ -305,6 +333,16 @@ def nasty_things():
     things.append(NastyMeta("MetaItself", (), {}))
     things.append(type("Nameless", (), {"__module__": 5})())
     return things
+
+
+class LyingMeta(type):
+    """Claims to be a trap."""
+
+    def __hash__(cls):
+        return hash(Sleep)
+
+    def __eq__(cls, other):
+        return True
 
 
 def wrong_traps():
@@ -363,7 +401,7 @@ def test_ten_thousand_wrong_yields_and_the_ticker_never_misses():
 
     def ticker():
         while True:
-            ticks.append(current_scheduler().stats()["turns"])
+            ticks.append(turn())
             yield
 
     def main():
@@ -375,15 +413,11 @@ def test_ten_thousand_wrong_yields_and_the_ticker_never_misses():
     assert len(ticks) >= 10_000
 
 
-# What spawn() and run() are given ----------------------------------------------------------------
+# What spawn() and run() are given -----------------------------------------------------------------
 
 
 def plain():
     return None
-
-
-async def async_generator():
-    yield 1
 
 
 def test_not_a_generator_function():
@@ -414,6 +448,10 @@ def test_a_nameless_function():
 
     with pytest.raises(TypeError, match=r"run\(\) got None from functools\.partial"):
         run(functools.partial(plain))
+
+
+async def async_generator():
+    yield 1
 
 
 def test_an_async_generator_function():
@@ -456,25 +494,7 @@ def test_unknown_keywords():
         run(sleeper, key=1)
 
 
-def test_a_body_that_only_looks_like_a_generator_will_do():
-    class Body:
-        def __init__(self):
-            self.inner = sleeper()
-            self.send, self.throw, self.close = (
-                self.inner.send,
-                self.inner.throw,
-                self.inner.close,
-            )
-
-    def main():
-        task = spawn(Body())
-        assert task.label == "Body#2"
-        yield from task
-
-    go(main)
-
-
-# The other traps ---------------------------------------------------------------------------------
+# Who waits already --------------------------------------------------------------------------------
 
 
 def test_two_readers_name_the_first_and_its_line(pair):
@@ -499,47 +519,28 @@ def test_two_readers_name_the_first_and_its_line(pair):
     go(main)
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
-    [
-        (lambda: Sleep(), TypeError, "either a duration, Sleep(0.5), or a deadline, Sleep(at=t)"),
-        (lambda: Sleep(1, at=2), TypeError, "either a duration"),
-        (lambda: Sleep("1"), TypeError, "Sleep() got '1' as a duration: write a number of seconds"),
-        (lambda: Sleep(True), TypeError, "not a bool"),
-        (lambda: Sleep(at=None), TypeError, "either"),
-        (lambda: Sleep(at="x"), TypeError, "Sleep(at=) got 'x' as a deadline"),
-        (lambda: Sleep(float("nan")), ValueError, "only finite numbers and math.inf will do"),
-        (lambda: Sleep(float("-inf")), ValueError, "Sleep() got -inf as a duration"),
-        (lambda: Sleep([]), TypeError, "not a list"),
-        (lambda: Suspend(5, "x"), TypeError, "arm must be a function of `wake`, not 5"),
-    ],
-)
-def test_traps_made_of_wrong_things(make, error, text):
-    with pytest.raises(error) as caught:
-        make()
-    assert text in str(caught.value)
-
-
-def test_reprs():
-    assert repr(Sleep(1)) == "Sleep(1.0)" and repr(Sleep(at=2)) == "Sleep(at=2.0)"
-    assert repr(Suspend(list, "acquire <Lock B>")) == "acquire <Lock B>"
-    assert repr(ReadWait(3)) == "ReadWait(<int fd=3>)"
-    assert repr(WriteWait(None)) == "WriteWait(None)"
+def test_a_call_of_the_librarys_is_found_where_it_was_spawned(pair):
+    """It stands in no line of the program's, and where it stands in the library helps nobody."""
 
     def main():
-        task = spawn(giver)
-        yield
-        assert repr(task.wait) == "give way"
-        yield from task
+        with Stream(pair[0]) as stream:
+            task = spawn(stream.recv(9))
+            yield
+            yield
+            said = []
+            for again in (stream.recv(9), ReadWait(pair[0])):
+                with pytest.raises(BusyError) as caught:
+                    yield from again
+                said.append(str(caught.value))
+            yield from task.stop()
+            return said
 
-    def giver():
-        yield
-        yield
-
-    go(main)
+    line = main.__code__.co_firstlineno + 2
+    for text in run(main):
+        assert f"task recv#2 (a call spawned at test_diagnostics.py:{line}) is" in text
 
 
-# Looking at tasks --------------------------------------------------------------------------------
+# Looking at tasks ---------------------------------------------------------------------------------
 
 
 def test_report_shows_families_waits_places_and_frames():
@@ -596,7 +597,146 @@ def test_a_report_survives_things_that_cannot_be_shown():
     go(main)
 
 
-# Deadlocks ---------------------------------------------------------------------------------------
+# Failures that nobody takes -----------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H48")
+def test_a_failure_waits_for_the_children_and_is_reported_when_the_task_is_done():
+    lost = []
+
+    def child():
+        try:
+            yield Sleep(100)
+        finally:
+            yield Sleep(0.5)
+
+    def parent():
+        spawn(child)
+        yield Sleep(1)
+        raise ValueError("x")
+
+    def main():
+        spawn(parent)
+        yield Sleep(5)
+
+    go(main, on_task_error=lambda task, exc: lost.append((task.name, now())))
+    assert lost == [("parent", 1.5)]
+
+
+def test_the_failure_of_a_task_whose_joiner_has_gone_is_reported():
+    lost = []
+
+    def late():
+        yield Sleep(2)
+        raise ValueError("late")
+
+    def joiner(task):
+        yield from task
+
+    def main():
+        task = spawn(late)
+        joining = spawn(joiner, task)
+        yield Sleep(1)
+        yield from joining.stop()
+        yield Sleep(5)
+
+    go(main, on_task_error=lambda task, exc: lost.append((task.name, str(exc))))
+    assert lost == [("late", "late")]
+
+
+def test_a_failure_stops_no_unrelated_task():
+    log = []
+
+    def other():
+        for n in range(5):
+            yield Sleep(1)
+            log.append(n)
+
+    def main():
+        spawn(other)
+        spawn(failing, 0, ValueError("x"))
+        yield Sleep(10)
+        return "fine"
+
+    assert go(main, on_task_error=lambda task, exc: None) == "fine"
+    assert log == [0, 1, 2, 3, 4]
+
+
+def test_by_default_a_failure_is_logged_with_name_place_and_traceback(caplog):
+    def main():
+        spawn(failing, 0, ValueError("the text"))
+        yield Sleep(1)
+
+    run(main, **virtual_time())
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("corolib.task", logging.ERROR)
+    place = f"{__file__}:{main.__code__.co_firstlineno + 1}"
+    assert record.getMessage() == f"task failing#2, spawned at {place}, failed"
+    assert isinstance(record.exc_info[1], ValueError)
+    assert "the text" in caplog.text and "in failing" in caplog.text
+    assert "scheduler.py" not in caplog.text.split("Traceback")[1]
+    assert logging.getLogger("corolib").handlers == []
+    assert logging.getLogger("corolib.task").handlers == []
+
+
+def test_by_default_the_failure_of_a_callback_is_logged_too(caplog):
+    def fail(arg):
+        raise ValueError(arg)
+
+    def main():
+        current_scheduler().call_at(1, fail, "from a timer")
+        current_scheduler().call_soon_threadsafe(fail, "from a call")
+        yield Sleep(2)
+        return "fine"
+
+    assert run(main, **virtual_time()) == "fine"
+    assert [str(r.exc_info[1]) for r in caplog.records] == ["from a call", "from a timer"]
+
+
+def test_without_a_main_task_the_failure_belongs_to_a_callback(caplog):
+    scheduler = Scheduler(**virtual_time())
+    scheduler.call_soon_threadsafe(int, "x")
+    scheduler.turn(0)
+    scheduler.close()
+    (record,) = caplog.records
+    assert record.getMessage() == "a callback failed"
+
+
+def test_a_hook_that_raises_puts_both_on_stderr_and_the_loop_goes_on(capsys):
+    def hook(task, exc):
+        raise KeyError("from the hook")
+
+    def main():
+        spawn(failing, 0, ValueError("from the task"))
+        yield Sleep(1)
+        return "fine"
+
+    assert go(main, on_task_error=hook) == "fine"
+    err = capsys.readouterr().err
+    assert "ValueError: from the task" in err and "KeyError: 'from the hook'" in err
+
+
+def test_a_hook_may_spawn_and_what_it_spawns_belongs_to_main():
+    log = []
+
+    def alert(text):
+        yield Sleep(1)
+        log.append((text, current_task().parent.name))
+
+    def hook(task, exc):
+        with pytest.raises(RuntimeError, match="between two steps"):
+            current_task()
+        spawn(alert, str(exc))
+
+    def main():
+        spawn(failing, 0, ValueError("x"))
+        yield Sleep(5)
+
+    go(main, on_task_error=hook)
+    assert log == [("x", "main")]
+
+
+# Deadlocks ----------------------------------------------------------------------------------------
 
 
 class Lock:
@@ -755,138 +895,6 @@ def test_a_long_chain_without_a_cycle_is_looked_through():
     assert "cycle" not in str(caught.value) and "the end" in str(caught.value)
 
 
-# Debug mode --------------------------------------------------------------------------------------
-
-FORGOTTEN = """
-    import corolib, gc
-    @corolib.waits
-    def recv(n):
-        yield corolib.Sleep(0)
-        return n
-    def main():
-        recv(9)
-        gc.collect()
-        x = yield from recv(1)
-        y = yield from corolib.spawn(recv, 2)
-        print(corolib.spawn(recv, 3).label)
-        return x + y
-    print(corolib.run(main))
-    async def awaits():
-        return await recv(4)
-    print(corolib.run(awaits), recv.__name__, type(recv(5)).__name__)
-"""
-
-
-@pytest.mark.hazard("H45")
-def test_a_forgotten_yield_from_warns_in_debug_mode(tmp_path):
-    path = tmp_path / "app.py"
-    path.write_text(textwrap.dedent(FORGOTTEN).lstrip())
-    code = f"import runpy; runpy.run_path({str(path)!r})"
-    out, err = python(code, debug=True)
-    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
-    assert (
-        "RuntimeWarning: recv() was called at app.py:7 but never run; did you forget "
-        "`yield from`?  -> 'recv(9)'"
-    ) in err
-    assert err.count("RuntimeWarning") == 2  # and that of the last line
-    out, err = python(code, debug=False)
-    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
-    assert err == ""
-
-
-@pytest.mark.hazard("H45")
-def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
-    out, err = python(FORGOTTEN, "-X", "dev", COROLIB_DEBUG="")
-    assert out.splitlines()[0] == "recv#3"
-    assert "RuntimeWarning: recv() was called at <string>:8 but never run" in err
-
-
-SLOW = """
-    import corolib, logging
-    from corolib.testing import virtual_time
-    logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
-    vt = virtual_time()
-    def compute():
-        yield
-        vt["clock"].move(0.2)
-        yield
-        vt["clock"].move(0.04)
-        yield
-        vt["clock"].move(0.3)
-    def main():
-        yield from corolib.spawn(compute)
-        return corolib.current_scheduler().stats()["longest_step"]
-    print(corolib.run(main, **vt))
-"""
-
-
-@pytest.mark.hazard("H52")
-def test_a_slow_step_is_named_in_debug_mode():
-    out, err = python(SLOW, debug=True)
-    assert round(float(out), 3) == 0.3
-    rows = err.splitlines()
-    assert len(rows) == 2
-    assert rows[0].startswith("corolib.task WARNING task compute#2 took 0.200 s for one step")
-    assert "all other tasks waited meanwhile" in rows[0] and "to_thread(f)" in rows[0]
-    assert rows[1].startswith("corolib.task WARNING task compute#2 took 0.300 s")
-    out, err = python(SLOW, debug=False)
-    assert (float(out), err) == (0, "")
-
-
-def test_frames_are_the_same_in_both_modes():
-    def main():
-        task = spawn(outer)
-        yield
-        yield
-        names = [frame.f_code.co_name for frame in task.stack()]
-        yield from task
-        return names
-
-    def outer():
-        yield from marked()
-
-    assert go(main) == ["outer", "marked"]
-
-
-def test_a_wrong_yield_of_a_body_without_frames_is_named_by_its_spawn():
-    class Body:
-        """As good as a generator, written in C, say."""
-
-        def send(self, value):
-            return 5
-
-        def throw(self, error):
-            raise error
-
-        def close(self):
-            pass
-
-    with pytest.raises(TypeError, match=r"task Body#1 at its end \(spawned at .* yielded 5"):
-        run(Body())
-
-
-def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
-    import linecache
-
-    def no_file_is_free(filename, lineno):
-        raise OSError("no file is free")
-
-    def slow():
-        yield
-
-    def main():
-        try:
-            yield slow()
-        except TypeError as exc:
-            return str(exc)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(linecache, "getline", no_file_is_free)
-        text = run(main)
-    assert "did `yield slow()`" in text
-    assert text.endswith("Write `yield from slow()`")
-
-
 def test_the_report_of_a_large_deadlock_stays_small():
     def stuck():
         yield Suspend(lambda wake: int, "a wake that never comes")
@@ -918,22 +926,36 @@ def test_a_holder_is_named_beside_one_whose_label_begins_alike():
     assert "(held by w#1)" in str(info.value)
 
 
-def test_a_call_of_the_librarys_is_found_where_it_was_spawned(pair):
-    """It stands in no line of the program's, and where it stands in the library helps nobody."""
+# Slow steps ---------------------------------------------------------------------------------------
 
+
+SLOW = """
+    import corolib, logging
+    from corolib.testing import virtual_time
+    logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+    vt = virtual_time()
+    def compute():
+        yield
+        vt["clock"].move(0.2)
+        yield
+        vt["clock"].move(0.04)
+        yield
+        vt["clock"].move(0.3)
     def main():
-        with Stream(pair[0]) as stream:
-            task = spawn(stream.recv(9))
-            yield
-            yield
-            said = []
-            for again in (stream.recv(9), ReadWait(pair[0])):
-                with pytest.raises(BusyError) as caught:
-                    yield from again
-                said.append(str(caught.value))
-            yield from task.stop()
-            return said
+        yield from corolib.spawn(compute)
+        return corolib.current_scheduler().stats()["longest_step"]
+    print(corolib.run(main, **vt))
+"""
 
-    line = main.__code__.co_firstlineno + 2
-    for text in run(main):
-        assert f"task recv#2 (a call spawned at test_diagnostics.py:{line}) is" in text
+
+@pytest.mark.hazard("H52")
+def test_a_slow_step_is_named_in_debug_mode():
+    _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="1")
+    assert round(float(out), 3) == 0.3
+    rows = err.splitlines()
+    assert len(rows) == 2
+    assert rows[0].startswith("corolib.task WARNING task compute#2 took 0.200 s for one step")
+    assert "all other tasks waited meanwhile" in rows[0] and "to_thread(f)" in rows[0]
+    assert rows[1].startswith("corolib.task WARNING task compute#2 took 0.300 s")
+    _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="0")
+    assert (float(out), err) == (0, "")

@@ -17,14 +17,12 @@ import signal
 import socket
 import struct
 import sys
-import threading
 import warnings
 import weakref
 from collections import Counter, deque
 
 import pytest
 
-import corolib.hosting
 import corolib.poller
 from corolib import (
     BusyError,
@@ -44,9 +42,23 @@ from corolib import (
 from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
 from corolib.sockets import Private
 from corolib.testing import VirtualClock, virtual_time
+from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
+from tests.helpers.inside import (
+    SWEEP_EVERY,
+    SWEEP_SLICE,
+    kernel_object,
+    poller_of,
+    registered,
+    remake_selector,
+    selector_of,
+    sweep,
+    wait_write,
+)
+from tests.helpers.sockets import empty, fill, is_open, make_pair
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 EPOLLS = [selectors.EpollSelector, default_selector]
+
+
 epolls = pytest.mark.parametrize("epoll", EPOLLS, ids=["EpollSelector", "default"])
 
 
@@ -104,43 +116,6 @@ class Counting:
         return {k: self.calls[k] for k in ("make", "register", "modify", "unregister")}
 
 
-class Liar(Counted):
-    """Reports whatever `lie(key)` says of each registered file, at once, and nothing else."""
-
-    lie = staticmethod(lambda key: key.events)
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    def register(self, fileobj, events, data=None):
-        return self.inner.register(fileobj, events, data)
-
-    def modify(self, fileobj, events, data=None):
-        return self.inner.modify(fileobj, events, data)
-
-    def unregister(self, fileobj):
-        return self.inner.unregister(fileobj)
-
-    def select(self, timeout=None):
-        told = [(key, self.lie(key)) for key in list(self.inner.get_map().values())]
-        return [(key, events) for key, events in told if events]
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def make_pair():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    return a, b
-
-
 def pair_at(fd):
     """Two connected sockets, the first with the number `fd`, which must be free."""
     assert not is_open(fd)
@@ -164,35 +139,6 @@ def occupy(fd):
         os.close(null)
 
 
-def fill(sock):
-    """Send until the kernel takes no more."""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.send(b"x" * 65536)
-
-
-def empty(sock):
-    """Receive all that is there."""
-    with contextlib.suppress(BlockingIOError):
-        while sock.recv(1 << 20):
-            pass
-
-
-def outcome(trap):
-    """Wait once; return the exception that came of it, or "woken"."""
-    try:
-        yield trap
-    except Exception as exc:
-        return exc
-    return "woken"
-
-
-def turns(count):
-    """Give way `count` times."""
-    for _ in range(count):
-        yield
-
-
 def ticker(seen):
     """Note the number of every turn this is stepped in."""
     while True:
@@ -203,16 +149,6 @@ def ticker(seen):
 def missed(seen):
     """The turns in which the ticker was not stepped."""
     return set(range(seen[0], seen[-1] + 1)) - set(seen)
-
-
-def registered():
-    """The numbers that the running scheduler's selector holds, the wake-up pipe apart."""
-    poller = current_scheduler()._poller
-    return set(poller._selector.get_map()) - {poller._wakeup}
-
-
-def files():
-    return current_scheduler().stats()["files"]
 
 
 def drive(main, *args, most=10, **options):
@@ -237,7 +173,7 @@ def drive_virtually(main, *args, selector=default_selector):
     return drive(main, *args, **virtual_time(selector=selector))
 
 
-# Waiting and waking ---------------------------------------------------------------------------
+# Waiting and waking -------------------------------------------------------------------------------
 
 
 def test_a_reader_wakes_when_there_is_data_and_not_before(pair, selector):
@@ -282,6 +218,54 @@ def test_a_reader_wakes_at_end_of_file(pair, selector):
         assert a.recv(10) == b""
 
     run(main, selector=selector)
+
+
+def test_a_pipe_can_be_waited_for_in_both_directions_of_a_pair(selector):
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+
+    def main():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(w, b"x" * 4096)
+        task = spawn(outcome, WriteWait(w))
+        yield from turns(4)
+        assert task.state == "waiting"
+        os.read(r, 65536)
+        yield from turns(2)
+        assert task.result == "woken"
+        assert files() == 0
+
+    try:
+        run(main, selector=selector)
+    finally:
+        os.close(r)
+        os.close(w)
+
+
+def test_a_writer_of_a_pipe_wakes_when_its_reader_is_gone(selector):
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+
+    def main():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(w, b"x" * 4096)
+        task = spawn(outcome, WriteWait(w))
+        yield from turns(2)
+        os.close(r)
+        yield from turns(2)
+        assert task.result == "woken"
+        with pytest.raises(BrokenPipeError):
+            os.write(w, b"x")
+
+    try:
+        run(main, selector=selector)
+    finally:
+        os.close(w)
+
+
+# Registrations ------------------------------------------------------------------------------------
 
 
 def test_a_write_wait_on_a_socket_with_room_is_not_registered(pair, selector):
@@ -424,21 +408,6 @@ def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
     run(main, selector=counting)
 
 
-def test_the_private_name_of_the_standard_library_is_still_there():
-    with selectors.EpollSelector() as plain:
-        assert callable(plain._selector.poll)
-        assert callable(plain._selector.modify)
-    with DirectEpoll() as direct:
-        assert direct.pairs(0) == []
-        with contextlib.ExitStack() as stack:
-            a, b = make_pair()
-            stack.enter_context(a)
-            stack.enter_context(b)
-            direct.register(a.fileno(), selectors.EVENT_READ)
-            b.send(b"x")
-            assert direct.pairs(0) == [(a.fileno(), corolib.poller.IN)]
-
-
 def test_pipes_and_numbers_are_registered_at_each_wait_and_unregistered_at_each_wake(selector):
     counting = Counting(selector)
     for face in (lambda fd: fd, lambda fd: os.fdopen(fd, "rb", buffering=0, closefd=False)):
@@ -493,52 +462,7 @@ def test_who_waits_with_a_trap_can_be_woken_in_vain_and_the_file_is_left_as_afte
         assert run(main, selector=selector) == (1, 1 if kind == "socket" else 0)
 
 
-def test_a_pipe_can_be_waited_for_in_both_directions_of_a_pair(selector):
-    r, w = os.pipe()
-    os.set_blocking(w, False)
-
-    def main():
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(w, b"x" * 4096)
-        task = spawn(outcome, WriteWait(w))
-        yield from turns(4)
-        assert task.state == "waiting"
-        os.read(r, 65536)
-        yield from turns(2)
-        assert task.result == "woken"
-        assert files() == 0
-
-    try:
-        run(main, selector=selector)
-    finally:
-        os.close(r)
-        os.close(w)
-
-
-def test_a_writer_of_a_pipe_wakes_when_its_reader_is_gone(selector):
-    r, w = os.pipe()
-    os.set_blocking(w, False)
-
-    def main():
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(w, b"x" * 4096)
-        task = spawn(outcome, WriteWait(w))
-        yield from turns(2)
-        os.close(r)
-        yield from turns(2)
-        assert task.result == "woken"
-        with pytest.raises(BrokenPipeError):
-            os.write(w, b"x")
-
-    try:
-        run(main, selector=selector)
-    finally:
-        os.close(w)
-
-
-# One waiter -----------------------------------------------------------------------------------
+# One waiter ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H06")
@@ -599,7 +523,7 @@ def test_law_one_waiter_a_second_writer_is_refused_though_there_is_room(pair, se
         # The turn to come wakes the first before the second asks; so ask within this step.
         scheduler = current_scheduler()
         with pytest.raises(BusyError):
-            scheduler._poller.wait_write(task, WriteWait(a))
+            wait_write(scheduler, task, WriteWait(a))
         yield from turns(3)
         assert one.result == task.result == "woken"
 
@@ -804,7 +728,7 @@ def test_two_objects_with_one_number_share_its_waits(pair, selector):
     run(main, selector=selector)
 
 
-# What cannot be waited for --------------------------------------------------------------------
+# What cannot be waited for ------------------------------------------------------------------------
 
 
 class Told:
@@ -1035,6 +959,31 @@ def test_a_file_that_cannot_be_watched_does_not_disturb_a_wait_for_the_same_numb
     drive_virtually(main, selector=epoll)
 
 
+# False reports ------------------------------------------------------------------------------------
+
+
+class Liar(Counted):
+    """Reports whatever `lie(key)` says of each registered file, at once, and nothing else."""
+
+    lie = staticmethod(lambda key: key.events)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def register(self, fileobj, events, data=None):
+        return self.inner.register(fileobj, events, data)
+
+    def modify(self, fileobj, events, data=None):
+        return self.inner.modify(fileobj, events, data)
+
+    def unregister(self, fileobj):
+        return self.inner.unregister(fileobj)
+
+    def select(self, timeout=None):
+        told = [(key, self.lie(key)) for key in list(self.inner.get_map().values())]
+        return [(key, events) for key, events in told if events]
+
+
 @pytest.mark.hazard("H12")
 def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, selector):
     a, b = pair
@@ -1109,7 +1058,7 @@ def test_false_reports_at_random_lose_no_data(selector):
         run(main, selector=lambda: RandomLiar(selector()))
 
 
-# Closing --------------------------------------------------------------------------------------
+# Closing through the library ----------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H01")
@@ -1136,134 +1085,6 @@ def test_law_close_through_the_library_wakes_both_waiters_with_nothing_in_betwee
         assert reader.result is not writer.result  # each has its own, with its own traceback
 
     run(main, selector=counting)
-
-
-@pytest.mark.hazard("H01")
-def test_law_close_behind_its_back_is_noticed_within_two_seconds(pair, selector):
-    a, _ = pair
-
-    def main():
-        fill(a)
-        fd = a.fileno()
-        reader = spawn(outcome, ReadWait(a))
-        writer = spawn(outcome, WriteWait(a))
-        yield from turns(2)
-        a.close()
-        before = now()
-        reader_error = yield from reader
-        writer_error = yield from writer
-        assert now() - before <= 2
-        for error in (reader_error, writer_error):
-            assert isinstance(error, ClosedError)
-            assert error.errno == errno.EBADF
-        assert reader_error is not writer_error
-        assert fd not in registered()
-        assert files() == 0
-
-    drive_virtually(main, selector=selector)
-
-
-def test_a_trap_that_is_used_again_belongs_to_the_scheduler_that_runs(pair):
-    """One that has noted its file must not make another wait on its table."""
-    trap = ReadWait(pair[0])
-
-    def wait():
-        yield trap
-        return pair[0].recv(1)
-
-    first = Scheduler()
-    try:
-        pair[1].send(b"1")
-        task = first.spawn(wait)
-        while not task.done:
-            first.turn()
-        pair[1].send(b"2")
-        assert run(wait) == b"2"
-        pair[1].send(b"3")
-        task = first.spawn(wait)
-        while not task.done:
-            first.turn()
-        assert task.result == b"3"
-    finally:
-        first.close()
-    pair[1].send(b"4")
-    assert run(wait) == b"4"
-
-
-def test_law_close_behind_its_back_leaves_each_waiter_a_true_message(pair):
-    a, _ = pair
-
-    def main():
-        fill(a)
-        reader = spawn(outcome, ReadWait(a))
-        writer = spawn(outcome, WriteWait(a))
-        yield from turns(2)
-        a.close()
-        assert "ReadWait" in str((yield from reader))
-        assert "WriteWait" in str((yield from writer))
-
-    drive_virtually(main)
-
-
-@pytest.mark.hazard("H01")
-def test_law_close_behind_its_back_leaves_the_waiter_cancellable(pair, selector):
-    a, _ = pair
-
-    def wait():
-        try:
-            yield ReadWait(a)
-        except Cancelled:
-            return "cancelled"
-
-    def main():
-        task = spawn(wait)
-        yield from turns(2)
-        a.close()
-        task.cancel()
-        yield
-        assert task.done
-        assert files() == 0
-        assert registered() == set()
-
-    drive(main, selector=selector)
-
-
-@pytest.mark.hazard("H01")
-@pytest.mark.parametrize("first", ["reader", "writer"])
-def test_law_close_behind_its_back_and_one_cancel_leaves_the_other_its_error(pair, selector, first):
-    a, _ = pair
-
-    def main():
-        fill(a)
-        tasks = {"reader": spawn(outcome, ReadWait(a)), "writer": spawn(outcome, WriteWait(a))}
-        yield from turns(2)
-        a.close()
-        tasks.pop(first).cancel()
-        [(_, other)] = tasks.items()
-        before = now()
-        assert isinstance((yield from other), ClosedError)
-        assert now() - before <= 2
-        assert files() == 0
-
-    drive_virtually(main, selector=selector)
-
-
-@pytest.mark.hazard("H01")
-def test_law_close_behind_its_back_does_not_spin(pair, selector):
-    a, _ = pair
-    counting = Counting(selector)
-
-    def main():
-        task = spawn(outcome, ReadWait(a))
-        yield from turns(2)
-        a.close()
-        before = counting.calls["select"]
-        yield Sleep(0.05)
-        # Idle takes one call; select and poll also notice, and look at each file alone.
-        assert counting.calls["select"] - before <= (3 if selector in EPOLLS else 5)
-        task.cancel()
-
-    drive(main, selector=counting)
 
 
 @pytest.mark.parametrize("kind", ["socket", "pipe"])
@@ -1383,6 +1204,96 @@ def test_closing_what_is_no_file_is_refused(what, monkeypatch):
     assert closed == []
 
 
+# Closing behind its back --------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_is_noticed_within_two_seconds(pair, selector):
+    a, _ = pair
+
+    def main():
+        fill(a)
+        fd = a.fileno()
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        a.close()
+        before = now()
+        reader_error = yield from reader
+        writer_error = yield from writer
+        assert now() - before <= 2
+        for error, trap in ((reader_error, "ReadWait"), (writer_error, "WriteWait")):
+            assert isinstance(error, ClosedError)
+            assert error.errno == errno.EBADF
+            assert trap in str(error)
+        assert reader_error is not writer_error
+        assert fd not in registered()
+        assert files() == 0
+
+    drive_virtually(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_leaves_the_waiter_cancellable(pair, selector):
+    a, _ = pair
+
+    def wait():
+        try:
+            yield ReadWait(a)
+        except Cancelled:
+            return "cancelled"
+
+    def main():
+        task = spawn(wait)
+        yield from turns(2)
+        a.close()
+        task.cancel()
+        yield
+        assert task.done
+        assert files() == 0
+        assert registered() == set()
+
+    drive(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+@pytest.mark.parametrize("first", ["reader", "writer"])
+def test_law_close_behind_its_back_and_one_cancel_leaves_the_other_its_error(pair, selector, first):
+    a, _ = pair
+
+    def main():
+        fill(a)
+        tasks = {"reader": spawn(outcome, ReadWait(a)), "writer": spawn(outcome, WriteWait(a))}
+        yield from turns(2)
+        a.close()
+        tasks.pop(first).cancel()
+        [(_, other)] = tasks.items()
+        before = now()
+        assert isinstance((yield from other), ClosedError)
+        assert now() - before <= 2
+        assert files() == 0
+
+    drive_virtually(main, selector=selector)
+
+
+@pytest.mark.hazard("H01")
+def test_law_close_behind_its_back_does_not_spin(pair, selector):
+    a, _ = pair
+    counting = Counting(selector)
+
+    def main():
+        task = spawn(outcome, ReadWait(a))
+        yield from turns(2)
+        a.close()
+        before = counting.calls["select"]
+        yield Sleep(0.05)
+        # Idle takes one call; select and poll also notice, and look at each file alone.
+        assert counting.calls["select"] - before <= (3 if selector in EPOLLS else 5)
+        task.cancel()
+
+    drive(main, selector=counting)
+
+
 def test_a_socket_closed_while_nobody_waits_leaves_the_table_within_two_seconds(selector):
     a, b = make_pair()
 
@@ -1414,7 +1325,7 @@ def test_files_closed_behind_its_back_are_found_in_slices(pair):
         assert files() == 5
         pairs[1][0].close()
         pairs[4][0].close()
-        poller = current_scheduler()._poller
+        poller = poller_of(current_scheduler())
         assert poller.sweep(2) is True  # from the newest to the oldest
         assert files() == 4
         assert poller.sweep(1) is True
@@ -1431,7 +1342,7 @@ def test_files_closed_behind_its_back_are_found_in_slices(pair):
 
 @pytest.mark.parametrize("slice_", [1, 2, 1000])
 def test_law_close_holds_for_many_files_swept_in_slices(monkeypatch, slice_):
-    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", slice_)
+    monkeypatch.setattr(SWEEP_SLICE, slice_)
     pairs = [make_pair() for _ in range(6)]
 
     def main():
@@ -1459,7 +1370,7 @@ def test_the_sweep_leaves_bare_numbers_alone(selector):
 
     def main():
         task = spawn(outcome, ReadWait(r))
-        yield Sleep(3 * corolib.hosting.SWEEP_EVERY)
+        yield Sleep(3 * SWEEP_EVERY)
         assert task.state == "waiting"
         os.write(w, b"x")
         assert (yield from task) == "woken"
@@ -1499,29 +1410,6 @@ def test_the_sweep_passes_over_sockets_that_only_the_library_holds(pair):
     drive_virtually(main)
 
 
-def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
-    a, b = pair
-    held = [Private(fileno=a.detach())]
-    held[0].setblocking(False)
-
-    def main():
-        b.send(b"x")
-        yield ReadWait(held[0])
-        held[0].recv(5)
-        yield  # the trap is gone
-        assert files() == 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            thread = threading.Thread(target=held.clear)
-            thread.start()
-            thread.join()
-        assert files() == 1
-        yield Sleep(2 * corolib.hosting.SWEEP_EVERY)
-        assert files() == 0
-
-    drive_virtually(main)
-
-
 def test_law_close_holds_for_a_file_that_is_closed_in_the_turn_in_which_it_is_first_waited_for(
     selector,
 ):
@@ -1542,11 +1430,29 @@ def test_law_close_holds_for_a_file_that_is_closed_in_the_turn_in_which_it_is_fi
         drive_virtually(main, selector=selector)
 
 
+def test_a_file_closed_by_a_callback_is_noticed_though_no_task_is_stepped():
+    a, b = make_pair()
+
+    def main():
+        with b:
+            scheduler = current_scheduler()
+            task = spawn(outcome, ReadWait(a))
+            yield from turns(2)
+            scheduler.call_soon_threadsafe(lambda: scheduler.call_at(now() + 5, close_it, None))
+            return (yield from task)
+
+    def close_it(_):
+        a.close()
+        current_scheduler().call_soon_threadsafe(int)
+
+    assert isinstance(run(main, **virtual_time()), ClosedError)
+
+
 @pytest.mark.parametrize("nth", [0, 3, 7])
 @pytest.mark.parametrize("turn", range(18))
 def test_law_close_holds_between_any_two_slices_of_a_slow_sweep(monkeypatch, nth, turn):
     """Each turn takes a tenth of a second, and a sweep takes eight of them."""
-    monkeypatch.setattr(corolib.hosting, "SWEEP_SLICE", 1)
+    monkeypatch.setattr(SWEEP_SLICE, 1)
     pairs = [make_pair() for _ in range(8)]
     clock = VirtualClock()
 
@@ -1585,6 +1491,9 @@ def test_an_idle_scheduler_does_not_look_for_closed_files_again_and_again(pair):
         task.cancel()
 
     run(main, **virtual_time(selector=counting))
+
+
+# Sockets that nobody holds any more ---------------------------------------------------------------
 
 
 def test_a_socket_that_is_dropped_unclosed_is_not_kept_alive(selector):
@@ -1640,7 +1549,28 @@ def test_a_dropped_socket_does_not_take_the_next_file_of_its_number_out_of_the_t
         run(main, selector=selector)
 
 
-# Numbers that are used again ------------------------------------------------------------------
+def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
+    a, b = pair
+    held = [Private(fileno=a.detach())]
+    held[0].setblocking(False)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(held[0])
+        held[0].recv(5)
+        yield  # the trap is gone
+        assert files() == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            in_a_thread(held.clear)
+        assert files() == 1
+        yield Sleep(2 * SWEEP_EVERY)
+        assert files() == 0
+
+    drive_virtually(main)
+
+
+# Numbers that are used again ----------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H02")
@@ -1824,7 +1754,7 @@ def test_an_event_for_a_file_closed_in_the_same_turn_wakes_no_stranger(selector,
         sock.close()
 
 
-# What epoll does not forget -------------------------------------------------------------------
+# What epoll does not forget -----------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H04")
@@ -1931,7 +1861,7 @@ def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_fil
     a, b = make_pair()
     c, _ = pair
     scheduler = Scheduler(selector=selectors.SelectSelector)
-    poller = scheduler._poller
+    poller = poller_of(scheduler)
     with a, b, contextlib.closing(scheduler):
         for sock in (a, c):
             scheduler.spawn(outcome, ReadWait(sock))
@@ -1984,7 +1914,7 @@ def test_a_file_that_epoll_still_holds_can_be_waited_for_again(epoll):
         number = a.fileno()
         twin = a.dup()
         a.close()
-        current_scheduler()._poller.sweep(1000)
+        sweep(current_scheduler(), 1000)
         assert files() == 1
         os.dup2(twin.fileno(), number)
         with twin, socket.socket(fileno=number) as again:
@@ -2039,7 +1969,7 @@ def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(ep
         stays = spawn(outcome, ReadWait(c))
         yield from turns(2)
         a.close()
-        current_scheduler()._poller._remake()
+        remake_selector(current_scheduler())
         yield from turns(2)
         assert isinstance(gone.result, ClosedError)
         assert stays.state == "waiting"
@@ -2050,6 +1980,9 @@ def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(ep
 
     with b, c, d:
         drive(main, selector=epoll)
+
+
+# What nobody waits for ----------------------------------------------------------------------------
 
 
 def test_returns_that_used_up_their_time_are_not_early(pair, selector):
@@ -2112,7 +2045,7 @@ def test_data_that_nobody_waits_for_does_not_spin_and_is_not_lost(pair, selector
     drive(main, selector=counting)
 
 
-# When select() itself fails -------------------------------------------------------------------
+# When select() itself fails -----------------------------------------------------------------------
 
 
 def test_when_select_fails_only_the_waiter_of_the_bad_file_gets_the_error():
@@ -2190,7 +2123,22 @@ def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(p
     run(main, selector=make)
 
 
-# The table by itself --------------------------------------------------------------------------
+# The table by itself ------------------------------------------------------------------------------
+
+
+def test_the_private_name_of_the_standard_library_is_still_there():
+    with selectors.EpollSelector() as plain:
+        assert callable(kernel_object(plain).poll)
+        assert callable(kernel_object(plain).modify)
+    with DirectEpoll() as direct:
+        assert direct.pairs(0) == []
+        with contextlib.ExitStack() as stack:
+            a, b = make_pair()
+            stack.enter_context(a)
+            stack.enter_context(b)
+            direct.register(a.fileno(), selectors.EVENT_READ)
+            b.send(b"x")
+            assert direct.pairs(0) == [(a.fileno(), corolib.poller.IN)]
 
 
 def test_a_poller_by_itself_makes_its_selector_anew(pair):
@@ -2199,7 +2147,8 @@ def test_a_poller_by_itself_makes_its_selector_anew(pair):
     poller = Poller(counting, deque(), lambda: 0.0)
     wakeup, end = socket.socketpair()
     poller.open(wakeup.fileno(), lambda: None)
-    poller._selector.register(a.fileno(), selectors.EVENT_READ)  # of whom the table knows nothing
+    # Of the one that is registered here the table knows nothing.
+    selector_of(poller).register(a.fileno(), selectors.EVENT_READ)
     b.send(b"x")
     poller.poll(0, None)
     assert counting.calls["make"] == 2
@@ -2210,7 +2159,7 @@ def test_a_poller_by_itself_makes_its_selector_anew(pair):
     end.close()
 
 
-# Many connections -----------------------------------------------------------------------------
+# Many connections ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -2229,39 +2178,6 @@ def echo(sock):
         if not data:
             return
         sock.send(data)
-
-
-@pytest.mark.hazard("H79")
-@pytest.mark.parametrize("make", [*EPOLLS, selectors.PollSelector])
-def test_thousands_of_connections_are_held_and_each_answered(all_numbers, make):
-    count = (all_numbers - 500) // 2
-    if not FULL:
-        count = min(count, 2000)
-    counting = Counting(make)
-    pairs = [make_pair() for _ in range(count)]
-
-    def main():
-        tasks = [spawn(echo, a) for a, _ in pairs]
-        yield from turns(2)
-        assert files() == count
-        for n, (_, b) in enumerate(pairs):
-            b.send(b"%d" % n)
-        yield from turns(count // 1000 + 3)
-        for n, (_, b) in enumerate(pairs):
-            assert b.recv(100) == b"%d" % n
-        assert counting.calls["make"] == 1
-        assert counting.calls["register"] == count + 1  # and the wake-up pipe
-        for _, b in pairs:
-            b.close()
-        for task in tasks:
-            yield from task
-
-    try:
-        run(main, selector=counting)
-    finally:
-        for a, b in pairs:
-            a.close()
-            b.close()
 
 
 def cost_of(f):
@@ -2302,6 +2218,39 @@ def with_idle(count, f):
         return f(scheduler, *pairs[count // 2])
     finally:
         scheduler.close()
+        for a, b in pairs:
+            a.close()
+            b.close()
+
+
+@pytest.mark.hazard("H79")
+@pytest.mark.parametrize("make", [*EPOLLS, selectors.PollSelector])
+def test_thousands_of_connections_are_held_and_each_answered(all_numbers, make):
+    count = (all_numbers - 500) // 2
+    if not FULL:
+        count = min(count, 2000)
+    counting = Counting(make)
+    pairs = [make_pair() for _ in range(count)]
+
+    def main():
+        tasks = [spawn(echo, a) for a, _ in pairs]
+        yield from turns(2)
+        assert files() == count
+        for n, (_, b) in enumerate(pairs):
+            b.send(b"%d" % n)
+        yield from turns(count // 1000 + 3)
+        for n, (_, b) in enumerate(pairs):
+            assert b.recv(100) == b"%d" % n
+        assert counting.calls["make"] == 1
+        assert counting.calls["register"] == count + 1  # and the wake-up pipe
+        for _, b in pairs:
+            b.close()
+        for task in tasks:
+            yield from task
+
+    try:
+        run(main, selector=counting)
+    finally:
         for a, b in pairs:
             a.close()
             b.close()
@@ -2353,11 +2302,6 @@ def test_a_turn_of_other_tasks_costs_the_same_beside_any_number_of_idle_connecti
     assert with_idle(10, cost) == with_idle(1000, cost)
 
 
-def test_closing_what_is_closed_already_looks_through_nothing_else(monkeypatch):
-    """However many files are waited for, closing one again costs the same."""
-    assert with_idle(5, close_again) == with_idle(500, close_again)
-
-
 def close_again(scheduler, sock, peer):
     other, end = make_pair()
     other.close()
@@ -2365,25 +2309,12 @@ def close_again(scheduler, sock, peer):
     return cost_of(lambda: scheduler.close_file(other))
 
 
-def test_a_file_closed_by_a_callback_is_noticed_though_no_task_is_stepped():
-    a, b = make_pair()
-
-    def main():
-        with b:
-            scheduler = current_scheduler()
-            task = spawn(outcome, ReadWait(a))
-            yield from turns(2)
-            scheduler.call_soon_threadsafe(lambda: scheduler.call_at(now() + 5, close_it, None))
-            return (yield from task)
-
-    def close_it(_):
-        a.close()
-        current_scheduler().call_soon_threadsafe(int)
-
-    assert isinstance(run(main, **virtual_time()), ClosedError)
+def test_closing_what_is_closed_already_looks_through_nothing_else():
+    """However many files are waited for, closing one again costs the same."""
+    assert with_idle(5, close_again) == with_idle(500, close_again)
 
 
-# A trap that is used again ---------------------------------------------------------------------
+# A trap that is used again ------------------------------------------------------------------------
 
 
 def again_and_again(trap, count):
@@ -2392,12 +2323,34 @@ def again_and_again(trap, count):
         trap.file.recv(1)
 
 
-def test_a_trap_may_be_used_again_also_by_another_scheduler(pair):
+def test_a_trap_that_is_used_again_belongs_to_the_scheduler_that_runs(pair):
+    """One that has noted its file must not make another wait on its table."""
     a, b = pair
     trap = ReadWait(a)
-    for _ in range(2):
+
+    def wait(count):
+        for _ in range(count):
+            yield trap
+            last = a.recv(1)
+        return last
+
+    first = Scheduler()
+    try:
         b.send(b"xyz")
-        run(again_and_again, trap, 3)
+        task = first.spawn(wait, 3)
+        while not task.done:
+            first.turn()
+        b.send(b"12")
+        assert run(wait, 2) == b"2"
+        b.send(b"3")
+        task = first.spawn(wait, 1)
+        while not task.done:
+            first.turn()
+        assert task.result == b"3"
+    finally:
+        first.close()
+    b.send(b"4")
+    assert run(wait, 1) == b"4"
     assert repr(trap) == repr(ReadWait(a))
 
 

@@ -1,34 +1,24 @@
-"""Tasks: starting, joining, ending, their families, and what is left of them."""
+"""Tasks: their states, who joins them, their families, and what is left of them."""
 
-import contextvars
 import gc
-import logging
 import re
 import subprocess
 import sys
-import threading
 import types
 import weakref
-from collections import deque
 
 import pytest
 
-import corolib
 from corolib import (
     Cancelled,
-    Deadlock,
-    Lock,
-    RunFinished,
     Scheduler,
     Sleep,
     Suspend,
-    Task,
     TaskCancelled,
     TaskGroup,
     current_scheduler,
     current_task,
     first,
-    gather,
     now,
     run,
     spawn,
@@ -36,56 +26,10 @@ from corolib import (
 from corolib.scopes import Interrupts
 from corolib.task import call_site
 from corolib.testing import virtual_time
+from tests.helpers.driving import double, failing, go, in_a_thread, sleeper
 from tests.helpers.garbage import garbage_of
 
-
-def go(f, *args, **options):
-    """Run `f(*args)` in virtual time; failures that nobody takes fail the test."""
-    lost = []
-    options.setdefault("on_task_error", lambda task, exc: lost.append(exc))
-    result = run(f, *args, **{**virtual_time(), **options})
-    assert lost == []
-    return result
-
-
-def sleeper(seconds=1.0, value=None):
-    yield Sleep(seconds)
-    return value
-
-
-def failing(error):
-    yield
-    raise error
-
-
-# Starting ----------------------------------------------------------------------------------------
-
-
-def test_spawn_takes_a_function_and_arguments_or_the_call_itself():
-    def main():
-        a = spawn(sleeper, 1, "a")
-        b = spawn(sleeper(2, "b"))
-        return (yield from a), (yield from b)
-
-    assert go(main) == ("a", "b")
-    assert go(sleeper(1, "c")) == "c"
-
-
-def test_names_numbers_and_places():
-    def main():
-        named = spawn(sleeper, name="nap")
-        plain = spawn(sleeper)
-        assert (named.name, named.id, named.label) == ("nap", 2, "nap#2")
-        assert plain.label == "sleeper#3"
-        assert plain.parent is current_task() and current_task().parent is None
-        assert current_task().children == [named, plain]
-        assert current_scheduler().tasks == [current_task(), named, plain]
-        file, line = plain.spawned_at.rsplit(":", 1)
-        assert file == __file__ and int(line) == main.__code__.co_firstlineno + 2
-        yield
-
-    go(main)
-    go(main)  # ids belong to the scheduler: they begin anew
+# States and frames --------------------------------------------------------------------------------
 
 
 def test_states():
@@ -121,163 +65,128 @@ def test_states():
     assert go(main) == ["ready", "ready", "waiting", "completing", "done"]
 
 
-def test_a_context_of_ones_own():
-    var = contextvars.ContextVar("var", default="outside")
+def test_a_running_task_shows_the_calls_it_is_in():
+    def deep():
+        return [frame.f_code.co_name for frame in current_task().stack()]
 
-    def child():
+    def outer():
         yield
-        return var.get()
+        return deep()
 
     def main():
-        context = contextvars.copy_context()
-        context.run(var.set, "inside")
-        return (yield from spawn(child, context=context)), (yield from spawn(child))
+        names = yield from outer()
+        return names
 
-    assert go(main) == ("inside", "outside")
+    assert run(main) == ["main", "outer", "deep"]
 
 
-def test_another_parent():
-    def child():
-        task = spawn(sleeper, parent=current_scheduler().main)
-        assert task.parent is current_scheduler().main
-        yield
-        return task
+def test_the_frames_of_a_task_that_runs_in_another_thread_end_at_its_body():
+    box = []
 
     def main():
-        task = yield from spawn(child)
-        assert not task.done
+        task = current_task()
+        in_a_thread(lambda: box.extend(task.stack()))
         yield
 
-    go(main)
+    run(main)
+    assert [frame.f_code.co_name for frame in box] == ["main"]
 
 
-def test_a_parent_that_is_done_is_refused_and_nothing_is_started():
-    def main():
-        task = spawn(sleeper)
-        yield from task
-        body = sleeper()
-        with pytest.raises(RuntimeError, match=r"sleeper#2 is done"):
-            spawn(body, parent=task)
-        assert len(current_scheduler().tasks) == 1
+def test_frames_are_shown_through_await_and_async_for():
+    async def numbers():
+        await inner()
+        yield 1
 
-    go(main)
+    async def inner():
+        await double(1)
 
-
-def test_a_parent_of_another_run_is_refused():
-    kept = []
-
-    def first():
-        kept.append(spawn(Suspend(lambda wake: list, "x", outside=True).__iter__()))
-        scheduler = Scheduler(**virtual_time())
-        try:
-            with pytest.raises(RuntimeError, match="of another run"):
-                scheduler.spawn(sleeper, parent=kept[0])
-        finally:
-            scheduler.close()
-        kept[0].cancel()
-        yield
-
-    go(first)
-
-
-def test_a_completing_parent_takes_children():
-    def parent():
-        spawn(sleeper, 1)
-        yield
-        return "outcome"
+    async def child():
+        async for _ in numbers():
+            pass
 
     def main():
-        task = spawn(parent)
+        task = spawn(child)
         yield Sleep(0.5)
-        spawn(sleeper, 5, parent=task)
-        spawn(sleeper, 50, parent=task, daemon=True)
-        return (yield from task), now()
+        names = [frame.f_code.co_name for frame in task.stack()]
+        yield from task
+        assert task.stack() == []
+        return names
 
-    assert go(main) == ("outcome", 5.5)
-
-
-def test_tasks_spawned_before_the_run_belong_to_main():
-    log = []
-
-    def early():
-        log.append("early")
-        yield Sleep(1)
-        log.append(now())
-
-    scheduler = Scheduler(**virtual_time())
-    task = scheduler.spawn(early)
-
-    def main():
-        log.append("main")
-        assert task.parent is current_task()
-        yield
-
-    scheduler.run(main)
-    assert log == ["early", "main", 1]
+    assert go(main) == ["child", "numbers", "inner", "double"]
 
 
-def test_a_scheduler_runs_once():
-    scheduler = Scheduler(**virtual_time())
-    scheduler.run(sleeper)
-    for call in (scheduler.run, scheduler.spawn):
-        with pytest.raises(RunFinished, match="has ended"):
-            call(sleeper)
-    with pytest.raises(RunFinished):
-        scheduler.turn()
-
-
-@pytest.mark.hazard("H19")
-def test_a_task_cancelled_before_its_first_step_closes_what_it_was_given():
-    closed = []
-
-    class Resource:
-        def __init__(self, n):
-            self.n = n
-
-        def close(self):
-            closed.append(self.n)
-
-    def handler(resource):
+@pytest.mark.parametrize("how", ["asend", "athrow", "aclose"])
+def test_frames_are_shown_through_the_other_steps_of_an_async_generator(how):
+    async def numbers():
         try:
-            yield Sleep(100)
+            yield 1
+        except KeyError:
+            pass
         finally:
-            resource.close()
+            await Sleep(1)
+        yield 2
+
+    async def child():
+        agen = numbers()
+        await agen.__anext__()
+        if how == "asend":
+            await agen.asend(None)
+        elif how == "athrow":
+            await agen.athrow(KeyError())
+        else:
+            await agen.aclose()
+        await agen.aclose()
 
     def main():
-        for n in range(1000):
-            spawn(handler, Resource(n)).cancel()
-        yield
+        task = spawn(child)
+        yield Sleep(0.5)
+        names = [frame.f_code.co_name for frame in task.stack()]
+        yield from task
+        return names
 
-    go(main)
-    assert closed == list(range(1000))
+    assert go(main)[:2] == ["child", "numbers"]
 
 
-@pytest.mark.hazard("H19")
-def test_a_parent_cancelled_at_once_still_starts_its_children():
-    log = []
+def test_a_call_that_nobody_made_has_a_site_all_the_same():
+    """There are fewer frames than usual where C calls the library in a thread of its own."""
+    code, _ = call_site(10**6)
+    assert code is sys._getframe().f_code
 
-    def child():
-        try:
-            log.append("begun")
-            yield
-        finally:
-            log.append("ended")
 
-    def parent():
-        spawn(child)
-        yield
+def test_a_task_spawned_by_code_without_lines_says_where_that_code_begins():
+    def spawner():
+        return spawn(sleeper)
+
+    bare = types.FunctionType(spawner.__code__.replace(co_linetable=b""), globals())
 
     def main():
-        task = spawn(parent)
-        yield
+        task = bare()
+        assert task.spawned_at == f"{__file__}:{spawner.__code__.co_firstlineno}"
         task.cancel()
-        yield Sleep(1)
+        yield
 
-    go(main)
-    assert log == ["begun", "ended"]
+    run(main)
 
 
-# Joining -----------------------------------------------------------------------------------------
+SCHEDULED_AT_EXIT = """
+import atexit
+from corolib import Scheduler, current_task
+def main():
+    print(current_task())
+    yield
+atexit.register(Scheduler().run, main)
+"""
+
+
+def test_a_run_that_no_python_has_called_has_a_task_that_says_where_it_is_from():
+    done = subprocess.run(
+        [sys.executable, "-c", SCHEDULED_AT_EXIT], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert re.fullmatch(r"<Task main#1 running, spawned at .*scheduler\.py:\d+>\n", done.stdout)
+
+
+# Joining ------------------------------------------------------------------------------------------
 
 
 def test_every_joiner_gets_the_result_in_the_turn_it_is_there():
@@ -305,7 +214,7 @@ def test_every_joiner_gets_the_exception_itself():
         return caught.value
 
     def main():
-        task = spawn(failing, error)
+        task = spawn(failing, 0, error)
         a, b = spawn(joiner, task), spawn(joiner, task)
         assert (yield from a) is (yield from b) is error
         assert (yield from joiner(task)) is error
@@ -317,6 +226,8 @@ def test_every_joiner_gets_the_exception_itself():
 
 
 def test_a_joiner_that_is_cancelled_leaves_the_task_running():
+    """And is not kept by it."""
+
     def joiner(task):
         yield from task
 
@@ -326,50 +237,153 @@ def test_a_joiner_that_is_cancelled_leaves_the_task_running():
         yield Sleep(1)
         yield from joining.stop()
         assert not task.done and not task.joiners
+        dead = weakref.ref(joining)
+        gc.disable()
+        try:
+            del joining
+            yield
+            assert dead() is None
+        finally:
+            gc.enable()
         return (yield from task), now()
 
     assert go(main) == ("value", 5)
 
 
-def test_the_failure_of_a_task_whose_joiner_has_gone_is_reported():
-    lost = []
+def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_nothing_else():
+    seen = []
 
-    def late():
-        yield Sleep(2)
-        raise ValueError("late")
-
-    def joiner(task):
-        yield from task
-
-    def main():
-        task = spawn(late)
-        joining = spawn(joiner, task)
-        yield Sleep(1)
-        yield from joining.stop()
-        yield Sleep(5)
-
-    go(main, on_task_error=lambda task, exc: lost.append((task.name, str(exc))))
-    assert lost == [("late", "late")]
-
-
-def test_joining_a_cancelled_task_raises_task_cancelled():
-    def main():
-        task = spawn(sleeper, 5)
+    def short():
         yield
-        task.cancel("enough")
-        for _ in range(2):
-            with pytest.raises(
-                TaskCancelled, match=r"^task sleeper#2 was cancelled: enough$"
-            ) as caught:
+
+    def join(task):
+        try:
+            seen.append((yield from task))
+        except Cancelled:
+            seen.append("cancelled")
+            for _ in range(3):
+                seen.append((yield))
+            raise
+
+    def main():
+        task = spawn(short)
+        task.watch(lambda value, error: joiner.cancel())
+        joiner = spawn(join, task)
+        with pytest.raises(TaskCancelled):
+            yield from joiner
+
+    run(main)
+    assert seen == ["cancelled", None, None, None]
+
+
+def test_a_joiner_that_swallows_every_interrupt_is_given_up_and_the_task_goes_on():
+    given_up = []
+
+    def join(task):
+        while True:
+            try:
                 yield from task
-            assert caught.value.task is task and caught.value.reason == "enough"
-        assert isinstance(task.exception, TaskCancelled)
-        other = spawn(sleeper, 5)
-        other.cancel()
-        with pytest.raises(TaskCancelled, match=r"^task sleeper#3 was cancelled$"):
-            yield from other
+            except Cancelled:
+                pass
+
+    def main():
+        task = spawn(sleeper, 5, "value")
+        joiner = spawn(join, task)
+        yield
+        joiner.cancel()
+        assert (yield from task) == "value"
+        assert given_up == ["join"]
+        assert joiner.done and task.joiners is None
+
+    go(main, on_task_error=lambda task, exc: given_up.append(task.name))
+
+
+def test_a_join_that_a_signal_handler_broke_off_ends_no_later_wait_of_its_task():
+    """Whatever a handler of the program's raises in the kernel, is raised in the task."""
+
+    class Strikes(dict):
+        def __setitem__(self, joiner, none):
+            super().__setitem__(joiner, none)
+            raise ValueError("from a signal handler")
+
+    def main():
+        task = spawn(sleeper, 1)
+        task.joiners = Strikes()
+        with pytest.raises(ValueError, match="from a signal handler"):
+            yield from task
+        yield Sleep(2)
+        return now()
+
+    assert go(main) == 2
+
+
+def test_a_join_is_none_of_the_waits_of_which_the_first_is_taken():
+    def main():
+        task = spawn(sleeper, 1, "value")
+        for thing in (task, next(iter(task))):
+            with pytest.raises(TypeError, match=r"^first\(\) takes traps, .* not (Task|Join)$"):
+                yield from first(thing, Sleep(9))
+        assert not task.joiners
+        return (yield from task)
+
+    assert go(main) == "value"
+
+
+def test_a_body_that_left_its_group_waits_for_that_before_its_join():
+    log = []
+
+    def slow():
+        try:
+            yield Sleep(9)
+        finally:
+            yield Sleep(0.5)
+            log.append("gone")
+
+    def main():
+        task = spawn(sleeper, 0.1, "value")
+        with pytest.raises(ValueError, match="x"):
+            with TaskGroup() as group:
+                group.spawn(slow)
+                yield
+                raise ValueError("x")
+        log.append((yield from task))
 
     go(main)
+    assert log == ["gone", "value"]
+
+
+def test_a_task_of_another_scheduler_can_be_joined_and_each_stays_in_its_own():
+    here, there = Scheduler(**virtual_time()), Scheduler(**virtual_time())
+    schedulers = []
+
+    def work():
+        yield
+        yield
+        return "done"
+
+    def joiner(task):
+        value = yield from task
+        schedulers.append(current_scheduler())
+        yield
+        return value
+
+    task = there.spawn(work)
+    joining = here.spawn(joiner, task)
+    cancelled = here.spawn(joiner, task)
+    here.turn(0)
+    cancelled.cancel()
+    while not joining.done:
+        there.turn(0)
+        here.turn(0)
+    assert joining.result == "done"
+    assert schedulers == [here]
+    assert here.tasks == there.tasks == []
+    assert task.joiners is None
+    here.close()
+    there.close()
+
+
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def test_stop_returns_when_the_task_is_really_gone():
@@ -406,22 +420,6 @@ def test_stop_of_a_task_that_was_faster_returns_its_result():
     assert go(main) == "result"
 
 
-def test_stop_raises_what_left_the_body():
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            raise ValueError("clean-up")
-
-    def main():
-        task = spawn(child)
-        yield
-        with pytest.raises(ValueError, match="clean-up"):
-            yield from task.stop()
-
-    go(main)
-
-
 def test_stop_passes_on_a_cancel_that_was_not_its_own():
     """The body of the task ended with the TaskCancelled of a third one."""
 
@@ -443,112 +441,48 @@ def test_stop_passes_on_a_cancel_that_was_not_its_own():
     go(main)
 
 
-@pytest.mark.parametrize("how", ["join", "stop"])
-def test_joining_oneself_is_a_deadlock_at_the_join(how):
-    def child():
-        task = current_task()
-        with pytest.raises(Deadlock, match=r"^task child#2 joins itself, which is done only when"):
-            yield from (task if how == "join" else task.stop())
-        yield Sleep(1)
-        return "fine"
-
-    def main():
-        return (yield from spawn(child))
-
-    assert go(main) == "fine"
+# Families -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["join", "stop"])
-def test_joining_an_ancestor_is_a_deadlock_at_the_join(how):
-    def child():
-        main = current_scheduler().main
-        with pytest.raises(Deadlock, match=r"^task child#3 joins main#1, its ancestor"):
-            yield from (main if how == "join" else main.stop())
-        yield Sleep(1)
-        return "fine"
-
+def test_a_completing_parent_takes_children():
     def parent():
-        return (yield from spawn(child))
-
-    def main():
-        return (yield from spawn(parent))
-
-    assert go(main) == "fine"
-
-
-def test_a_task_may_end_with_an_exception_as_its_value():
-    def child():
+        spawn(sleeper, 1)
         yield
-        return ValueError("value")
-
-    def main():
-        return (yield from spawn(child))
-
-    assert str(go(main)) == "value"
-
-
-# Families ----------------------------------------------------------------------------------------
-
-
-def test_a_task_is_done_when_its_children_are():
-    def grandchild():
-        yield Sleep(3)
-
-    def child():
-        spawn(grandchild)
-        yield
-        return "child"
-
-    def parent():
-        spawn(child)
-        yield
-        return "parent"
+        return "outcome"
 
     def main():
         task = spawn(parent)
+        yield Sleep(0.5)
+        spawn(sleeper, 5, parent=task)
+        spawn(sleeper, 50, parent=task, daemon=True)
         return (yield from task), now()
 
-    assert go(main) == ("parent", 3)
+    assert go(main) == ("outcome", 5.5)
 
 
-def test_run_returns_when_the_children_of_main_are_done():
-    log = []
-
-    def child():
-        yield Sleep(3)
-        log.append(now())
-
-    def main():
-        spawn(child)
-        yield
-        return "result"
-
-    assert go(main) == "result"
-    assert log == [3]
-
-
-def test_an_exception_that_leaves_a_body_cancels_its_children():
+@pytest.mark.hazard("H19")
+def test_a_parent_cancelled_at_once_still_starts_its_children():
     log = []
 
     def child():
         try:
-            yield Sleep(100)
+            log.append("begun")
+            yield
         finally:
-            yield Sleep(0.5)
-            log.append(now())
+            log.append("ended")
 
     def parent():
         spawn(child)
-        yield Sleep(1)
-        raise ValueError("parent")
+        yield
 
     def main():
-        with pytest.raises(ValueError, match="parent"):
-            yield from spawn(parent)
-        return now()
+        task = spawn(parent)
+        yield
+        task.cancel()
+        yield Sleep(1)
 
-    assert go(main) == 1.5
-    assert log == [1.5]
+    go(main)
+    assert log == ["begun", "ended"]
 
 
 def test_the_children_of_a_failed_task_are_told_why():
@@ -579,27 +513,71 @@ def test_the_children_of_a_failed_task_are_told_why():
     assert reasons == ["parent#2, its parent, ended"] * 2
 
 
-def test_a_daemon_is_cancelled_when_body_and_other_children_are_done():
+@pytest.mark.parametrize("how", ["failed", "cancelled", "only daemons left"])
+def test_a_child_that_comes_after_the_end_of_its_parents_body_is_cancelled(how):
     log = []
 
-    def daemon():
+    def late():
         try:
-            yield Sleep(100)
-        except Cancelled as exc:
-            log.append((now(), exc.reason))
-            raise
+            yield Sleep(1000)
+        finally:
+            log.append(("late", now()))
+
+    def lingers():
+        try:
+            yield Sleep(1000)
+        finally:
+            yield Sleep(0.5)
 
     def parent():
-        spawn(daemon, daemon=True)
-        spawn(sleeper, 3)
-        yield Sleep(1)
-        return "result"
+        spawn(lingers, daemon=how == "only daemons left")
+        yield
+        if how == "failed":
+            raise ValueError
+        if how == "cancelled":
+            yield Sleep(1000)
 
     def main():
-        return (yield from spawn(parent)), now()
+        task = spawn(parent)
+        yield
+        yield
+        if how == "cancelled":
+            task.cancel()
+        yield
+        yield
+        assert task.state == "completing"
+        spawn(late, parent=task, daemon=how == "only daemons left")
+        try:
+            yield from task
+        except (ValueError, TaskCancelled):
+            pass
+        return now()
 
-    assert go(main) == ("result", 3)
-    assert log == [(3, "daemon of parent#2, which ended")]
+    assert run(main, **virtual_time()) == 0.5
+    assert log == [("late", 0)]
+
+
+def test_children_are_cancelled_oldest_first_and_deep():
+    log = []
+
+    def child(name):
+        if name == "a":
+            spawn(child, "aa")
+        try:
+            yield Sleep(100)
+        finally:
+            log.append(name)
+
+    def main():
+        spawn(child, "a")
+        spawn(child, "b")
+        yield Sleep(1)
+        current_task().cancel()
+        yield
+
+    with pytest.raises(TaskCancelled):
+        go(main)
+    assert sorted(log) == ["a", "aa", "b"] and log.index("a") < log.index("b")
 
 
 def test_a_daemon_alone_is_cancelled_with_the_body():
@@ -639,448 +617,94 @@ def test_a_daemon_that_spawns_a_daemon_beside_it_keeps_nobody():
     go(main)
 
 
-def test_children_are_cancelled_oldest_first_and_deep():
-    log = []
+def test_many_daemons_are_each_cancelled_once(monkeypatch):
+    asked = []
+    request = Interrupts.request
 
-    def child(name):
-        if name == "a":
-            spawn(child, "aa")
-        try:
-            yield Sleep(100)
-        finally:
-            log.append(name)
+    def counted(self, task, scope, reason):
+        asked.append(task)
+        request(self, task, scope, reason)
+
+    monkeypatch.setattr(Interrupts, "request", counted)
+
+    def daemon():
+        yield Sleep(1000)
 
     def main():
-        spawn(child, "a")
-        spawn(child, "b")
-        yield Sleep(1)
-        current_task().cancel()
+        for _ in range(300):
+            spawn(daemon, daemon=True)
         yield
-
-    with pytest.raises(TaskCancelled):
-        go(main)
-    assert sorted(log) == ["a", "aa", "b"] and log.index("a") < log.index("b")
-
-
-# Failures ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H48")
-def test_a_failure_that_nobody_takes_is_reported_in_that_turn_and_once():
-    lost = []
-
-    def main():
-        task = spawn(failing, ValueError("x"))
-        yield
-        assert lost == []
-        yield
-        turn = current_scheduler().stats()["turns"]
-        assert lost == [("failing#2", "x", turn)] or lost == []
-        yield
-        assert len(lost) == 1
-        with pytest.raises(ValueError):  # a later join still raises it
-            yield from task
-        gc.collect()
-
-    def hook(task, exc):
-        lost.append((task.label, str(exc), current_scheduler().stats()["turns"]))
-
-    go(main, on_task_error=hook)
-    assert len(lost) == 1
-
-
-@pytest.mark.hazard("H48")
-def test_a_failure_waits_for_the_children_and_is_reported_when_the_task_is_done():
-    lost = []
-
-    def child():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-
-    def parent():
-        spawn(child)
-        yield Sleep(1)
-        raise ValueError("x")
-
-    def main():
-        spawn(parent)
-        yield Sleep(5)
-
-    go(main, on_task_error=lambda task, exc: lost.append((task.name, now())))
-    assert lost == [("parent", 1.5)]
-
-
-def test_a_failure_stops_no_unrelated_task():
-    log = []
-
-    def other():
-        for n in range(5):
-            yield Sleep(1)
-            log.append(n)
-
-    def main():
-        spawn(other)
-        spawn(failing, ValueError("x"))
-        yield Sleep(10)
-        return "fine"
-
-    assert go(main, on_task_error=lambda task, exc: None) == "fine"
-    assert log == [0, 1, 2, 3, 4]
-
-
-def test_by_default_a_failure_is_logged_with_name_place_and_traceback(caplog):
-    def main():
-        spawn(failing, ValueError("the text"))
-        yield Sleep(1)
 
     run(main, **virtual_time())
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("corolib.task", logging.ERROR)
-    place = f"{__file__}:{main.__code__.co_firstlineno + 1}"
-    assert record.getMessage() == f"task failing#2, spawned at {place}, failed"
-    assert isinstance(record.exc_info[1], ValueError)
-    assert "the text" in caplog.text and "in failing" in caplog.text
-    assert "scheduler.py" not in caplog.text.split("Traceback")[1]
-    assert logging.getLogger("corolib").handlers == []
-    assert logging.getLogger("corolib.task").handlers == []
+    assert len(asked) == 300
 
 
-def test_by_default_the_failure_of_a_callback_is_logged_too(caplog):
-    def fail(arg):
-        raise ValueError(arg)
-
-    def main():
-        current_scheduler().call_at(1, fail, "from a timer")
-        current_scheduler().call_soon_threadsafe(fail, "from a call")
-        yield Sleep(2)
-        return "fine"
-
-    assert run(main, **virtual_time()) == "fine"
-    assert [str(r.exc_info[1]) for r in caplog.records] == ["from a call", "from a timer"]
+# async def ----------------------------------------------------------------------------------------
 
 
-def test_without_a_main_task_the_failure_belongs_to_a_callback(caplog):
-    scheduler = Scheduler(**virtual_time())
-    scheduler.call_soon_threadsafe(int, "x")
-    scheduler.turn(0)
-    scheduler.close()
-    (record,) = caplog.records
-    assert record.getMessage() == "a callback failed"
+def test_tasks_can_be_awaited():
+    async def child(x):
+        await Sleep(1)
+        return x
+
+    async def main():
+        a, b = spawn(child, "a"), spawn(child("b"))
+        return await a, await b
+
+    assert go(main) == ("a", "b")
 
 
-def test_a_hook_that_raises_puts_both_on_stderr_and_the_loop_goes_on(capsys):
-    def hook(task, exc):
-        raise KeyError("from the hook")
-
-    def main():
-        spawn(failing, ValueError("from the task"))
-        yield Sleep(1)
-        return "fine"
-
-    assert go(main, on_task_error=hook) == "fine"
-    err = capsys.readouterr().err
-    assert "ValueError: from the task" in err and "KeyError: 'from the hook'" in err
-
-
-def test_a_hook_may_end_the_program():
-    def hook(task, exc):
-        raise SystemExit(5)
-
-    def main():
-        spawn(failing, ValueError("x"))
-        yield Sleep(100)
-
-    with pytest.raises(SystemExit) as caught:
-        go(main, on_task_error=hook)
-    assert caught.value.code == 5
-
-
-def test_a_callback_may_end_the_program():
-    def leave():
-        raise SystemExit(6)
-
-    def main():
-        current_scheduler().call_soon_threadsafe(leave)
-        yield Sleep(100)
-
-    with pytest.raises(SystemExit) as caught:
-        go(main)
-    assert caught.value.code == 6
-
-
-def test_a_hook_may_spawn_and_what_it_spawns_belongs_to_main():
-    log = []
-
-    def alert(text):
-        yield Sleep(1)
-        log.append((text, current_task().parent.name))
-
-    def hook(task, exc):
-        with pytest.raises(RuntimeError, match="between two steps"):
-            current_task()
-        spawn(alert, str(exc))
-
-    def main():
-        spawn(failing, ValueError("x"))
-        yield Sleep(5)
-
-    go(main, on_task_error=hook)
-    assert log == [("x", "main")]
-
-
-def test_the_failure_of_main_leaves_run_and_is_not_reported():
-    log = []
-
+def test_a_generator_task_can_be_awaited():
     def child():
-        try:
-            yield Sleep(100)
-        finally:
-            yield Sleep(0.5)
-            log.append(now())
-
-    def main():
-        spawn(child)
         yield Sleep(1)
-        raise ValueError("main")
+        raise ValueError("child")
 
-    with pytest.raises(ValueError, match="main") as caught:
-        go(main)
-    assert log == [1.5]
-    assert "in main" in str(caught.getrepr(style="native"))
-
-
-def test_run_may_be_called_again_after_any_end():
-    for error in (ValueError, SystemExit, KeyboardInterrupt):
-        with pytest.raises(error):
-            go(failing, error())
-        assert go(sleeper, 1, "fine") == "fine"
-
-
-# Re-entry and threads ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H47")
-def test_run_inside_a_task_raises_and_harms_nothing():
-    def main():
-        scheduler = current_scheduler()
-        for call in (lambda: run(sleeper), lambda: scheduler.run(sleeper), scheduler.turn):
-            with pytest.raises(RuntimeError, match=r"already runs in this thread: use spawn\("):
-                call()
-            assert current_scheduler() is scheduler
-            assert current_task() is scheduler.main
-            yield Sleep(1)
-        gc.collect()  # a scheduler that was made for nothing has closed its files
-        return "fine"
-
-    assert go(main) == "fine"
-
-
-@pytest.mark.hazard("H47")
-def test_a_task_that_steps_itself_gets_pythons_error():
-    def main():
-        with pytest.raises(ValueError, match="already executing"):
-            body.send(None)
-        yield Sleep(1)
-        return "fine"
-
-    body = main()
-    assert go(body) == "fine"
-
-
-@pytest.mark.hazard("H47")
-def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
-    said = []
-    scheduler = Scheduler(**virtual_time())
-
-    def thread():
-        for call in (scheduler.turn, lambda: scheduler.run(sleeper), lambda: scheduler.spawn(list)):
-            try:
-                call()
-            except RuntimeError as exc:
-                said.append(str(exc))
-
-    other = threading.Thread(target=thread)
-    other.start()
-    other.join()
-    scheduler.close()
-    assert len(said) == 3 and all("from_thread(scheduler, f, *args)" in text for text in said)
-
-
-def test_each_thread_may_run_a_scheduler_of_its_own():
-    results = []
-
-    def thread(n):
-        results.append(go(sleeper, 1, n))
-
-    threads = [threading.Thread(target=thread, args=(n,)) for n in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert sorted(results) == [0, 1, 2, 3]
-
-
-def test_outside_of_a_run_the_plain_calls_say_so():
-    calls = (
-        lambda: spawn(sleeper),
-        now,
-        current_task,
-        current_scheduler,
-        lambda: corolib.close(0),
-    )
-    for call in calls:
-        with pytest.raises(RuntimeError, match=r"no scheduler runs in this thread.*from_thread"):
-            call()
-
-
-def test_in_a_callback_no_task_is_running():
-    said = []
-
-    def call():
-        try:
-            current_task()
-        except RuntimeError as exc:
-            said.append(str(exc))
-        said.append(spawn(sleeper).parent)
-
-    def main():
-        current_scheduler().call_soon_threadsafe(call)
-        yield Sleep(1)
-        return current_task()
-
-    main_task = go(main)
-    assert said == [
-        "no task is running: this was called between two steps, in a callback",
-        main_task,
-    ]
-
-
-# StopIteration and depth -------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H46")
-def test_a_task_may_return_stop_iteration():
-    def child():
-        yield
-        return StopIteration("value")
-
-    def main():
-        value = yield from spawn(child)
-        yield
-        return value
-
-    value = go(main)
-    assert isinstance(value, StopIteration) and value.args == ("value",)
-
-
-@pytest.mark.hazard("H46")
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_task_that_raises_stop_iteration_has_failed(waits):
-    def child():
-        if waits:
-            yield
-        raise StopIteration("early")
-        yield
-
-    def main():
-        with pytest.raises(RuntimeError, match="raised StopIteration") as caught:
-            yield from spawn(child)
-        assert isinstance(caught.value.__cause__, StopIteration)
-        return "fine"
-
-    assert go(main) == "fine"
-
-
-@pytest.mark.hazard("H46")
-@pytest.mark.parametrize("how", ["value", "error"])
-def test_a_wake_may_carry_stop_iteration(how):
-    def arm(wake):
-        wake(**{how: StopIteration("carried")})
-        return list
-
-    def child():
-        value = yield Suspend(arm, "x")
-        return "after", value
-
-    def main():
-        if how == "value":
-            word, value = yield from spawn(child)
-            assert word == "after" and isinstance(value, StopIteration)
-        else:
-            with pytest.raises(RuntimeError, match="raised StopIteration"):
-                yield from spawn(child)
-        return "fine"
-
-    assert go(main) == "fine"
-
-
-@pytest.mark.hazard("H53")
-def test_deep_delegation_fails_in_the_task_and_not_in_the_loop():
-    """900 levels work, 5000 do not; in a thread, where the stack begins empty."""
-    results = []
-
-    def deep(n):
-        if n:
-            return (yield from deep(n - 1))
-        yield
-        yield Sleep(1)
-        return "bottom"
-
-    def ticker():
-        for _ in range(20):
-            yield
-        return "ticked"
-
-    def main():
-        ticks = spawn(ticker)
-        results.append((yield from spawn(deep, 900)))
-        task = spawn(deep, 5000)
-        try:
-            yield from task
-        except RecursionError as exc:
-            results.append(type(exc))
-        results.append((yield from ticks))
-
-    thread = threading.Thread(target=go, args=(main,))
-    thread.start()
-    thread.join()
-    assert results == ["bottom", RecursionError, "ticked"]
-
-
-# What is left of them ----------------------------------------------------------------------------
-
-
-@pytest.mark.hazard("H49")
-def test_nothing_disappears_because_a_handle_was_dropped():
-    done = []
-
-    def worker(n):
-        yield Sleep(1)
-        yield Suspend(arm, "x")
-        done.append(n)
-
-    def arm(wake):
-        wakes.append(wake)
-        return list
-
-    wakes = []
-
-    def main():
-        for n in range(1000):
-            spawn(worker, n)
-        for _ in range(5):
-            gc.collect()
-            yield Sleep(0.3)
-        gc.collect()
-        for wake in wakes:
-            wake()
-        wakes.clear()
-        yield
+    async def main():
+        with pytest.raises(ValueError, match="child"):
+            await spawn(child)
+        task = spawn(child)
+        assert await task.stop() is None
 
     go(main)
-    assert done == list(range(1000))
+
+
+def test_cancel_and_clean_up():
+    log = []
+
+    async def child():
+        try:
+            await Sleep(100)
+        except Cancelled as exc:
+            log.append(exc.reason)
+            raise
+        finally:
+            await Sleep(0.5)
+            log.append(now())
+
+    async def main():
+        task = spawn(child)
+        await Sleep(1)
+        task.cancel("why")
+        with pytest.raises(TaskCancelled):
+            await task
+
+    go(main)
+    assert log == ["why", 1.5]
+
+
+def test_an_async_generator_is_consumed():
+    async def count(n):
+        for i in range(n):
+            await Sleep(1)
+            yield i
+
+    async def main():
+        return [i async for i in count(3)], now()
+
+    assert go(main) == ([0, 1, 2], 3)
+
+
+# What is left of them -----------------------------------------------------------------------------
 
 
 def leaves_returning():
@@ -1095,7 +719,7 @@ def leaves_returning():
 
 def leaves_failing():
     for _ in range(250):
-        spawn(failing, ValueError("x"))
+        spawn(failing, 0, ValueError("x"))
     yield
 
 
@@ -1183,6 +807,10 @@ def leaves_wrong_yields():
     yield
 
 
+def one(trap):
+    yield trap
+
+
 def leaves_failing_waits():
     def arm(wake):
         raise ValueError
@@ -1197,10 +825,6 @@ def leaves_failing_waits():
     for n in range(250):
         spawn((one(Suspend(arm, "x")), one(Suspend(arm_that_wakes, "x")), joins_itself())[n % 3])
     yield
-
-
-def one(trap):
-    yield trap
 
 
 def leaves_families():
@@ -1236,717 +860,3 @@ def leaves_families():
 )
 def test_tasks_leave_no_cycles(scenario):
     assert garbage_of(scenario) == []
-
-
-@pytest.mark.hazard("H56")
-def test_each_task_has_its_own_copy_of_the_context():
-    var = contextvars.ContextVar("var", default=None)
-
-    def child(n):
-        assert var.get() == "main"
-        var.set(n)
-        for _ in range(5):
-            yield
-            assert var.get() == n
-        yield Sleep(1)
-        assert var.get() == n
-        return (yield from spawn(grandchild, n))
-
-    def grandchild(n):
-        assert var.get() == n  # a copy of the spawner's
-        var.set("grandchild")
-        yield
-
-    def main():
-        var.set("main")
-        tasks = [spawn(child, n) for n in range(100)]
-        for task in tasks:
-            yield from task
-        assert var.get() == "main"
-
-    var.set("runner")
-    go(main)
-    assert var.get() == "runner"
-
-
-# Suspend -----------------------------------------------------------------------------------------
-
-
-def test_what_arm_raises_is_raised_at_the_yield_and_nothing_is_left():
-    kept = []
-
-    def arm(wake):
-        kept.append(wake)
-        raise ValueError("arm")
-
-    def main():
-        with pytest.raises(ValueError, match="arm"):
-            yield Suspend(arm, "x")
-        kept[0]("late")
-        yield Sleep(1)
-        return "fine"
-
-    assert go(main) == "fine"
-
-
-def in_a_thread(call):
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-
-
-@pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
-def test_arm_may_wake_and_then_fail(do):
-    def arm(wake):
-        do(lambda: wake("value"))
-        raise ValueError("arm")
-
-    def main():
-        with pytest.raises(ValueError, match="arm"):
-            yield Suspend(arm, "x")
-        yield Sleep(1)
-        return "fine"
-
-    assert go(main) == "fine"
-
-
-def test_a_call_that_nobody_made_has_a_site_all_the_same():
-    """There are fewer frames than usual where C calls the library in a thread of its own."""
-    code, _ = call_site(10**6)
-    assert code is sys._getframe().f_code
-
-
-def test_only_the_first_wake_counts():
-    def arm(wake):
-        wake("first")
-        wake("second")
-        wake(error=ValueError("third"))
-        return lambda: pytest.fail("an undo after a wake")
-
-    def main():
-        value = yield Suspend(arm, "x")
-        yield Sleep(1)
-        return value
-
-    assert go(main) == "first"
-
-
-def test_a_wake_may_carry_an_error():
-    def main():
-        with pytest.raises(KeyError, match="carried"):
-            yield Suspend(lambda wake: wake(error=KeyError("carried")) or list, "x")
-
-    go(main)
-
-
-def test_arm_must_return_a_function():
-    def main():
-        with pytest.raises(TypeError, match=r"arm of x returned 5: it must return the undo"):
-            yield Suspend(lambda wake: 5, "x")
-        assert (yield Suspend(lambda wake: wake("value"), "x")) == "value"  # no longer needed
-
-    go(main)
-
-
-@pytest.mark.parametrize("undo_fails", [False, True])
-def test_arm_may_cancel_its_own_task(undo_fails):
-    log, lost = [], []
-
-    def undo():
-        log.append("undone")
-        if undo_fails:
-            raise ValueError("undo")
-
-    def arm(wake):
-        current_task().cancel()
-        return undo
-
-    def child():
-        try:
-            yield Suspend(arm, "x")
-        except Cancelled:
-            log.append("cancelled")
-            yield Sleep(0.5)
-            log.append(now())
-            raise
-
-    def main():
-        with pytest.raises(TaskCancelled):
-            yield from spawn(child)
-
-    go(main, on_task_error=lambda task, exc: lost.append(str(exc)))
-    assert log == ["undone", "cancelled", 0.5]
-    assert lost == ["undo"] * undo_fails
-
-
-def test_arm_may_cancel_its_own_task_and_fail():
-    """The cancel is not lost, and neither is the failure."""
-    lost = []
-
-    def arm(wake):
-        current_task().cancel()
-        raise ValueError("arm")
-
-    def main():
-        with pytest.raises(TaskCancelled):
-            yield from spawn(iter(Suspend(arm, "x")))
-
-    go(main, on_task_error=lambda task, exc: lost.append(str(exc)))
-    assert lost == ["arm"]
-
-
-@pytest.mark.hazard("H35")
-def test_a_wake_from_a_thread_comes_before_a_cancel_that_was_asked_for_later():
-    log, wakes = [], []
-
-    def arm(wake):
-        wakes.append(wake)
-        return lambda: pytest.fail("an undo after a wake")
-
-    def child():
-        log.append((yield Suspend(arm, "x", outside=True)))
-        try:
-            yield Sleep(1)
-        finally:
-            log.append("cancelled")
-
-    def main():
-        task = spawn(child)
-        yield
-        yield
-        thread = threading.Thread(target=wakes[0], args=("result",))
-        thread.start()
-        thread.join()
-        task.cancel()
-        assert (yield from task.stop()) is None
-
-    go(main)
-    assert log == ["result", "cancelled"]
-
-
-def test_a_wake_after_the_run_says_so():
-    kept = []
-
-    def main():
-        yield Suspend(lambda wake: kept.append(wake) or wake("value") or list, "x")
-
-    go(main)
-    with pytest.raises(RunFinished):
-        kept[0]()
-
-
-# A policy ----------------------------------------------------------------------------------------
-
-
-def test_a_scheduling_policy_is_a_small_class():
-    class OldestLast(deque):
-        def popleft(self):
-            return self.pop()
-
-    order = []
-
-    def child(n):
-        order.append(n)
-        yield
-
-    def main():
-        for n in range(3):
-            spawn(child, n)
-        yield Sleep(1)
-
-    go(main, ready=OldestLast)
-    assert order == [2, 1, 0]
-
-
-def test_turns_by_hand():
-    scheduler = Scheduler(**virtual_time())
-    task = scheduler.spawn(sleeper, 1, "result")
-    assert isinstance(task, Task)
-    assert scheduler.main is None and task.parent is None
-    scheduler.turn(0)
-    assert task.state == "waiting"
-    scheduler.turn(0.5)
-    assert not task.done
-    scheduler.turn()
-    assert task.result == "result"
-    with pytest.raises(TypeError, match=r"turn\(\)"):
-        scheduler.turn("x")
-    scheduler.close()
-
-
-def test_a_scheduler_of_turns_closes_what_is_left_while_its_clean_up_still_finds_it_open(capsys):
-    """Later, each would raise RunFinished where the garbage collector drops it."""
-    ended = []
-
-    def holder(lock):
-        with (yield from lock):
-            yield Sleep(100)
-        raise AssertionError("nobody goes on after the end")
-
-    def both():
-        yield from gather(sleeper(), sleeper())
-
-    def starter():
-        with TaskGroup() as group:
-            yield from group.start(sleeper)
-
-    def owner():
-        try:
-            with TaskGroup(limit=1) as group:
-                group.spawn(sleeper)
-                group.spawn(sleeper)
-                yield from group
-        finally:
-            ended.append(current_scheduler())
-
-    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: ended.append(failure))
-    lock = Lock("left")
-    tasks = [scheduler.spawn(holder, lock, name=name) for name in "ab"]
-    tasks += [scheduler.spawn(f) for f in (owner, both, starter)]
-    for _ in range(4):
-        scheduler.turn(0)
-    scheduler.close()
-    assert ended == [scheduler]
-    assert all(task.body is None for task in tasks)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 10 and all("was abandoned; it is closed now" in line for line in said)
-    assert "<Task a#1 waiting Sleep(100.0), spawned at" in said[-1]
-    scheduler.close()  # once more says nothing
-    assert capsys.readouterr().err == ""
-
-
-def test_a_wake_that_the_last_turn_did_not_come_to_is_no_failure(capsys):
-    def waiter():
-        yield from first(Suspend(lambda wake: wakes.append(wake) or list, "news"), Sleep(100))
-
-    wakes, reported = [], []
-    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: reported.append(failure))
-    scheduler.spawn(waiter)
-    scheduler.turn(0)
-    thread = threading.Thread(target=wakes[0], args=("too late",))
-    thread.start()
-    thread.join()
-    scheduler.close()
-    assert reported == []
-    assert "waiter#1" in capsys.readouterr().err
-
-
-# What a stranger found ----------------------------------------------------------------------
-
-
-def test_one_generator_given_to_two_tasks_is_refused_in_the_second():
-    def body():
-        yield Sleep(1)
-        return now()
-
-    def main():
-        once = body()
-        first, second = spawn(once), spawn(once)
-        with pytest.raises(RuntimeError, match=r"body\(\) was given to two tasks"):
-            yield from second
-        return (yield from first)
-
-    assert run(main, **virtual_time()) == 1
-
-
-def test_a_generator_that_is_over_before_its_second_task_begins_is_refused_there():
-    def body():
-        return "once"
-        yield
-
-    def main():
-        once = body()
-        first, second = spawn(once), spawn(once)
-        with pytest.raises(RuntimeError, match=r"body\(\) was given to two tasks"):
-            yield from second
-        return (yield from first)
-
-    assert run(main) == "once"
-
-
-def test_one_coroutine_given_to_two_tasks_is_refused_in_the_second():
-    async def body():
-        await Sleep(1)
-
-    def main():
-        once = body()
-        first, second = spawn(once), spawn(once)
-        with pytest.raises(RuntimeError, match="was given to two tasks"):
-            yield from second
-        yield from first
-
-    run(main, **virtual_time())
-
-
-@pytest.mark.parametrize("how", ["failed", "cancelled", "only daemons left"])
-def test_a_child_that_comes_after_the_end_of_its_parents_body_is_cancelled(how):
-    log = []
-
-    def late():
-        try:
-            yield Sleep(1000)
-        finally:
-            log.append(("late", now()))
-
-    def lingers():
-        try:
-            yield Sleep(1000)
-        finally:
-            yield Sleep(0.5)
-
-    def parent():
-        spawn(lingers, daemon=how == "only daemons left")
-        yield
-        if how == "failed":
-            raise ValueError
-        if how == "cancelled":
-            yield Sleep(1000)
-
-    def main():
-        task = spawn(parent)
-        yield
-        yield
-        if how == "cancelled":
-            task.cancel()
-        yield
-        yield
-        assert task.state == "completing"
-        spawn(late, parent=task, daemon=how == "only daemons left")
-        try:
-            yield from task
-        except (ValueError, TaskCancelled):
-            pass
-        return now()
-
-    assert run(main, **virtual_time()) == 0.5
-    assert log == [("late", 0)]
-
-
-def test_the_reason_of_a_cancel_is_that_of_the_first_request():
-    def child():
-        try:
-            yield Sleep(1000)
-        finally:
-            yield Sleep(0.1)
-
-    def parent():
-        spawn(child)
-        yield Sleep(1000)
-
-    def main():
-        task = spawn(parent)
-        yield
-        task.cancel("one")
-        yield
-        assert task.state == "completing"
-        task.cancel("two")
-        with pytest.raises(TaskCancelled) as info:
-            yield from task
-        return info.value.reason
-
-    assert run(main, **virtual_time()) == "one"
-
-
-def test_many_daemons_are_each_cancelled_once(monkeypatch):
-    asked = []
-    request = Interrupts.request
-
-    def counted(self, task, scope, reason):
-        asked.append(task)
-        request(self, task, scope, reason)
-
-    monkeypatch.setattr(Interrupts, "request", counted)
-
-    def daemon():
-        yield Sleep(1000)
-
-    def main():
-        for _ in range(300):
-            spawn(daemon, daemon=True)
-        yield
-
-    run(main, **virtual_time())
-    assert len(asked) == 300
-
-
-def test_a_running_task_shows_the_calls_it_is_in():
-    def deep():
-        return [frame.f_code.co_name for frame in current_task().stack()]
-
-    def outer():
-        yield
-        return deep()
-
-    def main():
-        names = yield from outer()
-        return names
-
-    assert run(main) == ["main", "outer", "deep"]
-
-
-def test_the_frames_of_a_task_that_runs_in_another_thread_end_at_its_body():
-    box = []
-
-    def main():
-        task = current_task()
-        thread = threading.Thread(target=lambda: box.extend(task.stack()))
-        thread.start()
-        thread.join()
-        yield
-
-    run(main)
-    assert [frame.f_code.co_name for frame in box] == ["main"]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"clock": 5},
-        {"selector": 5},
-        {"ready": []},
-        {"on_task_error": "log"},
-        {"grace": "1"},
-    ],
-)
-def test_an_option_of_the_wrong_kind_is_named(wrong):
-    with pytest.raises(TypeError, match=next(iter(wrong))):
-        run(lambda: (yield), **wrong)
-
-
-def test_a_negative_grace_a_wrong_parent_and_a_wrong_context_are_refused():
-    with pytest.raises(ValueError, match="grace=-1"):
-        run(lambda: (yield), grace=-1)
-
-    def main():
-        with pytest.raises(TypeError, match="parent=5"):
-            spawn(main, parent=5)
-        with pytest.raises(TypeError, match="context=5"):
-            spawn(main, context=5)
-        with pytest.raises(TypeError, match="an error is an exception"):
-            yield Suspend(lambda wake: wake(error=5), "a wrong error")
-
-    run(main)
-
-
-def test_an_undo_that_fails_is_reported_as_the_tasks_own():
-    reports = []
-
-    def undo():
-        raise ValueError("in the undo")
-
-    def waits_for_it():
-        yield Suspend(lambda wake: undo, "x", outside=True)
-
-    def main():
-        task = spawn(waits_for_it)
-        yield
-        yield from task.stop()
-
-    run(main, on_task_error=lambda task, exc: reports.append((task.name, str(exc))))
-    assert reports == [("waits_for_it", "in the undo")]
-
-
-def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_nothing_else():
-    seen = []
-
-    def short():
-        yield
-
-    def join(task):
-        try:
-            seen.append((yield from task))
-        except Cancelled:
-            seen.append("cancelled")
-            for _ in range(3):
-                seen.append((yield))
-            raise
-
-    def main():
-        task = spawn(short)
-        task.watch(lambda value, error: joiner.cancel())
-        joiner = spawn(join, task)
-        with pytest.raises(TaskCancelled):
-            yield from joiner
-
-    run(main)
-    assert seen == ["cancelled", None, None, None]
-
-
-def test_a_joiner_that_is_cancelled_is_not_kept_by_the_task():
-    def join(task):
-        yield from task
-
-    def main():
-        task = spawn(sleeper, 5)
-        joiner = spawn(join, task)
-        yield Sleep(1)
-        yield from joiner.stop()
-        dead = weakref.ref(joiner)
-        gc.disable()
-        try:
-            del joiner
-            yield
-            assert dead() is None
-        finally:
-            gc.enable()
-
-    go(main)
-
-
-def test_a_join_that_a_signal_handler_broke_off_ends_no_later_wait_of_its_task():
-    """Whatever a handler of the program's raises in the kernel, is raised in the task."""
-
-    class Strikes(dict):
-        def __setitem__(self, joiner, none):
-            super().__setitem__(joiner, none)
-            raise ValueError("from a signal handler")
-
-    def main():
-        task = spawn(sleeper, 1)
-        task.joiners = Strikes()
-        with pytest.raises(ValueError, match="from a signal handler"):
-            yield from task
-        yield Sleep(2)
-        return now()
-
-    assert go(main) == 2
-
-
-def test_a_joiner_that_swallows_every_interrupt_is_given_up_and_the_task_goes_on():
-    given_up = []
-
-    def join(task):
-        while True:
-            try:
-                yield from task
-            except Cancelled:
-                pass
-
-    def main():
-        task = spawn(sleeper, 5, "value")
-        joiner = spawn(join, task)
-        yield
-        joiner.cancel()
-        assert (yield from task) == "value"
-        assert given_up == ["join"]
-        assert joiner.done and task.joiners is None
-
-    go(main, on_task_error=lambda task, exc: given_up.append(task.name))
-
-
-def test_a_join_is_none_of_the_waits_of_which_the_first_is_taken():
-    def main():
-        task = spawn(sleeper, 1, "value")
-        for thing in (task, next(iter(task))):
-            with pytest.raises(TypeError, match=r"^first\(\) takes traps, .* not (Task|Join)$"):
-                yield from first(thing, Sleep(9))
-        assert not task.joiners
-        return (yield from task)
-
-    assert go(main) == "value"
-
-
-def test_a_body_that_left_its_group_waits_for_that_before_its_join():
-    log = []
-
-    def slow():
-        try:
-            yield Sleep(9)
-        finally:
-            yield Sleep(0.5)
-            log.append("gone")
-
-    def main():
-        task = spawn(sleeper, 0.1, "value")
-        with pytest.raises(ValueError, match="x"):
-            with TaskGroup() as group:
-                group.spawn(slow)
-                yield
-                raise ValueError("x")
-        log.append((yield from task))
-
-    go(main)
-    assert log == ["gone", "value"]
-
-
-SCHEDULED_AT_EXIT = """
-import atexit
-from corolib import Scheduler, current_task
-def main():
-    print(current_task())
-    yield
-atexit.register(Scheduler().run, main)
-"""
-
-
-def test_a_run_that_no_python_has_called_has_a_task_that_says_where_it_is_from():
-    done = subprocess.run(
-        [sys.executable, "-c", SCHEDULED_AT_EXIT], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
-    assert re.fullmatch(r"<Task main#1 running, spawned at .*scheduler\.py:\d+>\n", done.stdout)
-
-
-# Tasks of other runs, and things that fail when they are put into words --------------------------
-
-
-def test_a_task_of_another_scheduler_can_be_joined_and_each_stays_in_its_own():
-    here, there = Scheduler(**virtual_time()), Scheduler(**virtual_time())
-    schedulers = []
-
-    def work():
-        yield
-        yield
-        return "done"
-
-    def joiner(task):
-        value = yield from task
-        schedulers.append(current_scheduler())
-        yield
-        return value
-
-    task = there.spawn(work)
-    joining = here.spawn(joiner, task)
-    cancelled = here.spawn(joiner, task)
-    here.turn(0)
-    cancelled.cancel()
-    while not joining.done:
-        there.turn(0)
-        here.turn(0)
-    assert joining.result == "done"
-    assert schedulers == [here]
-    assert here.tasks == there.tasks == []
-    assert task.joiners is None
-    here.close()
-    there.close()
-
-
-def test_a_reason_that_cannot_be_put_into_words_ends_nothing():
-    class Rude:
-        def __str__(self):
-            raise ValueError("no words for it")
-
-    def main():
-        task = spawn(sleeper)
-        yield
-        task.cancel(Rude())
-        with pytest.raises(TaskCancelled, match=r"was cancelled: a Rude \(whose str fails\)$"):
-            yield from task
-        return "still here"
-
-    assert run(main) == "still here"
-
-
-def test_a_task_spawned_by_code_without_lines_says_where_that_code_begins():
-    def spawner():
-        return spawn(sleeper)
-
-    bare = types.FunctionType(spawner.__code__.replace(co_linetable=b""), globals())
-
-    def main():
-        task = bare()
-        assert task.spawned_at == f"{__file__}:{spawner.__code__.co_firstlineno}"
-        task.cancel()
-        yield
-
-    run(main)

@@ -27,26 +27,15 @@ from corolib import (
     UrgentWait,
     WriteWait,
     close,
-    current_scheduler,
     first,
     move_on_after,
     run,
     spawn,
 )
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, files, outcome, turn, turns
 from tests.helpers.garbage import garbage_of
-
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
-
-def make_tcp():
-    """Two connected TCP sockets, non-blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        a = socket.create_connection(listener.getsockname())
-        b, _ = listener.accept()
-    a.setblocking(False)
-    b.setblocking(False)
-    return a, b
+from tests.helpers.sockets import make_tcp
 
 
 @pytest.fixture
@@ -70,24 +59,6 @@ def take(sock):
     return sock.recv(1, socket.MSG_OOB)
 
 
-def outcome(trap):
-    """Wait once; return the exception that came of it, or "woken"."""
-    try:
-        yield trap
-    except Exception as exc:
-        return exc
-    return "woken"
-
-
-def turns(count):
-    for _ in range(count):
-        yield
-
-
-def files():
-    return current_scheduler().stats()["files"]
-
-
 def conditions(sock, mask):
     """Return which of these conditions the socket is in."""
     poll = select.poll()
@@ -99,7 +70,7 @@ def is_urgent(sock):
     return conditions(sock, select.POLLPRI) == select.POLLPRI
 
 
-# Waiting and waking ------------------------------------------------------------------------------
+# Waiting and waking -------------------------------------------------------------------------------
 
 
 def test_an_urgent_byte_is_waited_for_and_taken(tcp, selector):
@@ -198,9 +169,9 @@ def test_a_byte_that_is_not_taken_ends_the_next_wait_at_once_and_keeps_nobody_bu
         urge(a, b)
         for _ in range(3):
             yield UrgentWait(b)
-        before = current_scheduler().stats()["turns"]
+        before = turn()
         yield Sleep(0.02)  # while nobody waits for it, it wakes nobody
-        assert current_scheduler().stats()["turns"] <= before + 3
+        assert turn() <= before + 3
         assert (yield from take(b)) == b"!"
         task = spawn(take, b)
         yield from turns(5)
@@ -339,7 +310,7 @@ def test_a_number_and_a_file_object_of_ones_own_will_do(tcp):
     run(main)
 
 
-# What is refused ---------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 def test_a_second_waiter_is_refused_and_the_first_is_not_disturbed(tcp, selector):
@@ -434,7 +405,7 @@ def test_the_class_in_the_place_of_a_trap_is_explained():
         run(main)
 
 
-# Closing -----------------------------------------------------------------------------------------
+# Closing ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("closes", [close, lambda sock: close(sock.detach())], ids=["sock", "fd"])
@@ -534,9 +505,9 @@ def test_a_dup_of_a_closed_file_rings_no_bell_twice(tcp):
             urge(a, other)
             yield from turns(3)
             assert isinstance(task.result, ClosedError)
-            before = current_scheduler().stats()["turns"]
+            before = turn()
             yield Sleep(0.02)
-            assert current_scheduler().stats()["turns"] <= before + 3
+            assert turn() <= before + 3
 
     run(main)
 
@@ -573,7 +544,7 @@ def test_closing_the_scheduler_closes_the_bells(tcp):
     assert open_files() == before
 
 
-# Interrupts, and several waits at once -----------------------------------------------------------
+# Interrupts, and several waits at once ------------------------------------------------------------
 
 
 def test_a_cancelled_wait_is_as_if_it_had_not_been_made(tcp, selector):

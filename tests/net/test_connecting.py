@@ -28,6 +28,7 @@ from corolib import (
 from corolib.connecting import failure, interleaved
 from corolib.sockets import Network, named
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, files
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -38,13 +39,12 @@ from tests.helpers.faults import (
     FakeNetwork,
     FakeSocket,
     Value,
-    tcp_pair,
 )
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import file_of
+from tests.helpers.sockets import tcp_pair
 
 IN_PROGRESS = errno.EINPROGRESS
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
-
 V4 = [(f"192.0.2.{n}", 80) for n in range(1, 5)]
 V6 = [(f"2001:db8::{n}", 80, 0, 0) for n in range(1, 5)]
 
@@ -113,7 +113,11 @@ def stuck():
 def connect(*args, **more):
     """Open a TCP connection, close it; return the fake socket, or the local address."""
     with (yield from open_tcp(*args, **more)) as stream:
-        return stream._file if isinstance(stream._file, FakeSocket) else stream._file.getsockname()
+        return (
+            file_of(stream)
+            if isinstance(file_of(stream), FakeSocket)
+            else file_of(stream).getsockname()
+        )
 
 
 def run_with(network, main, *args):
@@ -181,7 +185,7 @@ def test_a_connection_comes_from_the_source_address(listener):
 def test_small_messages_are_not_held_back(listener):
     def main():
         with (yield from open_tcp(*listener.getsockname())) as stream:
-            return stream._file.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            return file_of(stream).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     assert run(main)
 
@@ -241,7 +245,7 @@ def test_a_cancelled_connection_leaves_no_socket_and_no_registration(full):
             assert task.state == "waiting"
             yield from task.stop()
         assert open_files() == before
-        return corolib.current_scheduler().stats()["files"]
+        return files()
 
     assert run(main) == 0
 
@@ -526,7 +530,7 @@ def test_a_cancelled_race_leaves_no_socket():
         yield Sleep(0.6)
         assert len(network.opened) == 3
         yield from task.stop()
-        return corolib.current_scheduler().stats()["files"]
+        return files()
 
     with Diary(*[stuck() for _ in range(4)], hosts={"name": V4}) as network:
         assert run_with(network, main) == 0
@@ -588,7 +592,7 @@ def test_races_leave_nothing_for_the_garbage_collector(listener, closed_port):
     def scenario():
         for name in ("none", "one", "second"):
             try:
-                corolib.close((yield from open_tcp(name, 80))._file)
+                corolib.close(file_of((yield from open_tcp(name, 80))))
             except OSError:
                 assert name != "second"
             else:
@@ -613,7 +617,7 @@ def test_connections_that_are_there_at_once_give_way_now_and_then():
     def opener():
         while True:
             stream = yield from open_unix("/nowhere")
-            assert not stream._file.closed
+            assert not file_of(stream).closed
 
     def main():
         task = spawn(opener)

@@ -24,6 +24,7 @@ from corolib import (
 from corolib.datagrams import PATIENCE
 from corolib.running import RIDES
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
+from tests.helpers.driving import FULL, turn
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -37,8 +38,8 @@ from tests.helpers.faults import (
     Value,
 )
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import patience_of, poll, set_budget, set_patience
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 LOCAL = ("127.0.0.1", 0)
 
 
@@ -369,7 +370,7 @@ def test_who_receives_for_ever_gives_way(far, most):
     def receiver(sock):
         while True:
             yield from sock.recv(most)
-            received.append(current_scheduler().stats()["turns"])
+            received.append(turn())
 
     def main():
         with (yield from open_udp(local=LOCAL)) as sock:
@@ -430,15 +431,15 @@ def test_a_second_receiver_is_refused_also_after_one_that_did_not_wait(far):
 def test_a_receiver_that_came_when_another_was_woken_waits_no_more_often_for_it(far):
     def main():
         with (yield from open_udp(local=LOCAL)) as sock:
-            sock._patience = 1
+            set_patience(sock, 1)
             task = spawn(sock.recv)
             assert (yield from is_waiting(task))
             far.sendto(b"one", sock.local)
             far.sendto(b"two", sock.local)
-            current_scheduler()._poll(0, 0)  # the task is woken, and has not come to it yet
+            poll(current_scheduler())  # the task is woken, and has not come to it yet
             assert (yield from sock.recv()) == b"two"
             assert task.result == b"one"
-            return sock._patience
+            return patience_of(sock)
 
     assert run(main) == 0
 
@@ -449,7 +450,7 @@ def test_a_socket_that_was_closed_refuses_also_who_would_not_wait(far, waits):
         sock = yield from open_udp(local=LOCAL)
         far.sendto(b"x", sock.local)
         data, address = yield from sock.recvfrom()
-        sock._patience = waits
+        set_patience(sock, waits)
         sock.close()
         for late in (sock.sendto(data, address), sock.recv(), sock.sendto(data, address)):
             with pytest.raises(ClosedError):
@@ -465,7 +466,7 @@ def test_a_socket_that_is_closed_before_a_receiver_that_was_woken_comes_to_it(fa
         assert (yield from is_waiting(task))
         far.sendto(b"x", sock.local)
         while task.wait is not None:
-            current_scheduler()._poll(0, 0)
+            poll(current_scheduler())
         sock.close()
         with pytest.raises(ClosedError):
             yield from task
@@ -495,7 +496,7 @@ def test_a_receiver_that_gives_way_is_still_the_only_one(far):
                 far.sendto(b"x", sock.local)
             for _ in range(15):  # by then nothing is waited for
                 yield from sock.recv()
-            current_scheduler().rides = 1
+            set_budget(current_scheduler(), 1)
             task = spawn(sock.recv, name="one")
             yield
             with pytest.raises(BusyError, match="task one#"):
@@ -510,10 +511,10 @@ def test_who_answers_for_ever_gives_way_now_and_then(far):
         with (yield from open_udp(local=LOCAL)) as sock:
             far.sendto(b"x", sock.local)
             data, address = yield from sock.recvfrom()
-            turns = current_scheduler().stats()["turns"]
+            turns = turn()
             for _ in range(3 * RIDES):
                 yield from sock.sendto(data, address)
-            return current_scheduler().stats()["turns"] - turns
+            return turn() - turns
 
     assert run(main) >= 2
 
@@ -606,10 +607,10 @@ def test_names_are_looked_up_in_a_thread_and_numbers_are_not(far):
 
 
 def test_the_scope_of_an_address_is_kept(scripted):
-    sock = scripted(sendto=Value(None))
+    sock = scripted()
     sock.family = socket.AF_INET6
     sent = []
-    sock._scripts["sendto"].append(lambda sock, method, *args: sent.append(args))
+    sock.script(sendto=[Value(None), lambda sock, method, *args: sent.append(args)])
     run(DatagramSocket(sock).sendto, b"x", ("::1", 80))
     run(DatagramSocket(sock).sendto, b"x", ("fe80::1%lo", 80))
     assert sent == [(b"x", ("fe80::1", 80, 0, socket.if_nametoindex("lo")))]

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 import sys
 from contextlib import nullcontext
 
@@ -17,6 +16,8 @@ from corolib.listening import BATCH, DEAD, LOST, PORTS
 from corolib.sockets import SUN_PATH
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.faults import LATE, NUMBERS, FakeNetwork, FakeSocket
+from tests.helpers.inside import file_of, sockets_of
+from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -48,7 +49,7 @@ def connect(listener, number=0):
     return client
 
 
-# Addresses ---------------------------------------------------------------------------------------
+# Addresses ----------------------------------------------------------------------------------------
 
 
 def test_a_listener_is_made_outside_of_a_run_and_used_inside():
@@ -87,7 +88,7 @@ def test_all_of_this_machine_is_ipv6_and_ipv4_on_one_port():
 def test_a_connection_sends_at_once_and_notices_when_its_peer_vanishes():
     def main(listener):
         with connect(listener), (yield from listener.accept()) as stream:
-            conn = stream._file
+            conn = file_of(stream)
             assert conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert conn.gettimeout() == 0
@@ -224,7 +225,7 @@ def test_a_listener_without_sockets_is_none():
         Listener([])
 
 
-# Inherited sockets -------------------------------------------------------------------------------
+# Inherited sockets --------------------------------------------------------------------------------
 
 
 def test_inherited_sockets_are_served_and_no_longer_inherited():
@@ -233,7 +234,7 @@ def test_inherited_sockets_are_served_and_no_longer_inherited():
             with connect(listener, 1) as client:
                 with (yield from listener.accept()) as stream:
                     assert stream.peer == client.getsockname()
-            return [sock.get_inheritable() for sock in listener._sockets], listener.addresses
+            return [sock.get_inheritable() for sock in sockets_of(listener)], listener.addresses
 
     one, two = (socket.create_server((LOCAL, 0)) for _ in range(2))
     one.set_inheritable(True)
@@ -265,7 +266,7 @@ def test_an_inherited_socket_of_the_wrong_kind_stays_the_callers():
         file.read()
 
 
-# Unix sockets ------------------------------------------------------------------------------------
+# Unix sockets -------------------------------------------------------------------------------------
 
 
 def test_the_file_of_a_unix_socket_has_its_mode_and_goes_with_it(tmp_path):
@@ -378,7 +379,7 @@ def test_a_unix_listener_has_a_path_or_sockets():
             listen_unix(**kwargs)
 
 
-# Accepting ---------------------------------------------------------------------------------------
+# Accepting ----------------------------------------------------------------------------------------
 
 
 def fake_listener(*scripts):
@@ -404,8 +405,10 @@ def accept_one(listener):
         return run(main, **virtual_time())
 
 
-LOST_NAMES = ("EINTR", "ECONNABORTED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH")
-LOST_NAMES += ("ENETDOWN", "EPERM", "EPROTO")
+LOST_NAMES = (
+    *("EINTR", "ECONNABORTED", "ECONNRESET", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH"),
+    *("ENETDOWN", "EPERM", "EPROTO"),
+)
 
 
 @pytest.mark.hazard("H17")
@@ -450,7 +453,7 @@ def test_every_number_of_the_matrix_has_its_place():
 def test_a_client_that_another_process_took_is_waited_for_again():
     listener = fake_listener([LATE, LATE])
     assert accept_one(listener) == 0
-    assert listener._sockets[0].calls["accept"] == 3
+    assert sockets_of(listener)[0].calls["accept"] == 3
 
 
 def test_a_listening_socket_that_is_closed_meanwhile_says_so():
@@ -460,11 +463,6 @@ def test_a_listening_socket_that_is_closed_meanwhile_says_so():
 
     with pytest.raises(ClosedError, match="closed"):
         accept_one(fake_listener([close]))
-
-
-def reset(client):
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
 
 
 def half_close(client):

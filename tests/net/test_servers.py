@@ -9,8 +9,6 @@ import resource
 import shutil
 import signal
 import socket
-import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -37,7 +35,6 @@ from corolib import (
     move_on_after,
     now,
     run,
-    serve_tcp,
     serve_unix,
     shield,
     spawn,
@@ -46,11 +43,13 @@ from corolib import (
 )
 from corolib.servers import NAMED, QUARTERS
 from corolib.testing import cancel_everywhere, open_files, virtual_time
+from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import interrupted_by, sockets_of, timers_set
+from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,11 +66,6 @@ def part(number):
     return number if FULL else number // 10
 
 
-def echo(stream):
-    while data := (yield from stream.recv(65536)):
-        yield from stream.sendall(data)
-
-
 def dial(server, number=0):
     """Return a socket that is connected to a server or a listener: blocking until here."""
     address = getattr(server, "listener", server).addresses[number]
@@ -79,12 +73,6 @@ def dial(server, number=0):
     sock.connect(address)
     sock.setblocking(False)
     return sock
-
-
-def reset(sock):
-    """Close a socket so that the peer gets ECONNRESET."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def everything(sock):
@@ -99,12 +87,6 @@ def everything(sock):
         if not more:
             return data
         data += more
-
-
-def until(condition):
-    """Give way, and some time, until a condition holds."""
-    while not condition():
-        yield Sleep(0.0005)
 
 
 def serving(handler, scenario, options=None, hosts=LOCAL, **limits):
@@ -134,7 +116,7 @@ class Failures:
         self.told.append((type(exc), stream.peer))
 
 
-# Serving -----------------------------------------------------------------------------------------
+# Serving ------------------------------------------------------------------------------------------
 
 
 async def async_echo(stream):
@@ -260,55 +242,6 @@ def test_a_server_needs_a_run():
         listener.serve(echo)
 
 
-@pytest.mark.parametrize(
-    ("limits", "error"),
-    [
-        ({"max_connections": 0}, ValueError),
-        ({"max_connections": True}, ValueError),
-        ({"max_connections": 1.5}, ValueError),
-        ({"max_line": 0}, ValueError),
-        ({"idle_timeout": 0}, ValueError),
-        ({"idle_timeout": "9"}, TypeError),
-        ({"accept": 1}, TypeError),
-        ({"on_error": 1}, TypeError),
-        ({"accept": echo}, TypeError),  # its answer would be a generator, which is true
-        ({"on_error": echo}, TypeError),  # nobody would run it
-        ({"tls": True}, TypeError),
-        ({"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, ValueError),
-        ({"grace": "9"}, TypeError),
-        ({"handshake": None}, TypeError),
-        ({"max_conections": 9}, TypeError),
-    ],
-)
-def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error):
-    before = open_files()
-    with pytest.raises(error, match=next(iter(limits))):
-        run(serve_tcp(echo, LOCAL, 0, **limits))
-    assert open_files() == before
-
-
-def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
-    limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace$"
-
-    def main():
-        with listen_tcp(LOCAL, 0) as listener:
-            with pytest.raises(
-                TypeError, match=r"^serve\(\) has no keyword 'idle'; .* are " + limits
-            ):
-                listener.serve(echo, idle=5)
-        text = (
-            r"^serve_tcp\(\) has no keyword 'idle'; its keywords are family, backlog, reuse_port, "
-        )
-        with pytest.raises(TypeError, match=text + limits):
-            yield from serve_tcp(echo, LOCAL, 0, idle=5)
-        text = r"^serve_unix\(\) has no keyword 'reuse_port'; its keywords are mode, backlog, "
-        with pytest.raises(TypeError, match=text + limits):
-            yield from serve_unix(echo, tmp_path / "s", reuse_port=True)
-
-    run(main)
-    assert not os.listdir(tmp_path)
-
-
 def test_the_limits_are_seen_in_the_counts():
     limits = {
         "max_connections": 9,
@@ -329,7 +262,7 @@ def test_the_limits_are_seen_in_the_counts():
     assert {name: stats[name] for name in counts} == dict.fromkeys(counts, 0)
 
 
-# Failures ----------------------------------------------------------------------------------------
+# Failures -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H22")
@@ -500,7 +433,7 @@ def test_a_server_whose_socket_was_spoilt_fails_and_its_owner_hears_of_it(spoil,
         server = listener.serve(echo)
         with dial(server) as sock:
             yield from until(lambda: server.stats()["open"])
-            spoil(listener._sockets[0])
+            spoil(sockets_of(listener)[0])
             with pytest.raises(OSError) as caught:
                 yield from server
             assert caught.type is error
@@ -525,7 +458,7 @@ def test_closing_the_listener_ends_the_server_when_the_last_connection_has_ended
     run(main)
 
 
-# Limits ------------------------------------------------------------------------------------------
+# Limits -------------------------------------------------------------------------------------------
 
 
 def test_with_as_many_as_may_be_open_the_next_waits_in_the_backlog():
@@ -696,12 +629,12 @@ def test_no_timer_is_left_of_connections_that_have_ended():
                 yield from until(lambda: server.stats()["open"])
             yield from until(lambda: not server.stats()["open"])
         scheduler = current_scheduler()
-        return len(scheduler.timers) - scheduler._sweeping  # less the poller's own
+        return timers_set(scheduler)
 
     assert serving(echo, scenario, idle_timeout=60) == 0
 
 
-# Hazards of accepting ----------------------------------------------------------------------------
+# Hazards of accepting -----------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H17")
@@ -812,10 +745,10 @@ def test_a_client_with_endless_data_starves_neither_others_nor_the_accepting():
         for _ in range(20):
             with dial(server) as sock:
                 sock.send(b"ping")
-                turns = current_scheduler().stats()["turns"]
+                turns = turn()
                 yield ReadWait(sock)
                 assert sock.recv(9) == b"pong"
-                assert current_scheduler().stats()["turns"] - turns < 30
+                assert turn() - turns < 30
         yield from flooding.stop()
 
     serving(sink, scenario)
@@ -861,7 +794,7 @@ def test_a_good_client_is_answered_at_once_while_many_slow_ones_send_byte_by_byt
     serving(request, scenario, virtual_time(), on_error=lambda exc, stream: None)
 
 
-# Stopping ----------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def test_stopping_lets_handlers_finish_and_tells_them():
@@ -884,7 +817,7 @@ def test_stopping_lets_handlers_finish_and_tells_them():
         assert str(report) == "1 finished, 0 had to be cancelled"
         assert "ended" in repr(server)
         scheduler = current_scheduler()
-        assert len(scheduler.timers) == scheduler._sweeping  # none but the poller's
+        assert timers_set(scheduler) == 0
 
     run(main, **virtual_time())
 
@@ -1142,7 +1075,7 @@ def test_a_stop_is_over_in_time_whatever_the_handlers_do():
     assert open_files() == before
 
 
-# As a child, and as the main task ----------------------------------------------------------------
+# As a child, and as the main task -----------------------------------------------------------------
 
 
 def test_a_server_in_a_child_is_stopped_by_cancelling_it():
@@ -1352,13 +1285,11 @@ def test_a_server_in_another_thread_does_not_ask_for_signals():
         reports.append((yield from server))
 
     reports = []
-    thread = threading.Thread(target=run, args=(main,))
-    thread.start()
-    thread.join()
+    in_a_thread(lambda: run(main))
     assert reports[0].finished == 0
 
 
-# TLS ---------------------------------------------------------------------------------------------
+# TLS ----------------------------------------------------------------------------------------------
 
 
 def test_a_server_speaks_tls_and_reads_lines(server_tls, client_tls):
@@ -1441,7 +1372,7 @@ def test_a_peer_that_resets_in_the_handshake_is_no_failure(server_tls):
     assert (stats["failed"], stats["reset"]) == (0, 1)
 
 
-# Real clients ------------------------------------------------------------------------------------
+# Real clients -------------------------------------------------------------------------------------
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n"
 
@@ -1573,7 +1504,7 @@ def test_openssl_talks_to_a_server(server_tls, certificate):
     serving(shout_line, scenario, tls=server_tls)
 
 
-# Nothing is left ---------------------------------------------------------------------------------
+# Nothing is left ----------------------------------------------------------------------------------
 
 
 def test_a_server_leaves_no_cycles():
@@ -1665,7 +1596,7 @@ def test_connections_that_end_in_five_ways_leave_nothing_behind():
     assert stats["reset"] <= stats["accepted"] / 5  # some are reset before the handler reads
 
 
-# Many connections --------------------------------------------------------------------------------
+# Many connections ---------------------------------------------------------------------------------
 
 CLIENTS = """
 import socket, sys
@@ -1954,7 +1885,7 @@ def test_who_is_cancelled_and_does_not_end_yet_is_named_once_however_often_it_is
         with dial(server):
             yield from until(lambda: hasattr(server, "go"))
             first = spawn(server.stop(0))
-            yield from until(lambda: server._cancelled)
+            yield from until(lambda: interrupted_by(server))
             second = spawn(server.stop(0))
             yield Sleep(0.01)
             server.go.set()

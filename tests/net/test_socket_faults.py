@@ -30,6 +30,7 @@ from corolib import (
 )
 from corolib.streams import CHUNK, IncompleteRead
 from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import FULL, until
 from tests.helpers.faults import (
     CLOSED,
     GONE,
@@ -43,14 +44,14 @@ from tests.helpers.faults import (
     UNMOVING,
     ZERO,
     FakeSocket,
-    tcp_pair,
 )
+from tests.helpers.inside import connections_of, timers_set
+from tests.helpers.sockets import make_streams, tcp_pair
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 LOCAL = "127.0.0.1"
 DATA = b"012345678\n"
 
-# What may come of a call -------------------------------------------------------------------------
+# What may come of a call --------------------------------------------------------------------------
 
 OUTCOMES = {
     **{name: [getattr(errno, name)] for name in NUMBERS},
@@ -116,7 +117,7 @@ TLS_RECV = results(zero_bytes=EOF, reset=(ALL, LOST))
 TLS_HELLO = results(peer_gone=(EOF, *BROKEN), reset=(EOF, *BROKEN), half_closed=(ALL, EOF))
 
 
-# What makes the calls ----------------------------------------------------------------------------
+# What makes the calls -----------------------------------------------------------------------------
 
 
 def into(stream):
@@ -230,14 +231,14 @@ ROWS = {
 MOVING = ("recv", "recv_into", "send", "sendmsg", "sendfile")  # bytes
 
 
-# Streams -----------------------------------------------------------------------------------------
+# Streams ------------------------------------------------------------------------------------------
 
 
 class Bystander:
     """Another connection of the same run: an echo, which is asked before and after."""
 
     def __init__(self):
-        self.near, far = (Stream(sock) for sock in new_pair())
+        self.near, far = make_streams()
         self.task = spawn(echo, far)
 
     def ask(self):
@@ -247,13 +248,6 @@ class Bystander:
     def leave(self):
         self.near.close()
         yield from self.task
-
-
-def new_pair():
-    pair = socket.socketpair()
-    for sock in pair:
-        sock.setblocking(False)
-    return pair
 
 
 def echo(stream):
@@ -268,7 +262,7 @@ def nothing_left():
     scheduler = current_scheduler()
     stats = scheduler.stats()
     assert (stats["tasks"], stats["ready"], stats["files"]) == (1, 0, 0)
-    assert stats["timers"] - scheduler._sweeping == 0  # the library's own
+    assert timers_set(scheduler) == 0
 
 
 def failure_of(generator):
@@ -453,7 +447,7 @@ def test_the_tables_have_every_call_and_every_outcome():
         assert table.keys() == OUTCOMES.keys()
 
 
-# Servers -----------------------------------------------------------------------------------------
+# Servers ------------------------------------------------------------------------------------------
 
 SERVED = {}
 FAILED = {"failed": 1}
@@ -602,7 +596,9 @@ class Stage:
                 self.sock.script(**{call: OUTCOMES[self.outcome]})
 
     def close(self):
-        streams = [each.stream for each in self.server._open if each.stream.peer == self.name]
+        streams = [
+            each.stream for each in connections_of(self.server) if each.stream.peer == self.name
+        ]
         MEANWHILE[self.outcome](streams[0] if streams else self.listener, self.sock)
 
     def connect(self, sock):
@@ -693,11 +689,6 @@ def turns(condition):
             return
 
 
-def until(condition):
-    while not condition():
-        yield Sleep(0.001)
-
-
 def play_on(service, outcome):
     """Let a connection of a server have an outcome, and see what becomes of the others."""
     complaints = []
@@ -722,7 +713,7 @@ def test_a_server_with_each_outcome(name):
             play_on(SERVICES[name], outcome)
 
 
-# A storm -----------------------------------------------------------------------------------------
+# A storm ------------------------------------------------------------------------------------------
 
 MUCH = 4_000_000  # bytes, more than any socket takes
 
@@ -750,12 +741,8 @@ class Storm:
         return Selector()
 
 
-def new_streams():
-    return tuple(Stream(sock) for sock in new_pair())
-
-
 def encrypted():
-    near, far = new_streams()
+    near, far = make_streams()
     shaking = spawn(far.start_tls(**TLS["server"]))
     yield from near.start_tls(**TLS["client"])
     yield from shaking
@@ -764,22 +751,22 @@ def encrypted():
 
 def reads(operation, result=DATA, streams=None):
     """Return a task that waits, what makes its wait end, its result, and what is to be closed."""
-    near, far = streams or new_streams()
+    near, far = streams or make_streams()
     return spawn(operation(near)), far.sendall(DATA), result, (near, far)
 
 
 def sends(operation, result=None, streams=None):
-    near, far = streams or new_streams()
+    near, far = streams or make_streams()
     return spawn(operation(near)), far.readexactly(MUCH), result, (near, far)
 
 
 def shakes_hands(one, other):
-    near, far = new_streams()
+    near, far = make_streams()
     return spawn(near.start_tls(**TLS[one])), far.start_tls(**TLS[other]), None, (near, far)
 
 
 def closes():
-    near, far = new_streams()
+    near, far = make_streams()
     return spawn(near.aclose(math.inf)), far.send_eof(), None, (near, far)
 
 

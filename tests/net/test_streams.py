@@ -33,10 +33,19 @@ from corolib import (
 from corolib.running import RIDES
 from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket, tcp_pair
+from tests.helpers.driving import FULL
+from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import (
+    budget_of,
+    file_of,
+    reading_of,
+    replace_buffer,
+    set_budget,
+    set_drained,
+)
+from tests.helpers.sockets import make_streams, tcp_pair
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 WHOLE = bytes(range(256)) * 4000  # what the file has that is sent
 
 
@@ -147,7 +156,7 @@ def lines_of(stream):
     return lines
 
 
-# Reading ---------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 def test_recv_waits_for_data_and_returns_no_more_than_asked_and_then_the_end(ends):
@@ -212,7 +221,7 @@ def test_recv_gets_first_what_readline_has_read_too_much(ends):
 
 def test_a_read_waits_first_when_the_last_one_emptied_the_pipe_and_tries_first_when_not(ends):
     reader, writer = ends
-    file = reader._file
+    file = file_of(reader)
 
     def main():
         turns = []
@@ -233,11 +242,11 @@ def test_a_wake_without_data_is_waited_out(ends):
 
     def main():
         yield from writer.sendall(b"a\nb")
-        reader._file.lies = 1
+        file_of(reader).lies = 1
         line = yield from reader.readline()
         yield from writer.sendall(b"c")
         assert (yield from reader.recv(1)) == b"b"
-        reader._file.lies = 1
+        file_of(reader).lies = 1
         return line, (yield from reader.recv(1))
 
     assert run(main) == (b"a\n", b"c")
@@ -260,7 +269,7 @@ def test_a_file_filled_exactly_is_waited_for_when_there_is_no_more(ends):
         return len((yield from reader.readline(limit=CHUNK + 1)))
 
     assert run(main) == CHUNK + 1
-    assert ends[0]._file.in_vain >= 1
+    assert file_of(ends[0]).in_vain >= 1
 
 
 def test_the_traps_of_a_stream_are_made_once(ends):
@@ -275,7 +284,7 @@ def test_the_traps_of_a_stream_are_made_once(ends):
             seen.add(id(task.wait))
             yield from writer.sendall(b"x")
             yield from task
-        return seen == {id(reader._reading)}
+        return seen == {id(reading_of(reader))}
 
     assert run(main)
 
@@ -295,7 +304,7 @@ def test_the_end_is_read_once_by_lines(ends):
             count += 1
             return b""
 
-        reader._file.recv = recv
+        file_of(reader).recv = recv
         lines.append((yield from reader.readline()))
         return lines, count
 
@@ -356,7 +365,7 @@ def test_a_line_that_is_whole_and_one_that_is_not(tcp, ending):
     assert run(main) == text.encode().splitlines(keepends=True)
 
 
-# Long lines ------------------------------------------------------------------------------------
+# Long lines ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("newline", [b"", b"\n"])
@@ -393,7 +402,7 @@ def test_a_line_may_be_as_long_as_its_limit_and_that_is_64_kib_unless_said_other
 @pytest.mark.hazard("H29")
 def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in(ends):
     reader, writer = ends
-    buffer = reader._buffer = Searched()
+    buffer = replace_buffer(reader, Searched())
     size = 10_000 if FULL else 1_000
 
     def main():
@@ -409,7 +418,7 @@ def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in
     assert buffer.searched == size + 1
 
 
-# Fairness --------------------------------------------------------------------------------------
+# Fairness -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H50")
@@ -421,7 +430,7 @@ def test_no_byte_of_a_line_is_searched_twice_however_small_the_parts_it_comes_in
     ],
 )
 def test_an_operation_that_never_has_to_wait_gives_way_now_and_then(endless, file, operation):
-    endless._file.shutdown = lambda how: None
+    file_of(endless).shutdown = lambda how: None
     arguments = {
         "recv": [100],
         "recv_into": [bytearray(10)],
@@ -478,7 +487,7 @@ def test_reading_at_the_end_of_the_file_in_a_loop_times_out(ends):
         run(main)
 
 
-# One task in each direction --------------------------------------------------------------------
+# One task in each direction -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["recv", "readline"])
@@ -534,7 +543,7 @@ def test_a_second_sender_is_refused_also_when_something_has_just_been_read(strea
         yield
         yield from far.sendall(b"?")
         yield from near.recv(9)
-        got = far._file.recv(100_000)  # now there is room, and the first does not know it yet
+        got = file_of(far).recv(100_000)  # now there is room, and the first does not know it yet
         with pytest.raises(BusyError, match="task one#2"):
             yield from near.sendall(b"b")
         got += yield from far.readexactly(len(data) - len(got))
@@ -544,7 +553,7 @@ def test_a_second_sender_is_refused_also_when_something_has_just_been_read(strea
     assert run(main)
 
 
-# Sending ---------------------------------------------------------------------------------------
+# Sending ------------------------------------------------------------------------------------------
 
 
 def test_sendall_waits_until_all_is_taken(ends):
@@ -577,7 +586,7 @@ def test_anything_made_of_bytes_can_be_sent(ends, data):
 
 def test_a_pipe_that_is_full_from_the_start_is_waited_for(ends):
     reader, writer = ends
-    room = fcntl.fcntl(writer._file.fileno(), fcntl.F_GETPIPE_SZ)
+    room = fcntl.fcntl(file_of(writer).fileno(), fcntl.F_GETPIPE_SZ)
 
     def main():
         yield from writer.sendall(bytes(room))
@@ -633,7 +642,7 @@ def test_a_timeout_says_how_much_went_out(ends):
                 yield from writer.sendall(bytes(1_000_000))
         return caught.value.bytes_sent
 
-    room = fcntl.fcntl(writer._file.fileno(), fcntl.F_GETPIPE_SZ)
+    room = fcntl.fcntl(file_of(writer).fileno(), fcntl.F_GETPIPE_SZ)
     assert run(main, **virtual_time()) == room
 
 
@@ -654,11 +663,11 @@ def test_a_stream_goes_one_way_only_if_its_file_does(ends):
     with pytest.raises(io.UnsupportedOperation):
         run(reader.sendall, b"x")
     with pytest.raises(io.UnsupportedOperation):
-        os.write(writer._file.fileno(), b"x")
-        run(writer._file.recv, 1)
+        os.write(file_of(writer).fileno(), b"x")
+        run(file_of(writer).recv, 1)
 
 
-# Interrupts and closing ------------------------------------------------------------------------
+# Interrupts and closing ---------------------------------------------------------------------------
 
 
 def test_a_line_that_was_begun_when_its_reader_was_cancelled_is_kept(ends):
@@ -681,7 +690,7 @@ def test_closing_wakes_who_reads_and_who_sends(ends):
     def main():
         tasks = [spawn(reader.readline), spawn(writer.sendall, bytes(1_000_000))]
         # The reader of the pipe must not take what fills it.
-        reader._file.lies = 10**9
+        file_of(reader).lies = 10**9
         yield Sleep(0.001)
         writer.close()
         reader.close()
@@ -702,7 +711,7 @@ def test_a_closed_stream_refuses_everything_but_being_closed_again(ends, operati
     stream = ends[operation == "sendall"]
 
     def main():
-        stream._drained = drained
+        set_drained(stream, drained)
         stream.close()
         stream.close()
         argument = {"recv": [10], "readline": [], "sendall": [b"x"]}[operation]
@@ -778,7 +787,7 @@ def test_a_reader_cancelled_at_any_step_loses_nothing(ends, step):
     assert b"".join(got) == b"".join(b"%d\n%d" % (i, i) for i in range(step))
 
 
-# Messages --------------------------------------------------------------------------------------
+# Messages -----------------------------------------------------------------------------------------
 
 
 def test_recv_into_fills_a_buffer_and_says_how_much(streams):
@@ -983,7 +992,7 @@ def test_a_line_without_end_is_given_up_one_read_beyond_its_limit(endless, separ
         reads.append(most)
         return b"x" * most
 
-    endless._file.recv = counted
+    file_of(endless).recv = counted
 
     def main():
         with pytest.raises(LimitExceeded) as caught:
@@ -1001,7 +1010,7 @@ def test_a_separator_that_never_comes_costs_no_more_than_one_that_does(ends, lin
     was read, at each line.
     """
     reader, writer = ends
-    buffer = reader._buffer = Searched()
+    buffer = replace_buffer(reader, Searched())
 
     def main():
         yield from writer.sendall((b"x" * (length - 1) + b"\n") * lines)
@@ -1015,7 +1024,7 @@ def test_a_separator_that_never_comes_costs_no_more_than_one_that_does(ends, lin
 @pytest.mark.hazard("H29")
 def test_a_long_message_is_searched_twice_at_most(ends):
     reader, writer = ends
-    buffer = reader._buffer = Searched()
+    buffer = replace_buffer(reader, Searched())
 
     def main():
         task = spawn(writer.sendall, b"x" * 60_000 + b"\n")
@@ -1166,7 +1175,7 @@ def test_a_stream_gives_way_in_every_run_and_thread_that_it_is_used_in(tcp, oper
 def test_operations_give_way_however_another_thread_has_miscounted(streams):
     def main():
         yield
-        current_scheduler().rides = 0
+        set_budget(current_scheduler(), 0)
         before = current_scheduler().stats()["turns"]
         for _ in range(2 * RIDES):
             yield from streams[0].readexactly(0)
@@ -1175,7 +1184,7 @@ def test_operations_give_way_however_another_thread_has_miscounted(streams):
     assert run(main) >= 2
 
 
-# Spurious wake-ups -----------------------------------------------------------------------------
+# Spurious wake-ups --------------------------------------------------------------------------------
 
 
 class Fickle(socket.socket):
@@ -1226,7 +1235,7 @@ def test_waking_in_vain_ends_nothing_early(pair):
         run(main)
 
 
-# Several buffers, files ------------------------------------------------------------------------
+# Several buffers, files ---------------------------------------------------------------------------
 
 
 class Counting(socket.socket):
@@ -1257,7 +1266,7 @@ def test_several_buffers_are_sent_in_one_call_where_the_file_can(pair, most):
     data = [b"head ", bytearray(b"body "), b"", memoryview(b"1234").cast("I"), b"tail"]
 
     def main():
-        near._file.most = most
+        file_of(near).most = most
         yield from near.sendall(data)
         yield from near.sendall(tuple(data))
         yield from near.sendall([])
@@ -1265,7 +1274,7 @@ def test_several_buffers_are_sent_in_one_call_where_the_file_can(pair, most):
         return (yield from read_all(far))
 
     with Stream(Counting(pair[0])) as near, Stream(pair[1]) as far:
-        calls = near._file.calls
+        calls = file_of(near).calls
         assert run(main) == b"head body 1234tail" * 2
     if most == 1 << 30:
         assert calls == ["sendmsg", "sendmsg"]
@@ -1301,7 +1310,7 @@ def test_a_buffer_of_numbers_is_sent_whole_also_if_the_kernel_takes_as_many_byte
     def main():
         yield from far.sendall(b"?")
         yield from near.recv(9)  # so that it goes the short way
-        near._file.most = len(data)
+        file_of(near).most = len(data)
         yield from near.sendall(data)
         return (yield from far.readexactly(8))
 
@@ -1335,11 +1344,11 @@ def test_an_echo_takes_one_recv_and_one_send_and_no_change_of_registrations(pair
             yield from far.sendall(b"x" * 1024)
             yield from far.recv(CHUNK)
         changes.clear()
-        near._file.calls.clear()
+        file_of(near).calls.clear()
         for _ in range(100):
             yield from far.sendall(b"x" * 1024)
             yield from far.recv(CHUNK)
-        counts = near._file.calls.count("recv"), near._file.calls.count("send"), list(changes)
+        counts = file_of(near).calls.count("recv"), file_of(near).calls.count("send"), list(changes)
         far.close()
         yield from task
         return counts
@@ -1431,7 +1440,7 @@ def test_an_interrupted_sendfile_says_how_much_went_out(request, kind, file):
     assert got == WHOLE[:sent]
 
 
-# How much went out -----------------------------------------------------------------------------
+# How much went out --------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H23")
@@ -1535,7 +1544,7 @@ def test_the_short_way_may_find_the_file_full(streams, full):
         if full:
             with pytest.raises(BlockingIOError):
                 while True:
-                    filled += near._file.send(b"x" * 1000)
+                    filled += file_of(near).send(b"x" * 1000)
         yield from far.sendall(b"?")
         yield from near.recv(9)
         task = spawn(near.sendall, data)
@@ -1632,7 +1641,7 @@ def test_a_task_that_talks_to_itself_starves_nobody(streams):
     assert run(main) >= rounds // 64
 
 
-# The two ends of a connection ------------------------------------------------------------------
+# The two ends of a connection ---------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H25")
@@ -1731,7 +1740,7 @@ def test_a_graceful_close_throws_away_what_comes_and_is_not_kept_by_it(endless):
     def main():
         with pytest.raises(io.UnsupportedOperation):
             yield from endless.send_eof()
-        endless._file.shutdown = lambda how: None
+        file_of(endless).shutdown = lambda how: None
         yield from endless.aclose(0.01)
 
     run(main)
@@ -1744,12 +1753,12 @@ def test_a_graceful_close_does_not_read_beyond_the_end(pair, ended):
         pair[1].close()
         if ended:
             yield from near.recv(1)
-        near._file.calls.clear()
+        file_of(near).calls.clear()
         yield from near.aclose()
         return calls
 
     near = Stream(Counting(pair[0]))
-    calls = near._file.calls
+    calls = file_of(near).calls
     assert run(main) == ([] if ended else ["recv"])
 
 
@@ -1819,7 +1828,7 @@ def test_a_reader_that_gives_way_is_still_the_only_one(endless):
     def main():
         scheduler = current_task().scheduler
         yield from endless.readline()  # the buffer has more
-        while scheduler.rides > 1:
+        while budget_of(scheduler) > 1:
             yield from endless.readline()
         task = spawn(endless.readline(), name="one")
         yield
@@ -1838,11 +1847,11 @@ def test_a_reader_that_gives_way_is_still_the_only_one(endless):
     run(main)
 
 
-# What is left -----------------------------------------------------------------------------------
+# What is left -------------------------------------------------------------------------------------
 
 
 def leaves_closed():
-    near, far = new_streams()
+    near, far = make_streams()
     yield from near.sendall([b"a\n", b"b"])
     yield from far.readline()
     near.close()
@@ -1850,7 +1859,7 @@ def leaves_closed():
 
 
 def leaves_in_the_middle():
-    near, far = new_streams()
+    near, far = make_streams()
     for call in (near.readline(), near.sendall(bytes(10_000_000)), far.more()):
         spawn(call)  # what it raises is reported: who joined it would be in its traceback
     yield
@@ -1860,7 +1869,7 @@ def leaves_in_the_middle():
 
 
 def leaves_refused():
-    near, far = new_streams()
+    near, far = make_streams()
     calls = [near.recv(1), near.recv(1), near.readline(1), near.recv(0)]
     calls += [near.sendall(bytes(10_000_000)), near.sendall(b"x")]
     calls += [far.readline(3), far.readuntil(b"\n")]
@@ -1874,7 +1883,7 @@ def leaves_refused():
 
 
 def leaves_timed_out():
-    near, far = new_streams()
+    near, far = make_streams()
     with near, far:
         try:
             with timeout(1):
@@ -1886,17 +1895,10 @@ def leaves_timed_out():
 
 
 def leaves_gracefully_closed():
-    near, far = new_streams()
+    near, far = make_streams()
     spawn(near.aclose())
     spawn(far.aclose())
     yield
-
-
-def new_streams():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    return Stream(a), Stream(b)
 
 
 @pytest.mark.parametrize(
@@ -1915,7 +1917,7 @@ def test_streams_leave_no_garbage(scenario):
 
 def talk():
     """Two sides that talk, of which any may be cancelled anywhere: the other one notices."""
-    near, far = new_streams()
+    near, far = make_streams()
     far.max_line = near.max_line = 500_000
 
     def server():

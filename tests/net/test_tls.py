@@ -32,10 +32,12 @@ from corolib import (
 from corolib import tls as tls_module
 from corolib.streams import CHUNK, IncompleteRead, LimitExceeded
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.faults import LATE, FakeSocket, tcp_pair
+from tests.helpers.driving import FULL
+from tests.helpers.faults import LATE, FakeSocket
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of
+from tests.helpers.sockets import tcp_pair
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 OPENSSL = shutil.which("openssl")
 CLOSE_NOTIFY = b"\x15\x03\x03\x00\x13"  # how the record begins that holds it, encrypted by TLS 1.3
 
@@ -95,7 +97,7 @@ class Wire(socket.socket):
         return super().send(memoryview(data)[: self.most])
 
 
-# Agreement --------------------------------------------------------------------------------------
+# Agreement ----------------------------------------------------------------------------------------
 
 
 def test_every_operation_of_a_stream_works_over_tls(plain, agree):
@@ -230,7 +232,7 @@ def test_nobody_else_may_use_the_stream_meanwhile(plain, server_tls, busy):
     run(main)
 
 
-# Both directions --------------------------------------------------------------------------------
+# Both directions ----------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H73")
@@ -505,10 +507,10 @@ def test_a_file_below_that_somebody_else_waits_for_is_refused(plain, agree):
 
     def main():
         yield from agree(near, far)
-        task = spawn(ReadWait(near._file._file).__iter__(), name="other")
+        task = spawn(ReadWait(file_of(file_of(near))).__iter__(), name="other")
         yield Sleep(0.01)  # it gets the tickets' wake-up
         yield from task
-        task = spawn(ReadWait(far._file._file).__iter__(), name="other")
+        task = spawn(ReadWait(file_of(file_of(far))).__iter__(), name="other")
         yield
         yield
         with pytest.raises(BusyError, match="task other#"):
@@ -572,7 +574,7 @@ def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(plain, 
     assert run(main) == b"ello question " + data
 
 
-# Ends -------------------------------------------------------------------------------------------
+# Ends ---------------------------------------------------------------------------------------------
 
 
 def proxy(inside, outside, amount):
@@ -679,7 +681,7 @@ def test_a_connection_that_goes_bad_says_so_every_time(server_tls, client_tls, a
     def main():
         yield from agree(near, far)
         if end == "garbage":
-            far._file._file.send(b"\x17\x03\x03\x00\x05abcde")
+            file_of(file_of(far)).send(b"\x17\x03\x03\x00\x05abcde")
             for _ in range(2):
                 with pytest.raises(ssl.SSLError) as caught:
                     yield from near.recv(9)
@@ -690,7 +692,7 @@ def test_a_connection_that_goes_bad_says_so_every_time(server_tls, client_tls, a
                 yield from near.sendall(b"x")
         else:
             linger = struct.pack("ii", 1, 0)
-            far._file._file.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            file_of(file_of(far)).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             far.close()
             with pytest.raises(ConnectionResetError):
                 yield from near.recv(9)
@@ -728,7 +730,7 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
     run(main)
 
 
-# Plain text before ------------------------------------------------------------------------------
+# Plain text before --------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H75")
@@ -814,7 +816,7 @@ def test_a_stream_may_be_upgraded_in_the_middle_of_a_talk(plain, server_tls, cli
     assert run(main) == b"SECRET\n"
 
 
-# Handshakes that do not succeed -----------------------------------------------------------------
+# Handshakes that do not succeed -------------------------------------------------------------------
 
 
 BAD = {
@@ -947,7 +949,7 @@ def test_errors_of_the_file_below_are_the_operations(server_tls, client_tls, met
         assert run(main) == (None if number == errno.EAGAIN else number)
 
 
-# What is left -----------------------------------------------------------------------------------
+# What is left -------------------------------------------------------------------------------------
 
 
 def new_pair():
@@ -991,7 +993,7 @@ def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
     def taken():
         near, far = new_pair()
         yield from agree(near, far)
-        spawn(ReadWait(far._file._file).__iter__())  # somebody waits for the file below
+        spawn(ReadWait(file_of(file_of(far))).__iter__())  # somebody waits for the file below
         yield
         yield
         spawn(far.recv, 9)
@@ -1042,7 +1044,7 @@ def test_a_secured_talk_that_is_cancelled_anywhere_leaves_nothing(agree, server_
     assert cancel_everywhere(talk) > 20
 
 
-# Real programs ----------------------------------------------------------------------------------
+# Real programs ------------------------------------------------------------------------------------
 
 
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="there is no openssl program")
@@ -1127,7 +1129,7 @@ def test_a_client_may_agree_anew_while_the_server_writes(server_tls, writes):
     data = b"0123456789" * 10_000 + b"\n"
 
     def handle(stream):
-        wire = stream._file._file
+        wire = file_of(file_of(stream))
         assert (yield from stream.readline()) == b"first\n"
         wire.armed = True
         yield from stream.sendall(b"go\n")
@@ -1191,7 +1193,7 @@ def test_a_writer_learns_of_what_a_reader_has_read_without_waiting(server_tls):
         yield Sleep(0.01)
         assert writer.state == "waiting"
         yield from inner.sendall(last)
-        outer._drained = outer._calm = False
+        disturb(outer)
         with move_on_after(0.01):
             yield from outer.recv(9)
         yield from writer
@@ -1360,8 +1362,7 @@ def any_read(dice, stream, text, done):
             if type(exc) is not expected:
                 raise
             at += size
-        assert stream._calm == (stream._drained and not stream._buffer)
-        assert stream._reader is None
+        check_at_rest(stream)
 
 
 def any_send(dice, stream, messages, sent):
@@ -1382,7 +1383,7 @@ def any_send(dice, stream, messages, sent):
             task.cancel()
         yield from task
         sent += data[: errors.pop()] if errors else data
-        assert stream._writer is None
+        assert sender_of(stream) is None
     yield from stream.send_eof()
 
 

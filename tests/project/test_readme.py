@@ -142,7 +142,7 @@ def echoed(client, size):
     return bytes(received)
 
 
-# The programs ------------------------------------------------------------------------------------
+# The programs -------------------------------------------------------------------------------------
 
 
 def test_there_are_programs_and_no_block_of_an_unknown_kind():
@@ -243,7 +243,7 @@ def test_the_comparison_of_outputs_can_fail(shown, printed, same):
     assert matches(shown, printed) is same
 
 
-# What else it names ------------------------------------------------------------------------------
+# What else it names -------------------------------------------------------------------------------
 
 
 def test_the_test_command_is_where_machines_look_for_it():

@@ -1,20 +1,12 @@
-"""Child processes: every status, no zombies, no strangers; and the input that the shell shares."""
+"""Child processes: every status, no zombies, no strangers."""
 
 import errno
 import fcntl
-import io
 import math
 import os
-import pty
 import random
 import resource
-import select
 import signal
-import socket
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
@@ -22,7 +14,6 @@ from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
 import pytest
 
 from corolib import (
-    BusyError,
     Cancelled,
     ClosedError,
     LimitExceeded,
@@ -32,58 +23,21 @@ from corolib import (
     first,
     move_on_after,
     open_process,
-    open_stdin,
     run,
     run_process,
     spawn,
     timeout,
-    to_thread,
 )
 from corolib import processes as module
-from corolib.processes import Children, ThreadedInput
+from corolib.processes import Children
+from tests.helpers.children import children, fds, outside, script
+from tests.helpers.driving import FULL
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import local, popen_of, stop_watching
 
-ROOT = Path(__file__).resolve().parents[2]
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
-
-
-def fds():
-    """Return the files that are open, but for the one that lists them."""
-    return sorted(os.listdir("/proc/self/fd"))[:-1]
-
-
-strangers: set[int] = set()  # children of this process that other tests have left running
-
-
-def children():
-    """Return the numbers and states of our children: those that run, and zombies."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return {}
-    except AttributeError:  # a test has taken it away
-        pass
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid() and int(name) not in strangers:
-                found[int(name)] = fields[0]
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    """After each test there are the same open files and children as before."""
-    strangers.clear()
-    strangers.update(children())
-    before = fds(), children()
-    yield
-    assert (fds(), children()) == before
 
 
 @pytest.fixture(params=["pidfd", "thread", "wait"])
@@ -96,19 +50,7 @@ def watching(request, monkeypatch):
     return request.param
 
 
-def script(text):
-    """Return the command that runs a Python program in a process of its own."""
-    return [sys.executable, "-c", textwrap.dedent(text)]
-
-
-def outside(command, **options):
-    """Run a program that uses corolib, apart from this one."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    options = {"capture_output": True, "text": True, "timeout": 60, "env": env, **options}
-    return subprocess.run(command, **options)
-
-
-# open_process ------------------------------------------------------------------------------------
+# open_process -------------------------------------------------------------------------------------
 
 
 def test_a_process_is_talked_to_over_streams_and_waited_for(watching):
@@ -290,7 +232,7 @@ def test_all_children_are_started_by_one_object():
             return super().spawn(args, options)
 
     def main():
-        room = current_scheduler().room(Children)
+        room = local(current_scheduler(), Children)
         room.spawn = Logged(room.scheduler).spawn
         yield from (yield from open_process(["true"])).wait()
         yield from run_process(["echo", "x"])
@@ -362,7 +304,7 @@ def test_a_child_that_can_be_watched_no_more_is_killed_and_who_waits_is_told(mon
 
     def watch_and_lose(process):
         watch(process)
-        process._undo()
+        stop_watching(process)
         current_scheduler().call_soon_threadsafe(process.exited, None, OSError("refused"))
 
     def fail(self):
@@ -385,7 +327,16 @@ def test_a_child_that_can_be_watched_no_more_is_killed_and_who_waits_is_told(mon
     assert (code, reported) == (-signal.SIGKILL, [])
 
 
-# The hazards -------------------------------------------------------------------------------------
+def test_what_the_child_writes_to_devnull_is_gone():
+    def main():
+        process = yield from open_process(["echo", "x"], stdout=DEVNULL)
+        with timeout(10):
+            return (yield from process.wait()), process.stdout
+
+    assert run(main) == (0, None)
+
+
+# The hazards --------------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H68")
@@ -471,7 +422,7 @@ def test_a_number_that_a_thread_has_given_back_is_not_signalled_although_nobody_
 
     def main():
         process = yield from open_process(["true"])
-        while process._popen.returncode is None:
+        while popen_of(process).returncode is None:
             time.sleep(0.001)  # and the loop hears of nothing meanwhile
         monkeypatch.setattr(os, "kill", kill)
         process.kill()
@@ -519,7 +470,7 @@ def test_a_program_that_cannot_be_started_leaves_nothing_behind(wrong, tmp_path)
                 else:
                     yield from run_process(["true"], cwd=missing)
         assert children() == before[1]
-        return current_scheduler().room(Children).running
+        return local(current_scheduler(), Children).running
 
     assert run(main) == set()
     assert (fds(), children()) == before
@@ -597,7 +548,7 @@ def test_what_a_child_inherits_is_clean(pair):
     assert not int(signals[signals.index("SigIgn:") + 1], 16) & 1 << (signal.SIGPIPE - 1)
 
 
-# run_process -------------------------------------------------------------------------------------
+# run_process --------------------------------------------------------------------------------------
 
 
 def test_a_program_is_run_to_its_end():
@@ -701,7 +652,7 @@ def test_a_program_that_has_changed_its_user_goes_on_and_nothing_else_does(monke
         raise PermissionError("not yours")
 
     def main():
-        room = current_scheduler().room(Children)
+        room = local(current_scheduler(), Children)
         with monkeypatch.context() as patch:
             patch.setattr(module.Process, "send_signal", refuse)
             with pytest.raises(PermissionError, match="not yours"):
@@ -785,7 +736,7 @@ def test_a_run_cancelled_at_any_step_leaves_nothing(step):
         yield from task.stop()
         stats = current_scheduler().stats()
         assert stats["tasks"] == 1
-        while current_scheduler().room(Children).running:
+        while local(current_scheduler(), Children).running:
             yield Sleep(0.001)
         assert current_scheduler().stats()["files"] == 0
 
@@ -801,9 +752,9 @@ def test_a_run_that_is_thrown_away_kills_its_program():
             yield from running
 
         task = spawn(driver)
-        while not current_scheduler().room(Children).running:
+        while not local(current_scheduler(), Children).running:
             yield
-        (process,) = current_scheduler().room(Children).running
+        (process,) = local(current_scheduler(), Children).running
         yield
         yield
         task.cancel()
@@ -834,7 +785,7 @@ def test_a_run_under_way_when_its_task_is_abandoned_kills_its_program(capfd):
     assert not os.path.exists(f"/proc/{pid}")
 
 
-# The end of the run ------------------------------------------------------------------------------
+# The end of the run -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("program", ["sleep 60", STUBBORN])
@@ -876,7 +827,7 @@ def test_who_interrupts_the_end_leaves_no_child_running(monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(module.Process, "wait_until", interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    current_scheduler().room(Children).end()
+                    local(current_scheduler(), Children).end()
             return (yield from process.wait())
 
     assert run(main) == -signal.SIGKILL
@@ -934,252 +885,3 @@ def test_a_thread_that_learns_of_an_end_after_the_run_is_silent(monkeypatch):
         run(main)
     (thread,) = threads
     thread.run()
-
-
-# open_stdin --------------------------------------------------------------------------------------
-
-COPY = """
-    import corolib, sys
-    def main():
-        stream = corolib.open_stdin()
-        with stream:
-            while line := (yield from stream.readline()):
-                if line == b"stop\\n":
-                    break
-                print("got", line.decode().strip(), flush=True)
-    corolib.run(main)
-"""
-
-FLAGS = "import fcntl, os; print(bool(fcntl.fcntl(0, fcntl.F_GETFL) & os.O_NONBLOCK))"
-
-
-@pytest.mark.hazard("H15")
-def test_the_shared_input_is_left_blocking_for_the_shell_and_what_comes_after():
-    copy, flags = script(COPY), [sys.executable, "-c", FLAGS]
-    shell = ["sh", "-c", '"$0" -c "$1"; "$0" -c "$2"; cat', sys.executable, copy[2], flags[2]]
-    r, w = os.pipe()
-    with subprocess.Popen(
-        shell, stdin=r, stdout=PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    ) as process:
-        os.close(r)
-        os.write(w, b"a\n")
-        assert process.stdout.readline() == b"got a\n"
-        os.write(w, b"stop\n")
-        assert process.stdout.readline() == b"False\n"
-        os.write(w, b"for cat\n")
-        os.close(w)
-        assert process.stdout.read() == b"for cat\n"
-
-
-@pytest.mark.hazard("H15")
-@pytest.mark.parametrize("where", ["pipe", "terminal"])
-def test_printing_much_to_a_slow_reader_does_not_fail_while_the_input_is_open(where):
-    program = script(
-        """
-        import corolib, fcntl, os
-        def main():
-            with corolib.open_stdin() as stream:
-                word = yield from stream.readline()
-                print("x" * 1_000_000)
-                print(word.decode().strip(), (yield from stream.readline()).decode().strip())
-                print([fd for fd in range(3) if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK])
-        corolib.run(main)
-        """
-    )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if where == "pipe":
-        with subprocess.Popen(program, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=env) as process:
-            process.stdin.write(b"one\ntwo\n")
-            process.stdin.flush()
-            time.sleep(0.1)
-            got = process.stdout.read()
-    else:
-        leader, follower = pty.openpty()
-        with subprocess.Popen(
-            program, stdin=follower, stdout=follower, stderr=follower, env=env
-        ) as process:
-            os.close(follower)
-            os.write(leader, b"one\ntwo\n")
-            time.sleep(0.1)
-            got = b""
-            try:
-                while data := os.read(leader, 65536):
-                    got += data
-            except OSError:  # the other side is gone
-                pass
-        os.close(leader)
-    got = got.replace(b"\r\n", b"\n")
-    assert b"x" * 1_000_000 + b"\n" in got
-    assert got.endswith(b"\none two\n[]\n")
-
-
-@pytest.fixture
-def as_stdin():
-    """Return a function that makes a file the standard input; it is put back in the end."""
-    saved = os.dup(0)
-
-    def replace(fd):
-        os.dup2(fd, 0)
-        os.close(fd)
-
-    yield replace
-    os.dup2(saved, 0)
-    os.close(saved)
-
-
-def all_lines():
-    lines = []
-    with open_stdin() as stream:
-        while line := (yield from stream.readline()):
-            lines.append(line)
-    return lines
-
-
-@pytest.mark.hazard("H15")
-@pytest.mark.parametrize("again", [True, False])
-def test_a_pipe_is_read_without_touching_it(as_stdin, again, monkeypatch):
-    if not again:
-        monkeypatch.setattr(module, "STDIN", "/proc/none")
-    r, w = os.pipe()
-    as_stdin(r)
-
-    def main():
-        task = spawn(all_lines)
-        os.write(w, b"one\ntw")
-        yield Sleep(0.01)
-        assert not fcntl.fcntl(0, fcntl.F_GETFL) & os.O_NONBLOCK
-        os.write(w, b"o\n")
-        os.close(w)
-        return (yield from task)
-
-    assert run(main) == [b"one\n", b"two\n"]
-    os.fstat(0)  # is still open
-
-
-def test_a_plain_file_is_read_in_a_thread(as_stdin, tmp_path):
-    path, count = tmp_path / "lines", 100_000 if FULL else 50_000
-    path.write_bytes(b"a\n" * count)
-    as_stdin(os.open(path, os.O_RDONLY))
-    assert run(all_lines) == [b"a\n"] * count
-
-
-def test_an_input_that_somebody_has_made_nonblocking_is_waited_for(as_stdin, monkeypatch):
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    as_stdin(near.detach())
-    wait, waits = select.select, threading.Event()
-    monkeypatch.setattr(select, "select", lambda *files: waits.set() or wait(*files))
-
-    def main():
-        task = spawn(all_lines)
-        yield from to_thread(waits.wait)
-        far.send(b"late\n")
-        far.close()
-        return (yield from task)
-
-    assert run(main) == [b"late\n"]
-
-
-def test_an_interrupted_read_of_a_thread_is_kept_for_the_next(as_stdin):
-    near, far = socket.socketpair()
-    as_stdin(near.detach())
-
-    def main():
-        with open_stdin() as stream:
-            for _ in range(2):
-                with move_on_after(0.01) as scope:
-                    yield from stream.recv(10)
-                assert scope.expired
-            far.send(b"precious")
-            yield Sleep(0.01)
-            parts = [(yield from stream.recv(3)), (yield from stream.recv(100))]
-            far.send(b"four")
-            parts.append((yield from stream.recv(4)))
-            spawn(lambda: closing(far))
-            return [*parts, (yield from stream.recv(10))]
-
-    def closing(end):
-        yield Sleep(0.01)
-        end.close()
-
-    assert run(main) == [b"pre", b"cious", b"four", b""]
-
-
-def test_a_threaded_input_has_one_reader_and_wakes_it_when_it_is_closed(as_stdin):
-    near, far = socket.socketpair()
-    as_stdin(near.detach())
-
-    def main():
-        stream = open_stdin()
-        task = spawn(stream.recv(10), name="one")
-        yield
-        yield
-        with pytest.raises(BusyError, match="one#2"):
-            yield from stream.recv(10)
-        stream.close()
-        with pytest.raises(ClosedError, match="during the wait"):
-            yield from task
-        with pytest.raises(ClosedError, match="the stream is closed"):
-            yield from stream.recv(10)
-        with pytest.raises(ClosedError, match="is closed"):
-            yield from stream.sendall(b"x")
-        stream.close()
-        far.close()
-
-    run(main)
-
-
-def test_a_threaded_input_passes_on_what_is_wrong(as_stdin, tmp_path):
-    as_stdin(os.open(tmp_path, os.O_RDONLY))
-
-    def main():
-        with open_stdin() as stream:
-            assert repr(stream) == "<Stream over <ThreadedInput fd=0>>"
-            with pytest.raises(IsADirectoryError):
-                yield from stream.recv(10)
-            with pytest.raises(io.UnsupportedOperation):
-                yield from stream.sendall(b"x")
-
-    run(main)
-
-
-def test_a_read_that_brings_something_while_nobody_waits_is_found_by_the_next(as_stdin):
-    r, w = os.pipe()
-    as_stdin(r)
-
-    def main():
-        source = ThreadedInput(0)
-        with move_on_after(0.001):
-            yield source.reading
-        os.write(w, b"x")
-        while source._task is not None:
-            yield Sleep(0.001)
-        yield source.reading
-        os.close(w)
-        return source.recv(10)
-
-    assert run(main) == b"x"
-
-
-def test_without_a_standard_input_there_is_no_stream():
-    """Within a run, the number 0 is some other file's."""
-    program = """
-import corolib
-
-def main():
-    yield
-    corolib.open_stdin()
-
-corolib.run(main)
-"""
-    done = outside(["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, program])
-    assert "OSError: [Errno 9] the program has no standard input" in done.stderr
-
-
-def test_what_the_child_writes_to_devnull_is_gone():
-    def main():
-        process = yield from open_process(["echo", "x"], stdout=DEVNULL)
-        with timeout(10):
-            return (yield from process.wait()), process.stdout
-
-    assert run(main) == (0, None)

@@ -140,7 +140,7 @@ def test_what_does_not_listen_is_an_error_and_all_stay_open(handed_over):
             inherited_listeners()
 
 
-# Real programs -----------------------------------------------------------------------------------
+# Real programs ------------------------------------------------------------------------------------
 
 SERVER = """
     import os
@@ -218,7 +218,7 @@ def test_systemd_hands_over_a_tcp_and_a_unix_socket(server, tmp_path):
             process.send_signal(signal.SIGKILL)
 
 
-# A word back -------------------------------------------------------------------------------------
+# A word back --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

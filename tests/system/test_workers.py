@@ -17,7 +17,16 @@ import pytest
 
 import corolib
 from corolib import Sleep, run, run_workers, spawn
-from corolib.workers import MINUTE, PAUSES, _end_with, _exit_status, _Place
+from corolib.workers import MINUTE, PAUSES
+from tests.helpers.driving import in_a_thread
+from tests.helpers.inside import (
+    END_WITH,
+    END_WITH_PARENT,
+    EXIT_STATUS,
+    Place,
+    end_with,
+    exit_status,
+)
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LOCAL = "127.0.0.1"
@@ -208,7 +217,7 @@ def served_by(pid, others, address):
     return client
 
 
-# Serving -----------------------------------------------------------------------------------------
+# Serving ------------------------------------------------------------------------------------------
 
 
 def test_all_workers_serve_one_listener_and_are_reported(program):
@@ -296,7 +305,7 @@ def test_a_lost_race_for_a_connection_is_not_an_error():
     run(main)
 
 
-# Crashes -----------------------------------------------------------------------------------------
+# Crashes ------------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_loses_its_own_connections_only_and_another_takes_its_place(program):
@@ -440,23 +449,23 @@ def test_a_worker_that_returns_has_done_its_work(program):
         (lambda: sys.exit(-1), 255, ""),
         (lambda: sys.exit(True), 1, ""),
         (lambda: sys.exit("in words"), 1, "in words\n"),
-        (lambda: {}["key"], 1, "KeyError: 'key'\n"),
+        (lambda: {"other": 0}["key"], 1, "KeyError: 'key'\n"),
     ],
 )
 def test_the_status_of_a_worker_is_that_of_a_program(body, status, said, capsys):
-    assert _exit_status(body) == status
+    assert exit_status(body) == status
     assert capsys.readouterr().err.endswith(said)
 
 
 def test_the_pause_before_a_start_grows_with_the_crashes_of_a_minute():
-    place = _Place(0, 5)
+    place = Place(0, 5)
     assert [place.pause(now) for now in range(5)] == [0.1, 0.2, 0.4, 0.8, 1.6]
     assert (place.pause(5.0), place.given_up) == (None, True)
-    place = _Place(0, 5)
+    place = Place(0, 5)
     assert [place.pause(2 * MINUTE * n) for n in range(9)] == 9 * [PAUSES[0]]
-    place = _Place(0, math.inf)
+    place = Place(0, math.inf)
     assert [place.pause(0.0) for _ in range(2000)][-1] == PAUSES[1]
-    assert _Place(0, 0).pause(0.0) is None
+    assert Place(0, 0).pause(0.0) is None
 
 
 def test_the_parent_sleeps_until_something_happens(program):
@@ -541,7 +550,7 @@ def test_a_start_that_fails_is_tried_again(program):
     assert "no worker is left, and too many crashed: worker 0 (pid" in out
 
 
-# Stopping ----------------------------------------------------------------------------------------
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def half_an_answer(address):
@@ -748,11 +757,11 @@ def test_workers_end_when_their_parent_is_killed(program):
 
 
 def test_a_worker_whose_parent_is_gone_from_the_start_ends_too(program):
-    orphan = program("from corolib.workers import _end_with\n_end_with(-1)\nprint('still here')")
+    orphan = program(f"{END_WITH_PARENT}\nend_with(-1)\nprint('still here')")
     assert orphan.end() == (-SIGTERM, "")
 
 
-# What happens in the child, done here, where it can be looked at ---------------------------------
+# What happens in the child, done here, where it can be looked at ----------------------------------
 
 
 class Exited(BaseException):
@@ -775,12 +784,12 @@ def test_a_worker_puts_the_signals_back_and_goes_no_further_than_its_exit(
     called = []
     monkeypatch.setattr(os, "fork", lambda: 0)
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(corolib.workers, "_end_with", called.append)
+    monkeypatch.setattr(END_WITH, called.append)
     try:
         with pytest.raises(Exited) as info:
             run_workers(3, nothing)
         assert info.value.args == (0,)
-        monkeypatch.setattr(corolib.workers, "_exit_status", lambda body: 1 / 0)
+        monkeypatch.setattr(EXIT_STATUS, lambda body: 1 / 0)
         with pytest.raises(Exited) as info:
             run_workers(3, nothing)
         assert info.value.args == (1,)
@@ -800,13 +809,13 @@ def test_a_worker_asks_the_system_to_be_told_when_its_parent_is_gone(monkeypatch
     asked, killed = [], []
     monkeypatch.setattr("ctypes.CDLL", Library)
     monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
-    _end_with(os.getppid())
+    end_with(os.getppid())
     assert (asked, killed) == ([[1, SIGTERM]], [])
-    _end_with(-1)
+    end_with(-1)
     assert killed == [(os.getpid(), SIGTERM)]
 
 
-# Mistakes ----------------------------------------------------------------------------------------
+# Mistakes -----------------------------------------------------------------------------------------
 
 
 def nothing():
@@ -847,9 +856,7 @@ def test_it_is_refused_inside_a_run_in_a_thread_and_where_nothing_forks(monkeypa
         call()
 
     run(main)
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
+    in_a_thread(call)
     monkeypatch.delattr(os, "fork")
     call()
     in_run, in_thread, nowhere = found

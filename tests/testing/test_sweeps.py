@@ -46,8 +46,9 @@ from corolib import (
     timeout,
 )
 from corolib.testing import cancel_everywhere, survivors
+from tests.helpers.driving import FULL
+from tests.helpers.inside import LossyLock, impatient, queue_of
 
-FULL = os.environ.get("COROLIB_SWEEP") == "full"
 EVERY = 1 if FULL else 10
 SCENARIOS = {}
 
@@ -925,14 +926,6 @@ def test_there_were_enough_injections():
 # The tool itself ----------------------------------------------------------------------------------
 
 
-class LossyLock(Lock):
-    """Forgets to take a cancelled waiter out of the line."""
-
-    def _arm(self, wake):
-        super()._arm(wake)
-        return lambda: None
-
-
 def lossy():
     lock = LossyLock()
 
@@ -993,7 +986,7 @@ def leaves_a_timer():
 
 def leaves_a_waiter():
     event = Event()
-    event._line[print] = None
+    queue_of(event)[print] = None
     yield
     return (event,)
 
@@ -1025,7 +1018,7 @@ def goes_on_for_ever():
 
 
 def test_a_file_is_waited_for_in_real_time_when_nothing_else_can_happen():
-    selector = testing._Impatient(selectors.DefaultSelector(), testing.VirtualClock())
+    selector = impatient(selectors.DefaultSelector())
     a, b = socket.socketpair()
     with a, b, selector:
         selector.register(a, selectors.EVENT_READ)

@@ -1,0 +1,235 @@
+"""Topics: one item, many subscribers; who waits for whom, and what a slow one loses."""
+
+import math
+
+import pytest
+
+from corolib import QueueShutDown, Sleep, Topic, first, spawn
+from corolib.queues import Subscription
+from corolib.testing import survivors
+from tests.helpers.driving import get_all, go
+
+
+def listen(topic, got):
+    with topic.subscribe() as news:
+        yield from get_all(news, got)
+
+
+def put_all_in(topic, items):
+    for item in items:
+        yield from topic.publish(item)
+
+
+@pytest.mark.parametrize("size", [0, 1, math.inf])
+def test_every_subscriber_gets_every_item_in_the_same_order(size):
+    def main():
+        topic = Topic(size)
+        heard = [[] for _ in range(3)]
+        ears = [spawn(listen, topic, got) for got in heard]
+        yield
+        yield from survivors([spawn(put_all_in, topic, range(n, n + 20)) for n in (0, 100)])
+        topic.shutdown()
+        yield from survivors(ears)
+        assert sorted(heard[0]) == [*range(20), *range(100, 120)]
+        return heard[0] == heard[1] == heard[2]
+
+    assert go(main) is True
+
+
+def test_publishing_waits_for_the_slowest_and_no_longer_for_who_has_left():
+    def main():
+        topic, got = Topic(1, name="t"), []
+        spawn(listen, topic, got)
+        assert repr(topic) == "<Topic t with 0 subscribers>"
+
+        def slow():
+            with topic.subscribe():
+                yield Sleep(10)
+
+        task = spawn(slow)
+        yield
+        publisher = spawn(put_all_in, topic, range(5))
+        yield Sleep(1)
+        assert got == [0]
+        assert repr(topic) == "<Topic t with 2 subscribers, 1 waiting>"
+        task.cancel()
+        yield from publisher
+        topic.shutdown()
+        yield
+        yield
+        with pytest.raises(QueueShutDown, match="<Topic t> was shut down"):
+            yield from topic.publish(1)
+        with pytest.raises(QueueShutDown), topic.subscribe():
+            raise AssertionError("no news")
+        return got, repr(topic)
+
+    assert go(main) == ([0, 1, 2, 3, 4], "<Topic t with 0 subscribers, shut down>")
+
+
+def test_a_cancelled_publisher_has_published_nothing():
+    def main():
+        topic = Topic(1)
+        with topic.subscribe() as news:
+            yield from topic.publish(1)
+            task = spawn(topic.publish(2))
+            yield
+            yield from task.stop()
+            assert (yield from first(topic.publishing(3), Sleep(1))) == (1, None)
+            assert (yield from news.get()) == 1
+            assert (yield from first(topic.publishing(4), Sleep(1))) == (0, None)
+            assert (yield from news.get()) == 4
+            return len(news), topic.waiters
+
+    assert go(main) == (0, 0)
+
+
+def test_with_drop_old_a_slow_subscriber_loses_its_oldest():
+    def main():
+        topic = Topic(2, "drop_old")
+        with topic.subscribe() as news, topic.subscribe() as other:
+            for n in range(5):
+                yield from topic.publish(n)
+                assert other.get_nowait() == n
+                other.task_done()
+            got = [news.get_nowait(), news.get_nowait()]
+            assert other.dropped == 0
+            yield from other.join()
+            return got, news.dropped
+
+    assert go(main) == ([3, 4], 3)
+
+
+def test_a_subscriber_may_say_done_before_it_gets_and_publishers_go_on():
+    def main():
+        topic = Topic(2, "drop_old")
+        with topic.subscribe() as news:
+            for n in range(2):
+                yield from topic.publish(n)
+                news.task_done()  # before it was got
+            yield from topic.publish(2)  # drops an item that is counted as done
+            assert news.dropped == 1
+            joiner = spawn(news.join())
+            yield
+            assert not joiner.done
+            news.task_done()
+            yield from joiner
+            return news.get_nowait(), news.get_nowait()
+
+    assert go(main) == (1, 2)
+
+
+def test_at_a_rendezvous_who_has_ceased_to_wait_is_waited_for_again():
+    def main():
+        topic = Topic(0)
+        with topic.subscribe() as one, topic.subscribe() as other:
+            publisher = spawn(topic.publish("now"))
+            yield
+            assert (yield from first(one.getting(), Sleep(1))) == (1, None)
+            getter = spawn(other.get())
+            yield
+            yield
+            assert not getter.done
+            assert (yield from one.get()) == "now"
+            yield from publisher
+            return (yield from getter)
+
+    assert go(main) == "now"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_what_a_subscriber_does_is_no_work_for_the_number_of_the_others(size, monkeypatch):
+    looks = 0
+
+    def main():
+        topic = Topic(size)
+        heard = [[] for _ in range(100)]
+        ears = [spawn(listen, topic, got) for got in heard]
+        yield
+        yield from put_all_in(topic, range(5))
+        topic.shutdown()
+        yield from survivors(ears)
+        return heard
+
+    def counted(self):
+        nonlocal looks
+        looks += 1
+        return has_room(self)
+
+    has_room = Subscription.has_room
+    monkeypatch.setattr(Subscription, "has_room", counted)
+    assert go(main) == [[0, 1, 2, 3, 4]] * 100
+    assert looks <= 100 * 5 * 4
+
+
+def test_a_task_that_waits_for_two_subscriptions_of_a_rendezvous_disturbs_no_publisher():
+    """What one of them hands over takes the wait for the other back, while that is served."""
+
+    def either(one, two):
+        got.append((yield from first(one.getting(), two.getting())))
+
+    def get(news):
+        got.append((yield from news.get()))
+
+    def main():
+        topic = Topic(0)
+        with topic.subscribe() as one, topic.subscribe() as two, topic.subscribe() as three:
+            waiting = [spawn(either, one, two), spawn(get, two), spawn(get, one)]
+            publishers = [spawn(topic.publish(item)) for item in ("rain", "sun")]
+            yield
+            yield
+            waiting.append(spawn(get, three))
+            yield from publishers[0]
+            yield
+            assert (got, publishers[1].state) == ([(0, "rain"), "rain", "rain"], "waiting")
+            waiting += [spawn(get, two), spawn(get, three)]
+            yield from survivors([*waiting, *publishers])
+            assert got[3:] == ["sun", "sun", "sun"]
+            lonely = spawn(either, one, two)
+            yield
+            waiting = spawn(get, three)
+            yield
+            yield from topic.publish("snow")
+            yield from lonely
+            assert (yield from two.get()) == "snow"  # it is late, and not lost
+            yield from waiting
+
+    got = []
+    go(main)
+
+
+def test_a_subscriber_may_end_its_subscription_inside_the_block():
+    def main():
+        topic = Topic(1)
+        with topic.subscribe() as news:
+            yield from topic.publish("kept")
+            task = spawn(topic.publish("missed"))
+            yield
+            news.shutdown()
+            yield from task
+            got = []
+            yield from get_all(news, got)
+            return got
+
+    assert go(main) == ["kept"]
+
+
+def test_a_topic_that_ends_tells_publishers_and_subscribers():
+    def main():
+        topic, got = Topic(1), []
+        with topic.subscribe() as news:
+            publisher = spawn(put_all_in, topic, range(3))
+            yield
+            topic.shutdown()
+            with pytest.raises(QueueShutDown):
+                yield from publisher
+            yield from get_all(news, got)
+        return got
+
+    assert go(main, on_task_error=lambda task, exc: None) == [0]
+
+
+def test_a_topic_has_one_of_two_ways_with_an_overflow():
+    with pytest.raises(ValueError, match='give "wait" or "drop_old"'):
+        Topic(1, "drop_new")
+    with pytest.raises(ValueError, match="keeps 0 items"):
+        Topic(0, "drop_old")

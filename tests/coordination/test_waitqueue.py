@@ -1,0 +1,126 @@
+"""Those who wait, first come, first served: order, leaving, and what a long queue costs."""
+
+import gc
+from collections import OrderedDict
+from signal import SIGHUP
+
+import pytest
+
+from corolib import (
+    BoundedSemaphore,
+    Condition,
+    Lock,
+    RLock,
+    Semaphore,
+    Sleep,
+    TaskGroup,
+    first,
+    move_on_after,
+    open_signal_receiver,
+    run,
+    spawn,
+)
+from corolib.testing import survivors
+from tests.helpers.driving import FULL, go, hold, sleeper
+from tests.helpers.inside import queue_of, turns_of
+
+LOCKS = [Lock, RLock, Semaphore, BoundedSemaphore, Condition]
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_waiters_are_served_in_the_order_in_which_they_came(kind):
+    def main():
+        lock, log = kind(), []
+        yield from survivors([spawn(hold, lock, 1, log, n) for n in range(5)])
+        return log
+
+    assert go(main) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_who_releases_and_acquires_again_comes_after_those_who_wait(kind):
+    def main():
+        lock, log = kind(), []
+
+        def work(name):
+            for _ in range(2):
+                with (yield from lock):
+                    log.append(name)
+                    yield
+
+        yield from survivors([spawn(work, name) for name in "ab"])
+        return "".join(log)
+
+    assert go(main) == "abab"
+
+
+@pytest.mark.hazard("H43")
+@pytest.mark.parametrize("kind", LOCKS)
+def test_a_cancelled_waiter_has_left_the_line_at_once(kind):
+    def main():
+        lock, seen = kind(), []
+        line = lock.lock if kind is Condition else lock
+
+        def wait():
+            try:
+                yield from lock
+            finally:
+                seen.append(line.waiters)
+
+        with (yield from lock):
+            for _ in range(1000):
+                task = spawn(wait)
+                yield
+                assert line.waiters == 1
+                yield from task.stop()
+        assert set(seen) == {0}
+        return len(seen)
+
+    assert go(main) == 1000
+
+
+@pytest.mark.hazard("H43")
+@pytest.mark.parametrize("kind", [Lock, RLock, Semaphore])
+def test_queueing_up_and_leaving_many_times_leaves_nothing(kind):
+    def visit(lock, times):
+        for _ in range(times):
+            with move_on_after(0.001):
+                yield from lock
+            yield from first(lock.acquiring(), Sleep(0.001))
+
+    def main():
+        lock = kind()
+        with (yield from lock):
+            yield from spawn(visit, lock, 10)
+            gc.collect()
+            before = len(gc.get_objects())
+            yield from spawn(visit, lock, 50_000 if FULL else 2_000)
+            gc.collect()
+            assert lock.waiters == 0
+            return len(gc.get_objects()) - before
+
+    assert go(main) < 1000  # cancelled timers, at most so many
+
+
+def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_however_long():
+    def main():
+        with TaskGroup(limit=1) as g:
+            for _ in range(3):
+                g.spawn(sleeper)
+            yield
+            yield
+            # The first of a dict is found behind all that were first before: counts do not show it.
+            turns = turns_of(g)
+            assert turns.waiters == 2 and isinstance(queue_of(turns), OrderedDict)
+            yield from g
+
+    go(main)
+
+
+def test_the_head_of_a_long_line_is_found_at_once():
+    def main():
+        yield
+        with open_signal_receiver(SIGHUP) as received:
+            return type(queue_of(received))  # a dict would be looked through from its beginning
+
+    assert run(main) is OrderedDict

@@ -1,0 +1,358 @@
+"""What tests see of corolib's inside, and change there: the one place that knows private names.
+
+Each is a small function, so that a name that changes is one edit. A test of the project holds that
+no other test has a private name of corolib's.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from typing import Any, Self, TypeVar
+
+import corolib
+from corolib import (
+    Cancelled,
+    DatagramSocket,
+    Listener,
+    Lock,
+    Scheduler,
+    Stream,
+    Task,
+    TaskGroup,
+    WriteWait,
+    current_scheduler,
+    hosting,
+    now,
+    processes,
+    reports,
+    servers,
+    signals,
+    surroundings,
+    testing,
+    threads,
+    workers,
+)
+from corolib.inbox import Inbox
+from corolib.poller import Poller
+from corolib.scopes import Block
+from corolib.timers import Timers
+from corolib.traps import Wake
+
+T = TypeVar("T")
+
+# The scheduler ------------------------------------------------------------------------------------
+
+
+def timers_of(scheduler: Scheduler) -> Timers:
+    return scheduler.timers
+
+
+def timers_set(scheduler: Scheduler) -> int:
+    """Return how many timers there are, without that of the poller's sweep."""
+    return len(scheduler.timers) - scheduler._sweeping
+
+
+def suspended(scheduler: Scheduler) -> Collection[Task[Any]]:
+    """Return the tasks that only another task can set going."""
+    return scheduler._stuck
+
+
+def is_polling(scheduler: Scheduler) -> bool:
+    """Return whether the scheduler waits for files just now, so that a wake must end that."""
+    return scheduler.asleep
+
+
+def poll(scheduler: Scheduler) -> None:
+    """Let the scheduler look at the files, and step no task."""
+    scheduler._poll(0, 0)
+
+
+def budget_of(scheduler: Scheduler) -> int:
+    """Return how many operations may still be done without waiting, until one gives way."""
+    return scheduler.rides
+
+
+def set_budget(scheduler: Scheduler, count: int) -> None:
+    scheduler.rides = count
+
+
+def local(scheduler: Scheduler, factory: Callable[..., Any]) -> Any:
+    """Return what a module keeps for the length of a run."""
+    return scheduler.room(factory)
+
+
+def fork_in_child(scheduler: Scheduler) -> None:
+    """Do what a fork does in the child."""
+    scheduler.on_fork()
+
+
+def drop(scheduler: Scheduler, generator: AsyncGenerator[Any, None]) -> None:
+    """Do what is done when the garbage collector finds an asynchronous generator."""
+    scheduler.on_dropped_asyncgen(generator)
+
+
+def forget_schedulers() -> None:
+    """Forget the schedulers that would be told of a fork."""
+    surroundings._schedulers.clear()
+
+
+# The poller ---------------------------------------------------------------------------------------
+
+
+def poller_of(scheduler: Scheduler) -> Poller:
+    return scheduler._poller
+
+
+def entries_of(scheduler: Scheduler) -> dict[int, Any]:
+    """Return the poller's table: for each number who waits for it."""
+    return scheduler._poller.entries
+
+
+def selector_of(poller: Poller) -> Any:
+    return poller._selector
+
+
+def registered() -> set[Any]:
+    """Return the numbers that the running scheduler's selector holds, the wake-up pipe apart."""
+    scheduler: Any = current_scheduler()
+    poller = poller_of(scheduler)
+    return set(poller._selector.get_map()) - {poller._wakeup}
+
+
+def wait_write(scheduler: Scheduler, task: Task[Any], trap: WriteWait) -> None:
+    """Make a wait of `task`, without a step of it."""
+    scheduler._poller.wait_write(task, trap)
+
+
+def sweep(scheduler: Scheduler, count: int) -> None:
+    """Look at `count` files for such as were closed behind the scheduler's back."""
+    scheduler._poller.sweep(count)
+
+
+SWEEP_EVERY = hosting.SWEEP_EVERY
+"""Seconds from one look for closed files to the next."""
+
+SWEEP_SLICE = "corolib.hosting.SWEEP_SLICE"
+"""How many files are looked at in one turn: a name to put another number under."""
+
+
+def remake_selector(scheduler: Scheduler) -> None:
+    scheduler._poller._remake()
+
+
+def kernel_object(selector: Any) -> Any:
+    """Return the `select.epoll` of a selector of the standard library."""
+    return selector._selector
+
+
+# Calls from other threads -------------------------------------------------------------------------
+
+
+def reader_of(inbox: Inbox) -> Any:
+    """Return the end of the pipe that is waited for."""
+    return inbox._reader
+
+
+def replace_reader(inbox: Inbox, reader: Any) -> None:
+    inbox._reader = reader
+
+
+def writer_of(inbox: Inbox) -> Any:
+    """Return the end of the pipe that is written to."""
+    return inbox._writer
+
+
+# Scopes -------------------------------------------------------------------------------------------
+
+
+class Bound(Block):
+    """The least of a block: a stretch of a task with a deadline or a shield."""
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        *,
+        at: float | None = None,
+        shield: float | None = None,
+    ) -> None:
+        self.seconds, self.at, self.shield = seconds, at, shield
+        self.expired = False
+
+    def __enter__(self) -> Self:
+        self.kernel: Any = self.begin(1).scheduler
+        at = self.at if self.seconds is None else now() + self.seconds
+        self.call = at is not None and self.kernel.call_at(at, self.interrupt, "deadline")
+        return self
+
+    def interrupt(self, reason: object = None) -> None:
+        self.kernel.interrupt(self.task, self, reason)
+
+    def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> bool:
+        if self.call:
+            self.kernel.cancel_call(self.call)
+        self.kernel.leave(self, kind)
+        self.expired = caught_by(self, exc)
+        return self.expired
+
+
+def caught_by(scope: Any, exc: BaseException | None) -> bool:
+    """Return whether `exc` is the interrupt of `scope`."""
+    return isinstance(exc, Cancelled) and exc.mark is not None and exc.mark is scope.delivered
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def bare_yield(line: str) -> int:
+    """Return where in a line stands the `yield` that hands something over; -1: nowhere."""
+    return reports._bare_yield(line)
+
+
+# Coordination -------------------------------------------------------------------------------------
+
+
+def queue_of(thing: Any) -> Any:
+    """Return those who wait for a lock, an event, ..., first come, first served."""
+    return thing._line
+
+
+def turns_of(group: TaskGroup) -> Any:
+    """Return what the tasks of a group with a limit wait for."""
+    return group._turns
+
+
+def owe(task: Task[Any], other: Task[Any]) -> None:
+    """Let the next wait of `task` first wait for the end of another."""
+    assert task.debts is not None
+    task.debts.append(other)
+
+
+class LossyLock(Lock):
+    """Forgets to take a cancelled waiter out of its queue."""
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        super()._arm(wake)
+        return lambda: None
+
+
+def receivers_of(scheduler: Scheduler) -> Collection[int]:
+    """Return the signals that are received."""
+    return scheduler.room(signals.SignalHandlers)._receivers
+
+
+NEW_POOL = "corolib.threads._new_pool"
+"""What makes the pool of processes: a name to put another in its place."""
+
+
+def requests_of(scheduler: Scheduler) -> Collection[object]:
+    """Return the calls of `from_thread` that wait for their task."""
+    return scheduler.room(threads.Threads)._requests
+
+
+# Sockets ------------------------------------------------------------------------------------------
+
+
+def file_of(stream: Any) -> Any:
+    """Return the file that a stream was made of: for one with TLS the stream below."""
+    return stream._file
+
+
+def buffer_of(stream: Stream) -> bytearray:
+    """Return what was read too much."""
+    return stream._buffer
+
+
+def replace_buffer(stream: Stream, buffer: T) -> T:
+    """Give a stream another buffer, and return it."""
+    stream._buffer = buffer  # type: ignore[assignment]
+    return buffer
+
+
+def reading_of(stream: Stream) -> Any:
+    """Return the trap that the stream's readers yield."""
+    return stream._reading
+
+
+def set_drained(stream: Stream, drained: bool) -> None:
+    """Let a stream believe that its file has no more just now, or has."""
+    stream._drained = drained
+
+
+def disturb(stream: Stream) -> None:
+    """Let the next read try first, and go the long way."""
+    stream._drained = stream._calm = False
+
+
+def check_at_rest(stream: Stream) -> None:
+    """See that nobody is in the middle of a read, and that the marks fit what there is."""
+    assert stream._calm == (stream._drained and not stream._buffer)
+    assert stream._reader is None
+
+
+def sender_of(stream: Stream) -> Task[Any] | None:
+    """Return who is in the middle of a `sendall()`."""
+    return stream._writer
+
+
+def patience_of(sock: DatagramSocket) -> int:
+    """Return how many waits are still made until a read is tried without one."""
+    return sock._patience
+
+
+def set_patience(sock: DatagramSocket, waits: int) -> None:
+    sock._patience = waits
+
+
+def sockets_of(listener: Listener) -> list[Any]:
+    return listener._sockets
+
+
+def connections_of(server: servers.Server) -> Iterable[Any]:
+    return server._open
+
+
+def interrupted_by(server: servers.Server) -> list[Any]:
+    """Return the connections that the end of the server has cancelled."""
+    return server._cancelled
+
+
+# The system ---------------------------------------------------------------------------------------
+
+
+def popen_of(process: processes.Process) -> Any:
+    return process._popen
+
+
+def stop_watching(process: processes.Process) -> None:
+    """Take back the wait for the end of a program."""
+    assert process._undo is not None
+    process._undo()
+
+
+def reader_task_of(source: processes.ThreadedInput) -> Task[Any] | None:
+    """Return the task that reads the standard input in a thread just now."""
+    return source._task
+
+
+END_WITH = "corolib.workers._end_with"
+EXIT_STATUS = "corolib.workers._exit_status"
+"""Names of what a worker does first and last, to put others in their place."""
+
+END_WITH_PARENT = "from corolib.workers import _end_with as end_with"
+"""The line of a program that imports what has a worker end with its parent."""
+
+end_with = workers._end_with
+exit_status = workers._exit_status
+Place = workers._Place
+
+
+# The package, and the tools for tests -------------------------------------------------------------
+
+
+def late_names() -> dict[str, str]:
+    """Return for each module that is imported late the public names that it has."""
+    names: dict[str, str] = vars(corolib)["_ROOMS"]  # which type checkers do not see
+    return names
+
+
+def impatient(selector: Any) -> Any:
+    """Return the selector of a run that fails when nothing can happen any more."""
+    return testing._Impatient(selector, testing.VirtualClock())

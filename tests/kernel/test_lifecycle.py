@@ -1,0 +1,781 @@
+"""How a run begins, what ends it early, and what is left of it."""
+
+import math
+import sys
+import weakref
+
+import pytest
+
+import corolib
+from corolib import (
+    Cancelled,
+    Deadlock,
+    Lock,
+    ReadWait,
+    Scheduler,
+    Sleep,
+    Suspend,
+    TaskCancelled,
+    TaskGroup,
+    current_scheduler,
+    current_task,
+    first,
+    gather,
+    now,
+    run,
+    spawn,
+)
+from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import FULL, failing, go, in_a_thread, sleeper, strike, swallow
+from tests.helpers.inside import Bound
+from tests.helpers.programs import python
+
+pytestmark = pytest.mark.usefixtures("default_sigint")
+
+# The end of a run ---------------------------------------------------------------------------------
+
+
+def test_run_returns_when_the_children_of_main_are_done():
+    log = []
+
+    def child():
+        yield Sleep(3)
+        log.append(now())
+
+    def main():
+        spawn(child)
+        yield
+        return "result"
+
+    assert go(main) == "result"
+    assert log == [3]
+
+
+def test_run_may_be_called_again_after_any_end():
+    for error in (ValueError, SystemExit, KeyboardInterrupt):
+        with pytest.raises(error):
+            go(failing, 0, error())
+        assert go(sleeper, 1, "fine") == "fine"
+
+
+def test_a_run_leaves_no_file_behind(pair, selector):
+    a, b = pair
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+
+    before = open_files()
+    for _ in range(10):
+        corolib.run(main, selector=selector)
+    assert open_files() == before
+
+
+def test_calls_left_when_the_run_ends_are_made_and_their_failures_reported():
+    made, errors = [], []
+
+    def fails():
+        raise ValueError
+
+    def main():
+        scheduler = corolib.current_scheduler()
+        scheduler.call_soon_threadsafe(made.append, 1)
+        scheduler.call_soon_threadsafe(fails)
+        return
+        yield
+
+    corolib.run(main, on_task_error=lambda task, exc: errors.append((task.name, type(exc))))
+    assert made == [1]
+    assert errors == [("main", ValueError)]
+
+
+@pytest.mark.hazard("H40")
+@pytest.mark.parametrize("error", [None, ValueError, SystemExit])
+def test_every_finally_that_waits_runs_when_the_run_ends(error, monkeypatch):
+    log, unraisable = [], []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def child(n):
+        try:
+            yield Sleep(100)
+        finally:
+            yield
+            yield Sleep(0.1)
+            log.append(n)
+
+    def main():
+        for n in range(3):
+            spawn(child, n)
+        yield Sleep(1)
+        if error is None:
+            current_task().cancel()
+            yield
+        raise error
+
+    with pytest.raises(error or TaskCancelled):
+        go(main)
+    assert log == [0, 1, 2]
+    assert unraisable == []
+
+
+def test_a_scheduler_of_turns_closes_what_is_left_while_its_clean_up_still_finds_it_open(capsys):
+    """Later, each would raise RunFinished where the garbage collector drops it."""
+    ended = []
+
+    def holder(lock):
+        with (yield from lock):
+            yield Sleep(100)
+        raise AssertionError("nobody goes on after the end")
+
+    def both():
+        yield from gather(sleeper(), sleeper())
+
+    def starter():
+        with TaskGroup() as group:
+            yield from group.start(sleeper)
+
+    def owner():
+        try:
+            with TaskGroup(limit=1) as group:
+                group.spawn(sleeper)
+                group.spawn(sleeper)
+                yield from group
+        finally:
+            ended.append(current_scheduler())
+
+    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: ended.append(failure))
+    lock = Lock("left")
+    tasks = [scheduler.spawn(holder, lock, name=name) for name in "ab"]
+    tasks += [scheduler.spawn(f) for f in (owner, both, starter)]
+    for _ in range(4):
+        scheduler.turn(0)
+    scheduler.close()
+    assert ended == [scheduler]
+    assert all(task.body is None for task in tasks)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 10 and all("was abandoned; it is closed now" in line for line in said)
+    assert "<Task a#1 waiting Sleep(100.0), spawned at" in said[-1]
+    scheduler.close()  # once more says nothing
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wake_that_the_last_turn_did_not_come_to_is_no_failure(capsys):
+    def waiter():
+        yield from first(Suspend(lambda wake: wakes.append(wake) or list, "news"), Sleep(100))
+
+    wakes, reported = [], []
+    scheduler = Scheduler(**virtual_time(), on_task_error=lambda *failure: reported.append(failure))
+    scheduler.spawn(waiter)
+    scheduler.turn(0)
+    in_a_thread(lambda: wakes[0]("too late"))
+    scheduler.close()
+    assert reported == []
+    assert "waiter#1" in capsys.readouterr().err
+
+
+# The end of the program ---------------------------------------------------------------------------
+
+
+def test_system_exit_of_main_is_not_reported():
+    lost = []
+
+    def main():
+        yield
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
+    assert lost == []
+
+
+def test_the_first_of_two_ends_of_the_program_leaves_run():
+    lost = []
+
+    def leaver(code, wait):
+        try:
+            yield Sleep(wait)
+        finally:
+            raise SystemExit(code)
+
+    def main():
+        spawn(leaver, 1, 1)
+        spawn(leaver, 2, 5)
+        yield Sleep(100)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc.code))
+    assert caught.value.code == 1
+    assert 2 in lost
+
+
+@pytest.mark.hazard("H58")
+def test_a_failure_of_main_that_something_greater_overtakes_is_reported():
+    lost = []
+
+    def main():
+        spawn(leaver)
+        try:
+            yield Sleep(100)
+        finally:
+            raise ValueError("main")
+
+    def leaver():
+        yield
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(str(exc)))
+    assert caught.value.code == 3
+    assert lost.count("main") == 1
+
+
+def test_a_hook_may_end_the_program():
+    def hook(task, exc):
+        raise SystemExit(5)
+
+    def main():
+        spawn(failing, 0, ValueError("x"))
+        yield Sleep(100)
+
+    with pytest.raises(SystemExit) as caught:
+        go(main, on_task_error=hook)
+    assert caught.value.code == 5
+
+
+def test_a_callback_may_end_the_program():
+    def leave():
+        raise SystemExit(6)
+
+    def main():
+        current_scheduler().call_soon_threadsafe(leave)
+        yield Sleep(100)
+
+    with pytest.raises(SystemExit) as caught:
+        go(main)
+    assert caught.value.code == 6
+
+
+# Deadlocks ----------------------------------------------------------------------------------------
+
+
+def test_a_deadlock_during_clean_up_is_broken_too():
+    def stuck():
+        try:
+            yield Suspend(lambda wake: lambda: None, "body")
+        finally:
+            yield Suspend(lambda wake: lambda: None, "clean-up")
+
+    with pytest.raises(Deadlock, match="body"):
+        go(stuck)
+
+
+@pytest.mark.parametrize("shield", [None, math.inf])
+def test_a_deadlock_during_clean_up_without_bound_is_broken_too(shield):
+    log = []
+
+    def stuck():
+        try:
+            yield Suspend(lambda wake: lambda: None, "body")
+        finally:
+            with Bound(shield=shield):
+                for _ in range(2):
+                    try:
+                        yield Suspend(lambda wake: lambda: None, "clean-up")
+                    except Cancelled:
+                        log.append("cut")
+                yield
+
+    with pytest.raises(Deadlock, match="body"):
+        go(stuck, grace=math.inf)
+    assert log == ["cut", "cut"]
+
+
+def test_a_deadlock_behind_a_failure_of_main_lets_the_failure_leave():
+    def child():
+        try:
+            yield Sleep(100)
+        finally:
+            yield Suspend(lambda wake: lambda: None, "clean-up")
+
+    def main():
+        spawn(child)
+        yield
+        raise ValueError("main")
+
+    lost = []
+    with pytest.raises((ValueError, Deadlock)):
+        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
+
+
+def test_a_deadlock_gives_way_to_the_end_of_the_program():
+    def main():
+        try:
+            yield Suspend(lambda wake: lambda: None, "nothing")
+        finally:
+            raise SystemExit(4)
+
+    with pytest.raises(SystemExit):
+        go(main)
+
+
+def test_a_task_that_swallows_the_end_of_a_deadlock_is_given_up(capsys):
+    def stubborn():
+        while True:
+            try:
+                yield Suspend(lambda wake: lambda: None, "nothing")
+            except Cancelled:
+                pass
+
+    with pytest.raises(Deadlock):
+        run(stubborn, **virtual_time(), on_task_error=lambda task, exc: None, grace=math.inf)
+    assert "stubborn#1" in capsys.readouterr().err
+
+
+# Bodies that resist -------------------------------------------------------------------------------
+
+
+@pytest.mark.hazard("H40")
+def test_a_body_given_up_that_yields_in_finally_is_closed_without_a_word_from_python(
+    monkeypatch, capsys
+):
+    log, unraisable = [], []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def deaf():
+        try:
+            yield from swallow(1000)
+        finally:
+            for n in range(3):
+                try:
+                    yield
+                finally:
+                    log.append(n)
+
+    def main():
+        task = spawn(deaf)
+        yield
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task.stop()
+
+    go(main)
+    assert log[:1] == [0]
+    assert unraisable == []
+    assert "deaf#2" in capsys.readouterr().err
+
+
+def test_a_body_that_can_never_be_closed_does_not_keep_run_from_ending(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
+    def deaf():
+        while not free:
+            try:
+                yield Sleep(1)
+            except BaseException:
+                pass
+
+    free = []
+
+    def main():
+        task = spawn(deaf)
+        yield
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task.stop()
+
+    go(main)
+    free.append(True)
+    assert "deaf#2" in capsys.readouterr().err
+
+
+def test_closing_a_body_given_up_may_raise_and_is_reported(capsys):
+    lost = []
+
+    def deaf():
+        try:
+            yield from swallow(1000)
+        finally:
+            raise KeyError("from finally")
+
+    def main():
+        task = spawn(deaf)
+        yield
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task.stop()
+
+    go(main, on_task_error=lambda task, exc: lost.append(repr(exc)))
+    assert lost == ["KeyError('from finally')"]
+    assert "deaf#2" in capsys.readouterr().err
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------
+
+
+def test_law_ctrl_c_is_raised_in_main_at_its_wait():
+    log = []
+
+    def child():
+        try:
+            yield Sleep(1000)
+        finally:
+            yield Sleep(0.5)
+            log.append("child cleaned up")
+
+    def main():
+        spawn(child)
+        yield
+        try:
+            strike()
+            log.append("not in the middle of a step")
+            yield Sleep(1000)
+        finally:
+            log.append("main cleaned up")
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+    assert log == ["not in the middle of a step", "main cleaned up", "child cleaned up"]
+
+
+def test_law_ctrl_c_does_not_mind_shields():
+    def main():
+        with corolib.shield(float("inf")):
+            strike()
+            yield Sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+
+
+def test_a_ctrl_c_reaches_a_main_that_was_given_a_result_at_its_next_wait():
+    log = []
+
+    def main():
+        log.append((yield Suspend(lambda wake: (wake("value"), strike(), int)[2], "a result")))
+        yield Sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+    assert log == ["value"]
+
+
+def test_law_ctrl_c_after_mains_body_cancels_its_children_and_leaves_run():
+    log = []
+
+    def child():
+        try:
+            strike()
+            yield Sleep(1000)
+        finally:
+            log.append("cleaned up")
+
+    def main():
+        spawn(child)
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+    assert log == ["cleaned up"]
+
+
+def test_law_ctrl_c_that_main_catches_lets_counting_start_anew():
+    caught = []
+
+    def main():
+        for _ in range(3):
+            try:
+                strike()
+                yield Sleep(1000)
+            except KeyboardInterrupt:
+                caught.append("one")
+            yield
+        return "went on"
+
+    assert corolib.run(main, **virtual_time()) == "went on"
+    assert caught == ["one"] * 3
+
+
+def test_law_second_ctrl_c_during_the_clean_up_is_raised_on_the_spot(capfd):
+    log = []
+
+    def main():
+        try:
+            strike()
+            yield Sleep(1000)
+        finally:
+            strike()
+            log.append("never said")
+            yield
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+    assert log == []
+    assert "main#1" not in capfd.readouterr().err  # its body ended by the second
+
+
+def test_law_second_ctrl_c_before_the_first_was_delivered_abandons_and_names_the_rest(capfd):
+    closed = []
+
+    def other():
+        try:
+            yield Sleep(1000)
+        finally:
+            closed.append("other")
+            yield Sleep(1)  # no time for that any more
+            closed.append("after one more GeneratorExit")
+
+    def main():
+        spawn(other, name="left_over")
+        yield
+        strike()
+        strike()
+        yield Sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+    assert closed == ["other"]
+    err = capfd.readouterr().err
+    assert "left_over#2" in err and "abandoned" in err
+
+
+def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_when_its_body_ends():
+    def main():
+        try:
+            strike()
+            strike()
+        except KeyboardInterrupt:
+            pass
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+
+
+def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_with_the_turn():
+    def stubborn():
+        try:
+            strike()
+            strike()
+        except BaseException:
+            pass
+        yield Sleep(1000)
+
+    def main():
+        spawn(stubborn)
+        yield Sleep(1000)
+
+    def clock():
+        return 0.0  # time stands still: only the swallowed interrupt can end this
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, clock=clock)
+
+
+def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
+    class File:
+        def fileno(self):
+            strike()
+            strike()
+
+    log = []
+
+    def main():
+        try:
+            yield ReadWait(File())
+        except BaseException as exc:
+            log.append(type(exc))
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+    assert log == [GeneratorExit]  # its body is closed, and nothing is thrown into it
+
+
+def test_a_second_ctrl_c_in_a_hook_or_a_callback_is_not_reported_but_raised():
+    def main():
+        scheduler = corolib.current_scheduler()
+        strike()
+        scheduler.call_at(corolib.now(), lambda _: strike(), None)
+        scheduler.call_soon_threadsafe(strike)
+        yield Sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main, **virtual_time())
+
+    def fails():
+        raise ValueError
+        yield
+
+    def parent():
+        spawn(fails)
+        strike()
+        yield Sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(parent, on_task_error=lambda task, exc: strike(), **virtual_time())
+
+
+def test_a_ctrl_c_in_the_last_moment_still_leaves_run():
+    def main():
+        strike()
+        return "done before it could be delivered"
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+
+
+def test_a_ctrl_c_while_the_run_gives_its_files_back_still_leaves_run(monkeypatch):
+    from corolib.poller import Poller
+
+    close = Poller.close
+
+    def interrupted(self):
+        strike()
+        close(self)
+
+    monkeypatch.setattr(Poller, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(lambda: (yield))
+
+
+def test_two_ctrl_cs_in_one_arm_end_the_run_on_the_spot():
+    def arm(wake):
+        strike()
+        strike()
+
+    def main():
+        yield Suspend(arm, "two interrupts")
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+
+
+def test_an_async_generator_dropped_after_an_abandoned_run_is_let_go():
+    kept = []
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            kept.append("closed")
+
+    async def main():
+        agen = numbers()
+        kept.append(agen)
+        await agen.__anext__()
+        strike()
+        strike()
+
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(main)
+    kept.clear()  # its finalizer finds a scheduler that takes no more calls
+
+
+RUNS = 500 if FULL else 50  # for each of four seeds
+
+
+@pytest.mark.hazard("H63")
+@pytest.mark.parametrize("seed", range(4))
+def test_interrupts_at_random_moments_leave_run_once_and_leave_nothing_behind(seed):
+    """A real signal at a random microsecond of a run that never ends by itself."""
+    program = f"""
+        import gc, os, random, signal, sys, threading, time
+        import corolib
+        from corolib import Sleep, spawn
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        rng = random.Random({seed})
+        started = ended = interrupts = 0
+
+        def child():
+            global started, ended
+            started += 1
+            try:
+                while True:
+                    yield Sleep(0.0001)
+            finally:
+                yield
+                ended += 1
+
+        def main():
+            for _ in range(3):
+                spawn(child)
+            while True:
+                yield
+
+        def shoot(delay):
+            time.sleep(delay)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        corolib.run(lambda: (yield))
+        base = len(os.listdir("/proc/self/fd"))
+        for _ in range({RUNS}):
+            gun = threading.Thread(target=shoot, args=(rng.random() * 0.002,))
+            try:
+                gun.start()
+                corolib.run(main)
+            except KeyboardInterrupt:
+                interrupts += 1
+            gun.join()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == base
+        print(interrupts, started == ended)
+    """
+    status, out, err = python(program)
+    assert (status, out, err) == (0, f"{RUNS} True\n", "")
+
+
+@pytest.mark.hazard("H63")
+def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage_collector():
+    """A socket's finalizer swallows the KeyboardInterrupt that comes while it runs: the next run
+    would never have heard of it.
+    """
+    program = """
+        import gc, os, signal, sys
+        import corolib
+        from tests.helpers.inside import forget_schedulers
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        def trace(frame, event, arg):
+            global left
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+            return trace
+
+        def main():
+            sys.settrace(None)
+            yield
+
+        def files():
+            return set(os.listdir("/proc/self/fd"))
+
+        corolib.run(main)
+        gc.disable()
+        base, lines, interrupted = files(), 0, True
+        while interrupted:
+            left = lines
+            sys.settrace(trace)
+            try:
+                corolib.run(main)
+                interrupted = False
+            except KeyboardInterrupt:
+                lines += 1
+            assert len(files()) == len(base), (lines, files() - base)
+            gc.collect()
+            # Up to CPython 3.12 a trace function that raises may leak the frame that it looks at,
+            # and with it a scheduler: each would make the next beginning longer.
+            forget_schedulers()
+        print(lines > 100)
+    """
+    assert python(program) == (0, "True\n", "")
+
+
+@pytest.mark.hazard("H63")
+def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost():
+    scheduler = corolib.Scheduler()
+    references = weakref.getweakrefs(scheduler)
+    assert references
+    assert [each.__callback__ for each in references] == [None] * len(references)
+    scheduler.close()

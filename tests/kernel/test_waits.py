@@ -1,0 +1,81 @@
+"""`@waits`: a generator function that can be awaited, and is noticed when it never runs."""
+
+import textwrap
+
+import pytest
+
+from corolib import spawn
+from tests.helpers.driving import double, go
+from tests.helpers.programs import python
+
+
+def test_library_functions_can_be_awaited_and_delegated_to():
+    async def coroutine():
+        return await double(await double(1))
+
+    def generator():
+        return (yield from double((yield from double(1))))
+
+    assert go(coroutine) == go(generator) == 4
+
+
+WARNS = {"PYTHONWARNINGS": "default"}
+
+
+FORGOTTEN = """
+    import corolib, gc
+    @corolib.waits
+    def recv(n):
+        yield corolib.Sleep(0)
+        return n
+    def main():
+        recv(9)
+        gc.collect()
+        x = yield from recv(1)
+        y = yield from corolib.spawn(recv, 2)
+        print(corolib.spawn(recv, 3).label)
+        return x + y
+    print(corolib.run(main))
+    async def awaits():
+        return await recv(4)
+    print(corolib.run(awaits), recv.__name__, type(recv(5)).__name__)
+"""
+
+
+@pytest.mark.hazard("H45")
+def test_a_forgotten_yield_from_warns_in_debug_mode(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(textwrap.dedent(FORGOTTEN).lstrip())
+    code = f"import runpy; runpy.run_path({str(path)!r})"
+    _, out, err = python(code, **WARNS, COROLIB_DEBUG="1")
+    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
+    assert (
+        "RuntimeWarning: recv() was called at app.py:7 but never run; did you forget "
+        "`yield from`?  -> 'recv(9)'"
+    ) in err
+    assert err.count("RuntimeWarning") == 2  # and that of the last line
+    _, out, err = python(code, **WARNS, COROLIB_DEBUG="0")
+    assert out.splitlines() == ["recv#3", "3", "4 recv generator"]
+    assert err == ""
+
+
+@pytest.mark.hazard("H45")
+def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
+    _, out, err = python(FORGOTTEN, "-X", "dev", **WARNS, COROLIB_DEBUG="")
+    assert out.splitlines()[0] == "recv#3"
+    assert "RuntimeWarning: recv() was called at <string>:8 but never run" in err
+
+
+def test_frames_are_the_same_in_both_modes():
+    def main():
+        task = spawn(outer)
+        yield
+        yield
+        names = [frame.f_code.co_name for frame in task.stack()]
+        yield from task
+        return names
+
+    def outer():
+        yield from double(1)
+
+    assert go(main) == ["outer", "double"]
