@@ -86,11 +86,17 @@ def nothing_left():
     assert (fds(), children()) == before
 
 
+def take_pidfds_away(monkeypatch):
+    """Make this a system without pidfds, for `subprocess` too: from Python 3.15 on it has them."""
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
+
+
 @pytest.fixture(params=["pidfd", "thread", "wait"])
 def watching(request, monkeypatch):
     """The three ways in which the end of a child is learnt."""
     if request.param != "pidfd":
-        monkeypatch.delattr(os, "pidfd_open")
+        take_pidfds_away(monkeypatch)
     if request.param == "wait":
         monkeypatch.delattr(os, "waitid")
     return request.param
@@ -348,7 +354,7 @@ def test_a_child_that_cannot_be_watched_is_not_started(monkeypatch):
     def fail(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     monkeypatch.setattr(threading.Thread, "start", fail)
     with pytest.raises(RuntimeError, match="new thread"):
         run(open_process(["sleep", "60"], stdin=PIPE, stdout=PIPE))
@@ -463,7 +469,7 @@ def test_a_signal_goes_to_the_file_of_the_process_and_never_to_a_number_that_was
 def test_a_number_that_a_thread_has_given_back_is_not_signalled_although_nobody_knows_yet(
     monkeypatch,
 ):
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     monkeypatch.delattr(os, "waitid")  # as on macOS, where the thread is who reaps
 
     def kill(pid, number):
@@ -922,7 +928,7 @@ def test_a_child_that_cannot_be_signalled_or_ended_is_named(capfd, monkeypatch):
 def test_a_thread_that_learns_of_an_end_after_the_run_is_silent(monkeypatch):
     import threading
 
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     threads = []
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda thread: threads.append(thread))
