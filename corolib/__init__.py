@@ -8,7 +8,15 @@ What is public is listed here; everything else may change. The kernel is importe
 and each room above it when one of its names is first asked for. `from corolib import timeout` asks
 at the beginning of a program, `corolib.timeout` only where it is reached: there it may be the first
 thing for which no file number is left, or a module that was replaced since the program began.
+
+This file is read by older Pythons too, down to 2.7: they are told that they are too old.
 """
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # pragma: no cover - it runs in old ones
+    version = ".".join(map(str, sys.version_info[:3]))
+    raise ImportError("corolib needs Python 3.11 or newer; this is Python " + version)
 
 from corolib.errors import (
     BusyError,
@@ -81,14 +89,14 @@ else:
 
         for room, names in _ROOMS.items():
             if name == room:
-                return import_module(f"corolib.{room}")
+                return import_module("corolib." + room)
             if name in names.split():
-                found = globals()[name] = getattr(import_module(f"corolib.{room}"), name)
+                found = globals()[name] = getattr(import_module("corolib." + room), name)
                 return found
-        raise AttributeError(f"module 'corolib' has no attribute {name!r}")
+        raise AttributeError("module 'corolib' has no attribute " + repr(name))
 
     def __dir__():
-        return sorted({*globals(), *__all__})
+        return sorted(set(globals()) | set(__all__))
 
 
 __version__ = "0.1.0"

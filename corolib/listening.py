@@ -13,13 +13,14 @@ What becomes of an accepted connection is the matter of `servers.py`.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import stat
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.choice import first
 from corolib.errors import ClosedError
@@ -28,6 +29,9 @@ from corolib.sockets import address_text, named, network
 from corolib.streams import Stream
 from corolib.traps import ReadWait, Sleep, waits
 
+if TYPE_CHECKING:
+    import logging
+
 L = TypeVar("L", bound="Listening")
 
 BACKLOG = 4096  # what Linux allows by default (net.core.somaxconn); it takes less where less is
@@ -35,6 +39,23 @@ BATCH = 64  # connections accepted in one go; more, and all others wait for long
 PAUSE = 0.1  # seconds without accepting, when it fails for want of files or memory
 REPORT_EVERY = 1.0  # seconds between two reports of that
 PORTS = 16  # tries to find one port that is free in every family
+
+
+@functools.cache
+def _log() -> logging.Logger:
+    """Return where servers report to, and have everything imported that a report needs: later,
+    there may be no file number left to import it with.
+
+    Python imports some of what writes a traceback when it writes the first one.
+    """
+    import logging
+    import traceback
+
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        traceback.format_exc()
+    return logging.getLogger("corolib.server")
 
 
 def _numbers(*names: str) -> frozenset[int]:
@@ -249,9 +270,7 @@ class Listening:
         file: SocketFile | None = None,
         backlog: int | None = None,
     ) -> None:
-        import logging  # now, and not when there are no files left to import it with
-
-        self.log = logging.getLogger("corolib.server")
+        self.log = _log()
         self._sockets = list(sockets)
         if not self._sockets:
             raise ValueError("a Listener takes at least one listening socket")

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from corolib.timers import Timers
 
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200  # as in `inspect`
+CO_ITERABLE_COROUTINE = 0x100  # a generator that `types.coroutine` was given
+_SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE
+_ENTERING = frozenset(["__enter__", "__aenter__", "enter_context", "enter_async_context"])
 _CONTEXTLIB = vars(contextlib)
 _GENERATORS = (GeneratorType, CoroutineType, AsyncGeneratorType)
 SWALLOWS = 100  # overdue interrupts that a task may swallow before it is given up
@@ -78,11 +81,15 @@ class Block(Scope):
         scheduler = register.scheduler
         task = scheduler.current if scheduler is not None else None
         self.task = task = task or current_task()  # which says why there is none
-        frame = sys._getframe(depth + 1)
-        if frame.f_globals is _CONTEXTLIB or frame.f_back.f_globals is _CONTEXTLIB:  # type: ignore
-            frame = _owner(frame)
+        place = frame = sys._getframe(depth + 1)
+        code = frame.f_code
+        kind = code.co_flags & _SUSPENDABLE
+        its_own = kind == CO_GENERATOR or (kind and code.co_name not in _ENTERING)
+        if not its_own or frame.f_back.f_globals is _CONTEXTLIB:  # type: ignore[union-attr]
+            frame, place = _owner(frame)
+            code = place.f_code
         self.frame = frame
-        self._code, self._lasti = frame.f_code, frame.f_lasti
+        self._code, self._lasti = code, place.f_lasti
         self.outer = task.innermost or task
         self.timer = self.delivered = None  # what is read of every block: faster than the class's
         task.innermost = self
@@ -99,12 +106,10 @@ class Block(Scope):
         """Return whether the block belongs to a generator that its task does not run just now.
 
         That is one which has yielded to a consumer from inside the block, so that the block would
-        bound the consumer. Blocks of plain functions are left to `leave`.
+        bound the consumer.
         """
         frame, task = self.frame, self.task
-        if frame is None or task is None or self._code is None:
-            return False
-        if not self._code.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
+        if frame is None or task is None or not frame.f_code.co_flags & _SUSPENDABLE:
             return False
         if not task.knows_its_frames() or frame in task.stack():
             return False
@@ -292,18 +297,38 @@ def astray(block: Block) -> ScopeError:
     )
 
 
-def _owner(frame: FrameType) -> FrameType:
-    """Return whose block a block is that begins in `frame`.
+def _owner(frame: FrameType) -> tuple[FrameType, FrameType]:
+    """Return whose block a block is that begins in `frame`; and the frame to be named for it.
 
-    Of one that `contextlib` opens, for a `@contextmanager` or an `ExitStack`, it is whoever
-    called contextlib.
+    It is the innermost generator or coroutine that can wait, or yield to a consumer, with the block
+    open. A plain function cannot: when the task waits, it is over. Nor can what only enters the
+    block for its caller: `__aenter__`, `enter_async_context`, and the generator of a context
+    manager of contextlib.
+
+    A context manager that is used as a decorator of a generator function is held open, from Python
+    3.15 on, by a generator in contextlib. Its line says nothing: named is what it entered.
     """
+    place = each = frame
     while True:
-        caller = frame.f_back
-        assert caller is not None  # a task runs: it was called by the scheduler
-        if frame.f_globals is not _CONTEXTLIB and caller.f_globals is not _CONTEXTLIB:
-            return frame
-        frame = caller
+        suspendable = each.f_code.co_flags & _SUSPENDABLE
+        ours = each.f_globals.get("__name__", "").startswith("corolib.")
+        if ours and not suspendable:
+            return frame, frame  # the scheduler: it steps something foreign, without such frames
+        caller = each.f_back
+        assert caller is not None  # the scheduler is one
+        if not ours:
+            if each.f_globals is not _CONTEXTLIB:
+                place = each
+            if suspendable and not _only_enters(each, caller):
+                return each, place
+        each = caller
+
+
+def _only_enters(frame: FrameType, caller: FrameType) -> bool:
+    """Return whether a generator or coroutine enters blocks for its caller, and then is left."""
+    return frame.f_code.co_name in _ENTERING or (
+        caller.f_globals is _CONTEXTLIB and caller.f_code.co_name in _ENTERING
+    )
 
 
 def chain(task: Task[Any]) -> list[Scope]:

@@ -23,7 +23,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corolib.choice import first
@@ -391,10 +391,10 @@ class Server:
 
     def _end_as_main(self) -> Generator[Any, Any, StopReport]:
         signalled = False
-        with ExitStack() as stack:
+        received = open_signal_receiver(signal.SIGTERM) if _sigterm_kills() else None
+        with received or nullcontext():
             traps: list[Suspend[Any]] = [self._ending()]
-            if _sigterm_kills():
-                received = stack.enter_context(open_signal_receiver(signal.SIGTERM))
+            if received is not None:
                 traps.append(received.receiving())
             try:
                 while (yield from first(*traps))[0] == 1:

@@ -1,6 +1,7 @@
 """Timeouts and shields: the law of scopes sentence by sentence, and blocks that go astray."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import math
@@ -546,15 +547,6 @@ def test_a_cancel_of_the_consumer_is_a_cancel():
     go(main)
 
 
-def bounded(wait=True):
-    """A generator as it should be: values outside, waits inside."""
-    for n in range(3):
-        with timeout(50):
-            if wait:
-                yield Sleep(1)
-        yield n
-
-
 @contextlib.contextmanager
 def limit(seconds):
     with timeout(seconds) as scope:
@@ -567,7 +559,7 @@ def doubly(seconds):
         yield scope
 
 
-class Limit:
+class Limit(contextlib.ContextDecorator):
     """A context manager in the form of a class."""
 
     def __enter__(self):
@@ -576,6 +568,136 @@ class Limit:
 
     def __exit__(self, *exc):
         return self.scope.__exit__(*exc)
+
+
+def source_of_a_contextmanager():
+    with doubly(5):
+        yield "a value"
+
+
+def source_of_a_class():
+    with Limit():
+        yield "a value"
+
+
+def source_of_an_exit_stack():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(timeout(5))
+        yield "a value"
+
+
+def source_of_a_contextmanager_on_an_exit_stack():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(doubly(5))
+        yield "a value"
+
+
+def source_of_a_class_on_an_exit_stack():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Limit())
+        yield "a value"
+
+
+def source_of_a_plain_function():
+    def enter(stack):
+        stack.enter_context(doubly(5))
+
+    with contextlib.ExitStack() as stack:
+        enter(stack)
+        yield "a value"
+
+
+def source_of_wrappers():
+    """Functions of functools that call, in Python, what enters the block."""
+
+    @functools.singledispatch
+    def enter(scope, stack):
+        stack.enter_context(scope)
+
+    with contextlib.ExitStack() as stack:
+        functools.partial(functools.cache(enter), timeout(5), stack)()
+        yield "a value"
+
+
+def source_of_calls_by_hand():
+    scope = timeout(5)
+    scope.__enter__()
+    yield "a value"
+    scope.__exit__(None, None, None)
+
+
+def named(prefix):
+    """Return the functions of this file whose names begin so, up to here."""
+    return [value for name, value in globals().items() if name.startswith(prefix)]
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize("source", named("source_"))
+def test_law_scopes_it_is_refused_whatever_stands_between_the_block_and_its_generator(source):
+    """contextlib, a class, a plain function: whose block it is, is the generator that yields."""
+
+    def main():
+        for _ in source():
+            with pytest.raises(ScopeError, match=rf"^timeout of 5 s, opened in {source.__name__} "):
+                yield Sleep(60)
+            assert now() == (0 if DEBUG else 5)
+            yield Sleep(60)  # nobody is bounded any more
+
+    go(main)
+
+
+DECORATORS = [lambda: doubly(5), Limit]
+OF_THIS_FILE = r"^timeout of 5 s, opened in \w+ \(test_timeouts.py:\d+\)"
+HELD = sys.version_info >= (3, 15)  # by decorators of contextlib, until a generator is over
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize("decorator", DECORATORS)
+def test_the_block_of_a_decorator_bounds_no_consumer(decorator):
+    """From Python 3.15 on, a generator in contextlib holds it open. Before, it was over with the
+    call that made the generator, and bounded nothing at all.
+    """
+
+    @decorator()
+    def source():
+        yield "a value"
+
+    def main():
+        for _ in source():
+            if HELD:
+                with pytest.raises(
+                    ScopeError, match=r"5 s, opened in \w+ \(test_timeouts.py:\d+\)"
+                ):
+                    yield Sleep(60)
+            yield Sleep(60)
+
+    go(main)
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize("decorator", DECORATORS)
+def test_the_block_of_a_decorator_bounds_the_task_that_runs_its_generator(decorator):
+    @decorator()
+    def late():
+        yield Sleep(60)
+
+    def main():
+        if HELD:
+            with pytest.raises(TimeoutError, match=OF_THIS_FILE):
+                yield from late()
+        else:
+            yield from late()
+
+    go(main)
+
+
+def bounded(wait=True):
+    """A generator as it should be: values outside, waits inside."""
+    for n in range(3):
+        with timeout(50):
+            if wait:
+                yield Sleep(1)
+        yield n
 
 
 def with_contextmanager():
@@ -654,6 +776,21 @@ def with_nested_generators():
         yield from inner()
 
 
+def with_a_decorator():
+    @doubly(5)
+    def inner():
+        yield Sleep(1)
+        return "inner"
+
+    @Limit()
+    def inmost():
+        return (yield from inner())
+
+    assert (yield from inmost()) == "inner"
+    with limit(5):
+        assert (yield from inmost()) == "inner"
+
+
 def with_a_class():
     with Limit():
         yield Sleep(1)
@@ -700,7 +837,7 @@ def with_a_generator_closed_while_another_block_is_open():
 
 @pytest.mark.parametrize(
     "scenario",
-    [value for name, value in list(globals().items()) if name.startswith("with_")],
+    named("with_"),
 )
 def test_no_false_alarm(scenario):
     def main():
@@ -729,6 +866,14 @@ class AsyncLimit:
 
     async def __aexit__(self, *exc):
         return self.scope.__exit__(*exc)
+
+
+class LimitOfTypes(AsyncLimit):
+    """One whose `__aenter__` is a generator."""
+
+    @waits
+    def __aenter__(self):
+        return (yield from super().__aenter__().__await__())
 
 
 class Through:
@@ -814,7 +959,7 @@ async def awith_marked():
 
 @pytest.mark.parametrize(
     "scenario",
-    [value for name, value in list(globals().items()) if name.startswith("awith_")],
+    named("awith_"),
 )
 def test_no_false_alarm_in_async_functions(scenario):
     async def main():
@@ -825,18 +970,115 @@ def test_no_false_alarm_in_async_functions(scenario):
     assert go(main) == "fine"
 
 
-def test_an_async_generator_that_yields_from_inside_its_block_is_refused():
-    async def source():
-        with timeout(5):
-            yield 1
+async def asource_of_a_block():
+    with timeout(5):
+        yield 1
 
+
+async def asource_of_a_contextmanager():
+    async with alimit(5):
+        yield 1
+
+
+async def asource_of_a_class():
+    async with AsyncLimit():
+        yield 1
+
+
+async def asource_of_a_function_of_types():
+    async with LimitOfTypes():
+        yield 1
+
+
+async def asource_of_an_exit_stack():
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(doubly(5))
+        yield 1
+
+
+async def asource_of_a_contextmanager_on_an_exit_stack():
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(alimit(5))
+        yield 1
+
+
+async def asource_of_a_class_on_an_exit_stack():
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(AsyncLimit())
+        yield 1
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize("source", named("asource_"))
+def test_an_async_generator_that_yields_from_inside_its_block_is_refused(source):
     async def main():
-        values = source()
-        async for _ in values:
+        async for _ in source():
+            with pytest.raises(ScopeError, match=rf"of 5 s, opened in {source.__name__} "):
+                await Sleep(60)
             await Sleep(60)
 
-    with pytest.raises(ScopeError, match=r"^timeout of 5 s, opened in source "):
-        go(main)
+    go(main)
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize("decorator", DECORATORS + [lambda: alimit(5)] * HELD)
+def test_the_block_of_a_decorator_bounds_no_consumer_of_an_async_generator(decorator):
+    @decorator()
+    async def source():
+        yield 1
+
+    async def main():
+        async for _ in source():
+            if HELD:
+                with pytest.raises(ScopeError, match=OF_THIS_FILE):
+                    await Sleep(60)
+            await Sleep(60)
+
+    go(main)
+
+
+@pytest.mark.found("T13")
+@pytest.mark.parametrize(
+    ("decorator", "held"), [*((each, HELD) for each in DECORATORS), (lambda: alimit(5), True)]
+)
+def test_the_block_of_a_decorator_bounds_the_task_that_runs_its_coroutine(decorator, held):
+    @decorator()
+    async def late():
+        await Sleep(60)
+
+    async def main():
+        if held:
+            with pytest.raises(TimeoutError, match=OF_THIS_FILE):
+                await late()
+        else:
+            await late()
+
+    go(main)
+
+
+class Late:
+    """Waits in a block while it is entered."""
+
+    async def __aenter__(self):
+        with move_on_after(5) as scope:
+            await Sleep(60)
+        return scope.expired
+
+    def send(self, value):
+        """Be a task, if not a generator: open a block, and end."""
+        with move_on_after(5) as scope:
+            raise StopIteration(scope.frame.f_code.co_name)
+
+    throw = close = send
+
+
+@pytest.mark.found("T13")
+def test_whose_a_block_is_is_looked_for_in_its_task_alone():
+    def around():  # a generator that runs a scheduler
+        yield go(Late().__aenter__)
+        yield go(Late())
+
+    assert list(around()) == [True, "send"]
 
 
 def test_a_helper_that_is_over_is_looked_for_once(monkeypatch):
@@ -917,7 +1159,7 @@ def leaves_scope_errors():
 @pytest.mark.hazard("H55")
 @pytest.mark.parametrize(
     "scenario",
-    [value for name, value in list(globals().items()) if name.startswith("leaves_")],
+    named("leaves_"),
 )
 def test_timeouts_leave_nothing_to_the_garbage_collector(scenario):
     assert garbage_of(scenario) == []

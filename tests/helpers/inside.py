@@ -4,6 +4,8 @@ Each is a small function, so that a name that changes is one edit. A test of the
 no other test has a private name of corolib's.
 """
 
+import os
+import subprocess
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from typing import Any, Self, TypeVar
 
@@ -315,6 +317,12 @@ def interrupted_by(server: servers.Server) -> list[Any]:
 
 
 # The system ---------------------------------------------------------------------------------------
+
+
+def take_pidfds_away(monkeypatch: Any) -> None:
+    """Make this a system without pidfds, for `subprocess` too: from Python 3.15 on it has them."""
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
 
 
 def popen_of(process: processes.Process) -> Any:

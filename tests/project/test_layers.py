@@ -240,6 +240,8 @@ def test_all_is_sorted_and_lists_what_the_package_binds():
                 if each is not node:
                     room = each.module.removeprefix("corolib.")
                     rooms[room] = " ".join(sorted(alias.name for alias in each.names))
+            elif ast.unparse(each) == "import sys":
+                pass  # to tell older Pythons that they are too old
             elif isinstance(each, ast.Import | ast.FunctionDef | ast.ClassDef):
                 raise AssertionError(f"line {each.lineno}: the face only re-exports by name")
     assert bound == set(names)

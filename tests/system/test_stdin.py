@@ -73,7 +73,8 @@ def test_printing_much_to_a_slow_reader_does_not_fail_while_the_input_is_open(wh
         corolib.run(main)
         """
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Without debug mode, which would tell, in between, of a step that the reader makes slow.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0"}
     if where == "pipe":
         with subprocess.Popen(program, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=env) as process:
             process.stdin.write(b"one\ntwo\n")

@@ -33,7 +33,7 @@ from corolib.processes import Children
 from tests.helpers.children import children, fds, outside, script
 from tests.helpers.driving import FULL
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import local, popen_of, stop_watching
+from tests.helpers.inside import local, popen_of, stop_watching, take_pidfds_away
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,7 +44,7 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 def watching(request, monkeypatch):
     """The three ways in which the end of a child is learnt."""
     if request.param != "pidfd":
-        monkeypatch.delattr(os, "pidfd_open")
+        take_pidfds_away(monkeypatch)
     if request.param == "wait":
         monkeypatch.delattr(os, "waitid")
     return request.param
@@ -290,7 +290,7 @@ def test_a_child_that_cannot_be_watched_is_not_started(monkeypatch):
     def fail(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     monkeypatch.setattr(threading.Thread, "start", fail)
     with pytest.raises(RuntimeError, match="new thread"):
         run(open_process(["sleep", "60"], stdin=PIPE, stdout=PIPE))
@@ -414,7 +414,7 @@ def test_a_signal_goes_to_the_file_of_the_process_and_never_to_a_number_that_was
 def test_a_number_that_a_thread_has_given_back_is_not_signalled_although_nobody_knows_yet(
     monkeypatch,
 ):
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     monkeypatch.delattr(os, "waitid")  # as on macOS, where the thread is who reaps
 
     def kill(pid, number):
@@ -873,7 +873,7 @@ def test_a_child_that_cannot_be_signalled_or_ended_is_named(capfd, monkeypatch):
 def test_a_thread_that_learns_of_an_end_after_the_run_is_silent(monkeypatch):
     import threading
 
-    monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_away(monkeypatch)
     threads = []
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda thread: threads.append(thread))
