@@ -4,10 +4,31 @@ A task yields `ReadWait(sock)` or `WriteWait(sock)`; a scheduler on the standard
 resumes it when the socket is ready. If it can wait, it has `yield` in front: `yield` a trap,
 `yield from` a function. If it cannot wait, it is an ordinary call.
 
+The house, where each floor imports only from those below it:
+
+    testing/                                                   looks at everything below    floor 5
+    -----------------------------------------------------------------------------------------------
+    system/         this program among others, and under systemd                            floor 4
+        subprocesses   stdin   process_pool   workers   systemd
+    -----------------------------------------------------------------------------------------------
+    net/            made of ReadWait and WriteWait: sockets                                 floor 3
+        servers -> listening -> streams -> tls     connecting -> streams     datagrams
+        limits     network (opens sockets, looks names up)
+    -----------------------------------------------------------------------------------------------
+    coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
+        groups   timeouts   first   locks   queues   topics   threads   signals   waitqueue
+    ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
+    kernel/         what `import corolib` loads                                             floor 1
+        scheduler --> lifecycle --> hooks
+             +--> poller, urgent     files            +--> timers          times
+             +--> suspend            wakes            +--> callqueue       other threads
+             +--> task --> cancellation               +--> diagnostics     words
+        context   errors   traps   waits   checks   late   frames   (import next to nothing)
+
 What is public is listed here; everything else may change. The kernel is imported with the package,
-and each room above it when one of its names is first asked for. `from corolib import timeout` asks
-at the beginning of a program, `corolib.timeout` only where it is reached: there it may be the first
-thing for which no file number is left, or a module that was replaced since the program began.
+and each module above it when one of its names is first asked for. `from corolib import timeout`
+asks at the beginning of a program, `corolib.timeout` only where it is reached: there it may be the
+first thing for which no file number is left, or a module that was replaced since the program began.
 
 This file is read by older Pythons too, down to 2.7: they are told that they are too old.
 """
@@ -18,41 +39,45 @@ if sys.version_info < (3, 11):  # noqa: UP036  # pragma: no cover - it runs in o
     version = ".".join(map(str, sys.version_info[:3]))
     raise ImportError("corolib needs Python 3.11 or newer; this is Python " + version)
 
-from corolib.errors import (
+from corolib.kernel import (
     BusyError,
     Cancelled,
+    CancelScope,
     ClosedError,
+    Coro,
     Deadlock,
+    ReadWait,
     RunFinished,
+    Scheduler,
     ScopeError,
+    Sleep,
+    Suspend,
+    Task,
     TaskCancelled,
+    UrgentWait,
+    WriteWait,
+    close,
+    current_scheduler,
+    current_task,
+    now,
+    run,
+    spawn,
+    waits,
 )
-from corolib.kinds import TYPE_CHECKING
-from corolib.running import close, current_scheduler, current_task, now, spawn
-from corolib.scheduler import Scheduler, run
-from corolib.task import Task
-from corolib.traps import Coro, ReadWait, Sleep, Suspend, UrgentWait, WriteWait, waits
+
+TYPE_CHECKING = False  # checkers take a variable of this name for true
 
 if TYPE_CHECKING:
-    from corolib.activation import inherited_listeners, notify_systemd
-    from corolib.choice import first
-    from corolib.connecting import open_tcp, open_unix
-    from corolib.datagrams import DatagramSocket, open_udp, open_unix_datagrams
-    from corolib.groups import TaskGroup, as_completed, gather, map_concurrent, race, started
-    from corolib.processes import open_process, open_stdin, run_process
-    from corolib.queues import (
-        LifoQueue,
-        PriorityQueue,
-        Queue,
-        QueueEmpty,
-        QueueFull,
-        QueueShutDown,
-        Topic,
+    from corolib.coordination.first import first
+    from corolib.coordination.groups import (
+        TaskGroup,
+        as_completed,
+        gather,
+        map_concurrent,
+        race,
+        started,
     )
-    from corolib.servers import Listener, listen_tcp, listen_unix, serve_tcp, serve_unix
-    from corolib.signals import open_signal_receiver
-    from corolib.streams import IncompleteRead, LimitExceeded, Stream
-    from corolib.sync import (
+    from corolib.coordination.locks import (
         Barrier,
         BoundedSemaphore,
         Condition,
@@ -62,41 +87,81 @@ if TYPE_CHECKING:
         RLock,
         Semaphore,
     )
-    from corolib.threads import from_thread, to_process, to_thread, wait_future
-    from corolib.timeouts import move_on_after, shield, timeout
-    from corolib.workers import run_workers
+    from corolib.coordination.queues import (
+        LifoQueue,
+        PriorityQueue,
+        Queue,
+        QueueEmpty,
+        QueueFull,
+        QueueShutDown,
+    )
+    from corolib.coordination.signals import SignalReceiver, open_signal_receiver
+    from corolib.coordination.threads import (
+        ThreadEnd,
+        current_threads,
+        from_thread,
+        to_thread,
+        wait_future,
+    )
+    from corolib.coordination.timeouts import move_on_after, shield, timeout
+    from corolib.coordination.topics import Subscription, Topic
+    from corolib.net.connecting import open_tcp, open_unix
+    from corolib.net.datagrams import DatagramSocket, open_udp, open_unix_datagrams
+    from corolib.net.network import Network
+    from corolib.net.servers import (
+        Handler,
+        Listener,
+        Server,
+        StopReport,
+        listen_tcp,
+        listen_unix,
+        serve_tcp,
+        serve_unix,
+    )
+    from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
+    from corolib.system.process_pool import to_process
+    from corolib.system.stdin import open_stdin
+    from corolib.system.subprocesses import Process, open_process, run_process
+    from corolib.system.systemd import inherited_listeners, notify_systemd
+    from corolib.system.workers import WorkerReport, run_workers
 else:
-    _ROOMS = {
-        "activation": "inherited_listeners notify_systemd",
-        "choice": "first",
-        "connecting": "open_tcp open_unix",
-        "datagrams": "DatagramSocket open_udp open_unix_datagrams",
-        "groups": "TaskGroup as_completed gather map_concurrent race started",
-        "processes": "open_process open_stdin run_process",
-        "queues": "LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown Topic",
-        "servers": "Listener listen_tcp listen_unix serve_tcp serve_unix",
-        "signals": "open_signal_receiver",
-        "streams": "IncompleteRead LimitExceeded Stream",
-        "sync": "Barrier BoundedSemaphore Condition Event Lock RLock Result Semaphore",
-        "threads": "from_thread to_process to_thread wait_future",
-        "timeouts": "move_on_after shield timeout",
-        "workers": "run_workers",
+    _LATE = {
+        "coordination.first": "first",
+        "coordination.groups": "TaskGroup as_completed gather map_concurrent race started",
+        "coordination.locks": (
+            "Barrier BoundedSemaphore Condition Event Lock RLock Result Semaphore"
+        ),
+        "coordination.queues": "LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown",
+        "coordination.signals": "SignalReceiver open_signal_receiver",
+        "coordination.threads": "ThreadEnd current_threads from_thread to_thread wait_future",
+        "coordination.timeouts": "move_on_after shield timeout",
+        "coordination.topics": "Subscription Topic",
+        "net.connecting": "open_tcp open_unix",
+        "net.datagrams": "DatagramSocket open_udp open_unix_datagrams",
+        "net.network": "Network",
+        "net.servers": (
+            "Handler Listener Server StopReport listen_tcp listen_unix serve_tcp serve_unix"
+        ),
+        "net.streams": "IncompleteRead LimitExceeded Stream",
+        "system.process_pool": "to_process",
+        "system.stdin": "open_stdin",
+        "system.subprocesses": "Process open_process run_process",
+        "system.systemd": "inherited_listeners notify_systemd",
+        "system.workers": "WorkerReport run_workers",
     }
+    _MODULE_OF = {name: module for module, names in _LATE.items() for name in names.split()}
 
     def __getattr__(name):
-        """Import the room of this name, or that has this name."""
+        """Import the module that has this name, when it is first asked for."""
         from importlib import import_module
 
-        for room, names in _ROOMS.items():
-            if name == room:
-                return import_module("corolib." + room)
-            if name in names.split():
-                found = globals()[name] = getattr(import_module("corolib." + room), name)
-                return found
-        raise AttributeError("module 'corolib' has no attribute " + repr(name))
+        if name not in _MODULE_OF:
+            raise AttributeError("module 'corolib' has no attribute " + repr(name))
+        found = globals()[name] = getattr(import_module("corolib." + _MODULE_OF[name]), name)
+        return found
 
     def __dir__():
-        return sorted(set(globals()) | set(__all__))
+        return sorted(__all__ + [name for name in globals() if name.startswith("__")])
 
 
 __version__ = "0.1.0"
@@ -105,6 +170,7 @@ __all__ = [
     "Barrier",
     "BoundedSemaphore",
     "BusyError",
+    "CancelScope",
     "Cancelled",
     "ClosedError",
     "Condition",
@@ -112,12 +178,15 @@ __all__ = [
     "DatagramSocket",
     "Deadlock",
     "Event",
+    "Handler",
     "IncompleteRead",
     "LifoQueue",
     "LimitExceeded",
     "Listener",
     "Lock",
+    "Network",
     "PriorityQueue",
+    "Process",
     "Queue",
     "QueueEmpty",
     "QueueFull",
@@ -129,19 +198,26 @@ __all__ = [
     "Scheduler",
     "ScopeError",
     "Semaphore",
+    "Server",
+    "SignalReceiver",
     "Sleep",
+    "StopReport",
     "Stream",
+    "Subscription",
     "Suspend",
     "Task",
     "TaskCancelled",
     "TaskGroup",
+    "ThreadEnd",
     "Topic",
     "UrgentWait",
+    "WorkerReport",
     "WriteWait",
     "as_completed",
     "close",
     "current_scheduler",
     "current_task",
+    "current_threads",
     "first",
     "from_thread",
     "gather",

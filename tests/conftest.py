@@ -49,7 +49,7 @@ def reserved():
 def selector(request):
     """Each kind of selector, to be passed as `run(..., selector=selector)`."""
     if request.param == "default":
-        from corolib.poller import default_selector
+        from corolib.kernel.poller import default_selector
 
         return default_selector
     return getattr(selectors, request.param)

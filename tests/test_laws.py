@@ -524,7 +524,7 @@ def test_law_cancellation_is_one_cancelled_at_the_wait_or_the_next():
         yield Sleep(0.1)
         task.cancel("during the clean-up")
         yield from task
-        return task.reason
+        return task.cancel_request.reason
 
     assert go(main) == "first"
     assert log == ["cancelled", "slept", "slept"]
@@ -645,12 +645,12 @@ def test_law_cancellation_who_swallows_a_hundred_is_given_up(capsys):
     assert [(type(exc), str(exc)) for exc in lost] == [
         (
             RuntimeError,
-            "task deaf#2 swallowed every interrupt and was given up; let Cancelled pass",
+            "task deaf#2 swallowed every Cancelled and was given up; let Cancelled pass",
         )
     ]
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
-    assert "deaf#2" in printed and "swallowed every interrupt; it is closed now" in printed
+    assert "deaf#2" in printed and "swallowed every Cancelled; it is closed now" in printed
 
 
 # Never starved ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from corolib import (
     spawn,
     to_thread,
 )
-from corolib.threads import ThreadEnd
+from corolib.coordination.threads import ThreadEnd
 from demos.start import at_least, start
 
 Event = tuple[str, str]  # what kind of event, and what about it

@@ -48,7 +48,7 @@ class Scheduler:
         self.writers: dict[socket.socket, Task] = {}
         self.selector = selectors.DefaultSelector()
         # The meaning of each trap: how a task is parked in it.
-        self.parks: dict[type, Callable[[Task, Any], Undo]] = {
+        self.handlers: dict[type, Callable[[Task, Any], Undo]] = {
             ReadWait: partial(self.wait_file, self.readers),
             WriteWait: partial(self.wait_file, self.writers),
             Sleep: self.sleep,
@@ -111,7 +111,7 @@ class Scheduler:
             if task.pending:
                 task.pending = False
                 raise Cancelled
-            task.undo = self.parks.get(type(trap), self.wrong_yield)(task, trap)
+            task.undo = self.handlers.get(type(trap), self.wrong_yield)(task, trap)
         except (Exception, Cancelled) as exc:
             self.resume(task, None, exc)  # it gets that at its `yield`
 

@@ -29,8 +29,8 @@ from corolib import (
     timeout,
     waits,
 )
+from corolib.kernel.waits import DEBUG
 from corolib.testing import cancel_everywhere, survivors
-from corolib.traps import DEBUG
 from tests.helpers.driving import FULL, failing, go, lose, names, sleeper, turn
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import owe, set_budget

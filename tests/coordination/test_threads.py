@@ -29,8 +29,8 @@ from corolib import (
     to_thread,
     wait_future,
 )
+from corolib.coordination.threads import ThreadEnd, current_threads, future_done, lookup
 from corolib.testing import virtual_time
-from corolib.threads import ThreadEnd, current_threads, future_done, lookup
 from tests.helpers.driving import LONG, Gate, our_threads, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import requests_of
@@ -740,8 +740,8 @@ def test_a_thread_learns_that_its_task_was_given_up(capfd):
         run(main, grace=0.01, on_task_error=lambda *_: None)
     [(thread, outcome)] = calls
     thread.join(LONG)
-    assert "swallowed every interrupt" in str(outcome[0])
-    assert "swallowed every interrupt" in capfd.readouterr().err
+    assert "swallowed every Cancelled" in str(outcome[0])
+    assert "swallowed every Cancelled" in capfd.readouterr().err
 
 
 @pytest.mark.hazard("H66")
@@ -844,7 +844,7 @@ def test_a_handler_that_raises_ends_the_threads_wait_and_cancels_the_task(begun)
             strike_main()
             yield Sleep(math.inf)
         finally:
-            log.append(current_task().reason)
+            log.append(current_task().cancel_request.reason)
 
     def run_it():
         def main():
@@ -876,7 +876,7 @@ def test_a_handler_that_raises_ends_the_threads_wait_and_cancels_the_task(begun)
 
 
 def test_a_handler_that_raises_when_the_run_is_over_is_not_masked(monkeypatch):
-    from corolib.threads import Request
+    from corolib.coordination.threads import Request
 
     def main():
         yield
@@ -887,7 +887,7 @@ def test_a_handler_that_raises_when_the_run_is_over_is_not_masked(monkeypatch):
             raise FloatingPointError
 
     scheduler = run(main)
-    monkeypatch.setattr(Scheduler, "room", lambda self, kind: Threads())
+    monkeypatch.setattr(Scheduler, "run_local", lambda self, kind: Threads())
     request = Request(scheduler, main, ())
     with pytest.raises(FloatingPointError):
         request.make()

@@ -26,8 +26,8 @@ from corolib import (
     timeout,
     waits,
 )
+from corolib.kernel.waits import DEBUG
 from corolib.testing import virtual_time
-from corolib.traps import DEBUG
 from tests.helpers.driving import FULL, go, sleeper
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import timers_of

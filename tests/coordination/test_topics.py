@@ -5,7 +5,7 @@ import math
 import pytest
 
 from corolib import QueueShutDown, Sleep, Topic, first, spawn
-from corolib.queues import Subscription
+from corolib.coordination.topics import Subscription
 from corolib.testing import survivors
 from tests.helpers.driving import get_all, go
 

@@ -37,8 +37,8 @@ from corolib import (
     timeout,
     to_thread,
 )
+from corolib.coordination.threads import ThreadEnd
 from corolib.testing import virtual_time
-from corolib.threads import ThreadEnd
 from demos.cookbook import (
     accept_read,
     event_queue,

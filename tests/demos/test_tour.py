@@ -44,6 +44,7 @@ from tests.helpers.programs import (
 from tests.helpers.sockets import reset
 
 TOUR = ROOT / "demos" / "tour"
+KERNEL = ROOT / "corolib" / "kernel"
 MOMENT = 0.05  # seconds: for what will not happen
 FIRST = "step01_one_at_a_time"
 CALLBACKS = "step07_callbacks"
@@ -848,12 +849,12 @@ def test_the_commands_on_the_page_exist_with_their_options():
 
 
 def test_the_pointers_lead_from_the_small_scheduler_to_the_real_one():
-    rows = re.findall(r"^\| `(.*?)` \| (\d+) \| `(\w+\.py)`: `(.*?)` \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(.*?)` \| (\d+) \| `([\w/]+\.py)`: `(.*?)` \|", PAGE, re.MULTILINE)
     assert len(rows) >= 15
     for ours, number, name, theirs in rows:
         sources = [path.read_text("utf-8") for path in TOUR.glob(f"step{int(number):02}*.py")]
         assert any(ours in source for source in sources), ours
-        assert theirs in (ROOT / "corolib" / name).read_text("utf-8"), theirs
+        assert theirs in (KERNEL / name).read_text("utf-8"), theirs
 
 
 # In the order in which the page explains them.
@@ -888,5 +889,6 @@ def test_no_word_is_used_before_it_is_explained():
 def test_links_of_the_page_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", PAGE):
         assert "://" in target or (TOUR / target).exists()
-    for name in re.findall(r"`(?:demos/tour/)?(\w+\.py)`", PAGE):
-        assert (TOUR / name).exists() or (ROOT / "corolib" / name).exists(), name
+    for name in re.findall(r"`(?:demos/tour/)?([\w/]+\.py)`", PAGE):
+        places = (TOUR, KERNEL, ROOT / "corolib")
+        assert any((place / name).exists() for place in places), name

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-from corolib.sockets import Network
+from corolib.net.network import Network
 
 LATE = errno.EAGAIN
 

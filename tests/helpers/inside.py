@@ -11,32 +11,30 @@ from typing import Any, Self, TypeVar
 
 import corolib
 from corolib import (
-    Cancelled,
+    CancelScope,
     DatagramSocket,
     Listener,
     Lock,
+    Process,
     Scheduler,
+    Server,
     Stream,
     Task,
     TaskGroup,
     WriteWait,
     current_scheduler,
-    hosting,
     now,
-    processes,
-    reports,
-    servers,
-    signals,
-    surroundings,
     testing,
-    threads,
-    workers,
 )
-from corolib.inbox import Inbox
-from corolib.poller import Poller
-from corolib.scopes import Block
-from corolib.timers import Timers
-from corolib.traps import Wake
+from corolib.coordination import signals, threads
+from corolib.kernel import diagnostics, hooks
+from corolib.kernel.callqueue import CallQueue
+from corolib.kernel.poller import SWEEP_EVERY as SWEEP_EVERY
+from corolib.kernel.poller import Poller
+from corolib.kernel.timers import Timers
+from corolib.kernel.traps import Wake
+from corolib.system import workers
+from corolib.system.stdin import ThreadedInput
 
 T = TypeVar("T")
 
@@ -49,51 +47,56 @@ def timers_of(scheduler: Scheduler) -> Timers:
 
 def timers_set(scheduler: Scheduler) -> int:
     """Return how many timers there are, without that of the poller's sweep."""
-    return len(scheduler.timers) - scheduler._sweeping
+    return len(scheduler.timers) - scheduler._poller.sweeping
 
 
 def suspended(scheduler: Scheduler) -> Collection[Task[Any]]:
     """Return the tasks that only another task can set going."""
-    return scheduler._stuck
+    return scheduler._suspended
 
 
 def is_polling(scheduler: Scheduler) -> bool:
     """Return whether the scheduler waits for files just now, so that a wake must end that."""
-    return scheduler.asleep
+    return scheduler.polling
 
 
 def poll(scheduler: Scheduler) -> None:
     """Let the scheduler look at the files, and step no task."""
-    scheduler._poll(0, 0)
+    scheduler.poll(0, 0)
 
 
 def budget_of(scheduler: Scheduler) -> int:
     """Return how many operations may still be done without waiting, until one gives way."""
-    return scheduler.rides
+    return scheduler.budget
 
 
 def set_budget(scheduler: Scheduler, count: int) -> None:
-    scheduler.rides = count
+    scheduler.budget = count
 
 
 def local(scheduler: Scheduler, factory: Callable[..., Any]) -> Any:
     """Return what a module keeps for the length of a run."""
-    return scheduler.room(factory)
+    return scheduler.run_local(factory)
 
 
 def fork_in_child(scheduler: Scheduler) -> None:
     """Do what a fork does in the child."""
-    scheduler.on_fork()
+    scheduler._lifecycle.on_fork()
 
 
 def drop(scheduler: Scheduler, generator: AsyncGenerator[Any, None]) -> None:
     """Do what is done when the garbage collector finds an asynchronous generator."""
-    scheduler.on_dropped_asyncgen(generator)
+    scheduler._lifecycle.on_dropped_asyncgen(generator)
 
 
 def forget_schedulers() -> None:
     """Forget the schedulers that would be told of a fork."""
-    surroundings._schedulers.clear()
+    hooks._schedulers.clear()
+
+
+def lifecycle_of(scheduler: Scheduler) -> Any:
+    """Return what is told when the process has forked."""
+    return scheduler._lifecycle
 
 
 # The poller ---------------------------------------------------------------------------------------
@@ -129,10 +132,7 @@ def sweep(scheduler: Scheduler, count: int) -> None:
     scheduler._poller.sweep(count)
 
 
-SWEEP_EVERY = hosting.SWEEP_EVERY
-"""Seconds from one look for closed files to the next."""
-
-SWEEP_SLICE = "corolib.hosting.SWEEP_SLICE"
+SWEEP_SLICE = "corolib.kernel.poller.SWEEP_SLICE"
 """How many files are looked at in one turn: a name to put another number under."""
 
 
@@ -148,24 +148,24 @@ def kernel_object(selector: Any) -> Any:
 # Calls from other threads -------------------------------------------------------------------------
 
 
-def reader_of(inbox: Inbox) -> Any:
+def reader_of(callqueue: CallQueue) -> Any:
     """Return the end of the pipe that is waited for."""
-    return inbox._reader
+    return callqueue._reader
 
 
-def replace_reader(inbox: Inbox, reader: Any) -> None:
-    inbox._reader = reader
+def replace_reader(callqueue: CallQueue, reader: Any) -> None:
+    callqueue._reader = reader
 
 
-def writer_of(inbox: Inbox) -> Any:
+def writer_of(callqueue: CallQueue) -> Any:
     """Return the end of the pipe that is written to."""
-    return inbox._writer
+    return callqueue._writer
 
 
 # Scopes -------------------------------------------------------------------------------------------
 
 
-class Bound(Block):
+class Bound(CancelScope):
     """The least of a block: a stretch of a task with a deadline or a shield."""
 
     def __init__(
@@ -185,19 +185,19 @@ class Bound(Block):
         return self
 
     def interrupt(self, reason: object = None) -> None:
-        self.kernel.interrupt(self.task, self, reason)
+        self.kernel.cancel_scope(self.task, self, reason)
 
     def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> bool:
         if self.call:
             self.kernel.cancel_call(self.call)
-        self.kernel.leave(self, kind)
+        self.kernel.cancellation.leave(self, kind)
         self.expired = caught_by(self, exc)
         return self.expired
 
 
 def caught_by(scope: Any, exc: BaseException | None) -> bool:
     """Return whether `exc` is the interrupt of `scope`."""
-    return isinstance(exc, Cancelled) and exc.mark is not None and exc.mark is scope.delivered
+    return bool(scope.is_left_by(exc))
 
 
 # Words --------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def caught_by(scope: Any, exc: BaseException | None) -> bool:
 
 def bare_yield(line: str) -> int:
     """Return where in a line stands the `yield` that hands something over; -1: nowhere."""
-    return reports._bare_yield(line)
+    return diagnostics._bare_yield(line)
 
 
 # Coordination -------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def bare_yield(line: str) -> int:
 
 def queue_of(thing: Any) -> Any:
     """Return those who wait for a lock, an event, ..., first come, first served."""
-    return thing._line
+    return thing._waiting
 
 
 def turns_of(group: TaskGroup) -> Any:
@@ -223,8 +223,8 @@ def turns_of(group: TaskGroup) -> Any:
 
 def owe(task: Task[Any], other: Task[Any]) -> None:
     """Let the next wait of `task` first wait for the end of another."""
-    assert task.debts is not None
-    task.debts.append(other)
+    assert task.await_first is not None
+    task.await_first.append(other)
 
 
 class LossyLock(Lock):
@@ -237,16 +237,16 @@ class LossyLock(Lock):
 
 def receivers_of(scheduler: Scheduler) -> Collection[int]:
     """Return the signals that are received."""
-    return scheduler.room(signals.SignalHandlers)._receivers
+    return scheduler.run_local(signals.SignalHandlers)._receivers
 
 
-NEW_POOL = "corolib.threads._new_pool"
+NEW_POOL = "corolib.system.process_pool._new_pool"
 """What makes the pool of processes: a name to put another in its place."""
 
 
 def requests_of(scheduler: Scheduler) -> Collection[object]:
     """Return the calls of `from_thread` that wait for their task."""
-    return scheduler.room(threads.Threads)._requests
+    return scheduler.run_local(threads.Threads)._requests
 
 
 # Sockets ------------------------------------------------------------------------------------------
@@ -307,11 +307,11 @@ def sockets_of(listener: Listener) -> list[Any]:
     return listener._sockets
 
 
-def connections_of(server: servers.Server) -> Iterable[Any]:
+def connections_of(server: Server) -> Iterable[Any]:
     return server._open
 
 
-def interrupted_by(server: servers.Server) -> list[Any]:
+def interrupted_by(server: Server) -> list[Any]:
     """Return the connections that the end of the server has cancelled."""
     return server._cancelled
 
@@ -325,26 +325,26 @@ def take_pidfds_away(monkeypatch: Any) -> None:
     monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
 
 
-def popen_of(process: processes.Process) -> Any:
+def popen_of(process: Process) -> Any:
     return process._popen
 
 
-def stop_watching(process: processes.Process) -> None:
+def stop_watching(process: Process) -> None:
     """Take back the wait for the end of a program."""
     assert process._undo is not None
     process._undo()
 
 
-def reader_task_of(source: processes.ThreadedInput) -> Task[Any] | None:
+def reader_task_of(source: ThreadedInput) -> Task[Any] | None:
     """Return the task that reads the standard input in a thread just now."""
     return source._task
 
 
-END_WITH = "corolib.workers._end_with"
-EXIT_STATUS = "corolib.workers._exit_status"
+END_WITH = "corolib.system.workers._end_with"
+EXIT_STATUS = "corolib.system.workers._exit_status"
 """Names of what a worker does first and last, to put others in their place."""
 
-END_WITH_PARENT = "from corolib.workers import _end_with as end_with"
+END_WITH_PARENT = "from corolib.system.workers import _end_with as end_with"
 """The line of a program that imports what has a worker end with its parent."""
 
 end_with = workers._end_with
@@ -357,7 +357,7 @@ Place = workers._Place
 
 def late_names() -> dict[str, str]:
     """Return for each module that is imported late the public names that it has."""
-    names: dict[str, str] = vars(corolib)["_ROOMS"]  # which type checkers do not see
+    names: dict[str, str] = vars(corolib)["_LATE"]  # which type checkers do not see
     return names
 
 

@@ -13,7 +13,7 @@ from collections import deque
 import pytest
 
 from corolib import Cancelled, RunFinished, Scheduler, Sleep, current_scheduler, run
-from corolib.inbox import Inbox
+from corolib.kernel.callqueue import CallQueue
 from tests.helpers.driving import FULL, in_threads
 from tests.helpers.inside import is_polling, reader_of, replace_reader, writer_of
 
@@ -22,7 +22,7 @@ from tests.helpers.inside import is_polling, reader_of, replace_reader, writer_o
 
 @pytest.fixture
 def inbox():
-    box = Inbox()
+    box = CallQueue()
     box.open()
     yield box
     if not box.closed:
@@ -135,7 +135,7 @@ def test_only_who_closes_takes_calls_out():
             super().append(call)
             inbox.close()
 
-    inbox = Inbox()
+    inbox = CallQueue()
     inbox.calls = Closing()
     with pytest.raises(RunFinished):
         inbox.put(int, ())

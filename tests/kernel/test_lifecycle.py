@@ -27,7 +27,7 @@ from corolib import (
 )
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, failing, go, in_a_thread, sleeper, strike, swallow
-from tests.helpers.inside import Bound
+from tests.helpers.inside import Bound, lifecycle_of
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
@@ -623,7 +623,7 @@ def test_a_ctrl_c_in_the_last_moment_still_leaves_run():
 
 
 def test_a_ctrl_c_while_the_run_gives_its_files_back_still_leaves_run(monkeypatch):
-    from corolib.poller import Poller
+    from corolib.kernel.poller import Poller
 
     close = Poller.close
 
@@ -775,7 +775,7 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
 @pytest.mark.hazard("H63")
 def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost():
     scheduler = corolib.Scheduler()
-    references = weakref.getweakrefs(scheduler)
+    references = weakref.getweakrefs(lifecycle_of(scheduler))
     assert references
     assert [each.__callback__ for each in references] == [None] * len(references)
     scheduler.close()

@@ -23,7 +23,7 @@ from collections import Counter, deque
 
 import pytest
 
-import corolib.poller
+import corolib.kernel.poller
 from corolib import (
     BusyError,
     Cancelled,
@@ -39,8 +39,9 @@ from corolib import (
     run,
     spawn,
 )
-from corolib.poller import EARLY, DirectEpoll, Poller, default_selector
-from corolib.sockets import Private
+from corolib.kernel import OwnedSocket
+from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector
+from corolib.kernel.timers import Timers
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
 from tests.helpers.inside import (
@@ -292,7 +293,7 @@ def test_a_write_wait_with_room_takes_one_turn(pair, selector):
 
 def test_without_poll_a_write_wait_is_registered_and_works(pair, monkeypatch):
     a, b = pair
-    monkeypatch.delattr(corolib.poller.select, "poll")
+    monkeypatch.delattr(corolib.kernel.poller.select, "poll")
     counting = Counting(selectors.SelectSelector)
 
     def main():
@@ -1193,7 +1194,7 @@ def test_closing_a_stranger_with_the_number_of_a_dead_file_wakes_nobody_else(pai
 @pytest.mark.parametrize("what", [True, None, "x", object()])
 def test_closing_what_is_no_file_is_refused(what, monkeypatch):
     closed = []
-    monkeypatch.setattr(corolib.poller.os, "close", closed.append)
+    monkeypatch.setattr(corolib.kernel.poller.os, "close", closed.append)
 
     def main():
         with pytest.raises(TypeError):
@@ -1382,7 +1383,7 @@ def test_the_sweep_leaves_bare_numbers_alone(selector):
         os.close(w)
 
 
-class Asked(Private):
+class Asked(OwnedSocket):
     """A socket that counts the questions for its number."""
 
     asked = 0
@@ -1551,7 +1552,7 @@ def test_a_dropped_socket_does_not_take_the_next_file_of_its_number_out_of_the_t
 
 def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
     a, b = pair
-    held = [Private(fileno=a.detach())]
+    held = [OwnedSocket(fileno=a.detach())]
     held[0].setblocking(False)
 
     def main():
@@ -1857,7 +1858,7 @@ def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_fil
 ):
     """A number is in doubt, and a file is closed bare between two looks of the selector."""
     if what == "poll is absent":
-        monkeypatch.delattr(corolib.poller.select, "poll")
+        monkeypatch.delattr(corolib.kernel.poller.select, "poll")
     a, b = make_pair()
     c, _ = pair
     scheduler = Scheduler(selector=selectors.SelectSelector)
@@ -2138,13 +2139,13 @@ def test_the_private_name_of_the_standard_library_is_still_there():
             stack.enter_context(b)
             direct.register(a.fileno(), selectors.EVENT_READ)
             b.send(b"x")
-            assert direct.pairs(0) == [(a.fileno(), corolib.poller.IN)]
+            assert direct.pairs(0) == [(a.fileno(), corolib.kernel.poller.IN)]
 
 
 def test_a_poller_by_itself_makes_its_selector_anew(pair):
     a, b = pair
     counting = Counting(default_selector)
-    poller = Poller(counting, deque(), lambda: 0.0)
+    poller = Poller(counting, deque(), lambda: 0.0, Timers(), lambda: None)
     wakeup, end = socket.socketpair()
     poller.open(wakeup.fileno(), lambda: None)
     # Of the one that is registered here the table knows nothing.

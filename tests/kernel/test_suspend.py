@@ -28,8 +28,8 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.kernel.suspend import SuspendWake
 from corolib.testing import virtual_time
-from corolib.wakes import OneWake
 from tests.helpers.driving import go, in_a_thread, in_threads
 from tests.helpers.inside import suspended
 
@@ -322,9 +322,9 @@ def test_wakes_from_threads_and_cancels_race_without_a_loss(seed):
 class FakeKernel:
     """A kernel, and the table of suspended tasks in it."""
 
-    def __init__(self, asleep):
-        self.kernel = self
-        self.asleep = asleep
+    def __init__(self, polling):
+        self.scheduler = self
+        self.polling = polling
         self.thread = threading.get_ident()
         self.log = []
 
@@ -339,8 +339,8 @@ class FakeKernel:
 
 
 def test_a_wake_that_may_not_act_at_once_leaves_a_call():
-    kernel = FakeKernel(asleep=True)
-    wake = OneWake(kernel, "task")
+    kernel = FakeKernel(polling=True)
+    wake = SuspendWake(kernel, "task")
     wake("value")
     wake("again")
     assert kernel.log == ["asked", ("later", kernel.woken, "task", "value", None), "asked"]
@@ -348,8 +348,8 @@ def test_a_wake_that_may_not_act_at_once_leaves_a_call():
 
 
 def test_a_claimed_wake_does_nothing():
-    kernel = FakeKernel(asleep=False)
-    wake = OneWake(kernel, "task")
+    kernel = FakeKernel(polling=False)
+    wake = SuspendWake(kernel, "task")
     assert wake.claim() == "task"
     wake("value")
     assert kernel.log == []
@@ -476,6 +476,11 @@ def cancelled_meanwhile(wakes):
     assert steps in (["cancelled"], ["struck", "cancelled"])
 
 
+def cancelled_twice_meanwhile(wakes):
+    for _ in range(2):
+        yield from cancelled_meanwhile(wakes)
+
+
 def timed_out_meanwhile(wakes):
     got = None
     with move_on_after(1) as scope:
@@ -548,7 +553,7 @@ def joiner_cancelled_meanwhile(wakes):
 @pytest.mark.parametrize(
     "scenario",
     [
-        cancelled_meanwhile,
+        cancelled_twice_meanwhile,
         timed_out_meanwhile,
         one_of_several,
         joined_meanwhile,

@@ -23,8 +23,8 @@ from corolib import (
     run,
     spawn,
 )
-from corolib.scopes import Interrupts
-from corolib.task import call_site
+from corolib.kernel.cancellation import Cancellation
+from corolib.kernel.frames import call_site
 from corolib.testing import virtual_time
 from tests.helpers.driving import double, failing, go, in_a_thread, sleeper
 from tests.helpers.garbage import garbage_of
@@ -619,13 +619,13 @@ def test_a_daemon_that_spawns_a_daemon_beside_it_keeps_nobody():
 
 def test_many_daemons_are_each_cancelled_once(monkeypatch):
     asked = []
-    request = Interrupts.request
+    request = Cancellation.request
 
     def counted(self, task, scope, reason):
         asked.append(task)
         request(self, task, scope, reason)
 
-    monkeypatch.setattr(Interrupts, "request", counted)
+    monkeypatch.setattr(Cancellation, "request", counted)
 
     def daemon():
         yield Sleep(1000)

@@ -14,7 +14,7 @@ from collections import deque
 
 import pytest
 
-import corolib.timers
+import corolib.kernel.timers
 from corolib import (
     Cancelled,
     ReadWait,
@@ -26,8 +26,8 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.kernel.timers import SPARE_HUSKS, Timers
 from corolib.testing import JumpingSelector, VirtualClock, virtual_time
-from corolib.timers import SPARE_HUSKS, Timers
 from tests.helpers.driving import FULL, turn
 from tests.helpers.inside import timers_of
 
@@ -124,13 +124,13 @@ def test_a_sweep_between_two_steps_of_a_look_at_the_heap_loses_nobody(monkeypatc
         while doomed:
             timers.cancel(doomed.popleft())
 
-    push = corolib.timers.heappush
+    push = corolib.kernel.timers.heappush
     timers, made, doomed = Timers(), [], deque()
     for count in (3 * SPARE_HUSKS, 3 * SPARE_HUSKS // 2):
         doomed += [timers.set(1, made.append, "cancelled") for _ in range(count)]
         for n in range(5):
             timers.set(1, made.append, n)
-    monkeypatch.setattr(corolib.timers, "heappush", interrupted)
+    monkeypatch.setattr(corolib.kernel.timers, "heappush", interrupted)
     timers.expire(1)
     assert made == [*range(5), *range(5)]
 

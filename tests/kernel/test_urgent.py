@@ -544,7 +544,7 @@ def test_closing_the_scheduler_closes_the_bells(tcp):
     assert open_files() == before
 
 
-# Interrupts, and several waits at once ------------------------------------------------------------
+# Cancellation, and several waits at once ----------------------------------------------------------
 
 
 def test_a_cancelled_wait_is_as_if_it_had_not_been_made(tcp, selector):

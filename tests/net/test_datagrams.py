@@ -21,8 +21,8 @@ from corolib import (
     run,
     spawn,
 )
-from corolib.datagrams import PATIENCE
-from corolib.running import RIDES
+from corolib.kernel.context import BUDGET
+from corolib.net.datagrams import PATIENCE
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 from tests.helpers.driving import FULL, turn
 from tests.helpers.faults import (
@@ -383,7 +383,7 @@ def test_who_receives_for_ever_gives_way(far, most):
 
     received = []
     run(main)
-    assert max(Counter(received).values()) <= RIDES
+    assert max(Counter(received).values()) <= BUDGET
     assert len(set(received)) < 50  # what has come already is mostly received without a wait
 
 
@@ -512,7 +512,7 @@ def test_who_answers_for_ever_gives_way_now_and_then(far):
             far.sendto(b"x", sock.local)
             data, address = yield from sock.recvfrom()
             turns = turn()
-            for _ in range(3 * RIDES):
+            for _ in range(3 * BUDGET):
                 yield from sock.sendto(data, address)
             return turn() - turns
 

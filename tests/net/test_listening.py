@@ -15,8 +15,8 @@ import pytest
 
 import corolib
 from corolib import BusyError, ClosedError, Listener, Sleep, listen_tcp, listen_unix, run, spawn
-from corolib.listening import BATCH, DEAD, LOST, PORTS
-from corolib.sockets import SUN_PATH
+from corolib.net.listening import BATCH, DEAD, LOST, PORTS
+from corolib.net.network import SUN_PATH
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.faults import LATE, NUMBERS, FakeNetwork, FakeSocket
 from tests.helpers.inside import file_of, sockets_of

@@ -7,7 +7,8 @@ from itertools import islice
 import pytest
 
 from corolib import ReadWait, Scheduler, run
-from corolib.sockets import NUMERIC, Network, Private, address_text, discard, network, pauses
+from corolib.kernel import OwnedSocket
+from corolib.net.network import NUMERIC, Network, address_text, discard, network, pauses
 
 
 def test_a_new_socket_does_not_block_and_is_not_inherited():
@@ -21,11 +22,11 @@ def test_what_a_socket_of_the_library_accepts_is_private_and_the_socket_itself_i
     with network().socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        assert not isinstance(listener, Private)
+        assert not isinstance(listener, OwnedSocket)
         with socket.create_connection(listener.getsockname()) as client:
             conn, peer = listener.accept()
             with conn:
-                assert isinstance(conn, Private)
+                assert isinstance(conn, OwnedSocket)
                 assert peer == conn.getpeername() == client.getsockname()
                 assert (conn.family, conn.type, conn.proto) == (
                     (listener.family, listener.type, listener.proto)
@@ -81,7 +82,7 @@ def test_a_run_uses_the_network_that_it_was_given_and_others_that_of_the_system(
     assert network() is system
 
 
-@pytest.mark.parametrize("wrong", [None, Network, "127.0.0.1"])
+@pytest.mark.parametrize("wrong", [Network, "127.0.0.1"])
 def test_what_is_no_network_is_refused(wrong):
     with pytest.raises(TypeError, match=r"network=.*: give a Network"):
         Scheduler(network=wrong)

@@ -41,7 +41,8 @@ from corolib import (
     timeout,
     to_thread,
 )
-from corolib.servers import NAMED, QUARTERS
+from corolib.kernel.waits import DEBUG
+from corolib.net.servers import NAMED, QUARTERS
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
@@ -1251,7 +1252,7 @@ def test_the_call_of_one_line_is_a_whole_server(tmp_path):
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert err == "" or corolib.traps.DEBUG  # which tells a slow machine of slow steps
+    assert err == "" or DEBUG  # which tells a slow machine of slow steps
     assert re.fullmatch(r"report: [01] finished, 0 had to be cancelled\n", out)
     assert not os.path.exists(path)
 
@@ -1659,7 +1660,7 @@ LIMITS = {
 @pytest.mark.found("T14")
 @pytest.mark.hazard("H79")
 @pytest.mark.parametrize(("limits", "most"), [({}, 2500), (LIMITS, 3000)])
-@pytest.mark.skipif(corolib.traps.DEBUG, reason="the watch over forgotten calls is not counted")
+@pytest.mark.skipif(DEBUG, reason="the watch over forgotten calls is not counted")
 @pytest.mark.skipif(sys.gettrace() is not None, reason="who traces has a frame for each generator")
 def test_the_memory_of_an_idle_connection(limits, most):
     count = part(20_000) // 2

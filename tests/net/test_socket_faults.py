@@ -28,7 +28,7 @@ from corolib import (
     run,
     spawn,
 )
-from corolib.streams import CHUNK, IncompleteRead
+from corolib.net.streams import CHUNK, IncompleteRead
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, until
 from tests.helpers.faults import (

@@ -30,8 +30,8 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.running import RIDES
-from corolib.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
+from corolib.kernel.context import BUDGET
+from corolib.net.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL
 from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket
@@ -667,7 +667,7 @@ def test_a_stream_goes_one_way_only_if_its_file_does(ends):
         run(file_of(writer).recv, 1)
 
 
-# Interrupts and closing ---------------------------------------------------------------------------
+# Cancellation and closing -------------------------------------------------------------------------
 
 
 def test_a_line_that_was_begun_when_its_reader_was_cancelled_is_kept(ends):
@@ -1138,7 +1138,7 @@ def test_sending_nothing_moves_nothing_and_gives_way_all_the_same(streams, nothi
         assert far.moved is False
         far.moved = True
         before = current_scheduler().stats()["turns"]
-        for _ in range(3 * RIDES):
+        for _ in range(3 * BUDGET):
             yield from far.sendall(nothing)
         return current_scheduler().stats()["turns"] - before
 
@@ -1165,11 +1165,11 @@ def test_a_stream_gives_way_in_every_run_and_thread_that_it_is_used_in(tcp, oper
 
     def elsewhere():
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(run, main, 4 * RIDES).result()
+            return pool.submit(run, main, 4 * BUDGET).result()
 
     run(begin)
-    assert run(main, 4 * RIDES) <= 2 * RIDES
-    assert elsewhere() <= 2 * RIDES
+    assert run(main, 4 * BUDGET) <= 2 * BUDGET
+    assert elsewhere() <= 2 * BUDGET
 
 
 def test_operations_give_way_however_another_thread_has_miscounted(streams):
@@ -1177,7 +1177,7 @@ def test_operations_give_way_however_another_thread_has_miscounted(streams):
         yield
         set_budget(current_scheduler(), 0)
         before = current_scheduler().stats()["turns"]
-        for _ in range(2 * RIDES):
+        for _ in range(2 * BUDGET):
             yield from streams[0].readexactly(0)
         return current_scheduler().stats()["turns"] - before
 

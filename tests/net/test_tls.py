@@ -29,8 +29,8 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib import tls as tls_module
-from corolib.streams import CHUNK, IncompleteRead, LimitExceeded
+from corolib.net import tls as tls_module
+from corolib.net.streams import CHUNK, IncompleteRead, LimitExceeded
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL
 from tests.helpers.faults import LATE, FakeSocket

@@ -1,25 +1,27 @@
 """The house: who may import whom, read from the sources with `ast`.
 
-    outside   __main__  testing  tracing  simulation      look at everything below
-    above     workers                                     starts schedulers
-    rooms     everything that is not named here           what programs use
-    kernel    hosting  scheduler                          the loop, and the meaning of every trap
-    parts     task  scopes  timers  poller  reports       data structures that do not know the
-              inbox  wakes  surroundings  sockets         kernel
-              urgent
-    words     kinds  errors  traps  running               import nothing else from corolib
+The floors are drawn in the docstring of `corolib/__init__.py`, and these are the laws:
 
-Kernel and rooms never meet in an import. Imports under `if TYPE_CHECKING:` are for readers and do
-not count; those inside functions do. The package itself imports the kernel at once, and
-everything above that when one of its names is first asked for.
+1. A package imports from the floors below it, never from one above.
+2. From the kernel the upper floors import through its door alone: `from corolib.kernel import X`.
+3. Inside the kernel, the words import only each other.
+4. The parts import words and other parts, without circles, and never the scheduler.
+5. The scheduler imports the parts; nothing in the kernel imports it but the door.
+6. For types all that may be imported under `if TYPE_CHECKING:`, within a floor and downwards.
+7. `import corolib` imports the kernel at once, and everything else on first use.
+
+Imports under `if TYPE_CHECKING:` are for readers and do not count but for law 6; those inside
+functions do.
 """
 
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 from textwrap import dedent
 
@@ -31,15 +33,9 @@ from tests.helpers.inside import late_names
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
 
-WORDS = {"kinds", "errors", "traps", "running"}
-PARTS = {
-    *("task", "scopes", "timers", "poller", "reports"),
-    *("inbox", "wakes", "surroundings", "sockets", "urgent"),
-}
-KERNEL = {"hosting", "scheduler"}
-OUTSIDE = {"__main__", "testing", "tracing", "simulation"}
-ABOVE = {"workers"}
-FACE = {"__init__"}
+FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}, {"testing", "trace", "interop"}]
+WORDS = {f"kernel.{name}" for name in ("errors", "traps", "waits", "context", "checks", "late")}
+TOP = {"__init__", "__main__"}
 
 HEAVY = {
     "asyncio",
@@ -53,18 +49,28 @@ HEAVY = {
 }
 
 
-# What takes long to import beside the kernel itself: rooms may need it, and most programs do.
-LONG = {"queue", "re", "threading", "typing"}
+# What takes long to import beside the kernel itself: other modules may need it.
+LONG = {"queue", "threading"}
 
 
 def name_of(path):
-    """Return the name of a module inside the package: `traps`, or `folder.module`."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    """Return the name of a module inside the package: `kernel.traps`, or `kernel` for a package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
 SOURCES = {name_of(path): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
-ROOMS = set(SOURCES) - WORDS - PARTS - KERNEL - ABOVE - OUTSIDE - FACE
-LATE = ROOMS | ABOVE  # imported when one of their names is first asked for
+PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+PARTS = {n for n in SOURCES if n.startswith("kernel.")} - WORDS - {"kernel.scheduler"}
+LATE = {  # imported when one of their names is first asked for
+    name for name in SOURCES if name.split(".")[0] in {"coordination", "net", "system"}
+}
+
+
+def floor(name):
+    """Return the number of the floor that a module is on: 0 for the kernel."""
+    package = name.split(".")[0]
+    return next(number for number, packages in enumerate(FLOORS) if package in packages)
 
 
 def is_for_types(node):
@@ -75,10 +81,10 @@ def is_for_types(node):
     )
 
 
-def imports(source, modules=frozenset(SOURCES), lazy=True):
+def imports(source, modules=frozenset(SOURCES), types_too=False):
     """Return the modules of corolib that a source imports at run time.
 
-    `__init__` stands for the package itself. With `lazy` false, only those imported at once.
+    `__init__` stands for the package itself, and `kernel` for the door of the kernel.
     """
     found = set()
     todo = [ast.parse(source)]
@@ -87,18 +93,17 @@ def imports(source, modules=frozenset(SOURCES), lazy=True):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                assert node.level == 1, "the package is flat"
-                base = f"corolib.{base}".rstrip(".")
-            members = [f"{base}.{alias.name}" for alias in node.names]
-            # `from corolib import errors` is about the module, `from corolib import run` is not
-            names = [m if m.removeprefix("corolib.") in modules else base for m in members]
+            assert not node.level, "imports are written out"
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from corolib.net import tls` is about the module, `from corolib import run` is not
+            names = [m if m.removeprefix("corolib.") in modules else node.module for m in members]
+            if node.module == "corolib.kernel":  # `waits` is the function: modules are written out
+                names = [node.module]
         else:
             names = []
-            if is_for_types(node):
+            if is_for_types(node) and not types_too:
                 todo += node.orelse
-            elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            else:
                 todo += ast.iter_child_nodes(node)
         for name in names:
             if name == "corolib":
@@ -109,47 +114,79 @@ def imports(source, modules=frozenset(SOURCES), lazy=True):
 
 
 def allowed(name):
-    """Return the modules that a module may import."""
-    if name == "running":
-        return {"kinds", "traps"}
+    """Return the modules that a module may import at run time."""
+    if name == "__init__":
+        return {"kernel"} | LATE
+    if name == "__main__":
+        return set(SOURCES)
     if name in WORDS:
-        return {"kinds"} - {name}
+        return WORDS
     if name in PARTS:
         return WORDS | PARTS
-    if name in KERNEL:
-        return WORDS | PARTS | KERNEL
-    if name in ROOMS:
-        return WORDS | PARTS | ROOMS
-    if name in ABOVE:
-        return WORDS | PARTS | KERNEL | ROOMS | ABOVE
-    if name in FACE:
-        return set(SOURCES) - OUTSIDE - FACE
-    return set(SOURCES)  # outside
+    if name == "kernel.scheduler":
+        return WORDS | PARTS
+    if name == "kernel":
+        return {each for each in SOURCES if each.startswith("kernel.")}
+    below = {each for each in SOURCES if each not in TOP and floor(each) <= floor(name)}
+    return {each for each in below if not each.startswith("kernel.")}
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_a_module_imports_only_from_its_own_layer_and_lower_ones(name):
+def test_a_module_imports_only_what_the_laws_allow(name):
     assert imports(SOURCES[name]) <= allowed(name)
 
 
-def test_every_module_of_the_picture_that_the_kernel_needs_is_there():
-    assert set(SOURCES) >= WORDS | PARTS | KERNEL
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - TOP))
+def test_no_types_are_taken_from_a_floor_above(name):
+    known = imports(SOURCES[name], types_too=True) - {"__init__"}
+    assert {each for each in known if floor(each) > floor(name)} == set()
+
+
+def drawn():
+    """Return the modules that the drawing shows, by package."""
+    text = corolib.__doc__
+    found = {}
+    package = None
+    for line in text[text.index("The house") : text.index("What is public")].splitlines():
+        start = re.match(r"    (\w+)/ ", line)
+        if start:
+            package = start[1]
+            found[package] = set()
+        elif package and line.startswith("        "):
+            words = re.sub(r"\(.*?\)|[-+>|=]", " ", line)
+            found[package] |= set(re.findall(r"[a-z_]+", words))
+    return found
+
+
+def test_the_drawing_shows_the_packages_and_modules_that_there_are():
+    there = {package: set() for package in PACKAGES}
+    for name in SOURCES:
+        package, _, module = name.partition(".")
+        if module:
+            there[package].add(module)
+    assert set(drawn()) == PACKAGES
+    for package, modules in there.items():
+        missing = modules - drawn()[package]
+        assert missing == set(), f"{package}/ has modules that the drawing does not show"
+        words = {"files", "wakes", "times", "other", "threads", "words", "import", "next", "to"}
+        extra = drawn()[package] - modules - words - {"nothing", "opens", "sockets", "looks"}
+        assert extra == set(), f"the drawing shows modules that {package}/ does not have"
 
 
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import corolib.traps", {"traps"}),
-        ("from corolib.traps import Sleep, waits", {"traps"}),
-        ("from corolib import traps, run", {"traps", "__init__"}),
-        ("from .traps import Sleep", {"traps"}),
-        ("from . import traps", {"traps"}),
+        ("import corolib.kernel.traps", {"kernel.traps"}),
+        ("from corolib.kernel.traps import Sleep, waits", {"kernel.traps"}),
+        ("from corolib.net import tls, streams", {"net.tls", "net.streams"}),
+        ("from corolib.kernel import waits, run", {"kernel"}),
+        ("from corolib import run", {"__init__"}),
         ("import os, corolib", {"__init__"}),
         ("import corolibrary", set()),
-        ("def f():\n    from corolib.task import Task", {"task"}),
-        ("if TYPE_CHECKING:\n    from corolib.task import Task", set()),
-        ("if TYPE_CHECKING:\n    pass\nelse:\n    import corolib.task", {"task"}),
-        ("try:\n    import corolib.task\nexcept ImportError:\n    pass", {"task"}),
+        ("def f():\n    from corolib.kernel.task import Task", {"kernel.task"}),
+        ("if TYPE_CHECKING:\n    from corolib.kernel.task import Task", set()),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import corolib.net.tls", {"net.tls"}),
+        ("try:\n    import corolib.net.tls\nexcept ImportError:\n    pass", {"net.tls"}),
     ],
 )
 def test_the_reader_of_imports_sees_every_kind(source, found):
@@ -180,9 +217,8 @@ def test_a_circle_would_be_found():
 
 
 def test_no_module_shadows_a_standard_one():
-    assert not {name.split(".")[0] for name in SOURCES} & (
-        sys.stdlib_module_names - {"__main__", "__init__"}
-    )
+    names = {part for name in SOURCES for part in name.split(".")} - TOP
+    assert not names & sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
@@ -216,15 +252,15 @@ def test_importing_corolib_is_cheap():
         timeout=60,
     )
     before, after, everything = json.loads(done.stdout)
-    assert "corolib.scheduler" in after
-    assert not {f"corolib.{room}" for room in LATE} & set(after), "they come when asked for"
+    assert "corolib.kernel.scheduler" in after
+    assert not {f"corolib.{name}" for name in LATE} & set(after), "they come when asked for"
     assert not LONG & set(after)
     assert not (HEAVY | LONG) & set(before), "the interpreter itself has them: this shows nothing"
-    assert {f"corolib.{room}" for room in LATE} <= set(everything)
+    assert {f"corolib.{name}" for name in LATE} <= set(everything)
     assert not HEAVY & set(everything)
 
 
-# The face -----------------------------------------------------------------------------------------
+# The face ----------------------------------------------------------------------------------------
 
 
 def test_all_is_sorted_and_lists_what_the_package_binds():
@@ -232,32 +268,76 @@ def test_all_is_sorted_and_lists_what_the_package_binds():
     assert names == sorted(names)
     assert len(names) == len(set(names))
     bound = set()
-    rooms = {}
+    late = {}
     for node in ast.parse(SOURCES["__init__"]).body:
         for each in node.body if is_for_types(node) else [node]:
-            if isinstance(each, ast.ImportFrom) and each.module not in ("typing", "corolib.kinds"):
+            if isinstance(each, ast.ImportFrom):
                 bound |= {alias.asname or alias.name for alias in each.names}
                 if each is not node:
-                    room = each.module.removeprefix("corolib.")
-                    rooms[room] = " ".join(sorted(alias.name for alias in each.names))
-            elif ast.unparse(each) == "import sys":
-                pass  # to tell older Pythons that they are too old
-            elif isinstance(each, ast.Import | ast.FunctionDef | ast.ClassDef):
-                raise AssertionError(f"line {each.lineno}: the face only re-exports by name")
+                    module = each.module.removeprefix("corolib.")
+                    late[module] = " ".join(sorted(alias.name for alias in each.names))
     assert bound == set(names)
-    assert rooms == late_names(), "what is imported late, and what readers of types see"
+    assert late == late_names(), "what is imported late, and what readers of types see"
     for name in names:
         assert not isinstance(getattr(corolib, name), types.ModuleType)
 
 
+def test_the_door_exports_what_it_imports_and_the_floors_above_use_all_of_it():
+    import corolib.kernel as door
+
+    assert door.__all__ == sorted(door.__all__)
+    used = set()
+    for source in SOURCES.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module == "corolib.kernel":
+                used |= {alias.name for alias in node.names}
+    assert used == set(door.__all__)
+
+
+def public_things():
+    """Yield what `corolib` exports and can say where it is from."""
+    for name in corolib.__all__:
+        thing = getattr(corolib, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            yield name, thing
+
+
+def test_public_things_say_corolib_as_their_module_and_have_their_own_names():
+    for name, thing in public_things():
+        assert (thing.__module__, thing.__name__) == ("corolib", name)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in public_things()])
+def test_the_types_of_public_functions_can_be_asked_for(name):
+    thing = getattr(corolib, name)
+    functions = [thing]
+    if inspect.isclass(thing):
+        members = [inspect.getattr_static(thing, each) for each in dir(thing)]
+        members += [each.fget for each in members if isinstance(each, property)]
+        functions = [each for each in members if inspect.isfunction(each)]
+    for function in functions:
+        if inspect.unwrap(function).__globals__["__name__"].startswith("corolib."):
+            hints = typing.get_type_hints(function)
+            assert "return" in hints or function.__name__ == "__dir__" or not hints
+
+
+@pytest.mark.parametrize("kind", [corolib.Task, corolib.Scheduler, corolib.Stream])
+def test_dir_of_a_class_shows_what_is_documented(kind):
+    shown = [name for name in dir(kind) if not name.startswith("__")]
+    assert shown == sorted(kind.__documented__.split())
+    for name in shown:
+        member = inspect.getattr_static(kind, name)
+        assert getattr(member, "__doc__", None) or re.search(rf"\b{name}\b", kind.__doc__), name
+
+
+def test_dir_of_the_package_shows_what_is_public():
+    assert [name for name in dir(corolib) if not name.startswith("__")] == corolib.__all__
+
+
 FACES = {
-    "the modules as attributes": """
-        assert corolib.threads.current_threads is sys.modules["corolib.threads"].current_threads
-        assert corolib.streams.Stream is corolib.Stream
-    """,
     "a module that was imported before": """
-        import corolib.streams
-        assert corolib.Stream is corolib.streams.Stream
+        import corolib.net.streams
+        assert corolib.Stream is corolib.net.streams.Stream
     """,
     "all names at once": """
         from corolib import *
@@ -265,7 +345,7 @@ FACES = {
     """,
     "what is listed": """
         assert set(corolib.__all__) <= set(dir(corolib))
-        assert "corolib.sync" not in sys.modules, "to list is not to import"
+        assert "corolib.coordination.locks" not in sys.modules, "to list is not to import"
         import pydoc
         text = pydoc.plain(pydoc.render_doc(corolib))
         assert all(name in text for name in corolib.__all__)
@@ -281,7 +361,8 @@ FACES = {
     """,
     "names that are found once": """
         assert "Queue" not in vars(corolib)
-        assert corolib.Queue is vars(corolib)["Queue"] is sys.modules["corolib.queues"].Queue
+        assert corolib.Queue is vars(corolib)["Queue"]
+        assert corolib.Queue is sys.modules["corolib.coordination.queues"].Queue
     """,
     "pickles": """
         import pickle
@@ -292,10 +373,10 @@ FACES = {
         from unittest import mock
         with mock.patch("corolib.to_thread", print):
             assert corolib.to_thread is print
-        assert corolib.to_thread is corolib.threads.to_thread
+        assert corolib.to_thread is sys.modules["corolib.coordination.threads"].to_thread
         with mock.patch.object(corolib, "timeout", print):
             assert corolib.timeout is print
-        assert corolib.timeout is corolib.timeouts.timeout
+        assert corolib.timeout is sys.modules["corolib.coordination.timeouts"].timeout
     """,
     "threads that ask at once": """
         import threading
@@ -326,15 +407,7 @@ def test_the_face_is_whole_though_rooms_come_when_asked_for(what):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_public_names_are_defined_in_the_library_and_not_passed_on_from_elsewhere():
-    for name in corolib.__all__:
-        thing = getattr(corolib, name)
-        if inspect.isclass(thing) or inspect.isfunction(thing):
-            assert thing.__module__.startswith("corolib.")
-            assert thing.__name__ == name
-
-
-# If it can wait, it has `yield` in front. ---------------------------------------------------------
+# If it can wait, it has `yield` in front. --------------------------------------------------------
 
 WAIT = [
     corolib.first,
@@ -369,12 +442,12 @@ WAIT = [
     corolib.DatagramSocket.send,
     corolib.DatagramSocket.sendto,
     corolib.run_process,
-    corolib.processes.Process.wait,
+    corolib.Process.wait,
     corolib.Listener.accept,
     corolib.serve_tcp,
     corolib.serve_unix,
-    corolib.servers.Server.__iter__,
-    corolib.servers.Server.stop,
+    corolib.Server.__iter__,
+    corolib.Server.stop,
     corolib.Stream.aclose,
     corolib.Stream.more,
     corolib.Stream.readexactly,
@@ -416,10 +489,10 @@ DO_NOT_WAIT = [
     corolib.open_stdin,
     corolib.open_unix_datagrams,
     corolib.DatagramSocket.close,
-    corolib.processes.Process.exiting,
-    corolib.processes.Process.kill,
-    corolib.processes.Process.send_signal,
-    corolib.processes.Process.terminate,
+    corolib.Process.exiting,
+    corolib.Process.kill,
+    corolib.Process.send_signal,
+    corolib.Process.terminate,
     corolib.Listener.close,
     corolib.Listener.serve,
     corolib.inherited_listeners,
@@ -427,9 +500,10 @@ DO_NOT_WAIT = [
     corolib.listen_unix,
     corolib.notify_systemd,
     corolib.run_workers,
-    corolib.servers.Server.stats,
+    corolib.Server.stats,
     corolib.Stream.close,
     corolib.close,
+    corolib.current_threads,
     corolib.current_scheduler,
     corolib.current_task,
     corolib.from_thread,
@@ -439,6 +513,12 @@ DO_NOT_WAIT = [
     corolib.spawn,
     corolib.waits,
     corolib.Scheduler.call_soon_threadsafe,
+    corolib.Scheduler.close,
+    corolib.Scheduler.deadlock,
+    corolib.Scheduler.embed,
+    corolib.Scheduler.fileno,
+    corolib.Scheduler.next_deadline,
+    corolib.Scheduler.open,
     corolib.Scheduler.hold,
     corolib.Scheduler.report,
     corolib.Scheduler.run,
@@ -452,7 +532,7 @@ DO_NOT_WAIT = [
 
 def is_generator_function(function):
     """Return whether a call of it makes a generator. In debug mode `@waits` wraps it once more."""
-    if function.__globals__["__name__"] == "corolib.traps":
+    if function.__globals__["__name__"] == "corolib.kernel.waits":
         function = inspect.unwrap(function)
     return inspect.isgeneratorfunction(function)
 
@@ -484,17 +564,11 @@ def test_what_begins_at_the_call_is_called_with_yield_from(function):
     corolib.run(main)
 
 
-INNER = {  # of tasks and schedulers: for the other modules of the library
-    *("adopt", "part", "end_body", "give_up", "resume", "take_back", "woken"),
-    *("watch", "arm", "held_by", "knows_its_frames", "start", "refuse_circle"),
-}
-
-
 def test_every_public_function_is_in_one_of_the_lists():
     functions = {f for f in (getattr(corolib, n) for n in corolib.__all__) if inspect.isfunction(f)}
     assert functions <= {*WAIT, *DO_NOT_WAIT, *BEGIN_AT_THE_CALL}
     for kind in (corolib.Task, corolib.Scheduler):
-        for name, member in vars(kind).items():
-            inner = name in INNER
-            if inspect.isfunction(member) and not name.startswith("_") and not inner:
+        for name in kind.__documented__.split():
+            member = inspect.getattr_static(kind, name)
+            if inspect.isfunction(member):
                 assert member in [*WAIT, *DO_NOT_WAIT], f"{kind.__name__}.{name}"

@@ -142,7 +142,7 @@ def echoed(client, size):
     return bytes(received)
 
 
-# The programs -------------------------------------------------------------------------------------
+# The programs ------------------------------------------------------------------------------------
 
 
 def test_there_are_programs_and_no_block_of_an_unknown_kind():
@@ -243,7 +243,7 @@ def test_the_comparison_of_outputs_can_fail(shown, printed, same):
     assert matches(shown, printed) is same
 
 
-# What else it names -------------------------------------------------------------------------------
+# What else it names ------------------------------------------------------------------------------
 
 
 def test_the_test_command_is_where_machines_look_for_it():
@@ -291,10 +291,13 @@ def test_the_stable_names_are_the_public_ones():
     assert set(re.findall(r"`(\w+)`", text)) == set(corolib.__all__)
 
 
-def test_the_files_in_the_reading_guide_are_all_there_are():
-    named = set(re.findall(r"`(\w+\.py)`", section("For readers of the source")))
-    there = {path.name for path in (ROOT / "corolib").glob("*.py")}
-    assert named == there - {"__init__.py", "errors.py", "testing.py"}
+def test_the_reading_guide_names_the_packages_and_what_the_kernel_is_made_of():
+    guide = section("For readers of the source")
+    there = {path.stem for path in (ROOT / "corolib" / "kernel").glob("*.py")}
+    words = {"__init__", "checks", "context", "diagnostics", "errors", "frames", "late", "waits"}
+    assert set(re.findall(r"`kernel/(\w+)\.py`", guide)) == there - words
+    for package in re.findall(r"`(\w+)/`", guide):
+        assert (ROOT / "corolib" / package).is_dir()
 
 
 def test_it_names_the_pythons_that_the_package_declares():

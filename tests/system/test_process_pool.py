@@ -9,7 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from corolib import current_scheduler, run, spawn, to_process
-from corolib.threads import Processes, Threads
+from corolib.coordination.threads import Threads
+from corolib.system.process_pool import Processes
 from tests.helpers.driving import LONG, Gate, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import NEW_POOL, local
@@ -260,7 +261,7 @@ def test_a_program_with_a_process_that_never_ends_exits():
     status, out, err = python(
         """
         import corolib, os, time
-        from corolib.threads import Processes
+        from corolib.system.process_pool import Processes
         from tests.helpers.inside import local
 
         def main():

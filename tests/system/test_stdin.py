@@ -15,8 +15,7 @@ from subprocess import PIPE, STDOUT
 import pytest
 
 from corolib import BusyError, ClosedError, Sleep, move_on_after, open_stdin, run, spawn, to_thread
-from corolib import processes as module
-from corolib.processes import ThreadedInput
+from corolib.system.stdin import ThreadedInput
 from tests.helpers.children import outside, script
 from tests.helpers.driving import FULL
 from tests.helpers.inside import reader_task_of
@@ -127,7 +126,7 @@ def all_lines():
 @pytest.mark.parametrize("again", [True, False])
 def test_a_pipe_is_read_without_touching_it(as_stdin, again, monkeypatch):
     if not again:
-        monkeypatch.setattr(module, "STDIN", "/proc/none")
+        monkeypatch.setattr("corolib.system.stdin.STDIN", "/proc/none")
     r, w = os.pipe()
     as_stdin(r)
 

@@ -28,8 +28,8 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib import processes as module
-from corolib.processes import Children
+from corolib.system import subprocesses as module
+from corolib.system.subprocesses import Children
 from tests.helpers.children import children, fds, outside, script
 from tests.helpers.driving import FULL
 from tests.helpers.garbage import garbage_of

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from corolib import activation, inherited_listeners, notify_systemd, open_tcp, open_unix, run
+from corolib import inherited_listeners, notify_systemd, open_tcp, open_unix, run
+from corolib.system import systemd
 from corolib.testing import open_files
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -32,7 +33,7 @@ def handed_over(monkeypatch):
         for number, sock in enumerate(sockets):
             os.dup2(sock.fileno(), start + number)
             handed.append(start + number)
-        monkeypatch.setattr(activation, "FIRST", start)
+        monkeypatch.setattr(systemd, "FIRST", start)
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if pid is None else pid)
         monkeypatch.setenv("LISTEN_FDS", str(len(sockets)) if count is None else count)
         if names is not None:

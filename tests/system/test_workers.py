@@ -17,7 +17,7 @@ import pytest
 
 import corolib
 from corolib import Sleep, run, run_workers, spawn
-from corolib.workers import MINUTE, PAUSES
+from corolib.system.workers import MINUTE, PAUSES
 from tests.helpers.driving import in_a_thread
 from tests.helpers.inside import (
     END_WITH,
@@ -361,10 +361,10 @@ def test_a_killed_worker_loses_its_own_connections_only_and_another_takes_its_pl
 
 CRASHING = """
     import os, sys
-    import corolib.workers
+    import corolib.system.workers
     from corolib import run_workers
 
-    corolib.workers.PAUSES = 0.001, 0.01
+    corolib.system.workers.PAUSES = 0.001, 0.01
 """
 
 
@@ -471,7 +471,8 @@ def test_the_pause_before_a_start_grows_with_the_crashes_of_a_minute():
 def test_the_parent_sleeps_until_something_happens(program):
     server = program(
         """
-        from corolib import Sleep, run_workers, workers
+        from corolib import Sleep, run_workers
+        from corolib.system import workers
 
         def main():
             yield Sleep(0.3)

@@ -6,7 +6,7 @@ import socket
 import ssl
 
 from corolib import Coro, DatagramSocket, Stream, listen_tcp, run
-from corolib.servers import Handler
+from corolib.net.servers import Handler
 from demos.bench.servers import MIB
 
 

@@ -1,0 +1,8 @@
+"""Coordination: what can be made of `Suspend` and cancel scopes alone. No file is known here.
+
+groups       tasks that end together        first      one of several waits is taken
+timeouts     bounds in time, shields        locks      Lock, Event, Condition, Barrier ...
+queues       items, first come              topics     one item, many subscribers
+threads      blocking calls                 signals    signals as values
+waitqueue    who waits, first come, first served; the others use it
+"""

@@ -1,0 +1,152 @@
+"""Several waits at once, of which exactly one is taken: `first`.
+
+    index, value = yield from first(q.getting(), event.waiting(), ReadWait(sock), Sleep(1))
+
+Not to be confused with `race` in `groups.py`, which starts tasks and cancels the losers: here
+there is one task, and the scheduler makes each wait in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from corolib.coordination.queues import Queue
+from corolib.kernel import (
+    ReadWait,
+    Scheduler,
+    Sleep,
+    Suspend,
+    Task,
+    Trap,
+    UrgentWait,
+    Wake,
+    WriteWait,
+    current_scheduler,
+    no_error,
+    no_undo,
+    public,
+    waits,
+)
+
+
+@public
+@waits
+def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
+    """Wait for the first of several waits: `index, value = yield from first(trap, trap)`.
+
+    `yield from first(q.getting(), event.waiting(), ReadWait(sock), Sleep(1))`: exactly one is
+    taken; the others are undone there and then, as if they had never been made, before the task
+    goes on. So an item stays in its queue, and a lock with its holder.
+
+    What can be had at once is taken, and those behind it are not even looked at. The waits must
+    not end each other, as do the two ends of one queue, a topic and one's own subscription, or two
+    subscriptions to one topic of size 0.
+
+    Args:
+        traps: the traps themselves, not the functions over them: `q.getting()`, not `q.get()`.
+
+    Raises:
+        What the wait that came first raises; BusyError and the like of any of them, at once.
+        Cancelled: the wait was interrupted; none was taken.
+        TypeError: one is no trap. ValueError: there is none, or both ends of one queue.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     return (yield from first(corolib.Sleep(10), corolib.Sleep(0.001)))
+        >>> corolib.run(main)
+        (1, None)
+
+    Source: choice over events in Concurrent ML (J. Reppy, 1991); libdill's choose.
+    """
+    _check(traps)
+    choice = _FirstOf(traps)
+    taken: tuple[int, Any]
+    taken = yield Suspend(choice.arm, choice, holder=choice.holders, outside=choice.outside)
+    return taken
+
+
+def _check(traps: tuple[Trap, ...]) -> None:
+    """Refuse what is no choice."""
+    if not traps:
+        raise ValueError("first() without any trap would wait for ever")
+    ends: dict[int, tuple[object, Trap]] = {}
+    for trap in traps:
+        if not isinstance(trap, ReadWait | WriteWait | UrgentWait | Sleep | Suspend):
+            name = getattr(trap, "__name__", type(trap).__name__)
+            raise TypeError(
+                f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
+            )
+        match trap:
+            case Suspend(what=(verb, Queue() as queue)):
+                other_verb, other = ends.setdefault(id(queue), (verb, trap))
+                if other_verb != verb:
+                    text = f"first() got {other!r} and {trap!r}: they would meet, and both be taken"
+                    raise ValueError(text)
+
+
+class _FirstOf:
+    """Several waits of which one is to be taken."""
+
+    def __init__(self, traps: tuple[Trap, ...]) -> None:
+        self._traps = traps
+        self._undos: dict[int, Callable[[], object]] = {}
+        self._wake: Wake | None = None  # None: decided, or not yet begun
+        self._over: set[int] = set()  # whose wakes have come: these are not to be undone
+        # A file or a time can always come from outside; a Suspend says it of itself.
+        self.outside = not all(isinstance(t, Suspend) and not t.outside for t in traps)
+
+    def arm(self, wake: Wake) -> Callable[[], object]:
+        self._wake = wake
+        scheduler = current_scheduler()
+        try:
+            for n, trap in enumerate(self._traps):
+                undo = scheduler.arm(trap, partial(self._woken, scheduler, n))
+                if n in self._over:
+                    break  # this one was ready at once
+                if not callable(undo):
+                    raise TypeError(no_undo(trap, undo))
+                if self._wake is None:  # its `arm` has set off an earlier one
+                    undo()
+                    break
+                self._undos[n] = undo
+        except BaseException:
+            self._undo_all()
+            raise
+        return self._undo_all
+
+    def _woken(
+        self, scheduler: Scheduler, n: int, value: Any = None, error: BaseException | None = None
+    ) -> None:
+        """A wake of one of the waits. The decision is made in the scheduler's own thread."""
+        if error is not None and not isinstance(error, BaseException):
+            raise TypeError(no_error(error))
+        if scheduler.at_once():
+            self._decide(n, value, error)
+        else:
+            scheduler.call_soon_threadsafe(self._decide, n, value, error)
+
+    def _decide(self, n: int, value: Any, error: BaseException | None) -> None:
+        self._over.add(n)
+        if self._wake is not None:
+            self._wake((n, value), error)
+            self._undos.pop(n, None)
+            self._undo_all()
+
+    def _undo_all(self) -> None:
+        self._wake = None
+        while self._undos:
+            self._undos.popitem()[1]()
+
+    def holders(self) -> list[Task[Any]]:
+        return [
+            task
+            for trap in self._traps
+            if isinstance(trap, Suspend) and trap.holder is not None
+            for task in trap.holder()
+        ]
+
+    def __str__(self) -> str:
+        return "the first of " + ", ".join(map(repr, self._traps))

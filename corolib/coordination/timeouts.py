@@ -1,0 +1,217 @@
+"""Timeouts and shields: `with` blocks that bound how long a task may take.
+
+    with timeout(5): ...                      TimeoutError after five seconds
+    with move_on_after(5) as scope: ...       leaves the block; then scope.expired
+    with shield(): ...                        puts off every interrupt from outside
+
+A block bounds its own task only: a task spawned inside is not timed out by it, unless the block
+encloses the wait for its group. How an interrupt is requested and delivered stands in `scopes.py`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from types import TracebackType
+from typing import Any, TypeVar
+
+from corolib.kernel import Cancelled, CancelScope, check_number, current_scheduler, public
+
+D = TypeVar("D", bound="_Deadline")
+
+
+class _Deadline(CancelScope):
+    """What the two timeouts share: a deadline at which the block is interrupted."""
+
+    expired = False
+    _call: list[Any] | None = None
+
+    def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
+        if at is None:
+            self._seconds = None if seconds is None else check_number(seconds, self, "a duration")
+            self.deadline = inf
+        elif seconds is None:
+            self._seconds = None
+            self.deadline = check_number(at, self, "a deadline")
+        else:
+            name = type(self).__name__
+            raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
+
+    def remaining(self) -> float:
+        """Return the seconds until the deadline: 0 when it has passed, `math.inf` without limit.
+
+        Raises:
+            RuntimeError: no scheduler runs in this thread.
+        """
+        if self.deadline == inf:  # or not begun
+            return inf if self._seconds is None else max(0.0, self._seconds)
+        return max(0.0, self.deadline - current_scheduler().clock())
+
+    def __enter__(self: D) -> D:
+        task = self.begin(1)
+        scheduler = task.scheduler
+        now = scheduler.clock()
+        if self._seconds is not None:
+            self.deadline = now + self._seconds
+        if self.deadline <= now:
+            scheduler.cancel_scope(task, self)
+        elif self.deadline != inf:
+            self._call = scheduler.timers.set(self.deadline, _expire, self)
+        return self
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None) -> bool:
+        """Leave the block; return whether `error` is the `Cancelled` of this very block."""
+        if self.task is None:
+            return False  # left before
+        scheduler = self.task.scheduler
+        if self._call is not None:
+            scheduler.timers.cancel(self._call)
+        scheduler.cancellation.leave(self, kind)
+        if self.cancel_request is None:
+            return False
+        self.expired = self.is_left_by(error)
+        return self.expired
+
+    def __repr__(self) -> str:
+        limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self.deadline!r}"
+        return f"{type(self).__name__} of {limit}"
+
+
+def _expire(block: _Deadline) -> None:
+    task = block.task
+    assert task is not None
+    task.scheduler.cancellation.request(task, block, None)
+
+
+@public
+class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5):`
+    """Bound a block in time: `with timeout(5): ...`, or `with timeout(at=deadline): ...`.
+
+    The deadline is looked at whenever the task waits. A block that was left before its interrupt
+    was delivered was in time; one whose deadline has passed before it begins is interrupted at
+    its first wait.
+
+    Args:
+        seconds: how long the block may take; None and `math.inf` are no limit.
+        at: a deadline on the clock of `now()`.
+
+    Raises:
+        TimeoutError: where the block is left, and only by the block whose deadline it was. Says
+            how long, where the block began, and what the task was waiting for.
+        TypeError, ValueError: not a number, NaN, or minus infinity.
+        ScopeError: blocks are left out of order, or a value was yielded to a consumer (`for x in
+            generator`) from inside the block.
+
+    Example:
+        >>> import corolib
+        >>> from corolib.testing import virtual_time
+        >>> def main():
+        ...     try:
+        ...         with timeout(5):
+        ...             yield corolib.Sleep(60)
+        ...     except TimeoutError:
+        ...         return corolib.now()
+        >>> corolib.run(main, **virtual_time())
+        5.0
+
+    Source: trio's cancel scopes, asyncio.timeout.
+    """
+
+    names_wait = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._close(kind, error):
+            waited = "" if self.waited_for is None else f" while waiting for {self.waited_for}"
+            late = TimeoutError(f"{self!r}, opened in {self.opened_in}, expired{waited}")
+            if isinstance(error, Cancelled) and error.bytes_sent is not None:
+                late.bytes_sent = error.bytes_sent  # type: ignore[attr-defined]
+            try:
+                raise late from error
+            finally:
+                del late  # its traceback holds this frame: that would be a cycle
+
+
+@public
+class move_on_after(_Deadline):  # noqa: N801 - reads as a statement
+    """Bound a block in time and go on behind it: `with move_on_after(5) as scope: ...`.
+
+    Afterwards `scope.expired` says whether the block was cut short. For the rest see `timeout`.
+
+    Example:
+        >>> import corolib
+        >>> from corolib.testing import virtual_time
+        >>> def main():
+        ...     with move_on_after(5) as scope:
+        ...         yield corolib.Sleep(60)
+        ...     return scope.expired
+        >>> corolib.run(main, **virtual_time())
+        True
+
+    Source: trio.move_on_after.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        return self._close(kind, error)
+
+
+@public
+class shield(CancelScope):  # noqa: N801 - reads as a statement
+    """Put off every interrupt from outside until the block ends: `with shield(): ...`.
+
+    Args:
+        seconds: how long at most, from the moment at which the first interrupt is put off; by
+            default the grace of the run. `math.inf`: without bound.
+
+    Raises:
+        TypeError, ValueError: not a number, NaN, or minus infinity.
+        ScopeError: as for `timeout`.
+
+    Example:
+        >>> import corolib
+        >>> from corolib.testing import virtual_time
+        >>> def careful(log):
+        ...     with shield():
+        ...         yield corolib.Sleep(0.5)
+        ...         log.append("whole")
+        >>> def main():
+        ...     log = []
+        ...     task = corolib.spawn(careful, log)
+        ...     yield
+        ...     yield from task.stop()
+        ...     return log
+        >>> corolib.run(main, **virtual_time())
+        ['whole']
+
+    Source: trio's shielded cancel scopes.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        if seconds is not None:
+            self.shield = check_number(seconds, self, "a duration")
+
+    def __enter__(self) -> shield:
+        task = self.begin(1)
+        if self.shield is None:
+            self.shield = task.scheduler.grace
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.task is not None:
+            self.task.scheduler.cancellation.leave(self, kind)
+
+    def __repr__(self) -> str:
+        return "shield"

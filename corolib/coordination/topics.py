@@ -1,0 +1,204 @@
+"""Topics: one item, many subscribers.
+
+What a subscriber gets is a queue of its own; what happens when that is full, the topic says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+
+from corolib.coordination.queues import Closable, Queue, check_size
+from corolib.coordination.waitqueue import enqueue, nothing, wake_all
+from corolib.kernel import Suspend, Wake, must_yield, public, waits
+
+T = TypeVar("T")
+
+
+@public
+class Subscription(Queue[T]):
+    """A subscriber's own queue, which a topic fills; made by `Topic.subscribe`.
+
+    `dropped` counts the items that were thrown away for being too old.
+    """
+
+    def __init__(self, topic: Topic[T]) -> None:
+        super().__init__(topic.size, topic.name)
+        self._topic = topic
+        self.dropped = 0
+
+    def has_room(self) -> bool:
+        """Return whether the next item that is published can be put."""
+        return len(self._items) < self.size or bool(self._getters)
+
+    def give(self, item: T) -> None:
+        """Put what is published; the oldest, if it must go for that, counts as dealt with."""
+        if self._topic.overflow == "drop_old" and not self.has_room():
+            self._pop()
+            self.dropped += 1
+            self._forget(1)
+        self._put(item)
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Take no more news: the topic goes on without this subscriber. See `Queue.shutdown`."""
+        self._topic.leave(self)
+        super().shutdown(immediate)
+
+    def _get(self) -> T:
+        item = super()._get()
+        self._topic.look_at(self)
+        self._topic.let_in()
+        return item
+
+    def _arm_get(self, wake: Wake) -> Callable[[], object]:
+        undo = super()._arm_get(wake)
+        if self.size:
+            return undo
+        self._topic.look_at(self)  # at a rendezvous there is room as long as somebody waits
+        self._topic.let_in()
+
+        def leave() -> None:
+            undo()
+            self._topic.look_at(self)  # and no more: this may be in the midst of a publication
+
+        return leave
+
+
+@public
+class Topic(Closable, Generic[T]):
+    """News for any number of subscribers: each gets every item published while it is subscribed.
+
+    with topic.subscribe() as news:
+        item = yield from news.get()
+
+    Subscriptions are queues: `get`, `getting`, `get_nowait`, `async for`. A subscriber is one from
+    the beginning of its block to the end, and who has left holds nobody up. All subscribers get
+    the items in the same order. Without a subscriber, publishing succeeds and nobody reads of it.
+
+    Args:
+        size: how many items a subscriber may be behind; with 0, publishing waits until all
+            subscribers wait.
+        overflow: what becomes of an item for which one of them has no room. "wait": publishing
+            waits, for the slowest; "drop_old": the subscriber loses its oldest, and counts it in
+            `dropped`.
+        name: for reports.
+
+    Raises:
+        TypeError, ValueError: another `overflow`, or "drop_old" with size 0, or a bad size.
+
+    Example:
+        >>> import corolib
+        >>> def listen(topic):
+        ...     with topic.subscribe() as news:
+        ...         return (yield from news.get())
+        >>> def main():
+        ...     topic = corolib.Topic(1)
+        ...     ears = [corolib.spawn(listen, topic) for _ in range(2)]
+        ...     yield
+        ...     yield from topic.publish("rain")
+        ...     heard = []
+        ...     for ear in ears:
+        ...         heard.append((yield from ear))
+        ...     return heard
+        >>> corolib.run(main)
+        ['rain', 'rain']
+
+    Source: the broadcast channels of tokio; "drop_old" as ROS 2's keep-last.
+    """
+
+    def __init__(
+        self, size: float, overflow: Literal["wait", "drop_old"] = "wait", name: str = ""
+    ) -> None:
+        if overflow not in ("wait", "drop_old"):
+            raise ValueError(f'overflow={overflow!r}: give "wait" or "drop_old"')
+        if overflow == "drop_old" and size == 0:
+            raise ValueError("a topic that keeps 0 items has no old one to drop")
+        super().__init__(name)
+        self.size = check_size(size)
+        self.overflow = overflow
+        self._shut = False
+        self._subscriptions: dict[Subscription[T], None] = {}
+        self._full: set[Subscription[T]] = set()  # those without room: no `get` looks at all
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription[T]]:
+        """Subscribe for the length of a block; does not wait: `with topic.subscribe() as news:`.
+
+        Raises (at the `with`):
+            QueueShutDown: the topic was shut down.
+        """
+        self._check_open()
+        news = Subscription(self)
+        self._subscriptions[news] = None
+        self.look_at(news)
+        try:
+            yield news
+        finally:
+            news.shutdown(immediate=True)
+
+    def publishing(self, item: T) -> Suspend[None]:
+        """Return the trap that publishes `item`, for `first`."""
+        return Suspend(partial(self._arm, item), ("publish in", self))
+
+    @waits
+    def publish(self, item: T) -> Generator[Any, Any, None]:
+        """Wait until all subscribers have room for `item`, and give it to all of them at once.
+
+        Raises:
+            QueueShutDown: the topic was shut down, before or during the wait.
+            Cancelled: the wait was interrupted; nobody got the item.
+        """
+        if self._takes() and not must_yield():
+            self._publish(item)
+        else:
+            yield self.publishing(item)
+
+    def shutdown(self) -> None:
+        """Publish nothing any more. Subscribers may take what they have, and are told the end."""
+        self._shut = True
+        wake_all(self._waiting, error=self._end)
+        for news in list(self._subscriptions):
+            news.shutdown()
+
+    def leave(self, news: Subscription[T]) -> None:
+        """Go on without a subscriber."""
+        self._subscriptions.pop(news, None)
+        self._full.discard(news)
+        self.let_in()
+
+    def look_at(self, news: Subscription[T]) -> None:
+        """Note whether a subscriber has room."""
+        if news.has_room() or news not in self._subscriptions:
+            self._full.discard(news)
+        else:
+            self._full.add(news)
+
+    def let_in(self) -> None:
+        """Publish what has waited for room, as long as all subscribers have some."""
+        while self._waiting and not self._full:
+            wake, item = self._waiting.popitem(last=False)
+            self._publish(item)
+            wake()
+
+    def _takes(self) -> bool:
+        """Return whether an item can be published now."""
+        self._check_open()
+        return self.overflow == "drop_old" or not (self._waiting or self._full)
+
+    def _publish(self, item: T) -> None:
+        for news in list(self._subscriptions):
+            news.give(item)
+            self.look_at(news)
+
+    def _arm(self, item: T, wake: Wake) -> Callable[[], object]:
+        if self._takes():
+            self._publish(item)
+            wake()
+            return nothing
+        return enqueue(self._waiting, wake, item)
+
+    def _state(self) -> str:
+        shut = ", shut down" if self._shut else ""
+        return f"with {len(self._subscriptions)} subscribers{shut}"

@@ -1,0 +1,99 @@
+"""The kernel: what `import corolib` loads, and its door.
+
+The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
+public that is `Trap`, `Wake`, `Runnable`, `Waiting` for types; `must_yield`, `running_scheduler`;
+`CallQueue` and `OwnedSocket`; the words for messages, `brief`, `doing`, `where`, `file_name`; and
+the checks of what a caller gives.
+
+To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
+traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
+`lifecycle.py` with `hooks.py`, `callqueue.py`; and last the hard part, `poller.py` and `urgent.py`.
+"""
+
+import sys
+
+from corolib.kernel.callqueue import CallQueue
+from corolib.kernel.cancellation import CancelScope
+from corolib.kernel.checks import check_count, check_number, file_name
+from corolib.kernel.context import (
+    Runnable,
+    close,
+    current_scheduler,
+    current_task,
+    must_yield,
+    now,
+    running_scheduler,
+    spawn,
+)
+from corolib.kernel.diagnostics import brief, doing, no_error, no_undo, where
+from corolib.kernel.errors import (
+    BusyError,
+    Cancelled,
+    ClosedError,
+    Deadlock,
+    RunFinished,
+    ScopeError,
+    TaskCancelled,
+)
+from corolib.kernel.late import LateModule
+from corolib.kernel.poller import OwnedSocket, Selector, default_selector
+from corolib.kernel.scheduler import Scheduler, run
+from corolib.kernel.task import Task, body_of
+from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
+from corolib.kernel.waits import Documented, Waiting, forgive, public, waits
+
+# Annotations name classes that their module cannot import, since that would be a circle. Now that
+# all are there they are made known, for `typing.get_type_hints()`.
+for _name, _module in list(sys.modules.items()):
+    if _name.startswith("corolib.kernel."):
+        for _class in (Task, Scheduler):
+            vars(_module).setdefault(_class.__name__, _class)
+
+__all__ = [
+    "BusyError",
+    "CallQueue",
+    "CancelScope",
+    "Cancelled",
+    "ClosedError",
+    "Coro",
+    "Deadlock",
+    "Documented",
+    "LateModule",
+    "OwnedSocket",
+    "ReadWait",
+    "RunFinished",
+    "Runnable",
+    "Scheduler",
+    "ScopeError",
+    "Selector",
+    "Sleep",
+    "Suspend",
+    "Task",
+    "TaskCancelled",
+    "Trap",
+    "UrgentWait",
+    "Waiting",
+    "Wake",
+    "WriteWait",
+    "body_of",
+    "brief",
+    "check_count",
+    "check_number",
+    "close",
+    "current_scheduler",
+    "current_task",
+    "default_selector",
+    "doing",
+    "file_name",
+    "forgive",
+    "must_yield",
+    "no_error",
+    "no_undo",
+    "now",
+    "public",
+    "run",
+    "running_scheduler",
+    "spawn",
+    "waits",
+    "where",
+]

@@ -1,0 +1,85 @@
+"""The call queue: calls that other threads and signal handlers leave for the scheduler.
+
+First the queue, then the wake-up: a byte in a socket pair that the selector watches. A full pair
+is success, for then a wake-up is on its way already. `append` and `popleft` of a deque are atomic,
+so nothing here takes a lock, and a signal handler may interrupt anything. Calls may be left before
+the pair is there: who opens it looks at the queue before it waits.
+
+Knows no tasks. Imports from corolib only the words.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from corolib.kernel.errors import RunFinished
+
+
+class CallQueue:
+    """Calls to make, oldest first, and the socket pair that announces them."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.opened = self.closed = False
+        self._announced = True  # there is nobody yet who might wait
+        self._reader: socket.socket
+        self._writer: socket.socket
+
+    def open(self) -> None:
+        """Make the socket pair, if there is none."""
+        if not self.opened:
+            self._reader, self._writer = socket.socketpair()
+            self.opened = True
+            self._reader.setblocking(False)
+            self._writer.setblocking(False)
+            self._announced = False
+
+    def fileno(self) -> int:
+        """Return the number that can be read when something was announced."""
+        return self._reader.fileno()
+
+    def wakeup_fd(self) -> int:
+        """Return the number to which `signal.set_wakeup_fd` may write."""
+        return self._writer.fileno()
+
+    def put(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Leave a call, from any thread; RunFinished if nobody will make it any more."""
+        if not self.closed:
+            self.calls.append((f, args))
+        if self.closed:  # after the append: who closes looks at the queue once more afterwards
+            raise RunFinished
+        if not self._announced:
+            self._announced = True
+            try:
+                self._writer.send(b"\0")
+            except OSError:  # full, or being closed at this moment
+                pass
+
+    def check_open(self) -> None:
+        """Raise RunFinished if nobody will make calls any more."""
+        if self.closed:
+            raise RunFinished
+
+    def drain(self) -> None:
+        """Take the announcements off; who drains looks at `calls` afterwards.
+
+        First the pipe, then the mark: a call that finds the mark still set is in `calls` by then,
+        and one that comes later announces itself.
+        """
+        try:
+            while self._reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        finally:  # a signal handler of the program's may raise here
+            self._announced = False
+
+    def close(self) -> None:
+        """Take no more calls. Those left before stay in `calls`."""
+        self.closed = True
+        if self.opened:
+            self._reader.close()
+            self._writer.close()

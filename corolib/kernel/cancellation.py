@@ -1,0 +1,416 @@
+"""Cancellation: what it takes to cancel a scope fairly.
+
+A *scope* is a stretch of a task that can be cancelled. The task is the outermost of its scopes.
+Each `with timeout(...)`, `with shield()` or group opens one inside, linked by `outer`. Cancelling a
+task, a deadline, the failure of a group and the end of a run are one operation: cancel this scope.
+
+What can go wrong. Two scopes are cancelled at once, and the wrong one catches: an inner timeout
+takes the blame of an outer one, or a task that was cancelled goes on. A cancel is repeated, and
+cuts the clean-up that the first one began. A cancel is swallowed, and its task never ends. A wait
+is cancelled when its result is already there, and the result is lost. A generator yields to its
+consumer from inside a block, and the block bounds somebody else. So these are the rules:
+
+1.  A cancel is a *request*, an object. The scope keeps it, and the `Cancelled` that is thrown
+    carries the very same object. The scope whose request it is catches it, and no other.
+2.  A scope has one request. To ask again changes nothing.
+3.  A request is *delivered* once, as `Cancelled` at the wait that the task is in or makes next.
+    That wait is undone first. If its result came first, the result is delivered, and the request
+    waits for the next wait.
+4.  From then on, until the scope is left, its clean-up may wait for the length of the grace. After
+    that the request is *overdue*, and every further wait raises `Cancelled`.
+5.  A task that swallows a hundred overdue ones is given up.
+6.  Of several requests the outermost is delivered, since what lies inside is left anyway.
+7.  But not while a request further in is under way: that scope first catches its own.
+8.  And not across a shield that still holds. The first request that it puts off starts its time.
+9.  A scope that was open inside the one whose request is delivered is *abandoned*: it is being
+    left, and its own request no longer matters. Scopes that the clean-up opens later work as ever.
+10. What must leave the task at once, Ctrl-C, is *forced*: no scope has a say in it.
+11. A block that is open in a generator which has yielded to its consumer is *astray*. It is refused
+    with `ScopeError`, in the consumer.
+
+How an exception gets into a task at all, how a wait is undone, and what becomes of a task that is
+given up is said in `scheduler.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import sys
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from corolib.kernel.context import _current, current_task
+from corolib.kernel.diagnostics import brief, where
+from corolib.kernel.errors import Cancelled, ScopeError
+from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, is_frame_of, line_of
+from corolib.kernel.waits import public
+
+if TYPE_CHECKING:
+    from corolib.kernel.scheduler import Scheduler
+    from corolib.kernel.task import Task
+
+_CONTEXTLIB = vars(contextlib)
+_ENTERING = frozenset(["__enter__", "__aenter__", "enter_context", "enter_async_context"])
+_GENERATORS = (GeneratorType, CoroutineType, AsyncGeneratorType)
+SWALLOWS = 100  # overdue `Cancelled` that a task may swallow before it is given up
+
+
+class CancelRequest:
+    """A request that a task leave a scope: from the asking until the scope is left (rule 1)."""
+
+    __slots__ = ("delivered", "overdue", "reason", "swallowed", "timer")
+
+    def __init__(self, reason: object) -> None:
+        self.reason = reason
+        self.delivered = False  # `Cancelled` was thrown: the request is under way
+        self.overdue = False  # its grace is over
+        self.swallowed = 0  # of the `Cancelled` thrown after that
+        self.timer: list[Any] | None = None  # the end of the grace
+
+
+class Scope:
+    """One stretch of one task. A task is itself the outermost of its scopes.
+
+    Most blocks are left with nothing having happened: what they never set, they have from here.
+    """
+
+    __slots__ = tuple[str, ...]()  # a task has slots for most of these, a block has a dict
+    outer: Scope | None = None
+    cancel_request: CancelRequest | None = None
+    abandoned: bool = False  # a scope further out is being left, and this one with it (rule 9)
+    shield: float | None = None  # seconds that it may put off what comes from outside (rule 8)
+
+    def is_left_by(self, error: BaseException | None) -> bool:
+        """Return whether `error` is the `Cancelled` of this very scope's request (rule 1)."""
+        mine = self.cancel_request
+        return mine is not None and isinstance(error, Cancelled) and error.cancel_request is mine
+
+
+@public
+class CancelScope(Scope):
+    """A scope that is a `with` block, with what its messages need: where it began."""
+
+    task: Task[Any] | None = None  # while it is open
+    frame: FrameType | None = None  # whose block it is, while it is open
+    names_wait = False  # its message says what the task was waiting for
+    waited_for: str | None = None  # that, in words
+    timer: list[Any] | None = None  # the end of the shield
+    _code: CodeType | None = None
+    _lasti: int
+
+    def begin(self, depth: int) -> Task[Any]:
+        """Make this the innermost scope of the running task. The block is `depth` frames up."""
+        if self._code is not None:
+            raise RuntimeError(f"{self!r} was entered before: make a new one for each block")
+        scheduler = _current.scheduler
+        task = scheduler.current if scheduler is not None else None
+        self.task = task = task or current_task()  # which says why there is none
+        frame = place = sys._getframe(depth + 1)
+        code = frame.f_code
+        kind = code.co_flags & SUSPENDABLE
+        its_own = kind == CO_GENERATOR or (kind and code.co_name not in _ENTERING)
+        if not its_own or frame.f_back.f_globals is _CONTEXTLIB:  # type: ignore[union-attr]
+            frame, place = _owner(frame)
+            code = place.f_code
+        self.frame = frame
+        self._code, self._lasti = code, place.f_lasti
+        self.outer = task.innermost or task
+        self.timer = self.cancel_request = None  # read of every block: faster than the class's
+        task.innermost = self
+        return task
+
+    @property
+    def opened_in(self) -> str:
+        """Where the block began: `handler (server.py:12)`."""
+        assert self._code is not None
+        line = line_of(self._code, self._lasti)
+        return f"{self._code.co_name} ({os.path.basename(self._code.co_filename)}:{line})"
+
+    def is_astray(self) -> bool:
+        """Return whether the block belongs to a generator that its task does not run just now.
+
+        That is one which has yielded to a consumer from inside the block, so that the block would
+        bound the consumer.
+        """
+        frame, task = self.frame, self.task
+        if frame is None or task is None or not frame.f_code.co_flags & SUSPENDABLE:
+            return False
+        if is_frame_of(frame, task.body) or frame in task.stack() or not task.knows_its_frames():
+            return False
+        # A helper that opened the block and is over does not count. Its frame cannot say so; but
+        # only a generator that is not over refers to it. To find out takes as long as a garbage
+        # collection, and is asked once for each such block.
+        if any(isinstance(owner, _GENERATORS) for owner in gc.get_referrers(frame)):
+            return True
+        self.frame = None
+        return False
+
+
+class Cancellation:
+    """Requests, deliveries and graces of all tasks of one scheduler."""
+
+    __slots__ = ("_scheduler",)
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def request(self, task: Task[Any], scope: Scope, reason: object) -> None:
+        """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
+        todo = [(task, scope)]
+        while todo:
+            task, scope = todo.pop()
+            if task.done or (scope.cancel_request is not None and not task.body_over):
+                continue  # rule 2
+            if scope is task and task.family:
+                todo += [(child, child) for child in reversed(task.children)]
+            if scope.cancel_request is None:
+                scope.cancel_request = CancelRequest(reason)
+                self._scheduler.cancel_asked(task, scope, reason)
+            if not task.body_over:
+                self._look(task)
+
+    def force(self, task: Task[Any], error: BaseException) -> None:
+        """Throw `error` at the wait of `task` or at its next, whatever the scopes say (rule 10)."""
+        task.forced = error
+        self._look(task)
+
+    def cut_short(self, task: Task[Any]) -> None:
+        """Let `task` wait no more at all: no shield, and its grace is over."""
+        for scope in chain(task):
+            if scope is not task:
+                scope.shield = None
+        if task.cancel_request is None:
+            task.cancel_request = CancelRequest(None)
+        task.cancel_request.overdue = True
+        self._look(task)
+
+    def _look(self, task: Task[Any]) -> None:
+        """Something is asked of `task`: deliver it if the task is waiting, or at its next wait."""
+        task.pending = True
+        wait = task.wait
+        if wait is not None:
+            self.deliver(task, wait)
+
+    def deliver(self, task: Task[Any], wait: object = None) -> bool:
+        """Throw what is due at the `wait` that `task` is in, or is about to make; return if so.
+
+        A signal handler may wake the task at any moment until the wait is taken back.
+        """
+        scheduler, scope = self._scheduler, None
+        error = task.forced
+        if error is None:
+            scope, shields = due(task)
+            for each in shields:
+                self._start_time_of(task, each)
+            if scope is None:
+                return False
+        if wait is not None and not scheduler.take_back(task):
+            return False  # rule 3: a result came first
+        if isinstance(scope, CancelScope) and scope.is_astray():
+            error = astray(scope)
+            self._take_off(scope)
+        if error is not None:
+            task.forced = None
+            task.pending = has_something_pending(task)
+        else:
+            assert scope is not None
+            error = self._cancelled(task, scope, wait)
+            if error is None:
+                scheduler.give_up(task)
+                return True
+        scheduler.cancel_delivered(task, scope or task, error)
+        scheduler.resume(task, None, error)
+        return True
+
+    def _cancelled(self, task: Task[Any], scope: Scope, wait: object) -> Cancelled | None:
+        """Return what is thrown into `task` so that it leaves `scope`; None: it never will."""
+        scheduler, request = self._scheduler, scope.cancel_request
+        assert request is not None
+        if request.overdue:
+            request.swallowed += 1
+            if request.swallowed > SWALLOWS:
+                return None  # rule 5
+        else:
+            if scheduler.grace != math.inf:  # rule 4
+                end = scheduler.clock() + scheduler.grace
+                request.timer = scheduler.timers.set(end, self._grace_over, (task, request))
+            if isinstance(scope, CancelScope) and scope.names_wait and wait is not None:
+                scope.waited_for = brief(wait)
+        request.delivered = True
+        inner = task.innermost
+        while inner is not None and inner is not scope:  # rule 9
+            inner.abandoned = True
+            inner = inner.outer
+        return Cancelled(request.reason, request)
+
+    def _grace_over(self, whose: tuple[Task[Any], CancelRequest]) -> None:
+        """From now on every wait inside the scope raises `Cancelled` (rule 4)."""
+        task, request = whose
+        request.overdue = True
+        self._look(task)
+
+    def _start_time_of(self, task: Task[Any], shield: CancelScope) -> None:
+        """A shield puts something off: its time begins to run, if it does not yet (rule 8)."""
+        if shield.timer is None and shield.shield != math.inf:
+            assert shield.shield is not None
+            end = self._scheduler.clock() + shield.shield
+            shield.timer = self._scheduler.timers.set(end, self._shield_over, (task, shield))
+
+    def _shield_over(self, whose: tuple[Task[Any], Scope]) -> None:
+        """A shield has put something off for as long as it may (rule 8)."""
+        task, shield = whose
+        shield.shield = None
+        self._look(task)
+
+    def leave(self, scope: CancelScope, kind: type[BaseException] | None) -> None:
+        """Take a block, which an exception of that kind leaves, off again.
+
+        ScopeError if another block is still open inside it; but not from a generator that is
+        thrown away, which has no say in the order.
+        """
+        task = scope.task
+        assert task is not None
+        if task.innermost is scope and scope.timer is None and not task.pending:  # as a rule
+            task.innermost = None if scope.outer is task else scope.outer
+            scope.outer = scope.frame = scope.task = None
+            return
+        inner = self._take_off(scope)
+        scope.task = None  # which may end with what leaves the block: no cycle
+        if inner is not None and kind is not GeneratorExit:
+            raise ScopeError(
+                f"{scope!r}, opened in {scope.opened_in}, is left while {inner!r}, opened in "
+                f"{inner.opened_in}, is still open inside it"
+            )
+
+    def _take_off(self, scope: CancelScope) -> CancelScope | None:
+        """Take `scope` off; returns the one that is open right inside it."""
+        task = scope.task
+        assert task is not None
+        self._stop_timers(scope)
+        outer, scope.outer, scope.frame = scope.outer, None, None  # which hold it: no cycle
+        if task.innermost is scope:
+            task.innermost = None if outer is task else outer
+            task.pending = has_something_pending(task)
+            return None
+        for inner in chain(task):
+            if isinstance(inner, CancelScope) and inner.outer is scope:
+                inner.outer = outer
+                task.pending = has_something_pending(task)
+                return inner
+        return None  # it was taken off before, or the task is over, and with it all its blocks
+
+    def check(self, task: Task[Any]) -> None:
+        """Refuse a block that is astray at the wait that `task` is about to make: debug mode."""
+        for scope in chain(task):
+            if isinstance(scope, CancelScope) and scope.is_astray():
+                self.force(task, astray(scope))
+                self._take_off(scope)
+
+    def leave_all(self, task: Task[Any]) -> None:
+        """The body of `task` is over, and every scope with it."""
+        scope: Scope | None = task.innermost or task
+        while scope is not None:
+            self._stop_timers(scope)
+            scope = scope.outer
+        task.innermost = task.forced = None
+        task.pending = False
+
+    def _stop_timers(self, scope: Scope) -> None:
+        request = scope.cancel_request
+        if request is not None and request.timer is not None:
+            self._scheduler.timers.cancel(request.timer)
+        if isinstance(scope, CancelScope) and scope.timer is not None:
+            self._scheduler.timers.cancel(scope.timer)
+
+
+def astray(scope: CancelScope) -> ScopeError:
+    """Return the complaint about a block left open by a `yield` to a consumer (rule 11)."""
+    assert scope.task is not None
+    return ScopeError(
+        f"{scope!r}, opened in {scope.opened_in}, is still open in a generator that has yielded to "
+        f"its consumer, at {where(scope.task)}: it would bound the consumer. Yield values outside "
+        "the block"
+    )
+
+
+def _owner(frame: FrameType) -> tuple[FrameType, FrameType]:
+    """Return whose block a block is that begins in `frame`; and the frame to be named for it.
+
+    It is the innermost generator or coroutine that can wait, or yield to a consumer, with the block
+    open. A plain function cannot: when the task waits, it is over. Nor can what only enters the
+    block for its caller: `__aenter__`, `enter_async_context`, and the generator of a context
+    manager of contextlib.
+
+    A context manager that is used as a decorator of a generator function is held open, from Python
+    3.15 on, by a generator in contextlib. Its line says nothing: named is what it entered.
+    """
+    place = each = frame
+    while True:
+        suspendable = each.f_code.co_flags & SUSPENDABLE
+        ours = each.f_globals.get("__name__", "").startswith(LIBRARY)
+        if ours and not suspendable:
+            return frame, frame  # the scheduler: it steps something foreign, without such frames
+        caller = each.f_back
+        assert caller is not None  # the scheduler is one
+        if not ours:
+            if each.f_globals is not _CONTEXTLIB:
+                place = each
+            if suspendable and not _only_enters(each, caller):
+                return each, place
+        each = caller
+
+
+def _only_enters(frame: FrameType, caller: FrameType) -> bool:
+    """Return whether a generator or coroutine enters blocks for its caller, and then is left."""
+    return frame.f_code.co_name in _ENTERING or (
+        caller.f_globals is _CONTEXTLIB and caller.f_code.co_name in _ENTERING
+    )
+
+
+def chain(task: Task[Any]) -> list[Scope]:
+    """Return the scopes of `task`, innermost first; the last is the task itself."""
+    scopes = []
+    scope: Scope | None = task.innermost or task
+    while scope is not None:
+        scopes.append(scope)
+        scope = scope.outer
+    return scopes
+
+
+def has_something_pending(task: Task[Any]) -> bool:
+    """Return whether a wait of `task` needs a closer look."""
+    scope: Scope | None = task.innermost or task
+    while scope is not None:
+        if scope.cancel_request is not None:
+            return True
+        scope = scope.outer
+    return bool(task.forced or task.await_first)
+
+
+def due(task: Task[Any]) -> tuple[Scope | None, list[CancelScope]]:
+    """Return the scope whose request is to be delivered at this wait, or None; and the shields
+    that put one off.
+    """
+    target: Scope | None = None
+    shields: list[CancelScope] = []  # those passed on the way out
+    holding: list[CancelScope] = []  # those of them that put something off
+    under_way = False
+    scope: Scope | None = task.innermost or task
+    while scope is not None:
+        request = scope.cancel_request
+        if request is not None:
+            fresh = not (request.delivered or scope.abandoned or under_way)  # rules 3, 9, 7
+            if request.overdue or fresh:
+                if shields:
+                    holding = shields.copy()  # rule 8
+                else:
+                    target = scope  # rule 6
+            under_way = under_way or request.delivered
+        if scope.shield is not None:
+            assert isinstance(scope, CancelScope)
+            shields.append(scope)
+        scope = scope.outer
+    return target, holding

@@ -1,0 +1,66 @@
+"""What a caller gives, checked and put into words: numbers, counts, files.
+
+Imports nothing else from corolib.
+"""
+
+from __future__ import annotations
+
+import sys
+from math import inf
+
+MOST = sys.float_info.max
+USUAL = 2**30  # seconds, which are 34 years: an int below it needs no closer look
+
+
+def file_name(file: object) -> str:
+    """Return a file in the few words that messages use: `<socket fd=6>`, `<int fd=3>`."""
+    if isinstance(file, int):
+        return f"<int fd={file}>"
+    try:
+        number = file.fileno()  # type: ignore[attr-defined]
+    except Exception:
+        return f"{file!r}"
+    return f"<{type(file).__name__} {'closed' if number == -1 else f'fd={number}'}>"
+
+
+def check_number(value: float, who: object, what: str) -> float:
+    """Return `value`, a duration or a deadline, as a float, or raise TypeError or ValueError.
+
+    `who`, an object being made, and `what` begin the message: "Sleep() got '1' as a duration".
+    """
+    kind = type(value)
+    if (kind is int and 0 <= value < USUAL) or (kind is float and -MOST < value < MOST):
+        return float(value)
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"{_call_of(who, what)} got {value!r} as {what}: "
+            f"write a number of seconds, not a {kind.__name__}"
+        )
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the range of floats: as good as for ever, or long past
+        number = inf if value > 0 else -MOST
+    if number != number or number == -inf:
+        raise ValueError(
+            f"{_call_of(who, what)} got {value!r} as {what}: only finite numbers and math.inf will "
+            "do"
+        )
+    return number
+
+
+def _call_of(who: object, what: str) -> str:
+    """Return how messages name the call that makes `who`: `Sleep(at=)`."""
+    at = "at=" if what == "a deadline" else ""
+    return who if isinstance(who, str) else f"{type(who).__name__}({at})"
+
+
+def check_count(value: int, who: str, least: int) -> int:
+    """Return `value`, a number of things, or raise TypeError or ValueError.
+
+    `who` begins the message: "Semaphore() takes a whole number, at least 0, not 1.5".
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and value >= least:
+        return value
+    text = f"{who} takes a whole number, at least {least}, not {value!r}"
+    raise ValueError(text) if whole else TypeError(text)

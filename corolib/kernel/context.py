@@ -1,0 +1,211 @@
+"""What runs in this thread: its scheduler, and the plain calls that ask for it.
+
+This is the way in for everything that does not wait. The scheduler writes itself into `_current`
+for the time of its run; `current_task()`, `spawn()`, `now()` and `close()` find it there. What
+waits goes through the trap `Suspend` instead.
+
+Imports from corolib only other words.
+"""
+
+from __future__ import annotations
+
+from _thread import _local  # `threading.local`, without the rest, which nothing here needs
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from corolib.kernel.traps import HasFileno
+from corolib.kernel.waits import public
+
+if TYPE_CHECKING:
+    from corolib.kernel.scheduler import Scheduler
+    from corolib.kernel.task import Task
+
+T = TypeVar("T")
+Runnable = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+
+BUDGET = 64  # operations without a wait between two that give way; a turn costs a few of them
+
+
+class _Current(_local):
+    """One slot a thread: the scheduler that runs in it, or None."""
+
+    scheduler: Scheduler | None = None
+
+
+_current = _Current()
+
+
+def running_scheduler() -> Scheduler | None:
+    """Return the scheduler that runs in this thread, None if there is none."""
+    return _current.scheduler
+
+
+@public
+def current_scheduler() -> Scheduler:
+    """Return the scheduler that runs in this thread.
+
+    Raises:
+        RuntimeError: none does.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     yield
+        ...     return corolib.current_scheduler().stats()["tasks"]
+        >>> corolib.run(main)
+        1
+    """
+    scheduler = _current.scheduler
+    if scheduler is None:
+        raise RuntimeError(
+            "no scheduler runs in this thread: call this from a task, under corolib.run(...); "
+            "another thread uses from_thread(scheduler, f, *args)"
+        )
+    return scheduler
+
+
+@public
+def current_task() -> Task[Any]:
+    """Return the task that is running, that is, the caller's.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread, or it is between two steps (in a callback).
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     yield
+        ...     return corolib.current_task().label
+        >>> corolib.run(main)
+        'main#1'
+    """
+    task = current_scheduler().current
+    if task is None:
+        raise RuntimeError("no task is running: this was called between two steps, in a callback")
+    return task
+
+
+@public
+def spawn(
+    f: Callable[..., Runnable[T]] | Runnable[T],
+    /,
+    *args: Any,
+    name: str | None = None,
+    daemon: bool = False,
+    parent: Task[Any] | None = None,
+    context: Context | None = None,
+    **unknown: Any,
+) -> Task[T]:
+    """Start a task beside the caller and return its handle; does not wait.
+
+    `spawn(f, *args)` calls `f`, a generator function or an `async def`; `spawn(f(args))` takes
+    what such a call returned. The task takes its first step in the next turn, always, even if it
+    is cancelled before. The caller is its parent: it is done only when its children are.
+
+    Args:
+        name: for reports; by default the function's name.
+        daemon: cancelled when the parent's body and its other children are done.
+        parent: another task to be the parent (`current_scheduler().main` is the root).
+        context: the `contextvars` context to run in, instead of a copy of the caller's.
+
+    Returns:
+        The task: `result = yield from task` waits for it. You may drop it.
+
+    Raises:
+        TypeError: `f` gives no generator or coroutine, or a keyword is not one of the four.
+        RuntimeError: no scheduler runs in this thread; the generator was already started; the
+            parent is done.
+
+    Example:
+        >>> import corolib
+        >>> def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     task = spawn(double, 21)
+        ...     return (yield from task)
+        >>> corolib.run(main)
+        42
+    """
+    if unknown:
+        raise TypeError(unknown_keyword("spawn", f, unknown))
+    scheduler = _current.scheduler or current_scheduler()  # which says why there is none
+    return scheduler.start(f, args, name, daemon, parent, context)
+
+
+def unknown_keyword(caller: str, f: object, unknown: dict[str, object]) -> str:
+    """Return the message for keywords that were meant for the task function itself."""
+    word = next(iter(unknown))
+    function = getattr(f, "__name__", "f")
+    return (
+        f"{caller}() has no keyword {word!r}: its keywords are the scheduler's own. "
+        f"If {word!r} is for {function}(), write `{caller}({function}(..., {word}=...))`"
+    )
+
+
+@public
+def now() -> float:
+    """Return the time on the scheduler's clock, in seconds: monotonic, with no fixed beginning.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     deadline = corolib.now() + 0.01
+        ...     yield corolib.Sleep(at=deadline)
+        ...     return corolib.now() >= deadline
+        >>> corolib.run(main)
+        True
+    """
+    return current_scheduler().clock()
+
+
+def must_yield() -> bool:
+    """Return whether an operation that could succeed at once should give way all the same.
+
+    Every 64th is, of all tasks together: so none starves the others, whatever it finds ready.
+    """
+    scheduler = _current.scheduler or current_scheduler()  # which says why there is none
+    left = scheduler.budget - 1
+    scheduler.budget = left if left > 0 else BUDGET  # below 0: a stream counted in another thread
+    return left <= 0
+
+
+@public
+def close(file: HasFileno | int) -> None:
+    """Close a file and wake the tasks that wait for it with `ClosedError`; does not wait.
+
+    With nothing in between, so that no stranger can get the file's number meanwhile. A file that
+    is closed already stays so, silently. What nobody waits for may as well be closed by its own
+    `close()` or by `with`.
+
+    Args:
+        file: a socket, another file object, or the number of an open file.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread.
+        TypeError: this is no file.
+        OSError: what the file's own `close()` raises.
+
+    Example:
+        >>> import corolib, socket
+        >>> def reader(sock):
+        ...     try:
+        ...         yield corolib.ReadWait(sock)
+        ...     except corolib.ClosedError:
+        ...         return "woken"
+        >>> def main():
+        ...     a, b = socket.socketpair()
+        ...     a.setblocking(False)
+        ...     task = corolib.spawn(reader, a)
+        ...     yield
+        ...     corolib.close(a)
+        ...     b.close()
+        ...     return (yield from task)
+        >>> corolib.run(main)
+        'woken'
+    """
+    current_scheduler().close_file(file)

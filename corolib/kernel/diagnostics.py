@@ -1,0 +1,369 @@
+"""What is found, put into words; counts; and failures that nobody takes.
+
+Who, what, where, and what to write instead. Imports nothing heavy, and nothing late that it cannot
+do without: a program that has run out of files is told its mistakes too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from corolib.kernel.errors import RunFinished
+from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
+from corolib.kernel.waits import forgive
+
+if TYPE_CHECKING:
+    from corolib.kernel.scheduler import Scheduler
+    from corolib.kernel.task import Task
+
+SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
+
+ErrorHook = Callable[["Task[Any] | None", BaseException], object]
+
+
+class Diagnostics:
+    """The hook for failures, and the clock on the steps."""
+
+    __slots__ = ("_hook", "_scheduler", "longest_step")
+
+    def __init__(self, scheduler: Scheduler, hook: ErrorHook | None) -> None:
+        if hook is not None and not callable(hook):
+            raise TypeError(f"on_task_error={hook!r}: give a function")
+        self._scheduler = scheduler
+        self._hook = hook or log_task_error
+        self.longest_step = 0.0  # seconds; measured in debug mode only
+
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Hand a failure that nobody takes to the hook; if that fails, both go to stderr.
+
+        What leaves `run()` is seen there.
+        """
+        scheduler = self._scheduler
+        lifecycle = scheduler._lifecycle
+        if error is lifecycle.fatal:
+            return
+        current, scheduler.current = scheduler.current, None  # what the hook spawns is main's
+        try:
+            self._hook(task, error)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if lifecycle.ctrl_c.second:
+                raise
+            lifecycle.end(exc)
+        except BaseException as exc:
+            for each in (error, exc):  # this needs no import, which may be what has failed
+                sys.__excepthook__(type(each), each, each.__traceback__)
+        finally:
+            scheduler.current = current
+
+    def call_failed(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Report the failure of a call outside of any step, as of `task` or of main.
+
+        But not that of a call which was left for a run that has ended meanwhile: it is too late.
+        """
+        scheduler = self._scheduler
+        lifecycle = scheduler._lifecycle
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            if lifecycle.ctrl_c.second:
+                raise error
+            lifecycle.end(error)
+        elif not (isinstance(error, RunFinished) and scheduler.is_closed):
+            if task is None:
+                error.add_note("(raised in a callback of the scheduler's, not in a task)")
+            scheduler.report_failure(task or scheduler.main, error)
+
+    def timed(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `step` with a look at the clock before and after: debug mode."""
+        scheduler = self._scheduler
+
+        def timed_step(f: Callable[..., Any], value: Any) -> Any:
+            began = scheduler.clock()
+            try:
+                return step(f, value)
+            finally:
+                del f, value  # a traceback holds this frame: that would be a cycle
+                task = scheduler.current
+                if task is not None and task.innermost is not None:
+                    scheduler.cancellation.check(task)
+                took = scheduler.clock() - began
+                self.longest_step = max(self.longest_step, took)
+                if took > SLOW_STEP and task is not None:
+                    log().warning(slow_step(task, took))
+                del task
+
+        return timed_step
+
+
+def log_task_error(task: Task[Any] | None, error: BaseException) -> None:
+    """Log a failure that nobody takes: the default of `on_task_error=`."""
+    who = "a callback" if task is None else f"task {task.label}, spawned at {task.spawned_at},"
+    log().error("%s failed", who, exc_info=error)
+
+
+def log() -> Any:
+    """Return the logger of failures and slow steps."""
+    import logging
+
+    return logging.getLogger("corolib.task")
+
+
+def frame_of(task: Task[Any]) -> FrameType | None:
+    """Return the innermost frame of the task that is not the library's own, if it has one."""
+    users = [f for f in task.stack() if not f.f_code.co_filename.startswith(_HERE)]
+    return users[-1] if users else None
+
+
+def where(task: Task[Any]) -> str:
+    """Return where a task stands in the program: `file.py:12`. It was spawned there if it is a call
+    of the library's, `spawn(stream.recv, 100)`, or is at its end, and stands nowhere.
+    """
+    frame = frame_of(task)
+    if frame is None:
+        spawned = f"spawned at {short(task.spawned_at)}"
+        return f"a call {spawned}" if task.stack() else f"its end ({spawned})"
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def source_line(filename: str, lineno: int) -> str:
+    """Return a line of source, nothing if it cannot be had."""
+    try:
+        import linecache
+
+        return linecache.getline(filename, lineno).strip()
+    except OSError:
+        return ""
+
+
+def short(site: str) -> str:
+    """Return `dir/file.py:12` without its directory."""
+    return os.path.basename(site)
+
+
+def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
+    """Return the message for the second waiter in one direction."""
+    goals = {WriteWait: "to write", UrgentWait: "for urgent data of"}
+    goal = goals.get(type(trap), "to read")
+    return (
+        f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file. "
+        "Let one task do that for all"
+    )
+
+
+def _bare_yield(line: str) -> int:
+    """Return where the first `yield` of a line stands that is not `yield from`, or -1."""
+    at = line.find("yield")
+    while at >= 0:
+        beside = line[max(at - 1, 0) : at] + line[at + 5 : at + 6]
+        in_a_name = any(each.isalnum() or each == "_" for each in beside)
+        if not in_a_name and not line.startswith(" from", at + 5):
+            return at
+        at = line.find("yield", at + 1)
+    return -1
+
+
+def wrong_yield(task: Task[Any], thing: Any) -> str:
+    """Return the message for a task that yielded something other than a trap."""
+    frame = frame_of(task)
+    line = ""
+    if frame is not None:
+        line = source_line(frame.f_code.co_filename, frame.f_lineno)
+    who = f"task {task.label} at {where(task)}"
+    kinds = {id(types.GeneratorType): "generator", id(types.CoroutineType): "coroutine"}
+    kind = kinds.get(id(type(thing)))  # by id: a metaclass may define any ==
+    if kind is not None:
+        name = f"{thing.__name__}()"
+        forgive(thing)
+        did = line if _bare_yield(line) >= 0 else f"yield {name}"
+        at = _bare_yield(did)
+        cure = f"{did[:at]}yield from{did[at + 5 :]}"
+        if kind == "coroutine":
+            cure = f"yield from spawn({name})"
+        return (
+            f"{who} did `{did}`: that hands the scheduler the {kind} {name} instead of running it. "
+            f"Write `{cure}`"
+        )
+    try:
+        advice = _advice(thing)
+    except Exception:  # things may fail at whatever one asks them
+        advice = ""
+    return f"{who} yielded {brief(thing)}, which is not a trap. {advice}".rstrip()
+
+
+def no_undo(trap: Suspend[Any], undo: object) -> str:
+    """Return the message for an `arm` that returned something other than the undo."""
+    return f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
+
+
+def no_error(thing: object) -> str:
+    """Return the message for a `wake` that was given something other than an exception."""
+    return f"wake(error={thing!r}): an error is an exception, and not its class"
+
+
+def brief(thing: Any) -> str:
+    """Return a short repr, also of a thing whose repr fails."""
+    try:
+        text = repr(thing)
+    except Exception:
+        text = f"a {type(thing).__name__} (whose repr fails)"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _advice(thing: Any) -> str:
+    """Return the sentence on what to write instead of yielding `thing`, or nothing."""
+    kind = type(thing)
+    if kind is int or kind is float:
+        return f"Did you mean `yield Sleep({thing!r})`?"
+    if isinstance(thing, type) and thing in _TRAPS:
+        return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
+    if kind.__module__.startswith(("asyncio", "_asyncio")):
+        return "It is asyncio's, and corolib cannot wait for it"
+    if kind.__module__.startswith("concurrent.futures"):
+        return "Write `yield from wait_future(...)`"
+    if kind.__module__.startswith("corolib"):
+        if hasattr(kind, "__iter__"):
+            return "Write `yield from` in front of it"
+        for each in kind.__mro__:  # `get` of a PriorityQueue is a Queue's
+            for call in ("wait", "get"):
+                if call in vars(each):
+                    return f"Did you mean `yield from {each.__name__.lower()}.{call}()`?"
+    if hasattr(kind, "__await__"):
+        return "In a generator, an `async def` is called with `yield from spawn(f, *args)`"
+    if hasattr(thing, "fileno"):
+        return "Did you mean `yield ReadWait(...)` or `yield WriteWait(...)`?"
+    if callable(thing):
+        return "Was it to be called? If it can wait: `yield from f()`"
+    return "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"
+
+
+def not_runnable(caller: str, f: Any, made: Any) -> str:
+    """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
+    if made is f:
+        return (
+            f"{caller}() got {brief(f)}: give a generator function and its arguments, "
+            f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
+        )
+    name = getattr(f, "__name__", brief(f))
+    if isinstance(made, types.AsyncGeneratorType):
+        return (
+            f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
+            "a task is one or the other. Use `await` instead of `yield`"
+        )
+    return (
+        f"{caller}() got {brief(made)} from {name}(): it has no `yield`, so it is not a "
+        "generator function, and its body has already run"
+    )
+
+
+def slow_step(task: Task[Any], seconds: float) -> str:
+    """Return the message for a step that kept all other tasks waiting."""
+    return (
+        f"task {task.label} took {seconds:.3f} s for one step, which ended at {where(task)}; "
+        "all other tasks waited meanwhile. Work that long belongs in a thread: `to_thread(f)`"
+    )
+
+
+def doing(task: Task[Any]) -> str:
+    """Return what a task is doing, in a few words: what it waits for, or its state."""
+    if task.state == "waiting":
+        return brief(task.wait)
+    if task.state == "completing":
+        labels = [c.label for c in task.children]
+        more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+        return "completing, waits for " + ", ".join(labels[:5]) + more
+    return task.state
+
+
+def holders(task: Task[Any]) -> list[Task[Any]]:
+    """Return the tasks on which the end of this task's wait depends."""
+    if task.state == "completing":
+        return task.children
+    holder = getattr(task.wait, "holder", None)
+    if holder is not None:
+        try:
+            return list(holder())
+        except Exception:  # a report is no place to fail in
+            return []
+    return []
+
+
+def deadlock(tasks: Iterable[Task[Any]]) -> str:
+    """Return the report on tasks of which none can ever run again, with the cycle if there is one.
+
+    Source: the wait-for graph of operating-system textbooks.
+    """
+    tasks = list(tasks)
+    rows = []
+    for task in tasks:
+        suspended = task.state != "completing"
+        named = doing(task).replace(",", " ").split()
+        held = [h.label for h in holders(task) if suspended and h.label not in named]
+        frame = frame_of(task)
+        place = f"at {frame.f_code.co_name} ({where(task)})" if frame else f"at {where(task)}"
+        rows.append(
+            (task.label, doing(task), f"(held by {', '.join(held)})" if held else "", place)
+        )
+    lines = ["no task can ever run again:", *_columns(rows)]
+    cycle = find_cycle(tasks)
+    if cycle:
+        lines.append("  cycle: " + " -> ".join(task.label for task in [*cycle, cycle[0]]))
+    lines.append(
+        "  (if a thread or a signal handler of yours will wake one of them, say so: "
+        "`with current_scheduler().hold():`)"
+    )
+    return "\n".join(lines)
+
+
+def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
+    """Return tasks of which each waits for the next and the last for the first, or none."""
+    finished: set[Task[Any]] = set()
+    for start in tasks:
+        path: dict[Task[Any], None] = {}
+        trail = [iter([start])]
+        while trail:
+            task = next(trail[-1], None)
+            if task is None:
+                trail.pop()
+                if path:
+                    finished.add(path.popitem()[0])
+            elif task in path:
+                return list(path)[list(path).index(task) :]
+            elif task not in finished:
+                path[task] = None
+                trail.append(iter(holders(task)))
+    return []
+
+
+def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
+    """Return all tasks as text, children under their parents: what, since where, standing where."""
+    tasks = list(tasks)
+    below: dict[Task[Any] | None, list[Task[Any]]] = {}
+    alive = set(tasks)
+    for task in tasks:
+        below.setdefault(task.parent if task.parent in alive else None, []).append(task)
+    lines = [summary]
+    todo = [(task, 0) for task in reversed(below.get(None, []))]
+    while todo:
+        task, depth = todo.pop()
+        indent = "  " * (depth + 1)
+        daemon = " (daemon)" if task.daemon else ""
+        lines.append(f"{indent}{task.label}{daemon}  {doing(task)}  spawned at {task.spawned_at}")
+        for frame in task.stack():
+            code = frame.f_code
+            lines.append(f"{indent}    in {code.co_name} at {code.co_filename}:{frame.f_lineno}")
+        todo += [(child, depth + 1) for child in reversed(below.get(task, []))]
+    return "\n".join(lines)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of words as aligned lines."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return [
+        "  " + "  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True) if w).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,84 @@
+"""The exceptions of corolib. Their meaning only: who raises them, and when, is said there.
+
+Those of queues and streams are in their files. Imports from corolib only other words.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from corolib.kernel.waits import public
+
+if TYPE_CHECKING:
+    from corolib.kernel.task import Task
+
+
+@public
+class Cancelled(BaseException):
+    """Raised at a task's wait when the task, or a block around the wait, is interrupted.
+
+    A `BaseException`, so that `except Exception` does not swallow it. Let it pass: clean up in
+    `finally`, or catch it and raise it again. `reason` is what the caller of `cancel()` gave.
+    """
+
+    bytes_sent: int | None = None  # by the `sendall()` that was interrupted, if it was one
+
+    def __init__(self, reason: object = None, cancel_request: object = None) -> None:
+        super().__init__(*(() if reason is None else (reason,)))
+        self.reason = reason
+        self.cancel_request = cancel_request  # whose: only the scope that it is for catches this
+
+
+@public
+class TaskCancelled(Exception):
+    """Raised where a task is joined that ended cancelled: an ordinary failure for the joiner.
+
+    `task` is the joined task, `reason` what the caller of `cancel()` gave.
+    """
+
+    def __init__(self, task: Task[Any], reason: object = None) -> None:
+        try:
+            because = "" if reason is None else f": {reason}"
+        except Exception:
+            because = f": a {type(reason).__name__} (whose str fails)"
+        super().__init__(f"task {task.label} was cancelled{because}")
+        self.task = task
+        self.reason = reason
+
+
+@public
+class Deadlock(RuntimeError):
+    """Raised by `run()` when no task can ever run again, and at a join of oneself or an ancestor.
+
+    The message lists each task, what it waits for, who holds that, where, and the cycle.
+    """
+
+
+@public
+class BusyError(RuntimeError):
+    """Raised at a wait for a file when another task already waits for it in that direction."""
+
+
+@public
+class ClosedError(OSError):
+    """Raised at a wait for a file that is closed, or that is closed during the wait.
+
+    Its `errno` is EBADF, as the operating system would have said.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EBADF, message)
+
+
+@public
+class ScopeError(RuntimeError):
+    """Raised when `with` blocks that bound a task are left out of order or by another task."""
+
+
+@public
+class RunFinished(RuntimeError):
+    """Raised by a call into a scheduler whose run has ended, for instance from a late thread."""
+
+    def __init__(self, message: str = "the scheduler's run has ended") -> None:
+        super().__init__(message)

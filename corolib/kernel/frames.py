@@ -1,0 +1,131 @@
+"""Where code stands: frames of a body, the line that made a task, the user's part of a traceback.
+
+Knows generators, coroutines and tracebacks, and no task. Imports from corolib only the words.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from typing import Any
+
+from corolib.kernel.waits import watched
+
+CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
+SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine`, and async ones
+
+KERNEL = "corolib.kernel."
+LIBRARY = "corolib."
+PACKAGES = frozenset(
+    f"corolib.{name}"
+    for name in ("kernel", "coordination", "net", "system", "testing", "trace", "interop")
+)
+_PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
+
+
+def line_of(code: CodeType, lasti: int) -> int:
+    """Return the line of the instruction `lasti`; the first of the code if that has none."""
+    lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
+    return next(lines, None) or code.co_firstlineno
+
+
+def call_site(depth: int) -> tuple[CodeType, int]:
+    """Return code and instruction of the innermost caller outside the library.
+
+    It is `depth` frames up, or further: to look at each of them costs as much as all the rest. To
+    find the line takes longer, and is left to those that ask: `Task.spawned_at`.
+    """
+    try:
+        frame = sys._getframe(depth)
+    except ValueError:  # C made the call, and nobody's frame is behind it
+        frame = sys._getframe(1)
+    while frame.f_globals.get("__package__") in PACKAGES and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
+
+
+def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
+    """Return `error` without the frames by which the library reached the user's code: those of the
+    kernel, or all of `LIBRARY`, where a wait could not be made.
+
+    They say nothing, and they would tie the error and the task into a cycle.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(library):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def frames_of(body: Any, running: bool) -> list[FrameType]:
+    """Return the frames of a body and of all that it delegates to, outermost first; if it is
+    running, the calls that it is in.
+    """
+    frames = list(_suspended(body))
+    if frames and running:
+        frames = _inwards(frames[0]) or frames
+    return [frame for frame in frames if frame.f_code is not watched.__code__]
+
+
+def is_frame_of(frame: FrameType, body: Any) -> bool:
+    """Return whether a frame is one of a generator, or of those that it delegates to. A quick look,
+    which does not see all.
+    """
+    while type(body) is GeneratorType:
+        if body.gi_frame is frame:
+            return True
+        body = body.gi_yieldfrom
+    return False
+
+
+def knows_its_frames(body: Any) -> bool:
+    """Return whether the frames of a body can all be seen: nothing foreign hides what is below."""
+    while body is not None:
+        body, known = _below(body)
+        if not known:
+            return False
+    return True
+
+
+def _inwards(outermost: FrameType) -> list[FrameType]:
+    """Return the frames of this thread from `outermost` inwards, less those that ask for them."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame is not outermost:
+        frames.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return []  # it runs in another thread
+    while frames and frames[0].f_globals.get("__name__", "").startswith(LIBRARY):
+        del frames[0]
+    return [outermost, *reversed(frames)]
+
+
+def _suspended(body: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended body and of all that it delegates to, outermost first."""
+    while body is not None:
+        for prefix in _PREFIXES:
+            frame = getattr(body, f"{prefix}_frame", None)
+            if frame is not None:
+                yield frame
+        body, _ = _below(body)
+
+
+def _below(body: Any) -> tuple[Any, bool]:
+    """Return what a suspended body delegates to, or None; and whether that could be seen at all.
+
+    The awaitables of async generators and of `coroutine.__await__()` name what they run to nobody
+    but the garbage collector.
+    """
+    for name in ("gi_yieldfrom", "cr_await", "ag_await"):
+        if hasattr(body, name):
+            return getattr(body, name), True
+    if type(body).__name__ in (
+        "async_generator_asend",
+        "async_generator_athrow",
+        "coroutine_wrapper",
+    ):
+        kinds = (AsyncGeneratorType, CoroutineType)
+        return next(it for it in gc.get_referents(body) if isinstance(it, kinds)), True
+    return None, False

@@ -1,0 +1,246 @@
+"""How a run begins, what ends it early, what is left of it; and what lives as long as a run.
+
+A run changes the signals, the hooks for async generators and the thread's scheduler for its time
+(`hooks.py`), and puts them back. It ends when every task is done. What ends it early is *fatal*:
+SystemExit or KeyboardInterrupt that leaves a task, a deadlock, Ctrl-C. Then all tasks are
+cancelled, and when they are done the fatal error leaves `run()`. What does not end even so is
+closed, and named on stderr.
+
+Steps no task and makes no wait: that is the scheduler's.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from _thread import get_ident
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from corolib.kernel.context import _current
+from corolib.kernel.errors import Deadlock, RunFinished
+from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
+from corolib.kernel.task import Task, close_for_good
+
+if TYPE_CHECKING:
+    from corolib.kernel.scheduler import Scheduler
+
+FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
+
+
+class RunLocal(Protocol):
+    """What a module keeps for the length of a run: see `Scheduler.run_local`."""
+
+    def end(self) -> None: ...
+
+
+L = TypeVar("L", bound=RunLocal)
+
+
+class Lifecycle:
+    """The beginning and the end of the runs of one scheduler: `with lifecycle: ...` is a run."""
+
+    def __init__(self, scheduler: Scheduler, dump_signal: int | None) -> None:
+        self._scheduler = scheduler
+        self._hooks = ProcessHooks(self, dump_signal)
+        self._run_locals: dict[Any, Any] = {}
+        self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        self.fatal: BaseException | None = None  # leaves run() when all tasks are done
+        self.ctrl_c = CtrlC()
+        self.forked = False
+        self.given_up: list[tuple[str, Any]] = []  # what, and its body
+        tell_of_fork(self)
+
+    def __enter__(self) -> None:
+        self._hooks.install(self._scheduler.open, self._scheduler.close)
+        _current.scheduler = self._scheduler
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._finish()
+            _current.scheduler = self._scheduler.current = None
+        finally:
+            self._hooks.remove()
+        if self.ctrl_c.pending and self.fatal is None:  # in the last moment
+            self.fatal = KeyboardInterrupt()
+
+    @contextmanager
+    def one_turn(self) -> Iterator[None]:
+        """Change for one turn what a run changes."""
+        scheduler = self._scheduler
+        self._hooks.install(scheduler.open)
+        _current.scheduler = scheduler
+        try:
+            yield
+        finally:
+            _current.scheduler = scheduler.current = None
+            scheduler.between_turns()
+            self._hooks.remove()
+
+    def raise_fatal(self) -> None:
+        """Raise what has ended the run early."""
+        fatal, self.fatal = self.fatal, None
+        try:
+            if fatal is not None:
+                raise fatal
+        finally:
+            del fatal, self  # the traceback holds this frame: that would be a cycle
+
+    def check_usable(self) -> None:
+        """Refuse a call out of another thread, of a forked child, or after the end."""
+        if self.forked:
+            raise RuntimeError(FORKED)
+        if get_ident() != self._scheduler.thread:
+            raise RuntimeError(
+                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
+                "or scheduler.call_soon_threadsafe(f, *args)"
+            )
+        if self._scheduler.is_closed:
+            raise RunFinished
+
+    def refuse_reentry(self) -> None:
+        """Refuse a run or a turn inside another one."""
+        if _current.scheduler is not None:
+            raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
+        self.check_usable()
+
+    # What ends it early -----------------------------------------------------------------------
+
+    def end(self, error: BaseException) -> None:
+        """Cancel all tasks; when they are done, `error` leaves `run()`."""
+        if self.fatal is None or isinstance(self.fatal, Deadlock):
+            self.fatal = error
+        roots = [task for task in self._scheduler.tasks if not task.parent]
+        self._scheduler.cancel_all(roots, "the run ends")
+
+    def force_main(self, error: BaseException) -> None:
+        """Throw `error` into main, at its wait; if its body is over, end the run with it."""
+        main = self._scheduler.main
+        if main is None or main.body_over:
+            self.end(error)
+        else:
+            self._scheduler.cancellation.force(main, error)
+
+    def break_deadlock(self) -> None:
+        """No task can ever run again: end the run; if it is ending, cut the clean-up short."""
+        scheduler = self._scheduler
+        if self.fatal is None:
+            found = scheduler.deadlock()
+            assert found is not None
+            self.end(found)
+        else:  # even their clean-up waits for ever
+            for task in [task for task in scheduler.tasks if not task.body_over]:
+                scheduler.cancellation.cut_short(task)
+
+    def on_ctrl_c(self) -> None:
+        self.ctrl_c.strike()
+        with suppress(RunFinished):
+            self._scheduler.call_soon_threadsafe(self._force_ctrl_c)
+
+    def _force_ctrl_c(self) -> None:
+        self.force_main(self.ctrl_c.take())
+
+    def on_dump(self) -> None:
+        print(self._scheduler.report(), file=sys.stderr, flush=True)
+
+    # What lives as long as a run --------------------------------------------------------------
+
+    def run_local(self, factory: Callable[[Scheduler], L]) -> L:
+        """See `Scheduler.run_local`."""
+        found = self._run_locals.get(factory)
+        if found is None:  # a thread may be faster
+            found = self._run_locals.setdefault(factory, factory(self._scheduler))
+        return found  # type: ignore[no-any-return]
+
+    def _end_run_locals(self) -> None:
+        """End what modules keep, last come, first ended; each is still found while it ends."""
+        while self._run_locals and not self.forked:
+            factory, local = next(reversed(self._run_locals.items()))
+            try:
+                self._scheduler.call(local.end, ())
+            finally:
+                del self._run_locals[factory]
+
+    # What is left -----------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Close what the run has left open, and report how main failed if that leaves by no way."""
+        self._abandon()
+        main = self._scheduler.main
+        failure = None if main is None or self.forked else main.failure
+        if failure is not None and self.fatal is not None:
+            self._scheduler.report_failure(main, failure)
+
+    def abandon_all(self) -> None:
+        """Close what is left, as at the end of a run, from outside of one."""
+        outer, _current.scheduler = _current.scheduler, self._scheduler
+        try:
+            self._abandon()
+        finally:
+            _current.scheduler = outer
+
+    def _abandon(self) -> None:
+        """End the run-locals; close the bodies that did not end by themselves, and name them."""
+        if self.forked:
+            return
+        self._end_run_locals()
+        left = [task for task in reversed(self._scheduler.tasks) if task.body]
+        bodies = self.given_up + [(f"{task!r} was abandoned", task.body) for task in left]
+        self.given_up = []
+        for task in left:
+            task.end_body(None, None)  # from here on no cancel looks at it
+        for what, body in bodies:
+            print(f"corolib: {what}; it is closed now", file=sys.stderr)
+            self._scheduler.call(close_for_good, (body,))
+
+    # Async generators -------------------------------------------------------------------------
+
+    def on_new_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Note an async generator that a task begins."""
+        self._asyncgens.add(agen)
+
+    def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Close an async generator that was dropped half-way; called by the garbage collector."""
+        with suppress(RunFinished):
+            self._scheduler.call_soon_threadsafe(self._close_asyncgen, agen)
+
+    def _close_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+        self._scheduler.make_task(aclose(agen), True, "aclose")
+
+    def close_asyncgens(self) -> bool:
+        """Start tasks for the async generators that were left half-way; return if there are any."""
+        scheduler = self._scheduler
+        scheduler.make_calls()  # some were dropped by the last tasks
+        left = list(self._asyncgens)
+        self._asyncgens.clear()
+        for agen in left:
+            self._close_asyncgen(agen)
+        for task in scheduler.tasks:
+            end = scheduler.clock() + scheduler.grace
+            scheduler.timers.set(end, lambda task: task.cancel(), task)
+        return bool(scheduler.tasks)
+
+    # Fork -------------------------------------------------------------------------------------
+
+    def on_fork(self) -> None:
+        """This is a child process: the tasks are the parent's, so do nothing for them here."""
+        self.forked = True
+        self._scheduler.disown()
+        self._hooks.remove()
+        _current.scheduler = None
+
+    def stop_in_child(self, task: Task[Any]) -> None:
+        """Stop a task of the parent's that was running when a child was forked; in the child."""
+        with suppress(StopIteration):  # its clean-up runs; and what leaves it, leaves `run()`
+            task.resume(task.body.throw, RuntimeError(FORKED))
+        raise RuntimeError(FORKED)
+
+    def wakeup_fd(self) -> int:
+        """Return the number to which signals are written: see `hooks.py`."""
+        return self._scheduler.wakeup_fd()
+
+
+async def aclose(agen: AsyncGenerator[Any, Any]) -> None:
+    """Run the `finally` blocks of an async generator."""
+    await agen.aclose()

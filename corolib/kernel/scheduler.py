@@ -1,0 +1,848 @@
+"""The scheduler: the loop that runs tasks, what every trap means, how tasks begin and end.
+
+A task is a generator. The scheduler resumes it, it runs to its next `yield`, and what it yields
+there, a trap, says when it wants to be resumed again. One resume is a *step*; one round of the
+scheduler is a *turn*, in three acts:
+
+    wait     for files, at most until the next timer; not at all while a task is ready
+    expire   the timers whose time has come
+    step     every task that was ready when the act began, first come, first served
+
+So a task made ready during a turn runs in the next one, and files and timers are looked at in
+every turn, however busy the tasks are. Whatever happens, happens to one task: an exception raised
+on its behalf, a bad trap or a file that cannot be watched, is thrown into it at its `yield`.
+
+A task is in one of five states. *Ready*: in the queue, with the value or the error that its next
+step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every trap has an undo
+that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
+
+Read the first three parts from top to bottom: the loop, the traps, the tasks. The plain calls that
+follow stand each by itself, and `run()` is at the foot. The scheduler holds its parts:
+
+    timers        what happens at a time              `timers.py`
+    poller        who waits for which file            `poller.py`; urgent data: `urgent.py`
+    suspensions   who waits for a `wake`              `suspend.py`
+    cancellation  who is to be cancelled              `cancellation.py`
+    callqueue     calls from other threads            `callqueue.py`
+    lifecycle     how a run begins and ends           `lifecycle.py`
+    diagnostics   counts, failures that nobody takes  `diagnostics.py`
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import get_ident
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from math import inf
+from typing import Any, Protocol, TypeVar
+
+from corolib.kernel.callqueue import CallQueue
+from corolib.kernel.cancellation import Cancellation, Scope
+from corolib.kernel.checks import check_number
+from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
+from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
+from corolib.kernel.errors import Deadlock
+from corolib.kernel.frames import LIBRARY, call_site, users_part
+from corolib.kernel.lifecycle import FORKED, L, Lifecycle
+from corolib.kernel.poller import Poller, Selector, default_selector
+from corolib.kernel.suspend import ProxyWaiter, Suspensions
+from corolib.kernel.task import GIVE_WAY, Join, Task, body_of, is_maker
+from corolib.kernel.timers import Timers
+from corolib.kernel.traps import (
+    HasFileno,
+    ReadWait,
+    Sleep,
+    Suspend,
+    Trap,
+    UrgentWait,
+    Wake,
+    WriteWait,
+)
+from corolib.kernel.urgent import Urgent
+from corolib.kernel.waits import DEBUG, Documented, public
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 2e6  # seconds, which are 23 days; selectors refuse more than 24.8 days
+
+
+class ReadyQueue(Protocol):
+    """What `ready=` makes: a scheduling policy. A `deque` is first come, first served."""
+
+    def append(self, task: Task[Any], /) -> None: ...
+    def popleft(self) -> Task[Any]: ...
+    def __len__(self) -> int: ...
+
+
+@public
+class Scheduler(metaclass=Documented):
+    """Runs tasks in the thread that made it: one `run()`, or any number of `turn()`s.
+
+    Args:
+        clock: returns the time in seconds and never goes backwards.
+        selector: makes a `selectors.BaseSelector`, which the scheduler remakes and closes.
+        ready: makes the queue of ready tasks.
+        grace: seconds that clean-up may wait after a cancel; `math.inf`: any time.
+        on_task_error: called as `f(task, exc)` with a failure that nobody takes; by default it
+            is logged as an error of the logger "corolib.task".
+        dump_signal: a signal that prints `report()` on stderr, also while the program waits.
+        network: opens sockets and looks names up: a `corolib.Network`.
+
+    Attributes:
+        main: the task that `run()` made.
+        current: the task that is running, None between two steps.
+        tasks: all tasks that are not done, oldest first.
+        clock, grace, network: as they were given.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        # what programs and library modules see
+        *("budget", "clock", "current", "grace", "main", "network", "thread"),
+        # the tasks
+        *("_ready", "_spawned", "_suspended", "_tasks"),
+        # the parts
+        *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
+        *("cancellation", "timers"),
+        # the meaning of the traps
+        *("_handlers", "_undos"),
+        # the loop
+        *("_holds", "_steps", "_turns", "polling"),
+        # another loop around it
+        "_changed",
+    )
+    __documented__ = (
+        "call_soon_threadsafe clock close current deadlock embed fileno grace has_work hold main "
+        "network next_deadline open report run spawn stats tasks turn"
+    )
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        selector: Selector = default_selector,
+        ready: Callable[[], ReadyQueue] = deque,
+        grace: float = 1.0,
+        on_task_error: ErrorHook | None = None,
+        dump_signal: int | None = None,
+        network: object = None,
+    ) -> None:
+        for name, make in (("selector", selector), ("ready", ready)):
+            if not callable(make):
+                raise TypeError(f"{name}={make!r}: give a class or a function that makes one")
+        if not callable(clock):
+            raise TypeError(f"clock={clock!r}: give a function")
+        if isinstance(network, type) or not (network is None or hasattr(network, "getaddrinfo")):
+            raise TypeError(f"network={network!r}: give a Network, or what is derived from it")
+        self.clock = clock
+        self.network = network
+        self.grace = check_number(grace, "grace=", "a duration")
+        if self.grace < 0:
+            raise ValueError(f"grace={grace!r}: clean-up cannot be given less than no time")
+        self.thread = get_ident()
+        self.main: Task[Any] | None = None
+        self.current: Task[Any] | None = None
+        self.budget = BUDGET  # operations that need not wait, until one gives way: `must_yield()`
+        # True while the loop is in the selector, and for ever after the end: no wake can act then.
+        self.polling = False
+        self._changed: Callable[[], object] | None = None
+        self._ready = self.make_ready_queue(ready)
+        self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
+        self._suspended: set[Task[Any]] = set()  # those that only another task can set going
+        self._holds = self._spawned = self._turns = self._steps = 0
+
+        self.timers = Timers()
+        self.cancellation = Cancellation(self)
+        self._callqueue = CallQueue()
+        self._poller = Poller(selector, self._ready, clock, self.timers, self._selector_remade)
+        self._urgent = Urgent(self, self._poller.watches)
+        self._suspensions = Suspensions(self, self._suspended)
+        self._diagnostics = Diagnostics(self, on_task_error)
+        self._lifecycle = Lifecycle(self, dump_signal)
+
+        # The meaning of each trap: how a task begins to wait for it, and how that is taken back.
+        self._handlers: dict[type, Callable[[Any, Any], object]] = {
+            ReadWait: self._poller.wait_read,
+            WriteWait: self._poller.wait_write,
+            UrgentWait: self._urgent.wait,
+            Sleep: self._sleep,
+            Suspend: self._suspensions.wait,
+            Join: self._join,
+            ProxyWaiter: lambda proxy, _: None,
+        }
+        self._undos: dict[type, Callable[[Task[Any]], object]] = {
+            ReadWait: self._poller.undo_read,
+            WriteWait: self._poller.undo_write,
+            UrgentWait: self._urgent.undo,
+            Sleep: self._undo_sleep,
+            Suspend: self._suspensions.undo,
+            Join: self._undo_join,
+            type(GIVE_WAY): lambda task: True,
+            type(None): lambda task: False,  # a signal handler woke it at this very moment
+        }
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def run(self, f: Callable[..., Runnable[T]] | Runnable[T], /, *args: Any) -> T:
+        """Run `f(*args)` as the main task until all tasks are done; see `corolib.run`."""
+        self._lifecycle.refuse_reentry()
+        with self._lifecycle:
+            main = self.main = self.make_task(body_of("run", f, args), False)
+            main.taken = True
+            for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
+                main.adopt(task)  # spawned before the run
+            self._loop()
+            while self._lifecycle.close_asyncgens():
+                self._loop()
+        try:
+            self._lifecycle.raise_fatal()
+            return main.result  # type: ignore[no-any-return]
+        finally:
+            del self, main  # the traceback holds this frame: that would be a cycle
+
+    def turn(self, timeout: float = inf) -> None:
+        """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
+
+        Never raises `Deadlock`; but SystemExit and KeyboardInterrupt that leave a task.
+        """
+        self._lifecycle.refuse_reentry()
+        timeout = check_number(timeout, "turn()", "a duration")
+        with self._lifecycle.one_turn():
+            self._loop(self.clock() + timeout, once=True)
+        self._lifecycle.raise_fatal()
+
+    def _loop(self, until: float = inf, *, once: bool = False) -> None:
+        """Do turns until every task is done; or one, that does not wait beyond the time `until`."""
+        tasks, ready, suspended, timers = self._tasks, self._ready, self._suspended, self.timers
+        calls, poller, ctrl_c = self._callqueue.calls, self._poller, self._lifecycle.ctrl_c
+        while True:  # CPython 3.11 makes a loop fast that ends in a jump, not in a test
+            if not (ready or once) and len(suspended) == len(tasks) and self._is_deadlock():
+                self._lifecycle.break_deadlock()
+            # Act 1: wait.
+            if ctrl_c.second:  # and a task has swallowed it
+                raise KeyboardInterrupt
+            self._turns += 1
+            self.polling = True  # from here on a wake must also end the wait
+            if not (ready or calls):
+                deadline = min(until, timers.next())
+                if deadline == inf:
+                    self.poll(None, deadline)
+                else:
+                    self.poll(min(max(deadline - self.clock(), 0), LONGEST_WAIT), deadline)
+            elif poller.entries:
+                self.poll(0, until)
+            self.polling = False
+            called = len(calls)
+            if called:
+                self.make_calls()
+            # Act 2: expire.
+            if timers.soonest != inf and timers.soonest <= (now := self.clock()):
+                timers.expire(now)
+            # Act 3: step.
+            count = len(ready)
+            self._steps += count
+            self._step(count)
+            if poller.entries and (count or called):
+                poller.used = True
+                if not poller.sweeping:
+                    poller.sweep_later(self.clock())
+            if once or not tasks:
+                return
+
+    def _step(self, count: int) -> None:
+        """Step the `count` tasks that have been in the queue longest, and begin their waits."""
+        ready, handlers, poller = self._ready, self._handlers, self._poller
+        for _ in (None,) * count:  # at half the price of counting, for 8 bytes each
+            task = self.current = ready.popleft()
+            task.wait = None
+            try:
+                if task.outcome is None:
+                    resume = task.resume  # as a method, a slot is looked up the slow way
+                    trap = resume(task.send, None)
+                else:
+                    trap = self._step_with(task)
+            except StopIteration as stop:
+                self._body_over(task, stop.value, None)
+                continue
+            except BaseException as exc:
+                self._body_over(task, None, exc)
+                continue
+            if task.pending and self._look_closer(task, trap):
+                continue  # the wait is not made at all, or later
+            if trap is None:  # give way, without a call
+                task.wait = GIVE_WAY
+                ready.append(task)
+                continue
+            kind = type(trap)
+            try:
+                if kind is ReadWait:  # most waits of all, and a call is a twentieth of an echo
+                    entry = trap.entry
+                    if entry is None:  # a new trap, perhaps for a file that is known
+                        try:
+                            entry = poller.entries[trap.file.fileno()]
+                            ref = entry.ref  # as a method, a slot is looked up the slow way
+                            if ref() is not trap.file:
+                                entry = None
+                        except (AttributeError, KeyError, TypeError):
+                            pass  # a new file, or none at all: the poller finds out
+                    if (
+                        entry is not None
+                        and entry.reader is None
+                        and entry.reads
+                        and entry.poller is poller
+                    ):
+                        entry.reader = task
+                        task.wait = trap
+                        task.wait_state = entry
+                        continue
+                try:
+                    handle = handlers[kind]
+                except Exception:
+                    handle = self._wrong_yield
+                handle(task, trap)
+            except BaseException as exc:
+                if self._lifecycle.ctrl_c.second or self._lifecycle.forked:
+                    raise
+                self.resume(task, None, users_part(exc, LIBRARY))
+        # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
+        self.current = task = None  # type: ignore[assignment]
+        trap = handle = entry = ref = resume = None  # type: ignore[assignment]
+
+    def _step_with(self, task: Task[Any]) -> Any:
+        """Step a task with the outcome of its wait: a value, or an error."""
+        (value, error), task.outcome = task.outcome, None  # type: ignore[misc]
+        try:
+            if error is None:
+                return task.resume(task.send, value)
+            return task.resume(task.body.throw, error)
+        finally:
+            del value, error, task  # its traceback holds this frame: that would be a cycle
+
+    def _look_closer(self, task: Task[Any], trap: Any) -> bool:
+        """Look closer at a wait before it is made; return whether something else came first."""
+        if self._lifecycle.forked:
+            self._wrong_yield(task, trap)  # which stops it
+        return self.cancellation.deliver(task) or self._suspensions.await_those_first(task, trap)
+
+    def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """Make `task` ready: its next step gets `value`, or `error` if there is one."""
+        queued = task.wait is GIVE_WAY
+        task.wait = task.wait_state = None
+        task.outcome = None if error is None and value is None else (value, error)
+        if not queued:
+            self._ready.append(task)
+
+    def take_back(self, task: Task[Any]) -> bool:
+        """Undo the wait of `task` as if it had never been made; False if a result came first."""
+        return self._undos[type(task.wait)](task) is not False
+
+    # What the traps mean ----------------------------------------------------------------------
+    # Those for files are the poller's, but for the one in `_step` that is made most: a `ReadWait`
+    # for a file that is known. `UrgentWait` is in urgent.py, `Suspend` in suspend.py.
+
+    def _sleep(self, task: Task[Any], trap: Sleep) -> None:
+        now = self.clock()
+        deadline: Any = trap.at if trap.seconds is None else now + trap.seconds
+        if deadline <= now:
+            task.wait = GIVE_WAY
+            self._ready.append(task)
+            return
+        task.wait = trap
+        task.wait_state = None if deadline == inf else self.timers.set(deadline, self._slept, task)
+
+    def _slept(self, task: Task[Any]) -> None:
+        self.resume(task, None, None)
+
+    def _undo_sleep(self, task: Task[Any]) -> None:
+        if task.wait_state is not None:
+            self.timers.cancel(task.wait_state)
+
+    def _join(self, task: Task[Any], trap: Join) -> None:
+        joined = trap.task
+        if joined is task or joined.family:
+            joined.refuse_circle(task)
+        if joined.scheduler is not self and not joined.done:  # its end comes from outside
+            self._suspensions.wait(task, Suspend(joined.watch, repr(trap), holder=trap.holder))
+            return
+        task.wait = trap
+        task.wait_state = joined
+        if joined.done:
+            self._tell_joiner(task, joined)
+            return
+        self._suspended.add(task)
+        if joined.joiners is None:
+            joined.joiners = {task: None}
+        else:
+            joined.joiners[task] = None
+
+    def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
+        """Hand the outcome of a task to one that joins it, or to a call that watches it."""
+        error = joined.exception if joined.cancelled or joined.failure is not None else None
+        if type(joiner) is not Task:
+            joiner(joined.returned, error)
+            return
+        # It may be cancelled by one told before it; and, up to here, by a signal handler, for
+        # which a call would be one moment more.
+        if joiner.wait_state is joined:
+            joiner.wait = joiner.wait_state = None
+            self._suspended.discard(joiner)
+            self.resume(joiner, joined.returned, error)
+
+    def _undo_join(self, task: Task[Any]) -> None:
+        self._suspended.discard(task)
+        joiners = task.wait_state.joiners
+        if joiners is not None:
+            joiners.pop(task, None)
+
+    def _wrong_yield(self, task: Task[Any], thing: object) -> None:
+        if self._lifecycle.forked:
+            self._lifecycle.stop_in_child(task)
+        raise TypeError(wrong_yield(task, thing))
+
+    # How tasks begin and end ------------------------------------------------------------------
+
+    def start(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        args: tuple[Any, ...],
+        name: str | None,
+        daemon: bool,
+        parent: Task[Any] | None,
+        context: Context | None,
+    ) -> Task[T]:
+        """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
+        given = parent is not None or context is not None
+        if given and not (isinstance(parent, Task | None) and isinstance(context, Context | None)):
+            raise TypeError(f"spawn() got parent={parent!r}, context={context!r}: not of that kind")
+        parent = parent or self.current or self.main
+        if parent is not None and (parent.done or parent.scheduler is not self):
+            raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
+        new = is_maker(f)
+        body: Any = f(*args) if new else body_of("spawn", f, args)  # type: ignore[operator]
+        task: Task[T] = self.make_task(body, new, name, daemon, context, 4)
+        if parent is not None:
+            parent.adopt(task)
+            if parent.body_over and (
+                parent.cancel_request or parent.failure is not None or not parent.attached
+            ):
+                self.cancellation.request(task, task, f"{parent.label}, its parent, ended")
+        return task
+
+    def _body_over(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        """The body returned `value` or raised `error`; the task is done when its children are."""
+        lifecycle = self._lifecycle
+        if lifecycle.forked:
+            raise error or RuntimeError(FORKED)
+        if task.body_over:
+            return  # it was given up while it was in the queue
+        if task.pending or task.innermost is not None or task.cancel_request is not None:
+            self.cancellation.leave_all(task)
+        if task.holds:
+            for thing in list(task.holds):
+                thing.orphaned(task)
+        task.end_body(value, error)
+        if lifecycle.ctrl_c.second:
+            raise KeyboardInterrupt
+        if error is not None:
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                lifecycle.end(error)
+            if task.family:
+                self.cancel_all(task.children, f"{task.label}, its parent, ended")
+        if task.family:
+            self._suspended.add(task)
+            if not task.attached:
+                self.cancel_all(task.children, f"daemon of {task.label}, which ended")
+            return
+        done: Task[Any] | None = task
+        while done is not None:
+            done = self.task_done(done)
+
+    def give_up(self, task: Task[Any]) -> None:
+        """Step `task` no more: it swallows every `Cancelled`. It is closed when the run ends."""
+        self._lifecycle.given_up.append((f"{task!r} swallowed every Cancelled", task.body))
+        text = f"task {task.label} swallowed every Cancelled and was given up; let Cancelled pass"
+        self._body_over(task, None, RuntimeError(text))
+
+    def cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
+        for task in tasks:
+            self.cancellation.request(task, task, reason)
+
+    # What a recorder overrides ----------------------------------------------------------------
+    # Each of these methods is a moment in the life of a task or of the loop. A subclass that
+    # overrides one calls it too. The package's other methods are called, and not overridden.
+
+    def make_ready_queue(self, make: Callable[[], ReadyQueue]) -> ReadyQueue:
+        """Return the queue of ready tasks: `append` makes one ready, `popleft` begins a step."""
+        return make()
+
+    def make_task(
+        self,
+        body: Any,
+        new: bool,
+        name: str | None = None,
+        daemon: bool = False,
+        context: Context | None = None,
+        depth: int = 2,
+    ) -> Task[Any]:
+        """Make a task of `body`, and make it ready; `new` says that nobody else has the body.
+
+        For `depth` see `call_site`: somebody calls the library, which calls `start()`.
+        """
+        self._spawned += 1
+        if not name:
+            name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
+        step = self.make_stepper(copy_context() if context is None else context)
+        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, step, call_site(depth))
+        self._tasks[task.id] = task
+        self._ready.append(task)
+        if self.polling:  # called by a signal handler: it must also end the wait
+            self._callqueue.put(int, ())
+        return task
+
+    def make_stepper(self, context: Context) -> Callable[..., Any]:
+        """Return what makes the steps of a task, as `step(body.send, value)`. It returns what the
+        body yields, and raises StopIteration or whatever else leaves the body.
+        """
+        return self._diagnostics.timed(context.run) if DEBUG else context.run
+
+    def task_done(self, task: Task[Any]) -> Task[Any] | None:
+        """Publish the outcome of `task`. Returns its parent, if that is done by it as well."""
+        del self._tasks[task.id]
+        task.done = True
+        joiners = task.joiners
+        if joiners is not None:
+            task.joiners = None  # being told, none of them is taken out any more
+            for joiner in joiners:
+                self._tell_joiner(joiner, task)
+        if task.failure is not None and not (joiners or task.taken):
+            self.report_failure(task, task.failure)
+        parent = task.parent
+        if parent is None:
+            return None
+        parent.part(task)
+        if not parent.body_over:
+            return None
+        if parent.family:
+            if not parent.attached and not task.daemon:
+                self.cancel_all(parent.children, f"daemon of {parent.label}, which ended")
+            return None
+        self._suspended.discard(parent)
+        return parent
+
+    def cancel_asked(self, task: Task[Any], scope: Scope, reason: object) -> None:
+        """Somebody has asked `task` to leave `scope`, which may be the task itself."""
+
+    def cancel_delivered(self, task: Task[Any], scope: Scope, error: BaseException) -> None:
+        """The wait of `task` was taken back; `error` is thrown at it, to leave `scope`."""
+
+    def poll(self, timeout: float | None, deadline: float) -> None:
+        """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
+        try:
+            self._poller.poll(timeout, deadline)
+        except BaseException as exc:
+            if self._lifecycle.ctrl_c.second or self.main is None:
+                raise
+            self._lifecycle.force_main(exc)
+
+    def make_calls(self) -> None:
+        """Make the calls that came from other threads, in order; not those that come meanwhile."""
+        calls = self._callqueue.calls
+        for _ in range(len(calls)):
+            f, args = calls.popleft()
+            self.call(f, args)
+
+    # What programs and library modules may ask ------------------------------------------------
+
+    def spawn(
+        self,
+        f: Callable[..., Runnable[T]] | Runnable[T],
+        /,
+        *args: Any,
+        name: str | None = None,
+        daemon: bool = False,
+        parent: Task[Any] | None = None,
+        context: Context | None = None,
+    ) -> Task[T]:
+        """Start a task; see `corolib.spawn`."""
+        self._lifecycle.check_usable()
+        return self.start(f, args, name, daemon, parent, context)
+
+    @property
+    def tasks(self) -> list[Task[Any]]:
+        """All tasks that are not done, oldest first."""
+        return list(self._tasks.values())
+
+    def cancel_scope(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
+        """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
+        self._lifecycle.check_usable()
+        if self.polling:  # called by a signal handler: it must also end the wait
+            self._callqueue.put(self.cancellation.request, (task, scope, reason))
+        else:
+            self.cancellation.request(task, scope, reason)
+
+    def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]:
+        """Make the wait `trap` in the place of another one: `wake` ends it. Returns the undo."""
+        if type(trap) is Suspend:
+            undo = trap.arm(wake)
+            return partial(self.call, undo, ()) if callable(undo) else undo
+        assert self.current is not None
+        proxy: Any = ProxyWaiter(self.current, wake)
+        handle = self._handlers.get(type(trap)) or self._wrong_yield
+        handle(proxy, trap)
+
+        def take_back() -> None:
+            proxy.wake = None
+            if proxy.wait is not None:
+                self.take_back(proxy)
+
+        return take_back
+
+    def run_local(self, factory: Callable[[Scheduler], L]) -> L:
+        """Return what a module keeps for the length of the run, made by `factory(scheduler)`.
+
+        When the run ends, its `end()` is called.
+        """
+        return self._lifecycle.run_local(factory)
+
+    def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
+        """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
+        if self.polling:  # called between two turns, or by a signal handler
+            self._callqueue.put(int, ())
+        return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
+
+    def cancel_call(self, call: list[Any]) -> None:
+        """Take back a call that `call_at` returned; one that was made stays so."""
+        self.timers.cancel(call)
+
+    def close_file(self, file: HasFileno | int) -> None:
+        """Close a file and wake who waits for it; see `corolib.close`."""
+        self._lifecycle.check_usable()
+        self._poller.close_file(file)
+
+    def wake_reader(self, trap: Trap) -> None:
+        """Have the task that waits with this `ReadWait`, if there is one, look again."""
+        self._poller.wake_reader(trap)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Say that a wake will come from where the library cannot see: meanwhile no `Deadlock`.
+
+        `with current_scheduler().hold(): yield Suspend(...)`
+        """
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+
+    def report(self) -> str:
+        """Return all tasks as text: what each does, where it stands, where it was spawned."""
+        return dump(self._tasks.values(), repr(self))
+
+    def stats(self) -> dict[str, float]:
+        """Return counts: turns, steps, spawned, tasks, ready, timers, files; and `longest_step`
+        in seconds, which is measured in debug mode only.
+        """
+        return {
+            "turns": self._turns,
+            "steps": self._steps,
+            "spawned": self._spawned,
+            "tasks": len(self._tasks),
+            "ready": len(self._ready),
+            "timers": len(self.timers),
+            "files": len(self._poller.entries),
+            "longest_step": self._diagnostics.longest_step,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler {len(self._tasks)} tasks, {len(self._ready)} ready, "
+            f"{len(self.timers)} timers, {len(self._poller.entries)} files>"
+        )
+
+    # Calls from outside the tasks -------------------------------------------------------------
+
+    def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None:
+        """Have `f(*args)` called in the next turn; from any thread or signal handler.
+
+        Raises:
+            RunFinished: the run has ended.
+        """
+        self._callqueue.put(f, args)
+
+    def check_open(self) -> None:
+        """Raise RunFinished if the run has ended."""
+        self._callqueue.check_open()
+
+    def at_once(self) -> bool:
+        """Return whether a wake may act now: in our own thread, and not out of a signal handler
+        that came while the loop decides whether to wait.
+        """
+        self.check_open()
+        return not self.polling and get_ident() == self.thread
+
+    def call(
+        self, f: Callable[..., object], args: tuple[Any, ...], task: Task[Any] | None = None
+    ) -> None:
+        """Make a call outside of any step. A failure is reported, as of `task` or of main."""
+        try:
+            f(*args)
+        except BaseException as exc:
+            self._diagnostics.call_failed(task, exc)
+
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Hand a failure that nobody takes to the hook. What leaves `run()` is seen there."""
+        self._diagnostics.report_failure(task, error)
+
+    # For another loop around this one ---------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the selector and the wake-up pipe, if they are not made.
+
+        `run()` and `turn()` do that, not the constructor, and they do it while they handle Ctrl-C:
+        one that came in between would leave both to the garbage collector, where the finalizer of
+        a socket swallows the next Ctrl-C.
+        """
+        self._callqueue.open()
+        self._poller.open(self._callqueue.fileno(), self._callqueue.drain)
+
+    def embed(self, changed: Callable[[], object]) -> None:
+        """Prepare for another loop in the same thread, which calls `turn(0)` when it is time.
+
+        It is time when `fileno()` can be read, at `next_deadline()`, and while `has_work`; ask for
+        the last two after each turn. What is asked between two turns (a task to be spawned or
+        cancelled, an event to be set) makes that number readable, so the loop hears of it.
+
+        Args:
+            changed: called when `fileno()` may have become another number: watch the new one.
+        """
+        self.open()
+        self._changed = changed
+        self.polling = True
+
+    def fileno(self) -> int:
+        """Return the number to watch: it can be read when a turn has something to do.
+
+        Raises:
+            NotImplementedError: the selector has no number: use that of epoll or kqueue.
+            RuntimeError: the scheduler is not open; see `open()`.
+        """
+        return self._poller.selector_fileno()
+
+    def next_deadline(self) -> float:
+        """Return when the next timer is due, on `clock`; `math.inf` when there is none."""
+        return self.timers.next()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the next turn has something to do without waiting for a file or a time."""
+        return bool(self._ready or self._callqueue.calls)
+
+    def deadlock(self) -> Deadlock | None:
+        """Return what `run()` would raise now because no task can ever run again; or None."""
+        if self._ready or len(self._suspended) < len(self._tasks) or not self._tasks:
+            return None
+        return Deadlock(deadlock(self._tasks.values())) if self._is_deadlock() else None
+
+    def close(self) -> None:
+        """Give back the selector and the wake-up pipe; for schedulers used by `turn()`.
+
+        The bodies of tasks that are not done are closed, and named on stderr, as after a `run()`.
+        """
+        self._lifecycle.abandon_all()
+        self._callqueue.close()
+        self.polling = True
+        while self._callqueue.calls:  # left before: `RunFinished` tells them that they are late
+            self.make_calls()
+        self._poller.close()
+
+    def disown(self) -> None:
+        """This is a forked child: make no wait and no call for the tasks of the parent."""
+        self._handlers.clear()  # which is enough for all waits that are made by a call
+        for task in self._tasks.values():
+            task.await_first = [task]  # never ends: whatever it yields is looked at, in any scope
+            task.pending = True
+        self._callqueue.calls.clear()
+
+    def wakeup_fd(self) -> int:
+        """Return the number to which `signal.set_wakeup_fd` may have signals written."""
+        return self._callqueue.wakeup_fd()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._callqueue.closed
+
+    def between_turns(self) -> None:
+        """A turn has ended: in another loop, a wake must be announced from now on."""
+        self.polling = self._changed is not None or self.is_closed
+
+    def _is_deadlock(self) -> bool:
+        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)"""
+        waits = len(self.timers) > self._poller.sweeping
+        return not (self._ready or self._callqueue.calls or self._holds or waits)
+
+    def _selector_remade(self) -> None:
+        if self._changed is not None:
+            self._changed()
+
+
+@public
+def run(
+    f: Callable[..., Runnable[T]] | Runnable[T],
+    /,
+    *args: Any,
+    clock: Callable[[], float] = time.monotonic,
+    selector: Selector = default_selector,
+    ready: Callable[[], ReadyQueue] = deque,
+    grace: float = 1.0,
+    on_task_error: ErrorHook | None = None,
+    dump_signal: int | None = None,
+    network: object = None,
+    **unknown: Any,
+) -> T:
+    """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
+
+    Args:
+        f: a generator function or an `async def`; or what a call of one returned.
+        clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
+
+    Returns:
+        What the body of the main task returned.
+
+    Raises:
+        What left the main task, when its children were cancelled and are done too.
+        SystemExit, KeyboardInterrupt: left any task; or Ctrl-C. The first Ctrl-C is raised in
+            the main task at its wait; a second one during the clean-up ends the run on the spot.
+        Deadlock: no task can ever run again.
+        TaskCancelled: the main task was cancelled.
+        RuntimeError: a scheduler already runs in this thread.
+        TypeError: `f` gives no generator or coroutine, or a keyword is none of the scheduler's.
+
+    Example:
+        >>> import corolib
+        >>> def add(a, b):
+        ...     yield corolib.Sleep(0.001)
+        ...     return a + b
+        >>> corolib.run(add, 2, 3)
+        5
+    """
+    if unknown:
+        raise TypeError(unknown_keyword("run", f, unknown))
+    scheduler = Scheduler(
+        clock=clock,
+        selector=selector,
+        ready=ready,
+        grace=grace,
+        on_task_error=on_task_error,
+        dump_signal=dump_signal,
+        network=network,
+    )
+    try:
+        return scheduler.run(f, *args)
+    finally:
+        scheduler.close()  # the run does that, if it begins
+        del scheduler

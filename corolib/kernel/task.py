@@ -1,0 +1,391 @@
+"""A task: one generator (or coroutine) being run, its place in the family, and its outcome.
+
+The fields in the first group below are the scheduler's, the poller's and the scopes' working
+memory; what programs use are the properties and methods. Stepping, waking, ending: all of that is
+done by the scheduler, which this module does not know.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from corolib.kernel.cancellation import CancelRequest, Scope
+from corolib.kernel.context import current_task
+from corolib.kernel.diagnostics import not_runnable
+from corolib.kernel.errors import Deadlock, TaskCancelled
+from corolib.kernel.frames import (
+    CO_COROUTINE,
+    CO_GENERATOR,
+    frames_of,
+    knows_its_frames,
+    line_of,
+    users_part,
+)
+from corolib.kernel.waits import Documented, public, waits
+
+if TYPE_CHECKING:
+    from corolib.kernel.scheduler import Scheduler
+
+T = TypeVar("T")
+
+CLOSINGS = 100  # yields that a body may do in `finally` while it is being closed for good
+
+
+@public
+class Task(Scope, Generic[T], metaclass=Documented):
+    """The handle of a task, made by `spawn()` and `run()`.
+
+    `result = yield from task` waits until the task and its children are done and returns what its
+    body returned, or raises what left it: the exception itself, or `TaskCancelled`. A joiner that
+    is interrupted leaves the task running.
+
+    Attributes:
+        name, id: `label` joins them to `echo#3`. Ids count up from 1 in each scheduler.
+        parent: the task that owns this one, None for main.
+        daemon: True if the task does not keep its parent from ending.
+        spawned_at: "file:line" of the call that made it.
+        wait: the trap that it waits in, None while it does not wait.
+        done: True when the task has ended, and its children too.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        # the next step, and the wait
+        *("body", "outcome", "resume", "send", "wait", "wait_state"),
+        # cancellation
+        *("abandoned", "cancel_request", "forced", "innermost", "pending"),
+        # family and outcome
+        *("attached", "await_first", "body_over", "cancelled", "daemon", "done", "failure"),
+        *("family", "holds", "joiners", "parent", "returned", "taken"),
+        # who it is
+        *("_site", "id", "name", "scheduler"),
+    )
+    __documented__ = (
+        "cancel children daemon done exception id label name parent result spawned_at stack state "
+        "stop wait"
+    )
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        body: Any,
+        new: bool,
+        name: str,
+        number: int,
+        daemon: bool,
+        run: Callable[..., Any],
+        site: tuple[types.CodeType, int],
+    ) -> None:
+        # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
+        self.send = body.send
+        self.resume = run if new else partial(_begin, self, run)
+        self.outcome: tuple[Any, BaseException | None] | None = None  # of the last wait
+        self.wait: Any = None
+        self.wait_state: Any = None  # what the undo of the wait needs
+        # Cancellation: the task as a scope, those inside it, whether a wait must look at them.
+        self.cancel_request: CancelRequest | None = None  # the cancel that was asked for
+        self.abandoned = False
+        self.innermost: Scope | None = None  # None: no scope but the task itself
+        self.pending = False
+        self.forced: BaseException | None = None  # thrown whatever the scopes say: Ctrl-C
+        # Family and outcome.
+        self.family: dict[int, Task[Any]] | None = None
+        self.attached = 0  # children that are not daemons
+        self.joiners: dict[Task[Any] | Callable[..., object], None] | None = None
+        self.await_first: list[Task[Any]] | None = None  # must be gone before the next wait is made
+        self.holds: dict[Any, None] | None = None  # locks: told when the body ends without release
+        self.taken = False  # somebody will look at the outcome although nobody joins
+        self.body_over = False
+        self.done = False
+        self.cancelled = False  # ended by the cancel that was asked for
+        self.returned: Any = None
+        self.failure: BaseException | None = None
+
+        self.scheduler = scheduler
+        self.body = body
+        self.name = name
+        self.id = number
+        self.parent: Task[Any] | None = None
+        self.daemon = daemon
+        self._site = site
+
+    @property
+    def label(self) -> str:
+        """Name and id, as reports write them: `echo#3`."""
+        return f"{self.name}#{self.id}"
+
+    @property
+    def spawned_at(self) -> str:
+        """Where the task was made, as file:line."""
+        code, lasti = self._site
+        return f"{code.co_filename}:{line_of(code, lasti)}"
+
+    @property
+    def children(self) -> list[Task[Any]]:
+        """The children that are not done, oldest first."""
+        return list(self.family.values()) if self.family else []
+
+    @property
+    def state(self) -> str:
+        """`ready`, `running`, `waiting`, `completing` (only its children still run) or `done`."""
+        if self.done:
+            return "done"
+        if self.body_over:
+            return "completing"
+        if self.scheduler.current is self:
+            return "running"
+        return "ready" if self.wait is None or self.wait is GIVE_WAY else "waiting"
+
+    @property
+    def result(self) -> T:
+        """What the body returned; raises what left it, or RuntimeError before the task is done."""
+        error = self.exception
+        try:
+            if error is not None:
+                raise error
+            return self.returned  # type: ignore[no-any-return]
+        finally:
+            del error, self  # the traceback holds this frame: that would be a cycle
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What left the body (a `TaskCancelled` if it was cancelled), or None if it returned.
+
+        RuntimeError before the task is done.
+        """
+        if not self.done:
+            raise RuntimeError(
+                f"task {self.label} is not done yet: `result = yield from task` waits"
+            )
+        # Made anew for each that asks: kept, it and the task would hold each other.
+        if self.cancelled and self.cancel_request is not None:
+            return TaskCancelled(self, self.cancel_request.reason)
+        return self.failure
+
+    def cancel(self, reason: object = None) -> None:
+        """Ask the task and its children to end; does not wait.
+
+        The task gets one `Cancelled` at the wait it is in, or at its next. Asking again changes
+        nothing, and a task that is done stays as it is.
+
+        Raises:
+            RuntimeError: called from another thread; `call_soon_threadsafe(task.cancel)` may be.
+        """
+        if not self.done:
+            self.scheduler.cancel_scope(self, self, reason)
+
+    @waits
+    def stop(self) -> Generator[Any, Any, T | None]:
+        """Wait until the task, asked to cancel, is really gone, and its children too.
+
+        Returns:
+            None if it ended cancelled; what its body returned if that was faster.
+
+        Raises:
+            What left the body, other than the cancel. Deadlock: the caller stops itself or an
+            ancestor. Cancelled: the wait was interrupted; the task's cancel stands.
+        """
+        self.refuse_circle(current_task())
+        self.cancel()
+        try:
+            return (yield from self)
+        except TaskCancelled as exc:
+            if exc.task is not self:
+                raise
+            return None
+        finally:
+            del self  # see `result`
+
+    def __iter__(self) -> Generator[Any, Any, T]:
+        trap = Join()
+        trap.task = self
+        try:
+            value: T = yield trap
+            return value
+        finally:
+            del self, trap  # see `result`
+
+    __await__ = __iter__
+
+    def watch(self, call: Callable[[Any, BaseException | None], object]) -> Callable[[], object]:
+        """Have `call(value, error)` called when the task is done; returns the undo.
+
+        Who watches takes the outcome: a failure is not reported.
+        """
+        if self.done:
+            call(self.returned, self.exception)
+            return _nothing
+        if self.joiners is None:
+            self.joiners = {}
+        self.joiners[call] = None
+        return lambda: self.joiners and self.joiners.pop(call, None)
+
+    def held_by(self) -> tuple[Task[Any]]:
+        """Return what is to be given as `holder=` of a wait for the task: itself."""
+        return (self,)
+
+    def refuse_circle(self, joiner: Task[Any]) -> None:
+        """Raise Deadlock if `joiner` is this task or one of its descendants."""
+        if joiner is not self and not self.family:
+            return  # nobody's ancestor
+        ancestor: Task[Any] | None = joiner
+        while ancestor is not None:
+            if ancestor is self:
+                whom = "itself" if joiner is self else f"{self.label}, its ancestor"
+                raise Deadlock(
+                    f"task {joiner.label} joins {whom}, which is done only when {joiner.label} is"
+                )
+            ancestor = ancestor.parent
+
+    def adopt(self, child: Task[Any]) -> None:
+        """Make `child` one of the family."""
+        child.parent = self
+        if self.family is None:
+            self.family = {child.id: child}
+        else:
+            self.family[child.id] = child
+        if not child.daemon:
+            self.attached += 1
+
+    def part(self, child: Task[Any]) -> None:
+        """Take `child`, which is done, out of the family."""
+        assert self.family is not None
+        del self.family[child.id]
+        if not child.daemon:
+            self.attached -= 1
+
+    def end_body(self, value: Any, error: BaseException | None) -> None:
+        """Note how the body ended, and let go of everything that only the body needed."""
+        self.body = self.send = self.outcome = self.wait_state = self.await_first = None
+        self.resume = _over  # the context may hold anything: let go of it
+        self.body_over = True
+        self.returned = value
+        if error is not None:
+            if self.is_left_by(error):
+                self.cancelled = True
+            else:
+                self.failure = users_part(error)
+
+    def knows_its_frames(self) -> bool:
+        """Return whether `stack()` can be complete: nothing foreign hides what is below it."""
+        return knows_its_frames(self.body)
+
+    def stack(self) -> list[types.FrameType]:
+        """Return the frames of the task, outermost first: where it stands, through `yield from`,
+        `await` and `async for`; of a running task, the calls it is in. Empty when the body is over.
+        """
+        return frames_of(self.body, self.scheduler.current is self)
+
+    def __repr__(self) -> str:
+        doing = f" {self.wait!r}" if self.state == "waiting" else ""
+        return f"<Task {self.label} {self.state}{doing}, spawned at {self.spawned_at}>"
+
+
+class Join:
+    """The wait for the end of a task. `Suspend` could say it, at four times the cost."""
+
+    __slots__ = ("task",)  # and no `__init__`, which would be half of what the object costs
+
+    task: Task[Any]
+
+    def holder(self) -> tuple[Task[Any]]:
+        return self.task.held_by()
+
+    def __repr__(self) -> str:
+        return f"join {self.task.label}"
+
+
+class _GiveWay:
+    """The wait of a bare `yield`: the task is in the queue already."""
+
+    def __repr__(self) -> str:
+        return "give way"
+
+
+GIVE_WAY = _GiveWay()
+
+
+def is_maker(f: Any) -> bool:
+    """Return whether a call of `f` can only return a body that is new: nobody else has it.
+
+    That is so of generator functions and of `async def`; the checks of `body_of` take longer.
+    """
+    return (
+        type(f) is types.FunctionType and f.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE) != 0
+    )
+
+
+def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
+    """Return what `f(*args)` returns, or `f` itself, if a task can be made of it; or raise."""
+    made = f(*args) if callable(f) else f
+    if isinstance(made, types.GeneratorType | types.CoroutineType):
+        if _is_begun(made):
+            raise RuntimeError(
+                f"{caller}() got {made.__name__}(), which was started before: make a new one"
+            )
+    elif not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
+        raise TypeError(not_runnable(caller, f, made))
+    if made is f and args:
+        raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")
+    return made
+
+
+def _is_begun(body: Any) -> bool:
+    """Return whether a generator or coroutine has been stepped before, or is over.
+
+    One that has not begun refuses any value but None, and stays as it is. Its frame would say it
+    too; but to ask for that makes an object of it, 176 bytes that stay as long as the task.
+    """
+    if isinstance(body, types.GeneratorType):
+        suspended = body.gi_suspended
+    elif isinstance(body, types.CoroutineType):
+        suspended = body.cr_suspended
+    else:
+        return False
+    if suspended:
+        return True
+    try:
+        body.send(body)
+    except TypeError:
+        return False
+    except Exception:  # it runs, or is over
+        pass
+    return True
+
+
+def close_for_good(body: Any) -> None:
+    """Close a generator that was never to be closed from outside; its `finally` blocks run.
+
+    Each `yield` in them answers one GeneratorExit with a RuntimeError, and asks for one more.
+    """
+    for _ in range(CLOSINGS):
+        try:
+            body.close()
+            return
+        except RuntimeError:
+            continue
+
+
+def _begin(task: Task[Any], run: Callable[..., Any], send: Callable[[Any], Any], value: Any) -> Any:
+    """Take the first step of a body that others may have; all other steps are `run` itself."""
+    task.resume = run
+    try:
+        if _is_begun(task.body):
+            raise RuntimeError(
+                f"{task.body.__name__}() was given to two tasks: call it once for each"
+            )
+        return run(send, value)
+    finally:
+        del task, run, send, value  # see `Task.result`
+
+
+def _nothing() -> None:
+    """The undo of what needs none."""
+
+
+def _over(*_: object) -> None:
+    """The step of a task that was given up while it was in the queue."""
+    raise StopIteration

@@ -1,0 +1,274 @@
+"""The traps: what a task yields to ask something of the scheduler.
+
+    yield ReadWait(sock)                until `sock` can be read
+    yield WriteWait(sock)               until `sock` can be written
+    yield UrgentWait(sock)              until `sock` has urgent data
+    yield Sleep(0.5)                    until half a second has passed
+    value = yield Suspend(arm, what)    until somebody calls `wake`
+    yield                               give way: until the next turn
+
+A trap is a plain description and does nothing by itself; what each one means stands in
+`scheduler.py`. Every trap works with `yield`, `yield from` and `await`.
+
+Imports from corolib only other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from corolib.kernel.checks import check_number, file_name
+from corolib.kernel.waits import public
+
+if TYPE_CHECKING:
+    from corolib.kernel.task import Task
+
+T = TypeVar("T")
+
+Coro = Generator[Any, Any, T]
+"""What a task function returns: `def double(x: int) -> Coro[int]: yield; return 2 * x`."""
+
+
+class HasFileno(Protocol):
+    """A file object: a socket, a pipe, anything with a number of the operating system's."""
+
+    def fileno(self) -> int: ...
+
+
+class _FileWait:
+    """What the waits for files share."""
+
+    __slots__ = ("entry", "file")
+
+    def __init__(self, file: HasFileno | int) -> None:
+        self.file = file
+        self.entry: Any = None  # the poller's, once it keeps a registration of the file
+
+    def __iter__(self) -> Generator[_FileWait, Any, None]:
+        yield self
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({file_name(self.file)})"
+
+
+@public
+class ReadWait(_FileWait):
+    """Wait until a file can be read: data, end of file, an error, or a client to accept.
+
+    Ready does not mean that a read will succeed: another process may have been faster. Put the
+    non-blocking call in a loop and wait again on BlockingIOError. While sockets are waited for, do
+    not make them blocking again, and lay no other file over their numbers (`os.dup2`): that is
+    looked at when a socket is first waited for, and not again.
+
+    Args:
+        file: a non-blocking socket, a pipe or other file object that the selector can watch, or
+            the number of one.
+
+    Raises (at the `yield`):
+        BusyError: another task is already waiting to read this file.
+        ClosedError: the file is closed, or was closed during the wait.
+        ValueError, TypeError, OSError: this is not a file that can be waited for.
+        Cancelled: the wait was interrupted; it is as if it had not been made.
+
+    Example:
+        >>> import corolib, socket
+        >>> def first_bytes(sock):
+        ...     yield ReadWait(sock)
+        ...     return sock.recv(100)
+        >>> a, b = socket.socketpair()
+        >>> with a, b:
+        ...     a.setblocking(False)
+        ...     _ = b.send(b"hello")
+        ...     corolib.run(first_bytes, a)
+        b'hello'
+
+    Source: recipe 12.12 of the Python Cookbook (ReadSocket); pyos8 (ReadWait).
+    """
+
+    __slots__ = ()
+
+
+@public
+class WriteWait(_FileWait):
+    """Wait until a file can be written: there is room in its buffer, or an error to collect.
+
+    For arguments and errors see `ReadWait`. Ready means room for at least one byte: the write
+    that follows may still be short.
+
+    Example:
+        >>> import corolib, socket
+        >>> def send(sock, data):
+        ...     yield WriteWait(sock)
+        ...     return sock.send(data)
+        >>> a, b = socket.socketpair()
+        >>> with a, b:
+        ...     a.setblocking(False)
+        ...     corolib.run(send, a, b"hello")
+        5
+
+    Source: recipe 12.12 of the Python Cookbook (WriteSocket); pyos8 (WriteWait).
+    """
+
+    __slots__ = ()
+
+
+@public
+class UrgentWait(_FileWait):
+    """Wait until a file has urgent data: then `sock.recv(1, socket.MSG_OOB)` takes the byte.
+
+    What the system calls an exceptional condition (`POLLPRI`): for TCP, a byte sent with `MSG_OOB`.
+    It lasts until that byte is taken, or others behind it are read; until then, the next wait ends
+    at once. A newer urgent byte takes the place of one that was not taken. With `SO_OOBINLINE` it
+    stays among the others, and an ordinary `recv` stops in front of it.
+
+    An error of the connection ends the wait too, and so does its end in both directions; then there
+    may be nothing to take: OSError. The end of what comes in does not end it: let another task
+    read, as one may at the same time.
+
+    For arguments and errors see `ReadWait`. The wait needs Linux, with whatever selector, and one
+    more file number for as long as it lasts.
+
+    Raises (at the `yield`):
+        NotImplementedError: this system has no epoll.
+
+    Example:
+        >>> import corolib, socket
+        >>> def urgent_byte(sock):
+        ...     yield UrgentWait(sock)
+        ...     return sock.recv(1, socket.MSG_OOB)
+        >>> with socket.create_server(("127.0.0.1", 0)) as listener:
+        ...     a = socket.create_connection(listener.getsockname())
+        ...     b, _ = listener.accept()
+        >>> with a, b:
+        ...     b.setblocking(False)
+        ...     _ = a.send(b"!", socket.MSG_OOB)
+        ...     corolib.run(urgent_byte, b)
+        b'!'
+
+    Source: the third set of `select()` (4.2BSD). RFC 6093 advises new programs against urgent data.
+    """
+
+    __slots__ = ()
+
+
+@public
+class Sleep:
+    """Wait until a time has come: `Sleep(seconds)` from now, or `Sleep(at=deadline)`.
+
+    Never ends early. Zero and less give way, as a bare `yield` does; `math.inf` waits for ever.
+
+    Args:
+        seconds: a duration.
+        at: a deadline on the clock of `now()`.
+
+    Raises:
+        TypeError, ValueError: not a number, NaN, or minus infinity (here, not at the `yield`).
+        Cancelled (at the `yield`): the wait was interrupted.
+
+    Example:
+        >>> import corolib
+        >>> def nap():
+        ...     before = corolib.now()
+        ...     yield Sleep(0.01)
+        ...     return corolib.now() - before >= 0.01
+        >>> corolib.run(nap)
+        True
+    """
+
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
+        if (seconds is None) == (at is None):
+            raise TypeError(
+                "Sleep() takes either a duration, Sleep(0.5), or a deadline, Sleep(at=t)"
+            )
+        self.seconds = None if seconds is None else check_number(seconds, self, "a duration")
+        self.at = None if at is None else check_number(at, self, "a deadline")
+
+    def __iter__(self) -> Generator[Sleep, Any, None]:
+        yield self
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        return f"Sleep(at={self.at!r})" if self.seconds is None else f"Sleep({self.seconds!r})"
+
+
+class Wake(Protocol):
+    """What `arm` is given: call it once, from any thread or signal handler, to end the wait."""
+
+    def __call__(self, value: Any = None, error: BaseException | None = None) -> None: ...
+
+
+@public
+class Suspend(Generic[T]):
+    """Wait until somebody calls `wake`: the one door for everything that is not a file or a time.
+
+    Args:
+        arm: called once as `arm(wake)` when the wait begins; starts the operation and returns its
+            undo. What it raises, the task gets at its `yield`. `wake(value=None, error=None)`
+            may be called inside `arm`, late, or twice; only the first call counts. The undo is
+            called only when the wait is taken back, never after a wake.
+        what: what is waited for, in the words of a report: "acquire <Lock B>"; or, put together
+            only when a report asks for them, a verb and a thing: `("acquire", lock)`. The thing
+            may have a `title()`; else its `repr` is taken.
+        holder: returns the tasks on which the end of this wait depends, for deadlock reports.
+        outside: True when something the scheduler cannot see (a thread, a child process, a
+            signal) may end the wait; such a wait is never counted as part of a deadlock.
+
+    Returns (at the `yield`): the value given to `wake`, or its error is raised.
+
+    Raises (at the `yield`):
+        Cancelled: the wait was interrupted; its undo was called first.
+
+    Example:
+        >>> import corolib
+        >>> def shout(wake):
+        ...     wake("hello")
+        ...     return lambda: None
+        >>> def hear():
+        ...     return (yield Suspend(shout, "a shout"))
+        >>> corolib.run(hear)
+        'hello'
+    """
+
+    __slots__ = ("arm", "holder", "outside", "what")
+
+    def __init__(
+        self,
+        arm: Callable[[Wake], Callable[[], object]],
+        what: object,
+        *,
+        holder: Callable[[], Iterable[Task[Any]]] | None = None,
+        outside: bool = False,
+    ) -> None:
+        if not callable(arm):
+            raise TypeError(f"Suspend(arm, what): arm must be a function of `wake`, not {arm!r}")
+        self.arm = arm
+        self.what = what
+        self.holder = holder
+        self.outside = outside
+
+    def __iter__(self) -> Generator[Suspend[T], Any, T]:
+        try:
+            value: T = yield self
+            return value
+        finally:
+            del self  # what `arm` belongs to may hold the error, whose traceback holds this frame
+
+    __await__ = __iter__
+
+    def __repr__(self) -> str:
+        try:
+            if type(self.what) is not tuple:
+                return f"{self.what}"
+            verb, thing = self.what
+            return f"{verb} {thing.title() if hasattr(thing, 'title') else repr(thing)}"
+        except Exception:  # a report is no place to fail in
+            return f"a {type(self.what).__name__} (whose str fails)"
+
+
+Trap = ReadWait | WriteWait | UrgentWait | Sleep | Suspend[Any]

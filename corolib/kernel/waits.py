@@ -1,0 +1,138 @@
+"""Two marks for functions and classes: `@waits` and `@public`.
+
+`@waits` marks a generator function that is called with `yield from`. `await` works with it too,
+and in debug mode a call that never runs is noticed. `@public` marks what `corolib` exports.
+
+Imports nothing else from corolib.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, ParamSpec, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "0")
+"""Debug mode, decided at import: `python -X dev`, or COROLIB_DEBUG=1 in the environment."""
+
+
+def public(thing: T) -> T:
+    """Let a class or a function that `corolib` exports say so: its module is `corolib`.
+
+    A traceback then shows the name that programs import, and a file may move.
+    """
+    thing.__module__ = "corolib"
+    return thing
+
+
+class Documented(type):
+    """The type of public classes that other modules of the library use as well: `dir()` of one
+    shows what `__documented__` names, and no working fields.
+    """
+
+    __documented__: str
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> Documented:
+        namespace.setdefault("__dir__", lambda self: dir(type(self)))
+        return super().__new__(cls, name, bases, namespace, **options)
+
+    def __dir__(cls) -> list[str]:
+        shown = cls.__documented__.split()
+        return sorted([*shown, *(name for name in super().__dir__() if name.startswith("__"))])
+
+
+class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):
+    """The type of what a `@waits` function returns: fit for `yield from` and for `await`."""
+
+
+@public
+def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[T]]:
+    """Mark a generator function that is called with `yield from`, so that `await` works too.
+
+    In debug mode a call whose result is dropped before it was run warns, with the line of the
+    call: `RuntimeWarning: recv() was called at app.py:39 but never run; did you forget ...`.
+
+    Args:
+        function: a generator function, or one that returns a generator.
+
+    Example:
+        >>> import corolib
+        >>> @waits
+        ... def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     return (yield from double(21))
+        >>> corolib.run(main)
+        42
+    """
+    marked: Any = types.coroutine(function)
+    return _watch(marked) if DEBUG else marked
+
+
+class _Mark:
+    """Lies in a generator that has not begun, and warns when it dies there."""
+
+    __slots__ = ("filename", "lineno", "name", "stepped")
+
+    def __init__(self, name: str, filename: str, lineno: int) -> None:
+        self.name, self.filename, self.lineno = name, filename, lineno
+        self.stepped = False
+
+    def __del__(self) -> None:
+        if self.stepped:
+            return
+        import linecache
+        import warnings
+
+        line = linecache.getline(self.filename, self.lineno).strip()
+        place = f"{os.path.basename(self.filename)}:{self.lineno}"
+        text = (
+            f"{self.name}() was called at {place} but never run; did you forget `yield from`?"
+            f"{f'  -> {line!r}' if line else ''}"
+        )
+        warnings.warn_explicit(text, RuntimeWarning, self.filename, self.lineno)
+
+
+@types.coroutine
+def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T]:
+    """Run `inner`; until the first step the mark lies in wait. (Frames of this are not shown.)"""
+    mark.stepped = True
+    return (yield from inner)
+
+
+def forgive(call: Any) -> None:
+    """Close a generator or coroutine that was never begun, so that it does not complain."""
+    prefix = "gi" if isinstance(call, types.GeneratorType) else "cr"
+    frame = getattr(call, f"{prefix}_frame")
+    if frame is None or getattr(call, f"{prefix}_suspended") or getattr(call, f"{prefix}_running"):
+        return
+    if frame.f_code is watched.__code__:
+        frame.f_locals["mark"].stepped = True
+    call.close()
+
+
+def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Return `function` so that what it returns warns when it is dropped before its first step."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        caller = sys._getframe(1)
+        while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
+            caller = caller.f_back
+        name = function.__name__.lstrip("_")
+        mark = _Mark(name, caller.f_code.co_filename, caller.f_lineno)
+        outer: Any = watched(function(*args, **kwargs), mark)
+        outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
+        return outer
+
+    return call

@@ -1,0 +1,8 @@
+"""Sockets: what is made of `ReadWait` and `WriteWait`.
+
+servers ─> listening ─> streams ─> tls       a handler for each connection
+connecting ─> streams                        open_tcp, open_unix
+datagrams                                    UDP, Unix datagrams
+limits                                       what a server bounds
+network                                      opens sockets, looks names up; the others use it
+"""

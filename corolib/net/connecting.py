@@ -1,0 +1,398 @@
+"""Connecting: `open_tcp` and `open_unix` wait until there is a connection and return its stream.
+
+    stream = yield from open_tcp("example.org", 443, tls=True)
+    stream = yield from open_unix("/run/service.sock")
+
+A name may have many addresses, of two families, of which some do not answer. They are raced as in
+RFC 8305: one attempt is begun after the other, 250 ms apart or as soon as one has failed, the
+families in turn; the first to be connected wins, and the sockets of all others are closed. It all
+happens in the caller's own task: an attempt is a generator, and the race steps each when its wait
+is over. So whatever ends the call, no socket is left.
+
+Names are looked up in the threads that are kept for it; numeric addresses need no thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from corolib.coordination.first import first
+from corolib.coordination.threads import lookup, to_thread
+from corolib.kernel import (
+    Coro,
+    LateModule,
+    Scheduler,
+    Sleep,
+    Trap,
+    WriteWait,
+    check_number,
+    current_scheduler,
+    must_yield,
+    now,
+    public,
+    waits,
+)
+from corolib.net.network import (
+    NUMERIC,
+    AddressInfo,
+    Socket,
+    address_text,
+    discard,
+    named,
+    network,
+    pauses,
+    unix_path,
+)
+from corolib.net.streams import Stream
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    ssl = LateModule("ssl")
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Port = int | str
+Source = tuple[str | None, Port]
+
+DELAY = 0.25  # seconds between the beginnings of two attempts, as RFC 8305 recommends
+
+
+@public
+@waits
+def open_tcp(
+    host: str,
+    port: Port,
+    *,
+    tls: ssl.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    source: Source | None = None,
+    family: int = 0,
+    delay: float = DELAY,
+) -> Generator[Any, Any, Stream]:
+    """Wait until there is a TCP connection to a host, and return its stream.
+
+    `stream = yield from open_tcp("example.org", 443, tls=True)`. If the name has several
+    addresses they are raced: see the head of this module. There is no limit of time but that of
+    the system, minutes it may be: put `with timeout(...)` around it.
+
+    What one `sendall` sends is on its way at once (`TCP_NODELAY`).
+
+    Args:
+        host: a name, or an address: "127.0.0.1", "::1", "fe80::1%eth0".
+        port: a number, or the name of a service.
+        tls: an `ssl.SSLContext`, or True for `ssl.create_default_context()`, which is made once
+            in a run: the stream is returned when the handshake is done.
+        server_hostname: whose certificate is expected, if not that of `host`.
+        source: the address and port to connect from; port 0: any. Only addresses of its family
+            are tried.
+        family: `AF_INET` or `AF_INET6`, to try only these.
+        delay: seconds until the next address is tried beside those that have not answered yet;
+            `math.inf`: one after the other.
+
+    Raises:
+        OSError: no address could be connected to: ConnectionRefusedError and the like. If several
+            failed, it names all; its `__cause__` is the `ExceptionGroup` of them, and it is of
+            their kind if they are of one kind.
+        socket.gaierror: an OSError: the name has no address, or nobody can say.
+        ssl.SSLError: an OSError: the handshake failed, or the certificate is not the right one.
+        ValueError: no port has this number; `host` cannot be a name; `server_hostname` without
+            `tls`. TypeError: `host` is no str, `source` no pair.
+        Cancelled: the wait was interrupted; no socket is left open. A lookup that is under way
+            goes on in its thread, unheeded.
+
+    Example:
+        >>> import corolib, socket
+        >>> def main(listener):
+        ...     stream = yield from corolib.open_tcp(*listener.getsockname())
+        ...     with stream, listener.accept()[0] as conn:
+        ...         yield from stream.sendall(b"hello")
+        ...         return conn.recv(10)
+        >>> with socket.create_server(("127.0.0.1", 0)) as listener:
+        ...     corolib.run(main, listener)
+        b'hello'
+
+    Source: RFC 8305 (Happy Eyeballs 2); trio.open_tcp_stream.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"open_tcp() got the host {host!r}: give a name or an address, as a str")
+    delay = check_number(delay, "open_tcp(delay=)", "a duration")
+    check_pair("open_tcp(source=)", source)
+    context = yield from _context("open_tcp", tls, server_hostname)
+    found = yield from candidates(host, port, source, family, socket.SOCK_STREAM)
+    attempts = deque(_attempt(info, source_address) for info, source_address in found)
+    sock = yield from _race(f"{host}:{port}", attempts, delay)
+    if server_hostname is None:
+        server_hostname = host.partition("%")[0].rstrip(".")
+    return (yield from _secured(Stream(sock), context, server_hostname))
+
+
+@public
+@waits
+def open_unix(
+    path: Path,
+    *,
+    tls: ssl.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+) -> Generator[Any, Any, Stream]:
+    """Wait until there is a connection to a Unix socket, and return its stream.
+
+    `stream = yield from open_unix("/run/service.sock")`. While the queue of the listener is full
+    it asks again, up to twenty times a second, for the system does not tell when there is room.
+
+    Args:
+        path: where the socket is; one that begins with a zero byte is in no folder (Linux).
+        tls: an `ssl.SSLContext`, or True: see `open_tcp`.
+        server_hostname: whose certificate is expected.
+
+    Raises:
+        OSError: nobody listens there (ConnectionRefusedError), there is no such path
+            (FileNotFoundError), or it is too long.
+        ssl.SSLError: the handshake failed.
+        ValueError: with `tls` but without `server_hostname`, if the context wants to check it.
+        Cancelled: the wait was interrupted; no socket is left open.
+
+    Example:
+        >>> import corolib, socket, tempfile, os
+        >>> def main(listener):
+        ...     stream = yield from corolib.open_unix(listener.getsockname())
+        ...     with stream, listener.accept()[0] as conn:
+        ...         yield from stream.sendall(b"hello")
+        ...         return conn.recv(10)
+        >>> with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        ...     listener.bind(os.path.join(folder, "socket"))
+        ...     listener.listen()
+        ...     corolib.run(main, listener)
+        b'hello'
+
+    Source: unix(7); asyncio.open_unix_connection.
+    """
+    context = yield from _context("open_unix", tls, server_hostname)
+    address = unix_path(path)
+    info = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)
+    sock = yield from _race(repr(address), deque([_attempt(info, None)]), math.inf)
+    return (yield from _secured(Stream(sock), context, server_hostname))
+
+
+# One attempt, and the race of several -------------------------------------------------------------
+
+
+def _attempt(info: AddressInfo, source: Any) -> Generator[Trap, Any, Socket]:
+    """Connect to one address. Its failure names the address."""
+    family, kind, proto, _, address = info
+    try:
+        sock = network().socket(family, kind, proto)
+        try:
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None:
+                sock.bind(source)
+            yield from _connect(sock, address)
+        except BaseException:
+            discard(sock)
+            raise
+    except OSError as exc:
+        raise named(exc, address_text(address)) from None
+    return sock
+
+
+def _connect(sock: Socket, address: Any) -> Generator[Trap, Any, None]:
+    """Wait until `sock` is connected to `address`, or raise why it is not."""
+    pause = pauses()
+    while True:
+        try:
+            sock.connect(address)
+            return
+        except InterruptedError:  # by a signal: the system goes on with it
+            break
+        except BlockingIOError as exc:
+            if exc.errno != errno.EAGAIN:
+                break
+        yield Sleep(next(pause))  # the queue of the listener is full, and nothing has begun
+    while True:
+        yield WriteWait(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        try:
+            sock.getpeername()
+            return
+        except OSError as exc:
+            if exc.errno != errno.ENOTCONN:  # else neither connected nor failed: woken in vain
+                raise
+
+
+def _race(
+    what: str, attempts: deque[Generator[Trap, Any, Socket]], delay: float
+) -> Generator[Any, Any, Socket]:
+    """Step attempts until one is connected, and return its socket; those of the others are closed.
+
+    The next is begun `delay` after the one before was, or at once when any has failed.
+    """
+    under_way: dict[Generator[Trap, Any, Socket], Trap] = {}
+    failures: list[OSError] = []
+    begin = -math.inf  # when the next is to be begun
+    try:
+        while attempts or under_way:
+            if attempts and now() >= begin:
+                if must_yield():
+                    yield
+                attempt = attempts.popleft()
+                begin = now() + delay
+            else:
+                clock = [Sleep(at=begin)] if attempts else []
+                n, _ = yield from first(*under_way.values(), *clock)
+                if n == len(under_way):
+                    continue
+                attempt = list(under_way)[n]
+            try:
+                under_way[attempt] = attempt.send(None)
+            except StopIteration as done:
+                under_way.pop(attempt, None)
+                return done.value  # type: ignore[no-any-return]
+            except OSError as exc:
+                under_way.pop(attempt, None)
+                failures.append(exc.with_traceback(None))
+                begin = -math.inf
+        raise failure(f"cannot connect to {what}", failures)
+    finally:
+        for attempt in under_way:
+            attempt.close()
+        del failures  # a traceback holds this frame: that would be a cycle
+
+
+# Names and addresses ------------------------------------------------------------------------------
+
+
+@waits
+def resolve(
+    host: str | None, port: Port, family: int, kind: int, flags: int = 0
+) -> Generator[Any, Any, Iterable[AddressInfo]]:
+    """Wait until the addresses of a name are known, and return them in the order of the system.
+
+    Those of a numeric address are known at once. A name is looked up in a thread; nobody heeds
+    what comes of it after a cancel.
+    """
+    net = network()
+
+    def ask(flags: int) -> list[AddressInfo] | OSError:
+        try:
+            return net.getaddrinfo(host, port, family, kind, 0, flags)
+        except OSError as exc:
+            return exc
+
+    ask.__qualname__ = f"{host}:{port}"  # as reports name it
+    found = ask(flags | NUMERIC)
+    if isinstance(found, OSError):
+        found = yield from lookup(ask, flags)
+    if not found:
+        found = socket.gaierror(socket.EAI_NONAME, "no address is known")
+    if isinstance(found, OSError):
+        raise named(found, f"{host}:{port}")
+    return dict.fromkeys(found)  # some resolvers say the same thing twice
+
+
+@waits
+def candidates(
+    host: str, port: Port, source: Source | None, family: int, kind: int
+) -> Generator[Any, Any, list[tuple[AddressInfo, Any]]]:
+    """Wait until the addresses of a name are known; return each with the address to connect from.
+
+    The families take turns, and the one that the system puts first begins. (That is IPv6 where
+    this machine has it: RFC 6724.) With a source, only addresses of its family are left.
+    """
+    found = interleaved((yield from resolve(host, port, family, kind)))
+    if source is None:
+        return [(info, None) for info in found]
+    own: dict[int, Any] = {}
+    for info in (yield from resolve(*source, family, kind, socket.AI_PASSIVE)):
+        own.setdefault(info[0], info[4])
+    if left := [(info, own[info[0]]) for info in found if info[0] in own]:
+        return left
+    text = f"{host}:{port} has no address of the family of {address_text(source)}"
+    raise OSError(errno.EADDRNOTAVAIL, text)
+
+
+def check_pair(who: str, pair: Source | None) -> None:
+    """Refuse what is not an address and a port."""
+    if pair is not None and (not isinstance(pair, tuple) or len(pair) != 2):
+        raise TypeError(f"{who} got {pair!r}: give an address and a port, ('127.0.0.1', 0)")
+
+
+def interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
+    """Return addresses so that the families take turns; within a family the order is kept."""
+    families: dict[int, list[AddressInfo]] = {}
+    for info in found:
+        families.setdefault(info[0], []).append(info)
+    rounds = zip_longest(*families.values())
+    return [info for each in rounds for info in each if info is not None]
+
+
+def failure(what: str, failures: Sequence[OSError]) -> OSError:
+    """Return one error for several: itself if it is the only one, else one that names all."""
+    if len(failures) == 1:
+        return failures[0]
+    text = f"{what}: {'; '.join(each.strerror or str(each) for each in failures)}"
+    kinds = {each.errno for each in failures}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    error = OSError(text) if kind is None else OSError(kind, text)
+    error.__cause__ = ExceptionGroup(what, failures)
+    return error
+
+
+# TLS ----------------------------------------------------------------------------------------------
+
+
+class DefaultTLSContext:
+    """The TLS context for those who bring none of their own: a room."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.context: ssl.SSLContext | None = None
+
+    def end(self) -> None:
+        self.context = None
+
+
+@waits
+def _context(
+    caller: str, tls: ssl.SSLContext | bool | None, server_hostname: str | None
+) -> Generator[Any, Any, ssl.SSLContext | None]:
+    """Wait for the TLS context that is meant; None: no TLS.
+
+    The default one is made in a thread, once in a run: with its import and the certificates of
+    all authorities it takes 50 ms.
+    """
+    if not tls:
+        if server_hostname is not None:
+            raise ValueError(f"{caller}(server_hostname=...) is for TLS: add tls=True")
+        return None
+    if tls is not True:
+        return tls
+    trust = current_scheduler().run_local(DefaultTLSContext)
+    if trust.context is None:
+        trust.context = yield from to_thread(_default_context)
+    return trust.context
+
+
+def _default_context() -> ssl.SSLContext:
+
+    return ssl.create_default_context()
+
+
+def _secured(
+    stream: Stream, context: ssl.SSLContext | None, server_hostname: str | None
+) -> Coro[Stream]:
+    """Wait until TLS is up on a new connection, or close it."""
+    if context is not None:
+        try:
+            yield from stream.start_tls(context, server_hostname=server_hostname)
+        except BaseException:
+            stream.close()
+            raise
+    return stream

@@ -1,0 +1,376 @@
+"""Datagrams: messages that arrive whole or not at all, over UDP or Unix sockets.
+
+    with (yield from open_udp("192.0.2.1", 53)) as sock:            one other side
+        yield from sock.send(question)
+        answer = yield from sock.recv()
+
+    with (yield from open_udp(local=("127.0.0.1", 5353))) as sock:  whoever sends
+        data, address = yield from sock.recvfrom()
+        yield from sock.sendto(data, address)
+
+A datagram may be lost on the way, come twice, or after one that was sent later; nobody is told.
+There is no end of the file: `b""` is a datagram like any other.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any
+
+from corolib.kernel import (
+    ClosedError,
+    ReadWait,
+    Sleep,
+    WriteWait,
+    file_name,
+    must_yield,
+    public,
+    waits,
+)
+from corolib.net.connecting import Path, Port, Source, candidates, check_pair, failure, resolve
+from corolib.net.network import Socket, address_text, discard, named, network, pauses, unix_path
+
+DATAGRAM = 65535  # bytes: UDP's lengths have 16 bits
+PATIENCE = 8  # waits after a read in vain, until the next is tried without one: under load most of
+# these succeed, and each saves a turn, the half of an echo; else it costs this part of an exception
+
+
+@public
+class DatagramSocket:
+    """A socket whose messages arrive whole: `recvfrom`, `sendto`; connected: `recv`, `send`.
+
+    Made by `open_udp()` and `open_unix_datagrams()`. `with sock:` closes it at the end of the
+    block. One task may receive, a second one gets `BusyError`; any number may send.
+
+    Over a connected UDP socket the network's complaints come back (ICMP: nobody listens there, no
+    way to that host). Each is raised once, as an OSError, by the next call that receives or sends
+    anything: so it is about an earlier datagram. One that is being sent then was not sent. The
+    socket goes on working. A socket that is not connected is told nothing.
+
+    Args:
+        sock: a socket of the kind SOCK_DGRAM, which it owns from here on.
+
+    Attributes:
+        socket: the socket itself, for its options: `sock.socket.setsockopt(...)`.
+        truncated: whether the last datagram that came was longer than what was asked for. Its
+            rest is lost.
+
+    Example:
+        >>> import corolib, socket
+        >>> def main():
+        ...     a, b = map(DatagramSocket, socket.socketpair(type=socket.SOCK_DGRAM))
+        ...     with a, b:
+        ...         yield from a.send(b"hello")
+        ...         yield from a.send(b"")
+        ...         return [(yield from b.recv()), (yield from b.recv())]
+        >>> corolib.run(main)
+        [b'hello', b'']
+
+    Source: RFC 1122, 4.1.3.3 (who sends is told of errors); udp(7), unix(7).
+    """
+
+    __slots__ = (
+        *("_asker", "_patience", "_reading", "_writer_waits", "_writing"),
+        *("socket", "truncated"),
+    )
+
+    def __init__(self, sock: Socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.truncated = False
+        self._reading = ReadWait(sock)
+        self._writing = WriteWait(sock)
+        self._writer_waits = False
+        self._asker: Any = None  # who has sent the last datagram, until it is answered
+        self._patience = PATIENCE  # waits to make until a read is tried without one
+
+    @waits
+    def recvfrom(self, most: int = DATAGRAM) -> Generator[Any, Any, tuple[bytes, Any]]:
+        """Wait for a datagram, and return it and the address of its sender.
+
+        That is None for a Unix socket without a name. See `truncated`.
+
+        Args:
+            most: bytes to take of it.
+
+        Raises:
+            BusyError: another task receives from this socket.
+            ClosedError: the socket is closed, or was closed during the wait.
+            ConnectionRefusedError and other OSErrors: a complaint of the network's about an
+                earlier datagram; see above.
+            ValueError: `most` is negative.
+            Cancelled: the wait was interrupted; no datagram was taken.
+        """
+        if most < 0:
+            raise ValueError(f"recvfrom({most}): a datagram has no bytes at least")
+        while True:
+            # Whether there is another one, the last one did not say: see `PATIENCE`.
+            if not self._patience and must_yield():
+                self._patience = 1
+            if left := self._patience:
+                yield self._reading  # which refuses a second receiver
+                self._patience = left - 1
+            try:
+                got: tuple[bytes, Any] = self.socket.recvfrom(most + 1)
+            except (BlockingIOError, InterruptedError):
+                self._patience = PATIENCE
+                continue  # woken in vain
+            except OSError:
+                self._check_open()
+                raise
+            data, self._asker = got
+            self.truncated = len(data) > most
+            return (data[:most], self._asker) if self.truncated else got
+
+    @waits
+    def recv(self, most: int = DATAGRAM) -> Generator[Any, Any, bytes]:
+        """Wait for a datagram, and return it: for connected sockets. See `recvfrom`."""
+        data, _ = yield from self.recvfrom(most)
+        return data
+
+    @waits
+    def sendto(
+        self, data: bytes | bytearray | memoryview, address: Any
+    ) -> Generator[Any, Any, None]:
+        """Wait until the system has taken a datagram for `address`, whole.
+
+        That it has left this machine is not said, and nobody will say that it has arrived. Several
+        tasks may send at the same time.
+
+        Args:
+            data: at most 65507 bytes over IPv4 (and not many more than 1400 are wise).
+            address: as `recvfrom` returned it: (host, port) or the path of a Unix socket. A name
+                is looked up at each call: to send many, connect the socket.
+
+        Raises:
+            OSError: the datagram is too long (EMSGSIZE), there is no way to the address, the
+                system has no memory (ENOBUFS); nobody listens on a Unix socket. And see above.
+            TypeError: the address is not a host and a port; ValueError: it cannot be one.
+            ClosedError: the socket is closed, or was closed during the wait.
+            Cancelled: the wait was interrupted; the datagram was not sent.
+        """
+        # The short way of an answer: its address needs no look, and receiving has given way.
+        if address is self._asker is not None:
+            self._asker = None
+            try:
+                self.socket.sendto(data, address)
+                return
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                self._check_open()
+                raise
+        family = self.socket.family
+        if family in (socket.AF_INET, socket.AF_INET6):
+            pair = isinstance(address, tuple) and len(address) > 1
+            if not pair or not isinstance(address[0], str):
+                text = "give a host and a port, ('127.0.0.1', 5353)"
+                raise TypeError(f"sendto() got {address!r} as the address: {text}")
+            if not _is_numeric(family, address[0]):
+                found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM)
+                address = next(iter(found))[4]
+        yield from self._put(lambda: self.socket.sendto(data, address))
+
+    @waits
+    def send(self, data: bytes | bytearray | memoryview) -> Generator[Any, Any, None]:
+        """Wait until the system has taken a datagram for the other side: for connected sockets.
+
+        See `sendto`.
+        """
+        yield from self._put(lambda: self.socket.send(data))
+
+    def _put(self, send: Callable[[], object]) -> Generator[Any, Any, None]:
+        """Call `send` until there is room for what it sends."""
+        if must_yield():
+            yield
+        pause = pauses()
+        waited = False
+        while True:
+            self._check_open()
+            try:
+                send()
+                return
+            except (BlockingIOError, InterruptedError):
+                pass
+            if waited or self._writer_waits:
+                # The queue of a receiver on this machine is full, which is no matter of our own
+                # socket's; or another task has the wait for this one.
+                yield Sleep(next(pause))
+                continue
+            waited = self._writer_waits = True
+            try:
+                yield self._writing
+            finally:
+                self._writer_waits = False
+
+    def _check_open(self) -> None:
+        if self.socket.fileno() == -1:
+            raise ClosedError(f"{self!r}: it was closed") from None
+
+    @property
+    def local(self) -> Any:
+        """The address of this side; None if it has none, or is closed."""
+        return _answer(self.socket.getsockname)
+
+    @property
+    def peer(self) -> Any:
+        """The address of the other side; None if the socket is not connected, or is closed."""
+        return _answer(self.socket.getpeername)
+
+    def close(self) -> None:
+        """Close the socket; does not wait. Tasks that wait for it get `ClosedError`."""
+        discard(self.socket)
+
+    def __enter__(self) -> DatagramSocket:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<DatagramSocket over {file_name(self.socket)}>"
+
+
+@public
+@waits
+def open_udp(
+    host: str | None = None,
+    port: Port | None = None,
+    *,
+    local: Source | None = None,
+    family: int = 0,
+) -> Generator[Any, Any, DatagramSocket]:
+    """Wait until the names are looked up, and return a new UDP socket.
+
+    `open_udp(host, port)` is connected: it sends to that address and receives from nobody else.
+    `open_udp(local=(host, port))` has an address that others may send to. Without either it can
+    send to anybody, and receive what is answered. Nothing but the lookup waits.
+
+    For other options make the socket yourself, and a `DatagramSocket` of it.
+
+    Args:
+        host, port: the other side: a name or an address, a number or the name of a service. Of
+            several addresses the first is taken to which there is a way from here.
+        local: address and port of this side; `None` as address: all of this machine's, port 0: any.
+        family: `AF_INET` or `AF_INET6`, to take only such an address. Without any address: IPv4.
+
+    Raises:
+        OSError: the local address is in use or none of this machine's; there is no way to the
+            other side. If several addresses failed, it names all: see `open_tcp`.
+        socket.gaierror: an OSError: a name has no address, or nobody can say.
+        TypeError: a host without a port; `local` is no pair.
+        Cancelled: the wait was interrupted; no socket is left open.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     with (yield from corolib.open_udp(local=("127.0.0.1", 0))) as server:
+        ...         with (yield from corolib.open_udp(*server.local)) as client:
+        ...             yield from client.send(b"hello")
+        ...             data, address = yield from server.recvfrom()
+        ...             return data, address == client.local
+        >>> corolib.run(main)
+        (b'hello', True)
+
+    Source: RFC 768; udp(7).
+    """
+    if (host is None) != (port is None):
+        raise TypeError("open_udp(host, port): give both, or none and local=(host, port)")
+    check_pair("open_udp(local=)", local)
+    if must_yield():
+        yield
+    found: list[tuple[int, int, Any, Any]]  # family, protocol, address of this side, of the other
+    if host is not None and port is not None:
+        both = yield from candidates(host, port, local, family, socket.SOCK_DGRAM)
+        found = [(info[0], info[2], source, info[4]) for info, source in both]
+    elif local is not None:
+        infos = yield from resolve(*local, family, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+        found = [(info[0], info[2], info[4], None) for info in infos]
+    else:
+        found = [(family or socket.AF_INET, 0, None, None)]
+    failures: list[OSError] = []
+    try:
+        for each in found:
+            try:
+                return _open(*each)
+            except OSError as exc:
+                failures.append(exc.with_traceback(None))
+        raise failure("cannot open a UDP socket", failures)
+    finally:
+        del failures  # a traceback holds this frame: that would be a cycle
+
+
+@public
+def open_unix_datagrams(path: Path | None = None, *, local: Path | None = None) -> DatagramSocket:
+    """Return a new Unix socket for datagrams; does not wait.
+
+    `open_unix_datagrams("/run/log.sock")` is connected: see `open_udp`. Nobody can answer a socket
+    that has no path of its own. The file of `local` stays when the socket is closed: remove it.
+
+    Args:
+        path: where the other side is.
+        local: where this side is to be, a new file; "" for a name that the system makes (Linux).
+
+    Raises:
+        OSError: there is such a file already (EADDRINUSE), or no such folder; there is nobody at
+            `path` (FileNotFoundError, ConnectionRefusedError), or it is no datagram socket.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     with open_unix_datagrams(local="") as server:
+        ...         with open_unix_datagrams(server.local, local="") as client:
+        ...             yield from client.send(b"hello")
+        ...             data, address = yield from server.recvfrom()
+        ...             return data, address == client.local
+        >>> corolib.run(main)
+        (b'hello', True)
+
+    Source: unix(7).
+    """
+    own, other = (None if each is None else unix_path(each) for each in (local, path))
+    return _open(socket.AF_UNIX, 0, own, other)
+
+
+def _open(family: int, proto: int, own: Any, other: Any) -> DatagramSocket:
+    """Return a socket that is bound to `own` and connected to `other`, if they are not None."""
+    about = own if other is None else other
+    try:
+        sock = network().socket(family, socket.SOCK_DGRAM, proto)
+        try:
+            if own is not None:
+                about = own
+                sock.bind(own)
+            if other is not None:
+                about = other
+                sock.connect(other)
+        except BaseException:
+            discard(sock)
+            raise
+    except OSError as exc:
+        raise named(exc, "a new socket" if about is None else address_text(about)) from None
+    return DatagramSocket(sock)
+
+
+def _is_numeric(family: int, host: str) -> bool:
+    """Return whether the system need not look `host` up, which would stop the whole program."""
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):  # ValueError: it could not be a name either
+        return False
+    return True
+
+
+def _answer(ask: Callable[[], Any]) -> Any:
+    """Return what a socket says of itself, None if it says nothing."""
+    try:
+        return ask() or None
+    except OSError:
+        return None

@@ -1,0 +1,381 @@
+"""Listening: sockets that clients connect to are opened here, and what comes in is accepted.
+
+    tcp_sockets("localhost", 7007, ...)         one socket for each address of the name
+    unix_socket("/run/app.sock", ...)           and its file, in the place of a stale one
+    inherited(3, ...)                           what another program has opened
+
+    stream = yield from listening.accept()      the next connection, from any of the sockets
+
+All of them are opened by the `Network` of the run, or outside of one by the operating system's.
+What becomes of an accepted connection is the matter of `servers.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import socket
+import stat
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from corolib.coordination.first import first
+from corolib.kernel import ClosedError, ReadWait, Sleep, close, now, running_scheduler, waits
+from corolib.net.network import address_text, named, network
+from corolib.net.streams import Stream
+
+if TYPE_CHECKING:
+    import logging
+
+L = TypeVar("L", bound="Listening")
+
+BACKLOG = 4096  # what Linux allows by default (net.core.somaxconn); it takes less where less is
+BATCH = 64  # connections accepted in one go; more, and all others wait for longer than 1 ms
+PAUSE = 0.1  # seconds without accepting, when it fails for want of files or memory
+REPORT_EVERY = 1.0  # seconds between two reports of that
+PORTS = 16  # tries to find one port that is free in every family
+
+
+@functools.cache
+def _log() -> logging.Logger:
+    """Return where servers report to, and have everything imported that a report needs: later,
+    there may be no file number left to import it with.
+
+    Python imports some of what writes a traceback when it writes the first one.
+    """
+    import logging
+    import traceback
+
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        traceback.format_exc()
+    return logging.getLogger("corolib.server")
+
+
+def _numbers(*names: str) -> frozenset[int]:
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+LOST = _numbers(
+    *("ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "EINTR", "ENETDOWN"),
+    *("ENETUNREACH", "ENONET", "ENOPROTOOPT", "EPERM", "EPIPE", "EPROTO", "ETIMEDOUT"),
+)
+"""What accepting fails with when one client is gone, or a firewall has dropped it: accept(2)."""
+
+DEAD = _numbers("EBADF", "EINVAL", "ENOTSOCK")
+"""What it fails with when the listening socket itself is no longer one."""
+
+
+# Opening ------------------------------------------------------------------------------------------
+
+
+def tcp_sockets(
+    hosts: Iterable[str | None], port: int | str, family: int, backlog: int, reuse_port: bool
+) -> list[socket.socket]:
+    """Return a listening socket for each address of the hosts, all with one port; blocks.
+
+    A host that has several addresses may lack some of them here: IPv6 that is switched off.
+    """
+    found: list[list[tuple[int, Any]]] = []
+    for host in hosts:
+        known = [address for addresses in found for address in addresses]
+        found.append([a for a in _addresses(host, port, family) if a not in known])
+    many = sum(map(len, found)) > 1
+    tries = PORTS if many and found[0][0][1][1] == 0 else 1
+    while True:
+        tries -= 1
+        try:
+            return _bind_all(found, backlog, reuse_port)
+        except OSError as exc:  # the port that the kernel chose in one family is used in another
+            if exc.errno != errno.EADDRINUSE or not tries:
+                raise
+
+
+def _addresses(host: str | None, port: int | str, family: int) -> list[tuple[int, Any]]:
+    flags = socket.AI_PASSIVE
+    try:
+        infos = network().getaddrinfo(host or None, port, family, socket.SOCK_STREAM, 0, flags)
+    except OSError as exc:
+        raise named(exc, f"{host}:{port}") from None
+    return list(dict.fromkeys((info[0], info[4]) for info in infos))
+
+
+def _bind_all(
+    found: list[list[tuple[int, Any]]], backlog: int, reuse_port: bool
+) -> list[socket.socket]:
+    """Return a socket for each address; or none of them, and the error."""
+    sockets: list[socket.socket] = []
+    port = 0
+    try:
+        for addresses in found:
+            bound, missing = len(sockets), None
+            for family, (host, wanted, *rest) in addresses:
+                try:
+                    address = (host, wanted or port, *rest)
+                    sockets.append(_bind(family, address, backlog, reuse_port))
+                except OSError as exc:
+                    if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                        raise
+                    missing = exc
+                else:
+                    port = sockets[0].getsockname()[1]
+            if missing is not None and len(sockets) == bound:
+                raise missing
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
+    """Return a socket that listens on one address.
+
+    What is set here, accepted connections inherit: small messages are sent at once, and a peer
+    that has vanished is noticed, if only after hours.
+    """
+    try:
+        sock = network().socket(family, socket.SOCK_STREAM)
+        try:
+            if os.name == "posix":  # pragma: no branch - elsewhere it would let others in
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.bind(address)
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as exc:
+        where = f"cannot listen on {address[0]} port {address[1]}"
+        raise OSError(exc.errno, f"{where}: {exc.strerror}") from None
+    return sock
+
+
+def unix_socket(
+    path: str | bytes, mode: int | None, backlog: int
+) -> tuple[socket.socket, SocketFile]:
+    """Return a socket that listens on a path, and its file; takes the place of a stale one."""
+    sock = network().socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        sock.bind(path)
+        file = SocketFile(path)
+        try:
+            if mode is not None:
+                os.chmod(path, mode)  # nobody can connect before listen()
+            sock.listen(backlog)
+        except BaseException:
+            file.remove()
+            raise
+    except BaseException as exc:
+        sock.close()
+        if isinstance(exc, OSError) and exc.filename is None:
+            text = f"cannot listen on {path!r}: {exc.strerror or exc}"
+            raise OSError(exc.errno, text) from None
+        raise
+    return sock, file
+
+
+def _clear(path: str | bytes) -> None:
+    """Remove a socket's file on which nobody listens any more; refuse if somebody does.
+
+    Two programs that start on one path at the same moment may both get through: then the first
+    listens on a file that is gone.
+    """
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, ValueError):  # ValueError: a name that begins with a zero byte
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "there is a file of another kind", path)
+    probe = network().socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return
+    except OSError:  # its backlog is full, or it is of another type: somebody has it open
+        pass
+    finally:
+        probe.close()
+    raise OSError(errno.EADDRINUSE, "another program listens on it", path)
+
+
+class SocketFile:
+    """The file of a Unix socket: removed by the process that made it, if it is still the same."""
+
+    def __init__(self, path: str | bytes) -> None:
+        self._path = path
+        self._process = os.getpid()
+        self._inode = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except (OSError, ValueError):
+            return None
+        return found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove it, unless a forked child asks, or another program has taken its place."""
+        if self._inode is not None and self._process == os.getpid():
+            if self._look() == self._inode:
+                os.unlink(self._path)
+            self._inode = None
+
+
+def inherited(fds: int | Sequence[int], families: Sequence[int], who: str) -> list[socket.socket]:
+    """Return sockets that another program has opened and listens on; it stays their owner's
+    business where they are bound.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for fd in (fds,) if isinstance(fds, int) else fds:
+            try:
+                sock = network().adopt(fd)
+            except OSError as exc:
+                raise named(exc, f"{who}(fd={fd})") from None
+            sockets.append(sock)
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if sock.family not in families or not listens:
+                raise ValueError(f"{who}(fd={fd}): this is not a listening socket of that family")
+    except BaseException:
+        for sock in sockets:
+            sock.detach()  # they stay the caller's
+        raise
+    return sockets
+
+
+# Accepting ----------------------------------------------------------------------------------------
+
+
+class Listening:
+    """Listening sockets, from which connections are accepted in turn."""
+
+    def __init__(
+        self,
+        sockets: Iterable[socket.socket],
+        *,
+        file: SocketFile | None = None,
+        backlog: int | None = None,
+    ) -> None:
+        self.log = _log()
+        self._sockets = list(sockets)
+        if not self._sockets:
+            raise ValueError("a Listener takes at least one listening socket")
+        for sock in self._sockets:
+            sock.setblocking(False)
+        self._waits = [ReadWait(sock) for sock in self._sockets]
+        self.addresses = [sock.getsockname() for sock in self._sockets]
+        self.place = ", ".join(map(address_text, self.addresses))
+        self._file = file
+        self._hot: deque[socket.socket] = deque()  # those where more may have come
+        self._taken = 0  # accepted since the last wait
+        self._reported = float("-inf")
+        self.backlog = backlog
+        self.batch = BATCH
+        self.closed = False
+        self.lost = 0
+        self.pauses = 0
+
+    @waits
+    def accept(self) -> Generator[Any, Any, Stream]:
+        """Wait for the next connection, and return it as a stream.
+
+        Connections that were lost before they were accepted are passed over. While there are no
+        files or no memory for a new one, accepting is tried ten times a second, and that is
+        logged, as a warning of "corolib.server", once a second at most.
+
+        Raises:
+            ClosedError: the listener is closed, or was closed during the wait.
+            BusyError: another task accepts from it.
+            OSError: the socket was shut down, or is no listening one.
+            Cancelled: the wait was interrupted; nothing was accepted.
+        """
+        while True:
+            if not self._hot or self._taken >= self.batch:
+                yield from self._arrival()
+            try:
+                conn, peer = self._hot[0].accept()
+            except BlockingIOError:
+                self._hot.popleft()
+                continue
+            except OSError as exc:
+                self._taken += 1
+                if exc.errno in LOST:
+                    self.lost += 1
+                    continue
+                self._check_dead(exc)
+                self._report(exc)
+            else:
+                conn.setblocking(False)
+                self._hot.rotate(1)
+                self._taken += 1
+                return Stream(conn, peer=peer)
+            yield Sleep(PAUSE)
+
+    def _arrival(self) -> Generator[Any, Any, None]:
+        """Wait until somebody may have come to one of the sockets."""
+        self._hot.clear()
+        if self.closed:
+            raise ClosedError(f"{self!r} is closed")
+        if len(self._waits) == 1:
+            yield self._waits[0]
+        else:
+            yield from first(*self._waits)
+        self._taken = 0
+        self._hot.extend(self._sockets)
+
+    def _check_dead(self, exc: OSError) -> None:
+        """Raise what accepting failed with, if it will never succeed again."""
+        if self._hot[0].fileno() == -1:
+            raise ClosedError(f"{self!r}: the socket was closed")
+        if exc.errno in DEAD:
+            raise exc
+
+    def _report(self, exc: OSError) -> None:
+        self.pauses += 1
+        if now() >= self._reported + REPORT_EVERY:
+            self._reported = now()
+            self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)
+
+    def close(self) -> None:
+        """Close the sockets; does not wait. Who waits to accept gets `ClosedError`.
+
+        Clients that were not accepted yet are refused. The file of a Unix socket is removed, if
+        this process has made it.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self._hot.clear()
+        if self._file is not None:
+            self._file.remove()
+        for sock in self._sockets:
+            if running_scheduler() is not None:
+                close(sock)
+            else:
+                sock.close()
+
+    def __enter__(self: L) -> L:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.place}{', closed' if self.closed else ''}>"

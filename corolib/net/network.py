@@ -1,0 +1,163 @@
+"""The network, as the library sees it: the one object that opens sockets and looks names up.
+
+    network().socket(AF_INET, SOCK_STREAM)      a new socket, not blocking
+    network().adopt(fd)                         one that somebody else has opened
+    network().getaddrinfo("example.org", 80)    blocks: call it in a thread
+
+Library code calls nothing but the methods of the sockets it gets here, and waits for them with
+`ReadWait` and `WriteWait`. So `run(network=...)` can put another network in the place of this
+one: a test's, whose sockets misbehave on purpose, or a simulated one.
+
+Imports from corolib only `running.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from corolib.kernel import OwnedSocket, close, public, running_scheduler
+
+Socket = socket.socket
+AddressInfo = tuple[int, int, int, str, Any]
+"""What a lookup finds: family, type, protocol, canonical name, address."""
+
+NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV  # these flags make a lookup instant
+
+SUN_PATH = 108 if sys.platform == "linux" else 104  # bytes for a path and the zero at its end
+
+PAUSES = 0.001, 0.05  # seconds: the first asks soon, the last twenty times a second at no cost
+
+
+@public
+class Network:
+    """Opens sockets and looks names up: what `run(network=...)` and `Scheduler` hold.
+
+    The network of the operating system. For another one derive from it.
+    """
+
+    def socket(self, family: int, kind: int, proto: int = 0) -> Socket:
+        """Return a new socket, not blocking, which child processes do not inherit."""
+        sock = ListeningSocket(family, kind, proto)
+        sock.setblocking(False)
+        return sock
+
+    def adopt(self, fd: int) -> Socket:
+        """Return the open socket `fd` as an object, which owns it from here on; not blocking.
+
+        All programs that have this socket find it not blocking. Child processes of ours no longer
+        inherit it. OSError if it is no socket: then it stays the caller's.
+        """
+        sock = ListeningSocket(fileno=fd)
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+        return sock
+
+    def getaddrinfo(
+        self,
+        host: str | bytes | None,
+        port: str | int | None,
+        family: int = 0,
+        kind: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """Return the addresses of a name, as `socket.getaddrinfo`: blocks, for seconds it may be,
+        but not if the flags are `NUMERIC`.
+
+        ValueError if no port has this number (the system would take another one for it), or if
+        this cannot be the name of a host.
+        """
+        if isinstance(port, str) and port.isdecimal():
+            port = int(port)
+        if isinstance(port, int) and not 0 <= port <= 65535:
+            raise ValueError(f"port {port} of {host!r}: ports have numbers from 0 to 65535")
+        try:
+            found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
+        except UnicodeError as exc:  # by the codec "idna", which writes it as the DNS does
+            text = "a name has parts of 1 to 63 characters, with single dots between them"
+            raise ValueError(f"{host!r} cannot be a host: {exc.__cause__ or exc}; {text}") from None
+        return found
+
+
+class ListeningSocket(socket.socket):
+    """A socket that the library has opened: what it accepts nobody else holds."""
+
+    __slots__ = ()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        fd, peer = self._accept()  # type: ignore[attr-defined]  # a test pins this private name
+        return OwnedSocket(self.family, self.type, self.proto, fileno=fd), peer
+
+
+ListeningSocket.__name__ = "socket"  # as messages call it
+
+NETWORK = Network()
+"""The network of the operating system."""
+
+
+def network() -> Network:
+    """Return the network of the run in this thread, that of the operating system outside of one."""
+    scheduler = running_scheduler()
+    given: Any = None if scheduler is None else scheduler.network
+    return given or NETWORK
+
+
+def discard(sock: Socket) -> None:
+    """Close a socket; also where no scheduler runs any more, and nobody waits for it."""
+    if running_scheduler() is None:
+        sock.close()
+    else:
+        close(sock)
+
+
+def named(error: OSError, what: str) -> OSError:
+    """Return `error` made anew, so that it says what it is about."""
+    kind = socket.gaierror if isinstance(error, socket.gaierror) else OSError
+    if error.errno is None:
+        return kind(f"{error}: {what}")
+    return kind(error.errno, f"{error.strerror}: {what}")
+
+
+def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:
+    """Return a path for a Unix socket as the system takes it.
+
+    OSError (ENAMETOOLONG) for one that is too long for it, ValueError for one that it would end at
+    a zero byte. A name that begins with one has no file, and may be a byte longer.
+    """
+    found = os.fspath(path)
+    data = os.fsencode(found)
+    most = SUN_PATH if data.startswith(b"\0") else SUN_PATH - 1
+    if len(data) > most:
+        text = f"a path of {len(data)} bytes; a Unix socket can have {most}"
+        cure = "write it relative to the current folder, or choose a folder further up"
+        raise OSError(errno.ENAMETOOLONG, f"{text}: {cure}", found)
+    if b"\0" in data[1:] and not data.startswith(b"\0"):
+        raise ValueError(f"{found!r}: no path can have a zero byte, but at its beginning")
+    return found
+
+
+def address_text(address: Any) -> str:
+    """Return an address as messages name it: `127.0.0.1:80`, `[fe80::1%2]:80`, `'/tmp/path'`; that
+    of a Unix socket without a name is empty.
+    """
+    if not isinstance(address, tuple):
+        return repr(address) if address else "an unnamed socket"
+    host, port = address[:2]
+    scope = f"%{address[3]}" if len(address) == 4 and address[3] else ""
+    return f"[{host}{scope}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds to sleep between tries of what nothing tells when to try it again.
+
+    That is a Unix socket whose other side has a full queue: its listener or its receiver.
+    """
+    pause, longest = PAUSES
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)

@@ -1,0 +1,722 @@
+"""Servers: a handler for each connection, with limits, and an end that lets it finish.
+
+    run(serve_tcp, echo, "127.0.0.1", 7007)             SIGTERM and Ctrl-C stop it gracefully
+
+    listener = listen_tcp("127.0.0.1", 7007)            does not wait; also before any run
+    server = listener.serve(echo, max_connections=500)  does not wait
+    report = yield from server.stop(grace=5)            who had to be cancelled, and where it stood
+
+Each connection is a task of its own, a child of the server's. It counts as open, and its stream
+stays open, until that task *and its children* are done. A failure of a handler is reported with
+its peer, and concerns nobody else.
+
+How sockets are opened and connections accepted is in `listening.py`, and how limits are checked in
+`limits.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple, Unpack
+
+from corolib.coordination.first import first
+from corolib.coordination.groups import call_here, leave_behind
+from corolib.coordination.locks import Event
+from corolib.coordination.signals import open_signal_receiver
+from corolib.kernel import (
+    ClosedError,
+    Deadlock,
+    Runnable,
+    Suspend,
+    Task,
+    TaskCancelled,
+    Wake,
+    check_number,
+    current_scheduler,
+    current_task,
+    doing,
+    public,
+    spawn,
+    waits,
+    where,
+)
+from corolib.net.limits import Limits, check_names, checked
+from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
+from corolib.net.network import address_text, unix_path
+from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
+
+Handler = Callable[[Stream], Runnable[Any]]
+"""What is called with each connection: a generator function or an `async def`."""
+
+QUARTERS = 4  # looks in the time of an idle limit: who is idle is cut at most a quarter late
+NAMED = 20  # handlers that the text of a report names
+PEERS = (TimeoutError, LimitExceeded, IncompleteRead)  # failures that clients make at will
+GONE = (
+    *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *(errno.ENETDOWN, errno.ENETUNREACH),
+)
+"""Numbers that say, as a ConnectionError does, that the peer is there no more."""
+
+
+class Interrupted(NamedTuple):
+    """One handler that had to be cancelled: its task, its peer, where it stood and why."""
+
+    task: str
+    peer: Any
+    where: str
+    doing: str
+
+    def __str__(self) -> str:
+        return f"{self.task} for {address_text(self.peer)} at {self.where}: {self.doing}"
+
+
+@public
+class StopReport(NamedTuple):
+    """How a server ended: how many handlers `finished` meanwhile, and who was `cancelled`."""
+
+    finished: int
+    cancelled: Sequence[Interrupted]
+
+    def __str__(self) -> str:
+        text = f"{self.finished} finished, {len(self.cancelled)} had to be cancelled"
+        lines = [text, *map(str, self.cancelled[:NAMED])]
+        if len(self.cancelled) > NAMED:
+            lines.append(f"and {len(self.cancelled) - NAMED} more")
+        return "\n  ".join(lines)
+
+
+@public
+class Listener(Listening):
+    """Sockets that listen: made by `listen_tcp()` and `listen_unix()`, inside or outside of a run.
+
+    `server = listener.serve(handler)` serves what comes in; `stream = yield from listener.accept()`
+    waits for one connection, for those who write a loop of their own. `with listener:` closes it
+    at the end of the block. `addresses` are those of its sockets, in order.
+
+    Args:
+        sockets: stream sockets that listen. The listener owns them from here on, and makes them
+            non-blocking.
+        file: the file of a Unix socket, to be removed when the listener is closed.
+        backlog: what `listen()` was called with, for `stats()`.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     with corolib.listen_tcp("127.0.0.1", 0) as listener:
+        ...         client = yield from corolib.open_tcp(*listener.addresses[0])
+        ...         server = yield from listener.accept()
+        ...         with client, server:
+        ...             yield from client.sendall(b"hello")
+        ...             return (yield from server.recv(100))
+        >>> corolib.run(main)
+        b'hello'
+
+    Source: trio's and curio's listeners.
+    """
+
+    _served = False
+
+    def serve(self, handler: Handler, **limits: Unpack[Limits]) -> Server:
+        """Serve what comes in, by a task of its own; does not wait. The caller owns the server.
+
+        Args:
+            handler: called with each connection, a `Stream`; a generator function or an `async
+                def`. When it and its children are done the stream is closed: gracefully after a
+                return, at once after a failure or a cancel.
+            max_connections: while as many are open, nobody is accepted; they wait in the backlog.
+            accept: called with the address of each peer; a false answer closes the connection.
+            idle_timeout: seconds without a byte in either direction, after which the handler is
+                cancelled; found at most a quarter late. After as many more the stream is closed, in
+                case that the handler has swallowed its `Cancelled`, or is shielded from it.
+            max_line: the `max_line` of the streams: bytes that a line or a message may have.
+            tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
+            handshake: seconds that it may take; by default 10.
+            on_error: called as `f(exc, stream)` with what leaves a handler; by default it is logged
+                to "corolib.server" with the peer's address: an error with a traceback, or a warning
+                where clients can bring it about (a timeout, a line too long, a bad handshake).
+                A peer that resets its connection, or cannot be reached any more, is counted, and
+                is no failure.
+            grace: seconds that handlers are given to finish, where `stop()` names no other time;
+                by default 5.
+
+        Raises:
+            TypeError, ValueError: a limit is not of its kind, or there is none of this name.
+            RuntimeError: no scheduler runs in this thread; the listener is served already.
+            ClosedError: the listener is closed.
+        """
+        known = checked(limits)
+        if not callable(handler):
+            raise TypeError(f"serve() got {handler!r}: give a generator function of one stream")
+        if self._served:
+            raise RuntimeError(f"{self!r} is served already: a listener has one server")
+        if self.closed:
+            raise ClosedError(f"{self!r} cannot be served any more")
+        server = Server(self, handler, known)
+        self._served = True
+        return server
+
+
+@public
+class Server:
+    """What serves a listener: `listener.serve(handler)` makes it.
+
+    `report = yield from server` waits until it has ended. In the main task that also answers
+    SIGTERM, unless the program handles it, and Ctrl-C, with a stop. Who waits and is interrupted
+    leaves it running.
+
+    Attributes:
+        listener: what it serves; closed when it has ended.
+        task: the server's own task, of which those of the handlers are children. To cancel it,
+            or the task that owns it, cancels the handlers too, with no time to finish but for the
+            grace of the run.
+        stopping: an `Event` that is set when the server takes no more connections. Handlers that
+            go on for long wait for it, and end.
+    """
+
+    def __init__(self, listener: Listener, handler: Handler, limits: Limits) -> None:
+        self._scheduler = current_scheduler()
+        self.listener = listener
+        self._handler = handler
+        self._limits = limits
+        self._max = limits["max_connections"] or math.inf
+        self._accept = limits["accept"]
+        self._max_line = limits["max_line"]
+        self._tick = (limits["idle_timeout"] or math.inf) / QUARTERS
+        self._tls: Any = limits["tls"]
+        self._on_error = limits["on_error"]
+        self._open: dict[_Connection, None] = {}
+        self._place: Wake | None = None  # of the task, while it waits for one to end
+        self._cut_call: list[Any] | None = None
+        self._counts = dict.fromkeys(("accepted", "refused", "failed", "reset", "idle", "full"), 0)
+        self._finished = 0  # handlers, since it began to stop
+        self._cancelled: list[Interrupted] = []
+        self.stopping = Event("stopping")
+        name = getattr(handler, "__name__", type(handler).__name__)
+        self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
+
+    # Accepting --------------------------------------------------------------------------------
+
+    def _serve(self) -> Generator[Any, Any, None]:
+        try:
+            while True:
+                while len(self._open) >= self._max and not self.stopping.is_set:
+                    self._counts["full"] += 1
+                    yield self._waiting_for_place()
+                stream = yield from self.listener.accept()
+                self._begin(stream)
+        except ClosedError:
+            if not self.listener.closed:
+                raise
+        finally:
+            self._stop_accepting()
+
+    def _waiting_for_place(self) -> Suspend[None]:
+        what = "a place for one more connection"
+        return Suspend(self._wait_for_place, what, holder=lambda: [c.task for c in self._open])
+
+    def _wait_for_place(self, wake: Wake) -> Callable[[], object]:
+        self._place = wake
+        return self._wait_no_more
+
+    def _wait_no_more(self) -> None:
+        self._place = None
+
+    def _stop_accepting(self) -> None:
+        self.stopping.set()
+        self.listener.close()
+        self._place_is_free()
+        self._settle()
+
+    def _place_is_free(self) -> None:
+        wake, self._place = self._place, None
+        if wake is not None:
+            wake()
+
+    def _begin(self, stream: Stream) -> None:
+        """Give a new connection to its handler."""
+        self._counts["accepted"] += 1
+        stream.server = self
+        if self._max_line is not None:
+            stream.max_line = self._max_line
+        try:
+            if self._accept is not None and not self._accept(stream.peer):
+                self._counts["refused"] += 1
+                self._close(stream)
+                return
+            body: Any = self._handler if self._tls is None else self._handle_tls
+            task = self._scheduler.spawn(body, stream, parent=self.task)
+        except Exception as exc:  # of the predicate, or of a handler that is no generator function
+            self._close(stream)
+            self._note_failure(exc, stream)
+            return
+        connection = _Connection(self, stream, task)
+        self._open[connection] = None
+        task.watch(connection)
+        if self._tick != math.inf:
+            connection.tick_later()
+
+    def _handle_tls(self, stream: Stream) -> Generator[Any, Any, Any]:
+        within = self._limits["handshake"]
+        yield from stream.start_tls(self._tls, server_side=True, within=within)
+        yield from call_here(self._handler, (stream,))
+
+    # The end of a connection ------------------------------------------------------------------
+
+    def _note_outcome(self, task: Task[Any], error: BaseException | None, stream: Stream) -> None:
+        """A handler has ended: count that, and report a failure."""
+        if task.cancelled:
+            return
+        if self.stopping.is_set and not self._cancelled:
+            self._finished += 1
+        if error is None or isinstance(error, SystemExit | KeyboardInterrupt):
+            return
+        gone = isinstance(error, ConnectionError) or getattr(error, "errno", None) in GONE
+        if gone and _is_of(stream, error):
+            self._counts["reset"] += 1
+        else:
+            self._note_failure(error, stream)
+
+    def _note_failure(self, error: BaseException, stream: Stream) -> None:
+        self._counts["failed"] += 1
+        # Later: what the hook raises is then reported, and reaches nobody.
+        report = self._on_error or self._log_failure
+        self._scheduler.call_soon_threadsafe(report, error, stream)
+
+    def _log_failure(self, error: BaseException, stream: Stream) -> None:
+        here, peer, kind = self.listener.place, address_text(stream.peer), type(error)
+        if isinstance(error, PEERS) or (self._tls is not None and kind.__module__ == "ssl"):
+            self.listener.log.warning("%s: %s: %s: %s", here, peer, kind.__name__, error)
+        else:
+            self.listener.log.error("%s: the handler for %s failed", here, peer, exc_info=error)
+
+    def _close(self, stream: Stream) -> None:
+        """Close a stream. If that fails, somebody has closed its number: one failure more."""
+        try:
+            stream.close()
+        except OSError as exc:
+            self._note_failure(exc, stream)
+
+    def _ended(self, connection: _Connection) -> None:
+        del self._open[connection]
+        self._place_is_free()
+        self._settle()
+
+    # Stopping ---------------------------------------------------------------------------------
+
+    @waits
+    def stop(self, grace: float | None = None) -> Generator[Any, Any, StopReport]:
+        """Wait until the server has ended: nobody is accepted from now on, and handlers may finish.
+
+        `stopping` is set. Handlers that are not done after the grace are cancelled, and waited for:
+        one that is in `shield(...)` then for as long as that holds, in `shield(math.inf)` to the
+        end of the block. Asking again can only shorten the grace.
+
+        Args:
+            grace: seconds, instead of the server's own `grace`; `math.inf` for any time.
+
+        Returns:
+            A report: `finished`, and `cancelled`, which names each handler that had to be
+            cancelled: `task`, `peer`, `where` it stood and what it was `doing`.
+
+        Raises:
+            Deadlock: called by a handler of this server, for whose end it would wait. Write
+                `spawn(server.stop(), parent=current_scheduler().main)`.
+            What the server failed with: its listening socket was shut down, for instance.
+            Cancelled: the wait was interrupted; the server stops all the same.
+        """
+        self._refuse_handlers()
+        self._stop_within(grace)
+        try:
+            yield from self._end()
+        except TaskCancelled:  # somebody has cancelled the server's task
+            pass
+        return self._report()
+
+    def _refuse_handlers(self) -> None:
+        task: Task[Any] | None = current_task()
+        while task is not None:
+            if task is self.task:
+                raise Deadlock(
+                    f"a handler waits for the end of {self!r}, which comes only after its own: "
+                    "write `spawn(server.stop(), parent=current_scheduler().main)`"
+                )
+            task = task.parent
+
+    def _stop_within(self, grace: float | None) -> None:
+        """Begin to stop; the handlers have `grace` seconds from now."""
+        if grace is None:
+            grace = self._limits["grace"]
+        deadline = self._scheduler.clock() + check_number(grace, "stop()", "a duration")
+        self._stop_accepting()
+        call = self._cut_call
+        if self._open and deadline < (math.inf if call is None else call[0]):
+            self._forget_cut()
+            self._cut_call = self._scheduler.call_at(deadline, self._cut, None)
+
+    def _cut(self, _: None) -> None:
+        """The grace is over: cancel what is left, and write down who it was."""
+        self._cut_call = None
+        known = {each.task for each in self._cancelled}  # by an earlier grace, and not gone yet
+        for connection in list(self._open):
+            if not connection.closing and connection.task.label not in known:
+                self._cancelled.append(connection.describe())
+            connection.task.cancel("the server stops")
+
+    def _forget_cut(self) -> None:
+        if self._cut_call is not None:
+            self._scheduler.cancel_call(self._cut_call)
+            self._cut_call = None
+
+    def _settle(self) -> None:
+        if not self._open:
+            self._forget_cut()
+
+    def _report(self) -> StopReport:
+        return StopReport(self._finished, tuple(self._cancelled))
+
+    # Waiting for the end ----------------------------------------------------------------------
+
+    def __iter__(self) -> Generator[Any, Any, StopReport]:
+        self._refuse_handlers()
+        if current_task() is self._scheduler.main:
+            return (yield from self._end_as_main())
+        return (yield from self._end())
+
+    __await__ = __iter__
+
+    def _ending(self) -> Suspend[None]:
+        return Suspend(self.task.watch, f"the end of {self!r}", holder=self.task.held_by)
+
+    def _end(self) -> Generator[Any, Any, StopReport]:
+        yield self._ending()
+        return self._report()
+
+    def _end_as_main(self) -> Generator[Any, Any, StopReport]:
+        signalled = False
+        received = open_signal_receiver(signal.SIGTERM) if _sigterm_kills() else None
+        with received or nullcontext():
+            traps: list[Suspend[Any]] = [self._ending()]
+            if received is not None:
+                traps.append(received.receiving())
+            try:
+                while (yield from first(*traps))[0] == 1:
+                    signalled = True
+                    self._stop_within(None)
+            except KeyboardInterrupt as exc:  # while it is handled, the next one ends the run
+                self._stop_within(None)
+                report = yield from self._end()
+                if report.cancelled:
+                    exc.add_note(str(report))
+                raise
+        report = self._report()
+        if signalled and report.cancelled:  # nobody may look at what `run()` returns
+            self.listener.log.warning("%s: stopped: %s", self.listener.place, report)
+        return report
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and limits; does not wait.
+
+        Counts: `accepted`, of which `refused` by `accept=`, still `open`, `failed` (what
+        `on_error` is called with), `reset` (their peers were gone) and `idle` (cancelled); `full`,
+        how often accepting stopped at `max_connections`; `lost`, gone before they were accepted;
+        `pauses` of accepting for want of files. Limits by their names, None where there is none.
+        """
+        names = ("max_connections", "idle_timeout", "max_line", "handshake", "grace")
+        return {
+            **self._counts,
+            "open": len(self._open),
+            "lost": self.listener.lost,
+            "pauses": self.listener.pauses,
+            "backlog": self.listener.backlog,
+            **{name: self._limits[name] for name in names},  # type: ignore[literal-required]
+        }
+
+    def __repr__(self) -> str:
+        state = "ended" if self.task.done else "stopping" if self.stopping.is_set else "serving"
+        return f"<Server on {self.listener.place}, {state}, {len(self._open)} open>"
+
+
+class _Connection:
+    """One open connection. It is called when its task, the handler's, and the children are done.
+
+    There is one of these for each idle client: it holds nothing that can be had elsewhere.
+    """
+
+    __slots__ = ("closing", "quiet", "server", "stream", "task", "timer")
+
+    def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
+        self.server = server
+        self.stream = stream
+        self.task = task
+        self.timer: list[Any] | None = None
+        self.quiet = 0  # looks at which nothing had moved, in a row
+        self.closing = False  # the task is that of `aclose()`
+
+    def __call__(self, value: Any, error: BaseException | None) -> None:
+        server, stream = self.server, self.stream
+        if self.timer is not None:
+            server._scheduler.timers.cancel(self.timer)
+        if not self.closing:
+            server._note_outcome(self.task, error, stream)
+        elif isinstance(error, OSError):  # `aclose()` passes over all but that of the close itself
+            server._note_failure(error, stream)
+        ended = stream.ended and stream.tls is None  # TLS ends in each direction by a word
+        if error is None and not (self.closing or ended):
+            self.closing = True
+            self.task = server._scheduler.spawn(stream.aclose(), parent=server.task)
+            self.task.watch(self)
+            return
+        server._close(stream)
+        server._ended(self)
+
+    def tick_later(self) -> None:
+        scheduler = self.server._scheduler
+        self.timer = scheduler.timers.set(scheduler.clock() + self.server._tick, _look, self)
+
+    def describe(self) -> Interrupted:
+        task = self.task
+        return Interrupted(task.label, self.stream.peer, where(task), doing(task))
+
+
+def _look(connection: _Connection) -> None:
+    """Cancel the handler of a connection on which nothing has moved for long. If it is still there
+    after the same time once more, because it has swallowed that, close the stream.
+    """
+    stream, server = connection.stream, connection.server
+    connection.quiet = 0 if stream.moved else connection.quiet + 1
+    stream.moved = False
+    if connection.quiet == 2 * QUARTERS:
+        server._close(stream)
+        return
+    if connection.quiet == QUARTERS:
+        server._counts["idle"] += 1
+        connection.task.cancel(f"idle for {server._limits['idle_timeout']:g} s")
+    connection.tick_later()
+
+
+# The calls of one line ----------------------------------------------------------------------------
+
+
+@public
+def listen_tcp(
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    *,
+    family: int = 0,
+    backlog: int = BACKLOG,
+    reuse_port: bool = False,
+    fd: int | Sequence[int] | None = None,
+) -> Listener:
+    """Open sockets that listen for TCP connections: `listener = listen_tcp("127.0.0.1", 7007)`.
+
+    Does not wait, but looks names up on the spot, as `socket.create_server` does: call it at the
+    start, also before `run()`, and before a fork that several processes shall serve it after.
+
+    Args:
+        host: a name or an address, or several; None for all of this machine. A name that has
+            several addresses is listened for on each, IPv6 and IPv4, with one port.
+        port: a number, or the name of a service; 0 for a free one, see `listener.addresses`.
+        family: `socket.AF_INET` or `AF_INET6`, to have no addresses of the other kind.
+        backlog: connections that may wait to be accepted.
+        reuse_port: share the port with other sockets that ask for it too; the kernel deals
+            connections out among them.
+        fd: instead of host and port: the number, or numbers, of inherited sockets that listen.
+
+    Raises:
+        OSError: the address is in use, or is not this machine's; `socket.gaierror`: the name is
+            not known. Then nothing is left open.
+        ValueError: an inherited socket is not a TCP socket that listens; it stays the caller's. Or
+            there is no host, or one that cannot be a name; no port has this number.
+        TypeError: neither a port nor inherited sockets are given, or both.
+
+    Example:
+        >>> import corolib
+        >>> with corolib.listen_tcp("127.0.0.1", 0) as listener:
+        ...     host, port = listener.addresses[0]
+        >>> host
+        '127.0.0.1'
+
+    Source: socket.create_server, trio.open_tcp_listeners.
+    """
+    if (port is None) == (fd is None) or (host is not None and fd is not None):
+        raise TypeError("listen_tcp() takes a host and a port, or sockets that listen, as fd=")
+    if fd is not None:
+        return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp"))
+    assert port is not None
+    if isinstance(host, int):
+        raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
+    hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
+    if not hosts:
+        raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
+    return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port), backlog=backlog)
+
+
+@public
+def listen_unix(
+    path: str | bytes | os.PathLike[str] | None = None,
+    *,
+    mode: int | None = None,
+    backlog: int = BACKLOG,
+    fd: int | Sequence[int] | None = None,
+) -> Listener:
+    """Open a Unix socket that listens on a path: `listener = listen_unix("/run/app.sock")`.
+
+    Does not wait. A file that a server left behind which is gone is replaced; one on which
+    somebody listens is not. The file is removed when the listener is closed.
+
+    Args:
+        path: of the file to make. One that begins with a zero byte is a name without a file.
+        mode: permissions of the file, such as `0o660`, in force before anybody can connect; by
+            default what the umask leaves.
+        backlog: connections that may wait to be accepted.
+        fd: instead of a path: the number, or numbers, of inherited sockets that listen.
+
+    Raises:
+        OSError: the path is in use, by a server or by a file of another kind, or not accessible,
+            or too long.
+        ValueError: an inherited socket is not a Unix socket that listens; it stays the caller's.
+            Or the path is empty, or has a zero byte inside; or `mode` has more than permissions, as
+            660 without 0o has, or is given for a name without a file.
+        TypeError: neither a path nor inherited sockets are given, or both.
+
+    Example:
+        >>> import corolib, os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "app.sock")
+        ...     with corolib.listen_unix(path, mode=0o600) as listener:
+        ...         made = oct(os.stat(path).st_mode & 0o777)
+        ...     left = os.path.exists(path)
+        >>> made, left
+        ('0o600', False)
+
+    Source: trio's and asyncio's Unix listeners.
+    """
+    if (path is None) == (fd is None):
+        raise TypeError("listen_unix() takes a path, or sockets that listen, as fd=")
+    if path in ("", b""):
+        raise ValueError(f"listen_unix({path!r}): the path is empty")
+    if mode is not None and mode > 0o777:
+        raise ValueError(f"listen_unix(mode={mode}) is {mode:#o}: write it in octal, as in 0o660")
+    if fd is not None:
+        return Listener(inherited(fd, (socket.AF_UNIX,), "listen_unix"))
+    assert path is not None
+    name = unix_path(path)
+    if mode is not None and name[:1] in ("\0", b"\0"):
+        text = "what begins with a zero byte is no file and has no permissions; leave mode= out"
+        raise ValueError(f"listen_unix({name!r}, mode={mode:#o}): {text}")
+    sock, file = unix_socket(name, mode, backlog)
+    return Listener([sock], file=file, backlog=backlog)
+
+
+@public
+@waits
+def serve_tcp(
+    handler: Handler,
+    host: str | Sequence[str] | None,
+    port: int | str,
+    *,
+    family: int = 0,
+    backlog: int = BACKLOG,
+    reuse_port: bool = False,
+    **limits: Unpack[Limits],
+) -> Generator[Any, Any, StopReport]:
+    """Wait until a server, for TCP connections, has ended: `run(serve_tcp, echo, host, port)`.
+
+    It ends when it is told to. In the main task by SIGTERM, unless the program handles that: the
+    server stops as by `server.stop()`, and its report is returned; a second SIGTERM changes
+    nothing. Or by Ctrl-C: it stops, and KeyboardInterrupt is raised; a second Ctrl-C ends the run
+    on the spot, whoever is shielded. In another task by
+    `task.cancel()`, or by a block around this call: the handlers are cancelled with it. A handler
+    finds the server as `stream.server`.
+
+    Args:
+        handler: called with each connection, a `Stream`; a generator function or an `async def`.
+        host, port, family, backlog, reuse_port: see `listen_tcp`.
+        limits: see `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
+
+    Returns:
+        The report of the stop; see `Server.stop`.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        Cancelled: the wait was interrupted; the server is ended, and gone before the next wait.
+
+    Example:
+        >>> import corolib
+        >>> def echo(stream):
+        ...     while data := (yield from stream.recv(65536)):
+        ...         yield from stream.sendall(data)
+        >>> def main():
+        ...     with corolib.move_on_after(0.01):
+        ...         yield from corolib.serve_tcp(echo, "127.0.0.1", 0, max_connections=100)
+        >>> corolib.run(main)
+
+    Source: asyncio.start_server, trio.serve_tcp; the graceful stop is nginx's.
+    """
+    check_names("serve_tcp", limits, "family", "backlog", "reuse_port")
+    listener = listen_tcp(host, port, family=family, backlog=backlog, reuse_port=reuse_port)
+    return (yield from _serve_to_the_end(listener, handler, limits))
+
+
+@public
+@waits
+def serve_unix(
+    handler: Handler,
+    path: str | bytes | os.PathLike[str],
+    *,
+    mode: int | None = None,
+    backlog: int = BACKLOG,
+    **limits: Unpack[Limits],
+) -> Generator[Any, Any, StopReport]:
+    """Wait until a server, on a Unix socket, has ended: `run(serve_unix, echo, "/run/app.sock")`.
+
+    For what ends it, and for what comes back, see `serve_tcp`.
+
+    Args:
+        handler: called with each connection, a `Stream`; a generator function or an `async def`.
+        path, mode, backlog: see `listen_unix`.
+        limits: see `Listener.serve`.
+
+    Raises:
+        OSError: the path cannot be listened on.
+        Cancelled: the wait was interrupted; the server is ended, and gone before the next wait.
+    """
+    check_names("serve_unix", limits, "mode", "backlog")
+    listener = listen_unix(path, mode=mode, backlog=backlog)
+    return (yield from _serve_to_the_end(listener, handler, limits))
+
+
+def _serve_to_the_end(
+    listener: Listener, handler: Handler, limits: Limits
+) -> Generator[Any, Any, StopReport]:
+    with listener:
+        server = listener.serve(handler, **limits)
+        try:
+            return (yield from server)
+        finally:
+            owner = server.task.parent
+            assert owner is not None
+            leave_behind(owner, [server.task], "its owner went on")
+
+
+def _is_of(stream: Stream, error: BaseException) -> bool:
+    """Return whether `error` was raised by a method of `stream`, and not by another connection's
+    that the handler has.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_locals.get("self") is not stream:
+        trace = trace.tb_next
+    return trace is not None
+
+
+def _sigterm_kills() -> bool:
+    """Return whether SIGTERM would end the program now, and can be received in this thread."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,953 @@
+"""Streams: a non-blocking file with a read buffer and methods that are called one after another.
+
+    data = yield from stream.recv(65536)               b"" at the end of the file
+    while line := (yield from stream.readline()): ...
+    body = yield from stream.readexactly(length)
+    yield from stream.sendall([head, body])            waits for the kernel to take it all
+    yield from stream.aclose()                         lets the other side read what was sent
+    stream.close()                                     at once
+
+A stream asks little of its file: `Connection`. Sockets have it; `Pipe` gives it to the ends of
+pipes and to terminals, `tls.TLS` to a file below it. Who opens the file is no matter of this
+module's.
+
+Reading and sending are two halves that know nothing of each other. Each has a short way for what
+servers do all day, `recv()`, `readline()` and `sendall()` of one message, where every instruction
+counts, and a general one for everything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket
+from collections import deque
+from collections.abc import Generator
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from corolib.coordination.timeouts import move_on_after
+from corolib.kernel import (
+    BusyError,
+    ClosedError,
+    Documented,
+    LateModule,
+    ReadWait,
+    Scheduler,
+    Suspend,
+    Task,
+    WriteWait,
+    brief,
+    check_count,
+    close,
+    current_scheduler,
+    current_task,
+    file_name,
+    must_yield,
+    public,
+    running_scheduler,
+    waits,
+    where,
+)
+from corolib.net.tls import HANDSHAKE, TLS
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    ssl = LateModule("ssl")
+
+Bytes = bytes | bytearray | memoryview
+Data = Bytes | list[Bytes] | tuple[Bytes, ...]
+
+CHUNK = 65536  # bytes asked for at once: what a pipe holds, and a large socket buffer's worth
+LINE = 65536  # bytes that a line may have: enough for any header, little against a memory
+PIECES = 1024  # buffers for one call of the system's: IOV_MAX of Linux and the BSDs
+WINDOW = 256  # bytes searched for all separators before those behind are searched for any
+DRAIN = 2.0  # seconds: a round trip to anywhere, some loss included
+NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)  # sendfile() cannot
+
+
+@public
+class LimitExceeded(ValueError):
+    """Raised when a line, a message, or the output of a program, is longer than its limit.
+
+    `limit` is what was allowed, `seen` how many bytes had come by then.
+    """
+
+    def __init__(self, message: str, limit: float, seen: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.seen = seen
+
+
+@public
+class IncompleteRead(EOFError):
+    """Raised when a file ends in the middle of a message.
+
+    `expected` is how many bytes it should have had (None: up to a separator), `partial` those that
+    came; they are no longer in the stream.
+    """
+
+    def __init__(self, message: str, expected: int | None, partial: bytes) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.partial = partial
+
+
+class Connection(Protocol):
+    """What a stream asks of its file. `recv` and `send` raise BlockingIOError where they would have
+    to wait. As of a socket it may have `recv_into`, `sendmsg`, `shutdown`, `getpeername` and
+    `getsockname` too; and traps of its own, `reading` and `writing`, if `ReadWait` and `WriteWait`
+    do not tell when it is ready. Then it also wakes its waiters itself when it is closed.
+    """
+
+    def fileno(self) -> int: ...
+    def recv(self, most: int, /) -> bytes: ...
+    def send(self, data: Bytes, /) -> int: ...
+    def close(self) -> None: ...
+
+
+class Pipe:
+    """The end of a pipe, or a terminal: a raw, non-blocking file with the methods of a socket.
+
+    It owns the file. A `Pipe` that is dropped open warns and closes, as every file does.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+
+    def fileno(self) -> int:
+        return -1 if self._raw.closed else self._raw.fileno()
+
+    def recv(self, most: int, /) -> bytes:
+        data = self._raw.read(most)
+        if data is None:
+            raise BlockingIOError(errno.EAGAIN, "the pipe is empty")
+        return data
+
+    def send(self, data: Bytes, /) -> int:
+        if self._raw.closed:
+            raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
+        sent = self._raw.write(data)
+        if sent is None:
+            raise BlockingIOError(errno.EAGAIN, "the pipe is full")
+        return sent
+
+    def shutdown(self, how: int, /) -> None:
+        """Send no more, which is all that this end of a pipe is for."""
+        if not self._raw.closed and not self._raw.writable():
+            raise io.UnsupportedOperation("this end of a pipe can only be read")
+        self._raw.close()
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+@public
+class Stream(metaclass=Documented):
+    """A connection, read and written in sequence: `recv`, `readline`, `sendall`, `aclose`.
+
+    Made by `open_tcp()`, `open_unix()`, `open_process()`, `open_stdin()` and by servers. `with
+    stream:` closes it at the end of the block; `async for line in stream:` reads lines. One task
+    may read while another writes; a second one in the same direction gets `BusyError`.
+
+    Every operation that succeeds without waiting gives way now and then, so a task with endless
+    data starves no other. What was read and nobody has asked for is kept: an operation that is
+    interrupted, or finds a message too long, loses nothing.
+
+    Args:
+        file: a non-blocking file with `fileno()`, `recv()`, `send()`, `close()`: a socket, or see
+            `Connection`. The stream owns it from here on.
+        reading: the trap that waits until `recv()` may succeed, if it is not `ReadWait(file)`.
+        peer: the address of the other side, if it is known already.
+
+    Attributes:
+        max_line: the bytes that a line may have where no other limit is given.
+        ended: True once the end of the file was read.
+        server: the server that has accepted the connection, or None.
+        moved: set to True when data came, to 1 when it went, and never back to False: for who
+            watches idle connections. (A `sendall()` right after data came need not give way.)
+
+    Raises:
+        ValueError: the socket is blocking: one call would stop every task.
+
+    Example:
+        >>> import corolib, socket
+        >>> def main():
+        ...     a, b = socket.socketpair()
+        ...     a.setblocking(False)
+        ...     b.setblocking(False)
+        ...     with Stream(a) as left, Stream(b) as right:
+        ...         yield from left.sendall(b"two\\nlines\\n")
+        ...         return (yield from right.readline())
+        >>> corolib.run(main)
+        b'two\\n'
+
+    Source: curio's and trio's streams.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_calm",
+        "_drained",
+        "_file",
+        "_home",
+        "_peer",
+        "_reader",
+        "_reading",
+        "_writer",
+        "ended",
+        "max_line",
+        "moved",
+        "server",
+    )
+
+    __documented__ = (
+        "aclose close ended local max_line more moved peer readexactly readline readuntil recv "
+        "recv_into send_eof sendall sendfile server start_tls tls"
+    )
+
+    def __init__(
+        self, file: Connection, *, reading: Suspend[Any] | None = None, peer: Any = None
+    ) -> None:
+        if isinstance(file, socket.socket) and file.gettimeout() != 0:
+            text = "the socket is blocking; call setblocking(False) first"
+            raise ValueError(f"Stream({file_name(file)}): {text}")
+        self._file: Any = file
+        # Made once: making it at each wait costs a tenth of a small echo. None: ask the file.
+        self._reading: Any = ReadWait(file) if reading is None else reading
+        self._home: Scheduler | None = (
+            None  # whose `budget` the short ways count; see `must_yield()`
+        )
+        self._buffer = bytearray()  # what was read too much
+        # Whether a read waits first, else it tries first: the last may not have emptied the file,
+        # and to wait for a socket, which is registered once, costs less than to try in vain.
+        self._drained = True
+        self._reader: Task[Any] | None = None  # in the middle of a message
+        self._writer: Task[Any] | None = None  # in the middle of a sendall()
+        # Drained, nothing buffered, no reader: recv() goes the short way. While one does so this is
+        # False, so of all four exactly that says that somebody reads and has left no name.
+        self._calm = True
+        self._peer = peer
+        self.ended = False
+        self.max_line = LINE
+        self.moved: int = False
+        self.server: Any = None
+
+    # Reading --------------------------------------------------------------------------------------
+
+    @waits
+    def recv(self, most: int) -> Generator[Any, Any, bytes]:
+        """Wait for data, and return at most `most` bytes of it: `b""` at the end of the file.
+
+        Less than `most` does not mean that there is no more.
+
+        Raises:
+            BusyError: another task reads from this stream.
+            ClosedError: the stream is closed, or was closed during the wait.
+            ValueError: `most` is less than 1, which would look like the end of the file.
+            OSError: as the operating system says.
+            Cancelled: the wait was interrupted; nothing was read.
+        """
+        if self._calm and most > 0:
+            self._calm = False  # meanwhile nobody else reads: see `_Reading`
+            try:
+                yield self._reading or self._file.reading
+                data: bytes = self._file.recv(most)
+            except BaseException as exc:
+                self._calm = True
+                if not isinstance(exc, BlockingIOError):
+                    raise
+            else:
+                if len(data) == most and not self._tells_all():
+                    self._drained = False
+                else:
+                    self._calm = True
+                if data:
+                    self.moved = True
+                else:
+                    self.ended = True
+                return data
+        return (yield from self._recv(most))
+
+    def _tells_all(self) -> bool:
+        """Return whether the selector tells of all that is there to read: it does of a socket, if
+        the class has no `recv()` of its own, behind which data may be kept.
+        """
+        plain = getattr(type(self._file), "recv", None) is socket.socket.recv
+        return plain and self._reading is not None and self._reading.entry is not None
+
+    def _recv(self, most: int) -> Generator[Any, Any, bytes]:
+        """Do what `recv()` does, the general way."""
+        if most < 1:
+            raise ValueError(f"recv({most}) could only return b'', as at the end of the file")
+        with _Reading(self, "recv()"):
+            if self._buffer and must_yield():
+                yield
+            data: bytes = self._take(most) or (yield from self._read(most))
+            return data
+
+    @waits
+    def recv_into(self, buffer: bytearray | memoryview) -> Generator[Any, Any, int]:
+        """Wait for data, put it into `buffer`, and return how many bytes: 0 at the end of the file.
+
+        Raises:
+            ValueError: the buffer has no room, so that 0 would look like the end of the file.
+            BusyError, ClosedError, OSError, Cancelled: as for `recv()`.
+        """
+        with memoryview(buffer) as view, view.cast("B") as room, _Reading(self, "recv_into()"):
+            if room.readonly:
+                raise TypeError(f"recv_into() of {type(buffer).__name__}: give it a bytearray")
+            if not room:
+                raise ValueError("recv_into() of an empty buffer could only return 0")
+            if self._buffer and must_yield():
+                yield
+            if self._buffer or not hasattr(self._file, "recv_into"):
+                data = self._take(len(room)) or (yield from self._read(len(room)))
+                room[: len(data)] = data
+                return len(data)
+            size: int = yield from self._read(len(room), room)
+            return size
+
+    def _read(self, most: int, room: memoryview | None = None) -> Generator[Any, Any, Any]:
+        """Wait for data of the file; return it, or put it into `room` and return how much it is."""
+        while True:
+            if self._drained or must_yield():
+                yield self._reading or self._file.reading
+            try:
+                if room is None:
+                    data = self._file.recv(most)
+                    size = len(data)
+                else:
+                    data = size = self._file.recv_into(room)
+            except BlockingIOError:
+                self._drained = True
+                continue
+            self._drained = size < most
+            if size:
+                self.moved = True
+            else:
+                self.ended = True
+            return data
+
+    def _fill(self) -> Generator[Any, Any, bool]:
+        """Wait for data of the file, and put it into the buffer; return False at its end."""
+        data = yield from self._read(CHUNK)
+        self._buffer += data
+        return bool(data)
+
+    def _take(self, most: int) -> bytes:
+        buffer = self._buffer
+        data = bytes(buffer[:most])
+        del buffer[:most]  # moves the beginning of a bytearray, not its bytes
+        return data
+
+    @waits
+    def more(self) -> Generator[Any, Any, bool]:
+        """Wait until there is something to read; return False at the end of the file.
+
+        So that the time between two requests does not count as part of one:
+        `while (yield from stream.more()): with timeout(10): line = yield from stream.readline()`.
+
+        Raises:
+            BusyError, ClosedError, OSError: as for `recv()`.
+            Cancelled: the wait was interrupted; nothing is lost.
+        """
+        with _Reading(self, "more()"):
+            if self._buffer and must_yield():
+                yield
+            return bool(self._buffer) or (yield from self._fill())
+
+    @waits
+    def readexactly(self, count: int) -> Generator[Any, Any, bytes]:
+        """Wait for exactly `count` bytes, and return them.
+
+        Raises:
+            IncompleteRead: the file ended before; it has what came.
+            ValueError: `count` is less than 0. TypeError: it is no whole number.
+            BusyError, ClosedError, OSError: as for `recv()`.
+            Cancelled: the wait was interrupted; what was read is kept.
+        """
+        check_count(count, "readexactly()", 0)
+        with _Reading(self, "readexactly()"):
+            if len(self._buffer) >= count and must_yield():
+                yield
+            while len(self._buffer) < count:
+                if not (yield from self._fill()):
+                    text = f"{self!r} ended after {len(self._buffer)} of {count} bytes"
+                    raise IncompleteRead(text, count, self._take(count))
+            return self._take(count)
+
+    @waits
+    def readline(self, limit: float | None = None) -> Generator[Any, Any, bytes]:
+        """Wait for a line, and return it with its `\\n`: `b""` at the end of the file.
+
+        What the file ends with counts as a line, also without a `\\n`.
+
+        Args:
+            limit: bytes that the line may have, the `\\n` included; by default `max_line`.
+
+        Raises:
+            LimitExceeded: the line is longer. What was read of it is kept for `recv()`.
+            BusyError, ClosedError, OSError: as for `recv()`.
+            Cancelled: the wait was interrupted; what was read of the line is kept.
+        """
+        if limit is None:
+            buffer, home = self._buffer, self._home
+            if self._calm:
+                data = yield from self.recv(CHUNK)
+                end = data.find(b"\n") + 1
+                if end == len(data) <= self.max_line:  # as most clients send; or the end
+                    return data
+                buffer += data
+                self._calm = False
+            elif self._reader is None and home is not None and home.budget > 1:
+                home.budget -= 1  # `_has_budget()`, without the call
+                end = buffer.find(b"\n") + 1
+            else:
+                end = 0
+            if 0 < end <= self.max_line:
+                line = bytes(buffer[:end])
+                del buffer[:end]
+                if not buffer:
+                    self._calm = self._drained
+                return line
+        with _Reading(self, "readline()"):
+            return self._take((yield from self._find((b"\n",), limit, "line")))
+
+    @waits
+    def readuntil(
+        self, *separators: bytes, limit: float | None = None
+    ) -> Generator[Any, Any, bytes]:
+        """Wait for the first of the separators; return what comes before it, and it as well.
+
+        `head = yield from stream.readuntil(b"\\r\\n\\r\\n")`. Returns `b""` at the end of the file,
+        if nothing is left before that. Of several separators that one counts which ends first.
+
+        Args:
+            limit: bytes that the message may have, the separator included; by default `max_line`.
+
+        Raises:
+            LimitExceeded: the message is longer. What was read of it is kept for `recv()`.
+            IncompleteRead: the file ended in the middle of it; the error has what came.
+            ValueError: there is no separator, or an empty one. TypeError: one is not bytes.
+            BusyError, ClosedError, OSError: as for `recv()`.
+            Cancelled: the wait was interrupted; what was read is kept.
+        """
+        if not all(isinstance(each, bytes) for each in separators):
+            text = "separators are bytes, each an argument of its own; a limit is limit="
+            raise TypeError(f"readuntil{separators!r}: {text}")
+        if not all(separators) or not separators:
+            raise ValueError(f"readuntil{separators!r}: give separators, none of them empty")
+        with _Reading(self, "readuntil()"):
+            data = self._take((yield from self._find(separators, limit, "message")))
+            if data and not data.endswith(separators):
+                text = f"{self!r} ended before a separator, {len(data)} bytes after the last"
+                raise IncompleteRead(text, None, data)
+            return data
+
+    def _find(
+        self, separators: tuple[bytes, ...], limit: float | None, what: str
+    ) -> Generator[Any, Any, int]:
+        """Read until the buffer has a separator; return where it ends, or where the file does."""
+        limit = self.max_line if limit is None else limit
+        if not isinstance(limit, int | float):
+            text = f"the limit of a {what} is a number of bytes, or math.inf"
+            raise TypeError(f"{text}, not {limit!r}")
+        buffer = self._buffer
+        if buffer and must_yield():
+            yield
+        searched = 0
+        while True:
+            end = _end_of_first(separators, buffer, searched)
+            searched = len(buffer)
+            seen = end or searched
+            if seen > limit:
+                text = f"{self!r}: a {what} has more than {limit} bytes, {seen} so far"
+                raise LimitExceeded(f"{text}; recv() still gets them", limit, seen)
+            if end or not (yield from self._fill()):
+                return seen
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    # Sending --------------------------------------------------------------------------------------
+
+    @waits
+    def sendall(self, data: Data) -> Generator[Any, Any, None]:
+        """Wait until the kernel has taken all of `data`: bytes, or a list of several buffers.
+
+        Nothing is kept here: when this returns, the data is on its way, although not yet read.
+
+        Raises:
+            BusyError: another task is sending to this stream.
+            ClosedError: the stream is closed, or was closed during the wait.
+            BrokenPipeError, ConnectionResetError: nobody will read it.
+            Cancelled: the wait was interrupted.
+
+            All of them have `bytes_sent`: how much of it all had been taken by then. So has the
+            `TimeoutError` that a `timeout()` around this makes of its `Cancelled`. What follows
+            them may be sent next. Under TLS that is what has been made into records; the last of
+            these may still have to leave, which the next operation sees to.
+        """
+        if (
+            self._writer is None
+            and type(data) is bytes
+            and (self.moved is True or (data and self._has_budget()))
+        ):
+            try:
+                sent = self._file.send(data)
+            except BlockingIOError:
+                sent = 0
+            except BaseException as exc:
+                exc.bytes_sent = _settle(self._file)  # type: ignore[attr-defined]
+                raise
+            if sent == len(data):
+                self.moved = 1
+                return
+            yield from self._sendall(data, sent)
+        else:
+            yield from self._sendall(data, None)
+
+    def _has_budget(self) -> bool:
+        """Return whether an operation may go the short way: none has to give way by now.
+
+        It counts as `must_yield()` does, at a fifth of its price. The general way gives way, and
+        sets `_home` right, which another run or thread has left wrong for so many operations at
+        most.
+        """
+        home = self._home
+        if home is None or home.budget <= 1:
+            return False
+        home.budget -= 1
+        return True
+
+    def _sendall(self, data: Data, sent: int | None) -> Generator[Any, Any, None]:
+        """Do what `sendall()` does, the general way; of `data`, `sent` bytes are gone, if any were
+        offered.
+        """
+        rest: deque[memoryview] = deque()
+        with _Sending(self, "sendall()") as sending:
+            try:
+                rest.extend(_views(data))
+                if sent is not None:
+                    sending.took(sent, rest)
+                    yield sending.trap()
+                elif not rest and must_yield():
+                    yield
+                yield from self._push(sending, rest)
+            finally:
+                rest.clear()  # a traceback may keep this frame, and must not keep buffers locked
+
+    def _push(self, sending: _Sending, rest: deque[memoryview]) -> Generator[Any, Any, None]:
+        """Send the buffers `rest`, and take from it what was sent."""
+        while rest:
+            if must_yield() or not self._offer(sending, rest):
+                yield sending.trap()
+
+    def _offer(self, sending: _Sending, rest: deque[memoryview]) -> bool:
+        """Let the file take from the buffers `rest`; return whether it may take more at once."""
+        file = self._file
+        several = len(rest) > 1 and hasattr(file, "sendmsg")
+        batch = list(islice(rest, PIECES if several else 1))
+        size = sum(map(len, batch))
+        try:
+            count = file.sendmsg(batch) if several else file.send(batch[0])
+        except BlockingIOError:
+            count = 0
+        finally:
+            batch.clear()  # see `_sendall`
+        sending.took(count, rest)
+        return bool(count == size)
+
+    @waits
+    def sendfile(
+        self, file: Any, offset: int = 0, count: int | None = None
+    ) -> Generator[Any, Any, int]:
+        """Wait until the kernel has taken what an open file has; return how many bytes it was.
+
+        On a plain socket they do not come into this program at all. A slow disk stops the loop, as
+        with every other way to read a file but a thread. The position of the file is neither used
+        nor changed.
+
+        Args:
+            file: a regular file, open for reading in binary mode.
+            offset: where to begin.
+            count: how many bytes; by default, and at most, up to its end.
+
+        Raises:
+            ValueError: `offset` or `count` is less than 0. TypeError: this is no open file.
+            BusyError, ClosedError, OSError, Cancelled: as for `sendall()`, with `bytes_sent`.
+        """
+        if offset < 0 or (count is not None and count < 0):
+            raise ValueError(f"sendfile({offset=}, {count=}): that is less than nothing")
+        _check_on_disk(file)
+        direct = isinstance(self._file, socket.socket) and hasattr(os, "sendfile")
+        with _Sending(self, "sendfile()") as sending:
+            while count is None or sending.sent < count:
+                if must_yield():
+                    yield sending.trap()
+                at = offset + sending.sent
+                most = CHUNK if count is None else min(CHUNK, count - sending.sent)
+                if not direct:
+                    data = os.pread(file.fileno(), most, at)
+                    if not data:
+                        break
+                    yield from self._push(sending, deque([memoryview(data)]))
+                    continue
+                try:
+                    size = os.sendfile(self._file.fileno(), file.fileno(), at, most)
+                except BlockingIOError:
+                    yield sending.trap()
+                except OSError as exc:
+                    if exc.errno not in NOT_HERE:
+                        raise
+                    direct = False
+                else:
+                    if not size:
+                        break
+                    sending.took(size)
+            return sending.sent
+
+    @waits
+    def send_eof(self) -> Generator[Any, Any, None]:
+        """Wait until the other side can be told that no more will be sent; reading goes on.
+
+        A pipe is closed by it. Under TLS it is a `close_notify`.
+
+        Raises:
+            BusyError: another task is sending to this stream.
+            ClosedError: the stream is closed, or was closed during the wait.
+            OSError: as the operating system says: there is no connection any more.
+            io.UnsupportedOperation: the file has one direction only.
+            Cancelled: the wait was interrupted. It may be called again.
+        """
+        with _Sending(self, "send_eof()") as sending:
+            if not hasattr(self._file, "shutdown"):
+                raise io.UnsupportedOperation(f"{self!r} can only be read")
+            while True:
+                if must_yield():
+                    yield sending.trap()
+                try:
+                    self._file.shutdown(socket.SHUT_WR)
+                    return
+                except BlockingIOError:
+                    yield sending.trap()
+
+    # TLS ------------------------------------------------------------------------------------------
+
+    @waits
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        within: float | None = HANDSHAKE,
+        allow_truncation: bool = False,
+    ) -> Generator[Any, Any, None]:
+        """Wait until the two sides have agreed on TLS; from here on all data is encrypted.
+
+        What was read before and nobody has asked for is taken as the beginning of the handshake,
+        never as data: so nobody can smuggle in plain text, and a header may come with the
+        handshake in one segment. Afterwards `stream.tls` tells what was agreed on.
+
+        Args:
+            context: an `ssl.SSLContext`. What it says of certificates, ALPN and SNI holds.
+            server_side: which of the two this is.
+            server_hostname: whose certificate the client expects, and what it asks for by SNI.
+            within: seconds for the handshake; None: no limit.
+            allow_truncation: take a connection that ends without a `close_notify` as ended in
+                order. Only for protocols whose messages say themselves where they end.
+
+        Raises:
+            ssl.SSLError: they could not agree, or the other side does not speak TLS; an
+                `ssl.SSLCertVerificationError` says what is wrong with its certificate.
+            TimeoutError: the handshake took too long.
+            ValueError: the arguments do not go together; nothing was sent.
+            BusyError: another task reads from this stream or sends to it.
+            ClosedError, OSError: as for `recv()`.
+            Cancelled: the wait was interrupted.
+
+            After all but ValueError and BusyError the stream is closed.
+
+        Source: RFC 8446; RFC 2595, section 3.1, and CVE-2011-0411 on what was read before.
+        """
+        with _Reading(self, "start_tls()"), _Sending(self, "start_tls()"):
+            peer = self.peer
+            tls = TLS(
+                self._file,
+                context,
+                bytes(self._buffer),
+                server_side=server_side,
+                server_hostname=server_hostname,
+                allow_truncation=allow_truncation,
+            )
+            self._file, self._reading = tls, None
+            self._buffer.clear()
+            self._peer = peer
+            try:
+                with move_on_after(within) as scope:
+                    yield from tls.shake_hands()
+                if scope.expired:
+                    whom = peer or file_name(self._file)
+                    text = f"the TLS handshake with {whom} took longer than {within:g} s"
+                    raise TimeoutError(text)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What was agreed on: `version()`, `selected_alpn_protocol()`, `getpeercert()`, or None."""
+        return self._file.ssl if isinstance(self._file, TLS) else None
+
+    # Closing --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file; does not wait. Tasks that wait for it get `ClosedError`.
+
+        What the other side has not read yet may be lost: `aclose()` waits for it.
+        """
+        file = self._file
+        if isinstance(file, _Closed):
+            return
+        self._file = _Closed(file)
+        self._buffer.clear()
+        self._calm = True  # nobody is busy with it any more
+        if running_scheduler() is not None and isinstance(self._reading, ReadWait):
+            close(file)
+        else:  # nobody waits any more: the run is over; or the file wakes its waiters itself
+            file.close()
+
+    @waits
+    def aclose(self, within: float = DRAIN) -> Generator[Any, Any, None]:
+        """Wait until the other side has closed as well, so that it gets all that was sent; close.
+
+        Tells it that no more will be sent, and throws away what it still sends. (A connection that
+        is closed with something unread is reset, and what was sent on it lost.) One that is gone,
+        or does not close in time, is closed at once; that is not an error.
+
+        Args:
+            within: seconds to wait at most.
+
+        Raises:
+            BusyError: another task reads from this stream or sends to it; it is closed at once.
+            Cancelled: the wait was interrupted; the stream is closed.
+
+        Source: RFC 9112, section 9.6.
+        """
+        if isinstance(self._file, _Closed):
+            return
+        try:
+            with move_on_after(within):
+                yield from self.send_eof()
+                while not self.ended:
+                    yield from self.recv(CHUNK)
+        except OSError:  # the other side is gone, or the file has one direction only
+            pass
+        finally:
+            self.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Names ----------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Any:
+        """The address of the other side, as the kind of socket has it; None if there is none."""
+        return self._address("getpeername") if self._peer is None else self._peer
+
+    @property
+    def local(self) -> Any:
+        """The address of this side; None if there is none, or the stream is closed."""
+        return self._address("getsockname")
+
+    def _address(self, name: str) -> Any:
+        try:
+            return getattr(self._file, name)()
+        except (OSError, AttributeError):  # it is gone, or never had one
+            return None
+
+    def __repr__(self) -> str:
+        return f"<Stream over {file_name(self._file)}>"
+
+
+class _Reading:
+    """The block in which one task reads: a second one is refused."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream, what: str) -> None:
+        self._stream = stream
+        reader = stream._reader
+        if reader is None and stream._drained and not (stream._calm or stream._buffer):
+            # One goes the short way of recv(), and has left no name. If it waits, it can be found.
+            waiting = [t for t in current_scheduler().tasks if _is_to_read(t.wait, stream)]
+            raise _busy(stream, what, waiting[0] if waiting else None, "reading from")
+        if reader is not None:
+            raise _busy(stream, what, reader, "reading from")
+
+    def __enter__(self) -> None:
+        stream = self._stream
+        stream._reader = current_task()
+        stream._home = stream._reader.scheduler
+        stream._calm = False
+
+    def __exit__(self, *error: object) -> None:
+        stream = self._stream
+        stream._reader = None
+        stream._calm = stream._drained and not stream._buffer
+
+
+class _Sending:
+    """The block in which one task sends: a second one is refused, and what leaves it by an error
+    says how much was sent.
+    """
+
+    __slots__ = ("_file", "_stream", "_trap", "sent")
+
+    def __init__(self, stream: Stream, what: str) -> None:
+        self._stream = stream
+        self._file = stream._file  # also when the stream is closed meanwhile
+        self._trap: Any = None
+        self.sent = 0
+        if stream._writer is not None:
+            raise _busy(stream, what, stream._writer, "sending to")
+
+    def __enter__(self) -> _Sending:
+        stream = self._stream
+        stream._writer = current_task()
+        stream._home = stream._writer.scheduler
+        return self
+
+    def trap(self) -> Any:
+        """Return the trap that waits until more can be sent."""
+        if self._trap is None:
+            file = self._stream._file
+            self._trap = getattr(file, "writing", None) or WriteWait(file)
+        return self._trap
+
+    def took(self, count: int, rest: deque[memoryview] | None = None) -> None:
+        """Note that `count` bytes were taken, and take them from the buffers `rest`."""
+        self.sent += count
+        if count:
+            self._stream.moved = 1
+        while rest and count:
+            size = len(rest[0])
+            if count < size:
+                rest[0] = rest[0][count:]
+                return
+            rest.popleft()
+            count -= size
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        stream = self._stream
+        stream._writer = None
+        if error is not None:
+            error.bytes_sent = self.sent + _settle(self._file)  # type: ignore[attr-defined]
+
+
+def _settle(file: Any) -> int:
+    """Return how much a file has committed itself to send, beside what it said it has sent."""
+    count: int = getattr(file, "settle", int)()
+    return count
+
+
+class _Closed:
+    """Stands where the file of a stream was, and refuses everything."""
+
+    __slots__ = ("_name",)
+    reading = None  # give way; then `recv()` refuses
+
+    def __init__(self, file: Connection) -> None:
+        self._name = type(file).__name__
+
+    def recv(self, *_: object) -> Any:
+        raise ClosedError(f"<Stream over {self!r}> is closed")
+
+    recv_into = send = sendmsg = shutdown = getpeername = getsockname = fileno = recv
+
+    def __repr__(self) -> str:
+        return f"<{self._name} closed>"
+
+
+def _end_of_first(separators: tuple[bytes, ...], buffer: bytearray, searched: int) -> int:
+    """Return where the separator ends that ends first, 0 if there is none in the buffer.
+
+    `searched` is how far the buffer has been searched before. The windows grow, so that what one
+    separator is far from is not searched again and again while another is near.
+    """
+    size = len(buffer) if len(separators) == 1 else WINDOW
+    begin = searched
+    while begin < len(buffer):
+        ends = []
+        for separator in separators:
+            at = buffer.find(separator, max(0, begin - len(separator) + 1), begin + size)
+            if at >= 0:
+                ends.append(at + len(separator))
+        if ends:
+            return min(ends)
+        begin += size
+        size *= 2
+    return 0
+
+
+def _views(data: Data) -> list[memoryview]:
+    """Return the buffers of `data` that have something in them, byte by byte."""
+    try:
+        views = [memoryview(each) for each in (data if isinstance(data, list | tuple) else (data,))]
+    except TypeError as exc:
+        text = f"sendall() takes bytes, or a list of buffers; text has encode(): {exc}"
+        raise TypeError(text) from None
+    return [view.cast("B") for view in views if view.nbytes]
+
+
+def _check_on_disk(file: Any) -> None:
+    """Refuse what is no file of the system's: a path, or an `io.BytesIO`."""
+    try:
+        file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        text = "give a file on a disk, as open(path, 'rb') returns; bytes are for sendall()"
+        raise TypeError(f"sendfile() got {brief(file)}: {text}") from None
+
+
+def _is_to_read(wait: Any, stream: Stream) -> bool:
+    """Return whether a task whose wait this is waits to read from the stream."""
+    if isinstance(stream._file, TLS):
+        return stream._file.is_to_read(wait)
+    return wait is not None and wait is stream._reading
+
+
+def _busy(stream: Stream, what: str, task: Task[Any] | None, doing: str) -> BusyError:
+    who = "another task" if task is None else f"task {task.label} ({where(task)})"
+    error = BusyError(
+        f"{what} on {stream!r}: {who} is {doing} it. Let one task do that for all, or take turns: "
+        "`with (yield from lock):` around each whole message"
+    )
+    error.bytes_sent = 0  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,172 @@
+"""A function in another process: `value = yield from to_process(f, *args)`.
+
+For work that computes: threads share one interpreter, processes do not. The pool starts with the
+first call and ends with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from corolib.coordination.threads import PATIENCE, Job, Pool, Threads, complain, end_threads
+from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, waits
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+
+T = TypeVar("T")
+
+
+@public
+@waits
+def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
+    """Wait until `f(*args)`, a plain function, has run in another process.
+
+    `value = yield from to_process(f, *args)`, for what computes long in Python: threads would take
+    turns with it. The processes are started as they are needed, as many as the machine has CPUs
+    (some 0.1 s each), and end with the run. They are new interpreters, not copies of this one: as
+    with `multiprocessing`, the function must be found by import, and a program protects its start
+    with `if __name__ == "__main__":`. Ctrl-C does not reach them.
+
+    A cancelled call releases the task at once. If the function had not begun, it never will; if it
+    has, it goes on, its value is dropped, its failure is reported. What still runs when the run
+    ends is waited for as long as `grace`, then named on stderr and killed.
+
+    Args:
+        f: a function; it, the arguments and the value are pickled.
+
+    Returns:
+        What `f(*args)` returned.
+
+    Raises:
+        What `f(*args)` raised, and what pickling does.
+        concurrent.futures.process.BrokenProcessPool: a process died, perhaps this call's: all
+            calls that were under way get this. The next one finds new processes.
+        RuntimeError: from a StopIteration; no scheduler runs here.
+        Cancelled: the wait was interrupted; see above.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     return (yield from to_process(pow, 2, 10))
+        >>> corolib.run(main)
+        1024
+    """
+    value: T = yield Remote(current_scheduler().run_local(Processes), f, args).done()
+    return value
+
+
+class Remote(Job):
+    """A call that another process makes. Starting one takes milliseconds: a thread does that."""
+
+    __slots__ = ("future", "processes")
+
+    def __init__(self, processes: Processes, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__("to_process", processes.starters, f, args)
+        self.processes = processes
+        self.future: Future[Any] | None = None
+
+    def run(self) -> None:
+        """Hand the call to a process; in the thread."""
+        try:
+            self.future = self.processes.submit(self.f, self.args)
+        except BaseException as exc:
+            self.post(None, exc)
+            return
+        self.processes.calls.add(self)
+        self.future.add_done_callback(self.settle)
+        if self.wake is None:  # given up before the future was there to be cancelled
+            self.future.cancel()
+
+    def give_up(self) -> None:
+        """Take it out of the queue, or leave it to its process."""
+        super().give_up()
+        if self.future is not None:
+            self.future.cancel()
+
+    def settle(self, future: Future[Any]) -> None:
+        """Hand the outcome over; called in a thread of the process pool's."""
+        self.processes.calls.discard(self)
+        if not future.cancelled():
+            super().settle(future)
+
+    def late(self, error: BaseException) -> None:
+        """Report a failure of the function itself, though nobody waits any more."""
+        from concurrent.futures import BrokenExecutor
+
+        if not isinstance(error, BrokenExecutor | RunFinished):
+            super().late(error)
+
+    def __str__(self) -> str:
+        return f"{self.caller}({self.name})"
+
+
+class Processes:
+    """The processes of a run: a room."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.starter = scheduler.run_local(Threads).starter
+        self.starters = Pool("starter", 1, self.starter)
+        self.calls: set[Remote] = set()  # under way
+        self._pool: ProcessPoolExecutor | None = None
+        self._ended = False
+
+    def submit(self, f: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        """Hand a call to the processes; only in the thread of `starters`."""
+        pool = self._pool
+        if pool is None or pool._broken:
+            pool = _new_pool()
+        try:
+            future = pool.submit(f, *args)
+            if self._ended:  # meanwhile
+                raise RunFinished
+        except BaseException:
+            if pool is not self._pool:  # nothing looks after what it has started
+                _kill(pool)
+            raise
+        self._pool = pool
+        return future
+
+    def end(self) -> None:
+        """End the processes; name and kill those that do not."""
+        grace = min(self.scheduler.grace, PATIENCE)
+        self._ended = True
+        end_threads((self.starters,), self.starter, grace)
+        pool, self._pool = self._pool, None  # freed here: later may be in the midst of anything
+        if pool is None:
+            return
+        shutdown = partial(pool.shutdown, cancel_futures=True)
+        gone = False
+        try:
+            thread = self.starter.start(shutdown, (), "corolib-shutdown")
+            gone = self.starter.join((thread,), grace)
+        finally:  # there may be no thread for it; or Ctrl-C ends the wait
+            if not gone:
+                for call in self.calls.copy():
+                    complain(f"a process still runs {call.what}; it is killed")
+                _kill(pool)
+        if not gone:
+            self.starter.join((thread,), PATIENCE)
+
+
+def _new_pool() -> ProcessPoolExecutor:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # A plain fork would copy the locks of our threads in whatever state they are.
+    return ProcessPoolExecutor(None, get_context("spawn"), initializer=ignore_ctrl_c)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+def ignore_ctrl_c() -> None:
+    """Leave Ctrl-C to the program: called in each process when it starts."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

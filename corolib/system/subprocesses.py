@@ -1,0 +1,564 @@
+"""Child processes: start programs, talk to them over streams, and leave none behind.
+
+    result = yield from run_process(["git", "log"], timeout=10)      result.stdout
+    process = yield from open_process(["sort"], stdin=PIPE, stdout=PIPE)
+    stream = open_stdin()                                    the input of this very program
+
+All children of a run are started by one object, `Children`, which is also who terminates, kills
+and reaps those that are left at its end. A child is reaped on the loop, and its status published
+in the same step. Until then its number is its own, so no signal can ever reach a stranger.
+
+For POSIX systems. The end of a child is learnt from a pidfd (Linux), elsewhere from a thread.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from corolib.coordination.threads import PATIENCE, complain
+from corolib.coordination.timeouts import move_on_after, shield
+from corolib.kernel import (
+    LateModule,
+    ReadWait,
+    RunFinished,
+    Scheduler,
+    Suspend,
+    Task,
+    Wake,
+    current_scheduler,
+    public,
+    spawn,
+    waits,
+)
+from corolib.net.streams import CHUNK, LimitExceeded, Pipe, Stream
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = LateModule("subprocess")
+
+Program = Sequence[str | bytes | os.PathLike[str]]
+
+STUCK = 5.0  # seconds; a killed process that is still there then is stuck in the kernel
+CAPTURE = 2**24  # bytes of each output: much for a report, little against a memory
+OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")  # streams carry bytes
+
+
+@public
+@waits
+def open_process(
+    args: Program,
+    *,
+    stdin: Any = None,
+    stdout: Any = None,
+    stderr: Any = None,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[Any, Any, Process]:
+    """Wait for the next turn, start a program, and return its `Process`.
+
+    `with (yield from open_process(["sort"], stdin=PIPE, stdout=PIPE)) as process: ...`
+
+    The program runs when this returns. The start itself happens on the spot and stops the loop
+    for about a millisecond; the turn before it is so that many starts in a row starve nobody.
+    The child gets no file of ours but the three given, no blocked signals, and SIGPIPE's default.
+
+    Args:
+        args: the program and its arguments, as a list. For a shell write `["sh", "-c", line]`.
+        stdin, stdout, stderr: what the child has there: None, the same as this program;
+            `subprocess.PIPE`, a stream of the process's; `subprocess.DEVNULL`; an open file; for
+            `stderr` also `subprocess.STDOUT`, the same as stdout.
+        cwd: the folder in which it begins.
+        env: its environment, instead of a copy of ours.
+        options: others of `subprocess.Popen`, such as `start_new_session=True`.
+
+    Raises:
+        OSError: there is no such program or folder (FileNotFoundError), it may not be started, or
+            there are no files or processes left. Nothing was started, and nothing is left open.
+        TypeError, ValueError: `args` is no list, or an empty one; an option would make the streams
+            carry text, or is none.
+        RuntimeError: neither a file nor a thread is left to watch the program with. It was killed.
+        Cancelled: the wait was interrupted; nothing was started.
+
+    Example:
+        >>> import corolib
+        >>> from subprocess import PIPE
+        >>> def main():
+        ...     process = yield from corolib.open_process(["cat"], stdin=PIPE, stdout=PIPE)
+        ...     with process:
+        ...         yield from process.stdin.sendall(b"hello\\n")
+        ...         line = yield from process.stdout.readline()
+        ...         process.stdin.close()
+        ...         return line, (yield from process.wait())
+        >>> corolib.run(main)
+        (b'hello\\n', 0)
+
+    Source: subprocess.Popen; trio.lowlevel.open_process.
+    """
+    program = _check_program(args, options)
+    yield
+    files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    children = current_scheduler().run_local(Children)
+    return children.start(program, {**files, "cwd": cwd, "env": env, **options})
+
+
+def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
+    """Return the program and its arguments as a list, if they can be started."""
+    if isinstance(args, str | bytes):
+        raise TypeError(
+            f"open_process({args!r}): write the program and its arguments as a list, "
+            f"{args.split()!r}; for a shell, ['sh', '-c', {args!r}]"
+        )
+    if not isinstance(args, Iterable):
+        raise TypeError(f"open_process({args!r}): write a list, as in ['ls', '-l']")
+    program = list(args)
+    if not program:
+        raise ValueError("open_process([]): the list begins with the program, as in ['ls', '-l']")
+    for name in OURS:
+        if name in options:
+            raise TypeError(f"open_process({name}=): streams carry bytes, unbuffered")
+    return program
+
+
+@public
+@waits
+def run_process(
+    args: Program,
+    *,
+    input: bytes = b"",
+    capture: bool = True,
+    timeout: float | None = None,
+    limit: float = CAPTURE,
+    check: bool = False,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[Any, Any, subprocess.CompletedProcess[bytes]]:
+    """Wait until a program has run to its end, and return its exit code and what it wrote.
+
+    `result = yield from run_process(["git", "log"])`, then `result.returncode` (minus the number
+    of the signal that ended it), `result.stdout` and `result.stderr`, both bytes.
+
+    Feeds the input and reads both outputs at once. The outputs end when everybody has closed
+    them: a program that leaves others behind in the background is waited for until they end too.
+
+    Args:
+        args, cwd, env, options: as for `open_process()`.
+        input: what the program reads. Without any it reads the end of the file.
+        capture: False: it writes where this program does, and the result has None.
+        timeout: seconds until it is ended; None: no limit.
+        limit: bytes that each output may have; `math.inf`: as many as come.
+        check: True: an exit code other than 0 is an error.
+
+    Returns:
+        A `subprocess.CompletedProcess`.
+
+    Raises:
+        TimeoutError: the program was still running. It got SIGTERM, and SIGKILL after the grace
+            of the run (`run(grace=)`), and is gone.
+        LimitExceeded: it wrote more than `limit`. It was killed and is gone.
+        subprocess.CalledProcessError: with `check`, and what the result would have had.
+        OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
+        ValueError: both `input` and `stdin=` were given.
+        PermissionError: it was to be ended, but has changed its user. It goes on.
+        Cancelled: the wait was interrupted. The program was ended as after a timeout, and is gone.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     result = yield from corolib.run_process(["sort"], input=b"b\\na\\n")
+        ...     return result.returncode, result.stdout
+        >>> corolib.run(main)
+        (0, b'a\\nb\\n')
+
+    Source: subprocess.run; trio.run_process.
+    """
+    from subprocess import DEVNULL, PIPE, CalledProcessError, CompletedProcess
+
+    if input and "stdin" in options:
+        raise ValueError("run_process() takes the input itself, input=, or its file, stdin=")
+    if isinstance(input, str):
+        raise TypeError("run_process(input=) takes bytes: write input=text.encode()")
+    files: dict[str, Any] = {
+        "stdin": PIPE if input else DEVNULL,
+        "stdout": PIPE if capture else None,
+        "stderr": PIPE if capture else None,
+    }
+    files = {**files, "cwd": cwd, "env": env, **options}
+    with (yield from open_process(args, **files)) as process:
+        code, out, err = yield from _communicate(process, input, limit, timeout)
+    if check and code != 0:
+        raise CalledProcessError(code, process.args, out, err)
+    return CompletedProcess(process.args, code, out, err)
+
+
+def _communicate(
+    process: Process, data: bytes, limit: float, timeout: float | None
+) -> Generator[Any, Any, tuple[int, bytes | None, bytes | None]]:
+    """Feed a program, read its outputs, wait for its end; or see to it that it is gone."""
+    streams = (process.stdout, process.stderr)
+    readers = [stream and spawn(_read_all, process, stream, limit) for stream in streams]
+    helpers: list[Task[Any]] = [reader for reader in readers if isinstance(reader, Task)]
+    if process.stdin is not None:
+        helpers.append(spawn(_feed, process.stdin, data))
+    try:
+        with move_on_after(timeout) as scope:
+            yield _end_of(helpers, heed=True)
+            code = yield from process.wait()
+        if scope.expired:
+            raise TimeoutError(f"{process.label} took longer than {timeout:g} s, and was ended")
+        out, err = (reader.result if isinstance(reader, Task) else None for reader in readers)
+        return code, out, err
+    except GeneratorExit:
+        raise
+    except BaseException as exc:
+        if isinstance(exc, LimitExceeded):
+            process.kill()
+        yield from _finish(process, helpers)
+        raise
+    finally:
+        del readers, helpers  # a traceback holds this frame, and they hold the error: a cycle
+
+
+def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
+    """Send the input of a program. One that does not want it all may leave the rest."""
+    with stream:
+        try:
+            yield from stream.sendall(data)
+        except BrokenPipeError:
+            pass
+
+
+def _read_all(process: Process, stream: Stream, limit: float) -> Generator[Any, Any, bytes]:
+    """Read an output of a program to its end."""
+    chunks: list[bytes] = []
+    seen = 0
+    while chunk := (yield from stream.recv(CHUNK)):
+        seen += len(chunk)
+        if seen > limit:
+            text = f"{process.label} wrote more than {limit} bytes to one output, and was killed"
+            raise LimitExceeded(text, limit, seen)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _end_of(tasks: Sequence[Task[Any]], heed: bool) -> Suspend[None]:
+    """Return the wait for the end of all `tasks`; with `heed`, for the first failure too."""
+
+    def arm(wake: Wake) -> Callable[[], object]:
+        def over(task: Task[Any], value: Any, error: BaseException | None) -> None:
+            left.discard(task)
+            if heed and error is not None:
+                wake(error=error)
+            elif not left:
+                wake()
+
+        left = set(tasks)
+        undos = [task.watch(partial(over, task)) for task in tasks]
+        if not tasks:
+            wake()
+        return lambda: [undo() for undo in undos]
+
+    return Suspend(arm, "the input and output of a process", holder=lambda: tasks)
+
+
+def _finish(process: Process, helpers: Sequence[Task[Any]]) -> Generator[Any, Any, None]:
+    """Terminate a program, kill it after the grace, and wait until it and the helpers are gone."""
+    try:
+        process.terminate()
+        with move_on_after(current_scheduler().grace):
+            yield process.exiting()
+    finally:
+        with shield():  # the end of a killed program takes no time, as far as anybody can help it
+            try:
+                process.kill()
+                yield process.exiting()
+            finally:
+                for task in helpers:
+                    task.cancel()
+                yield _end_of(helpers, heed=False)
+
+
+@public
+class Process:
+    """A child process: made by `open_process()`.
+
+    `with process:` kills it at the end of the block and closes its streams; it is reaped as soon
+    as it is gone. (To be there when it is: `yield from process.wait()`.) Without `with`, it lives
+    as long as it likes, but at the longest until the end of the run.
+
+    Attributes:
+        args: the program and its arguments.
+        pid: its number.
+        stdin, stdout, stderr: the streams to and from it, where PIPE was asked for; else None.
+        returncode: None until it was reaped, then its exit code, or minus the number of the signal
+            that ended it.
+    """
+
+    __slots__ = (
+        "_children",
+        "_ended",
+        "_lost",
+        "_pidfd",
+        "_popen",
+        "_undo",
+        "_waiters",
+        "args",
+        "killed",
+        "pid",
+        "returncode",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
+
+    def __init__(self, children: Children, popen: subprocess.Popen[bytes]) -> None:
+        self.args: list[Any] = popen.args  # type: ignore[assignment]
+        self.pid = popen.pid
+        self.stdin = _stream(popen.stdin)
+        self.stdout = _stream(popen.stdout)
+        self.stderr = _stream(popen.stderr)
+        self.returncode: int | None = None
+        self._children = children
+        self._popen = popen
+        self._ended = self.killed = False
+        self._lost = ""  # why it could not be watched any more, and was killed
+        self._waiters: dict[Wake, None] = {}
+        self._pidfd: io.FileIO | None = None
+        self._undo: Callable[[], object] | None = None
+
+    @property
+    def label(self) -> str:
+        """Program and number, as reports write them: `sleep (pid 123)`."""
+        return f"{os.fsdecode(self.args[0])} (pid {self.pid})"
+
+    @waits
+    def wait(self) -> Generator[Any, Any, int]:
+        """Wait until the process has ended, and return its exit code.
+
+        That is minus the number of a signal that ended it. A program that writes to a full pipe
+        does not end: read its outputs meanwhile.
+
+        Raises:
+            ChildProcessError: it has ended, but something else in this program has taken its
+                status: SIGCHLD is ignored, or `os.wait()` was called.
+            RuntimeError: neither a file nor a thread was left to watch it with. It was killed.
+            Cancelled: the wait was interrupted; the process goes on.
+        """
+        code: int = yield self.exiting()
+        if self._lost:
+            raise RuntimeError(f"{self.label} could not be watched, and was killed: {self._lost}")
+        if self.returncode is None:
+            raise ChildProcessError(f"{self.label}: something else has taken its exit status")
+        return code
+
+    def exiting(self) -> Suspend[int | None]:
+        """Return the trap that waits for the end of the process, for `first()`.
+
+        Its value is `returncode`.
+        """
+
+        def arm(wake: Wake) -> Callable[[], object]:
+            if self._ended:
+                wake(self.returncode)
+            else:
+                self._waiters[wake] = None
+            return lambda: self._waiters.pop(wake, None)
+
+        return Suspend(arm, f"the end of {self.label}", outside=True)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens if the process has ended. Does not wait.
+
+        In a fork of this program nothing happens either: the process is the parent's.
+
+        Raises:
+            PermissionError: the process has changed its user.
+        """
+        if self._popen.returncode is not None or os.getpid() != self._children.pid:
+            return
+        try:
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd.fileno(), number)
+            else:  # not reaped yet: the number is still its own
+                os.kill(self.pid, number)
+        except ProcessLookupError:  # something else has reaped it
+            pass
+
+    def terminate(self) -> None:
+        """Ask the process to end: SIGTERM. Does not wait."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process: SIGKILL, which it cannot refuse. Does not wait."""
+        self.send_signal(signal.SIGKILL)
+        self.killed = True
+
+    def watch(self) -> None:
+        """Have `exited` called on the loop when the process has ended."""
+        try:
+            self._pidfd = io.FileIO(os.pidfd_open(self.pid))
+            self._undo = self._children.scheduler.arm(ReadWait(self._pidfd), self.exited)
+        except (AttributeError, OSError, ValueError):  # there is none, or none that can be watched
+            self._watch_in_a_thread()
+
+    def _watch_in_a_thread(self) -> None:
+        import threading
+
+        def watch() -> None:
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # leaves it to be reaped
+            except AttributeError:  # macOS before Python 3.13: reaped here, and published later
+                self._popen.wait()
+            except ChildProcessError:
+                pass
+            try:
+                self._children.scheduler.call_soon_threadsafe(self.exited)
+            except RunFinished:
+                pass
+
+        try:
+            threading.Thread(target=watch, name=f"end of {self.label}", daemon=True).start()
+        except BaseException:  # nobody would learn of its end
+            with suppress(PermissionError):
+                self.kill()
+            self.wait_until(time.monotonic() + STUCK)
+            raise
+
+    def exited(self, value: Any = None, error: BaseException | None = None) -> None:
+        """The process has ended: reap it, and wake who waits for that."""
+        self._undo = None
+        if self._ended:
+            return
+        if not self.reap():  # the pidfd cannot be watched after all
+            try:
+                self._watch_in_a_thread()
+                return
+            except Exception as exc:
+                self._lost = repr(exc)
+        waiters, self._waiters = self._waiters, {}  # a wake may take back another wait
+        for wake in waiters:
+            wake(self.returncode)
+
+    def reap(self) -> bool:
+        """Take the status if the process has ended, and return whether it has."""
+        if self._popen.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # something else was faster
+                self._popen.returncode = 0  # so that it does not look for itself
+            else:
+                if pid == 0:
+                    return False
+                self._popen.returncode = self.returncode = os.waitstatus_to_exitcode(status)
+        else:
+            self.returncode = self._popen.returncode
+        self._ended = True
+        self._children.running.discard(self)
+        if self._undo is not None:
+            self._undo()
+        if self._pidfd is not None:
+            self._pidfd.close()
+        return True
+
+    def wait_until(self, deadline: float) -> bool:
+        """Wait on the spot, in real time: for the end of the run. Return whether it has ended."""
+        from subprocess import TimeoutExpired
+
+        try:
+            self._popen.wait(deadline - time.monotonic())
+        except TimeoutExpired:
+            return False
+        return self.reap()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.kill()
+
+    def __repr__(self) -> str:
+        state = f"ended with {self.returncode}" if self._ended else "running"
+        return f"<Process {self.label} {state}>"
+
+
+def _stream(raw: Any) -> Stream | None:
+    """Return a stream over our end of a pipe. The other end, the child's, stays blocking."""
+    if raw is None:
+        return None
+    os.set_blocking(raw.fileno(), False)
+    return Stream(Pipe(raw))
+
+
+class Children:
+    """The children of one run: starts them all, and leaves none behind.
+
+    To start them otherwise (in a simulation, say), replace its `spawn`.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.pid = os.getpid()  # whose children they are
+        self.running: set[Process] = set()
+
+    def spawn(self, args: list[Any], options: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Start a program as `subprocess` does, which leaks nothing if that fails."""
+        from subprocess import Popen
+
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # this thread blocks some: not the child
+            unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
+            options = {"preexec_fn": unblock, **options}
+        return Popen(args, bufsize=0, **options)
+
+    def start(self, args: list[Any], options: dict[str, Any]) -> Process:
+        """Start a program and watch it."""
+        process = Process(self, self.spawn(args, options))
+        self.running.add(process)
+        try:
+            process.watch()
+        except BaseException:
+            with process:
+                raise
+        return process
+
+    def end(self) -> None:
+        """Terminate, kill and reap what still runs, and name it on stderr."""
+        for process in list(self.running):
+            if not (process.reap() or process.killed):
+                complain(f"process {process.label} outlives the run; it is ended now")
+                with suppress(PermissionError):
+                    process.terminate()
+        try:
+            self._wait(min(self.scheduler.grace, PATIENCE))
+        finally:  # Ctrl-C may end the wait
+            for process in self.running:
+                with suppress(PermissionError):
+                    process.kill()
+        self._wait(STUCK)
+        for process in self.running:
+            complain(f"process {process.label} cannot be ended")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait on the spot until all have ended, in real time: the clock of the run may be a
+        virtual one, but children have no other.
+        """
+        deadline = time.monotonic() + seconds
+        for process in list(self.running):
+            process.wait_until(deadline)

@@ -1,0 +1,347 @@
+"""Tools for testing programs that run on corolib.
+
+    run(main, **virtual_time())     a program whose clock jumps instead of waiting
+    cancel_everywhere(scenario)     a program in which each task is cancelled at each step
+
+Looks at everything below; nothing in the library knows it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import selectors
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from corolib.kernel import (
+    Scheduler,
+    Selector,
+    Task,
+    TaskCancelled,
+    current_scheduler,
+    default_selector,
+    waits,
+)
+
+
+class VirtualClock:
+    """A clock that stands still until it is moved. Call it for the time in seconds."""
+
+    def __init__(self, start: float = 0.0) -> None:
+        self.time = start
+
+    def __call__(self) -> float:
+        return self.time
+
+    def move(self, seconds: float) -> None:
+        """Move forward, by the least possible step if `seconds` would be lost in rounding."""
+        self.time = max(self.time + seconds, math.nextafter(self.time, math.inf))
+
+
+class JumpingSelector(selectors.BaseSelector):
+    """A selector that moves the clock instead of waiting for a time.
+
+    A file that is ready comes first. With no time to wait for, it really waits for a file.
+    """
+
+    def __init__(self, inner: selectors.BaseSelector, clock: VirtualClock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._inner.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._inner.modify(fileobj, events, data)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = self._inner.select(None if timeout is None else 0)
+        if not found and timeout is not None and timeout > 0:
+            self._clock.move(timeout)
+        return found
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._inner.get_map()
+
+
+def virtual_time(
+    start: float = 0.0, selector: Selector = default_selector
+) -> dict[str, Callable[[], Any]]:
+    """Return arguments for `run()` or `Scheduler()` with which time passes without waiting.
+
+    When no task is ready and no file is, the clock jumps to the next deadline. Files are real:
+    data that another process has not sent yet does not hold the clock back. A thread at work does
+    not either. While a task gives way in a loop, something is always ready, and no time passes.
+
+    Example:
+        >>> import corolib
+        >>> def year():
+        ...     yield corolib.Sleep(365 * 86400)
+        ...     return corolib.now()
+        >>> corolib.run(year, **virtual_time())
+        31536000.0
+    """
+    clock = VirtualClock(start)
+    return {"clock": clock, "selector": lambda: JumpingSelector(selector(), clock)}
+
+
+# Cancel at every step -----------------------------------------------------------------------------
+
+Shot = tuple[int, int]
+"""The number of a step, before which to cancel, and the id of the task."""
+
+PATIENCE = 10.0  # real seconds for which a run may wait for a file before it counts as hung
+MOST_STEPS = 100_000  # of one run; one that takes more counts as endless
+
+
+def cancel_everywhere(
+    scenario: Callable[[], Generator[Any, Any, Any]],
+    *,
+    pairs: bool = False,
+    every: int = 1,
+    target: Callable[[Task[Any]], bool] | None = None,
+    only: Sequence[Shot] | None = None,
+    **options: Any,
+) -> int:
+    """Run a scenario again and again, cancelling one task at one step in each run.
+
+    First it runs undisturbed. Then once for each step, and each task that is alive there, with
+    that task cancelled just before that step; with `pairs`, also once for each two tasks and steps
+    that are possible after the first cancel. Time is virtual, so each run goes the same way up to
+    the cancel. In each run these must hold:
+
+    - it ends: no deadlock, no hang, and the scenario returns, having checked what it wants to;
+    - no task fails: nothing is reported to `on_task_error`;
+    - nothing is left: no task, file, registration or timer; no waiter in any of the things that
+      the scenario returns (locks, queues: whatever has `waiters`); no file descriptor open.
+
+    Write scenarios so that every wake-up counts: as many tokens as there are survivors, and no
+    more. A lost one is then a deadlock, which a spare one would hide.
+
+    Args:
+        scenario: a generator function without arguments, the main task. Joins the tasks that may
+            be cancelled through `survivors`. Returns the things to look at, in a tuple, or None.
+        pairs: also cancel two tasks.
+        every: make only every so many-th of these runs, always the same ones.
+        target: says of a task whether it may be cancelled; by default any but the main task.
+        only: make one run, with these cancels: to repeat what a failure names.
+        options: further arguments of `Scheduler`.
+
+    Returns:
+        The number of runs in which something was cancelled.
+
+    Raises:
+        AssertionError: something did not hold; says what, in which run, and how to repeat it.
+
+    Example:
+        >>> import corolib
+        >>> def scenario():
+        ...     lock = corolib.Lock()
+        ...     def work():
+        ...         with (yield from lock):
+        ...             yield
+        ...     yield from survivors([corolib.spawn(work) for _ in range(3)])
+        ...     return (lock,)
+        >>> cancel_everywhere(scenario) > 10
+        True
+        >>> cancel_everywhere(scenario, pairs=True) > 100
+        True
+
+    Source: SQLite's tests, which fail each allocation and each write in turn.
+    """
+    sweep = _Sweep(scenario, target or (lambda task: task.parent is not None), options)
+    if only is not None:
+        return min(1, sweep.run(tuple(only)))
+    count = 0
+
+    def is_chosen() -> bool:
+        nonlocal count
+        count += 1
+        return count % every == 0
+
+    sweep.run(())
+    for shot in list(sweep.shots):
+        if is_chosen():
+            sweep.run((shot,))
+        elif pairs:
+            sweep.look((shot,))
+        if pairs:
+            for second in list(sweep.shots):
+                if is_chosen():
+                    sweep.run((shot, second))
+    return sweep.runs
+
+
+@waits
+def survivors(tasks: Sequence[Task[Any]]) -> Generator[Any, Any, list[Any]]:
+    """Wait until all these tasks are done; return the results of those that were not cancelled.
+
+    Raises:
+        What left one of them, other than the cancel. Cancelled: the wait was interrupted.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     tasks = [corolib.spawn(corolib.Sleep(n).__iter__()) for n in (1, 2)]
+        ...     tasks[0].cancel()
+        ...     return (yield from survivors(tasks))
+        >>> corolib.run(main, **virtual_time())
+        [None]
+    """
+    results = []
+    for task in tasks:
+        try:
+            results.append((yield from task))
+        except TaskCancelled as exc:
+            if exc.task is not task:
+                raise
+    return results
+
+
+class _Gun:
+    """A queue of ready tasks that counts steps, and cancels before those that it was told."""
+
+    def __init__(
+        self, shots: Sequence[Shot], target: Callable[[Task[Any]], bool], looks: bool
+    ) -> None:
+        self._queue: deque[Task[Any]] = deque()
+        self._shots = deque(shots)
+        self._target = target
+        self._looks = looks  # which takes time at each step
+        self._hit: set[int] = set()
+        self.step = 0
+        self.possible: list[Shot] = []  # after the last one that was asked for
+
+    def append(self, task: Task[Any]) -> None:
+        self._queue.append(task)
+
+    def popleft(self) -> Task[Any]:
+        self.step += 1
+        if self.step > MOST_STEPS:
+            raise AssertionError(f"it goes on after {MOST_STEPS} steps")
+        while self._shots and self._shots[0][0] == self.step:
+            _, number = self._shots.popleft()
+            for task in self._targets():
+                if task.id == number:
+                    task.cancel(f"cancelled before step {self.step}")
+                    self._hit.add(number)
+        if self._looks and not self._shots:
+            numbers = [task.id for task in self._targets()]
+            self.possible += [(self.step, number) for number in numbers if number not in self._hit]
+        return self._queue.popleft()
+
+    def _targets(self) -> list[Task[Any]]:
+        return [task for task in current_scheduler().tasks if self._target(task)]
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def fired(self) -> int:
+        """How many tasks were hit."""
+        return len(self._hit)
+
+
+class _Impatient(JumpingSelector):
+    """Does not wait for a file for ever."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None:
+            return super().select(timeout)
+        found = self._inner.select(PATIENCE)
+        if not found:
+            raise AssertionError(f"no file has become ready in {PATIENCE:g} s")
+        return found
+
+
+class _Inspection:
+    """Looks, at the very end of a run, at what is left of it."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self.left: list[str] = []
+
+    def end(self) -> None:
+        scheduler = self._scheduler
+        self.left += [f"task {task!r}" for task in scheduler.tasks]
+        timers = len(scheduler.timers) - scheduler._poller.sweeping  # the library's own
+        files = scheduler.stats()["files"]
+        self.left += [f"{n} {what}" for n, what in ((timers, "timers"), (files, "files")) if n]
+
+
+class _Sweep:
+    """The runs of one scenario."""
+
+    def __init__(
+        self,
+        scenario: Callable[[], Generator[Any, Any, Any]],
+        target: Callable[[Task[Any]], bool],
+        options: dict[str, Any],
+    ) -> None:
+        self._scenario = scenario
+        self._target = target
+        self._options = options
+        self.runs = 0
+        self.shots: list[Shot] = []  # possible in the last run, after its own
+
+    def run(self, shots: tuple[Shot, ...]) -> int:
+        """Make one run, and count it if all its shots were fired; return how many were."""
+        clock = VirtualClock()
+        gun = _Gun(shots, self._target, looks=len(shots) < 2)  # no third one is ever fired
+        complaints: list[str] = []
+        before = open_files()
+        scheduler = Scheduler(
+            clock=clock,
+            selector=lambda: _Impatient(default_selector(), clock),
+            ready=lambda: gun,
+            on_task_error=lambda task, exc: complaints.append(f"{task!r} failed: {exc!r}"),
+            **self._options,
+        )
+        inspection = scheduler.run_local(_Inspection)
+        things: Any = None
+        cause: BaseException | None = None
+        try:
+            things = scheduler.run(self._scenario)
+        except Exception as exc:
+            cause = exc
+            complaints.append(f"the run ended with {type(exc).__name__}: {exc}")
+        finally:
+            scheduler.close()
+        complaints += [f"left: {what}" for what in inspection.left]
+        complaints += [f"left: waiters of {thing!r}" for thing in things or () if thing.waiters]
+        if cause is None and (opened := open_files() - before):
+            complaints.append(f"left: open file descriptors {sorted(opened)}")
+        if complaints:
+            raise AssertionError(self._describe(shots, complaints)) from cause
+        self.shots = gun.possible
+        self.runs += bool(shots) and gun.fired == len(shots)
+        return gun.fired
+
+    def look(self, shots: tuple[Shot, ...]) -> None:
+        """Make a run that does not count, to see which shots are possible after these."""
+        runs = self.runs
+        self.run(shots)
+        self.runs = runs
+
+    def _describe(self, shots: tuple[Shot, ...], complaints: list[str]) -> str:
+        name = getattr(self._scenario, "__name__", repr(self._scenario))
+        how = ", ".join(f"task {task} before step {step}" for step, task in shots)
+        lines = [
+            f"{name}: with {f'{how} cancelled' if shots else 'nothing cancelled'}:",
+            *(f"  {line}" for line in complaints),
+            f"to repeat it: cancel_everywhere({name}, only={list(shots)!r})",
+        ]
+        return "\n".join(lines)
+
+
+def open_files() -> set[str]:
+    """Return the numbers of the open file descriptors; none where that cannot be seen."""
+    return set(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else set()
