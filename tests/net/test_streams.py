@@ -1899,6 +1899,7 @@ def new_streams():
     return Stream(a), Stream(b)
 
 
+@pytest.mark.hazard("H55")
 @pytest.mark.parametrize(
     "scenario",
     [
