@@ -3,6 +3,7 @@
 - Every number that a test bears, as a hazard or as a found fault, has its section.
 - Every hazard names a test, and so does every found fault that is mended. A test that is named
   exists, and bears the number of the section.
+- The modules that hold something are there, and the functions are public.
 - A found fault is open as long as no test bears its number, and no longer.
 
 The sources of the tests are read with `ast`. A mark counts for the test function that it decorates,
@@ -120,6 +121,13 @@ def test_functions_that_hold_something_are_public():
     places = {place for section in HAZARDS.values() for place in section.places}
     functions = {place.removesuffix("()") for place in places if "/" not in place}
     assert functions <= set(corolib.__all__)
+
+
+def test_modules_that_are_named_exist():
+    package = ROOT / "corolib"
+    there = {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.py")}
+    places = {place for section in HAZARDS.values() for place in section.places}
+    assert sorted(place for place in places if "/" in place and place not in there) == []
 
 
 def test_every_test_that_is_named_exists_and_bears_the_number():
