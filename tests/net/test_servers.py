@@ -462,6 +462,7 @@ def test_closing_the_listener_ends_the_server_when_the_last_connection_has_ended
 # Limits -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hazard("H31")
 def test_with_as_many_as_may_be_open_the_next_waits_in_the_backlog():
     def handler(stream):
         active.append(stream)
@@ -1508,6 +1509,7 @@ def test_openssl_talks_to_a_server(server_tls, certificate):
 # Nothing is left ----------------------------------------------------------------------------------
 
 
+@pytest.mark.hazard("H55")
 def test_a_server_leaves_no_cycles():
     def handler(stream):
         kind = next(kinds) % 4

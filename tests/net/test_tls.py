@@ -957,6 +957,7 @@ def new_pair():
     return near, far
 
 
+@pytest.mark.hazard("H55")
 @pytest.mark.parametrize("scenario", ["closed", "waiting", "cut off", "refused", "late", "taken"])
 def test_tls_leaves_no_garbage(server_tls, client_tls, agree, scenario):
     def closed():
