@@ -335,7 +335,7 @@ class PriorityQueue(Queue[T]):
 
     An item goes to a task that waits for one without being compared. To keep equal ones in order,
     put `(priority, count, item)`. When items cannot be compared, `put` or `get` raises what the
-    comparison did, whichever makes it; then nothing was put, or taken.
+    comparison did, whichever makes it. What is in the queue then is undefined.
 
     Args:
         size, name: see `Queue`.
@@ -355,40 +355,7 @@ class PriorityQueue(Queue[T]):
 
     def _store(self) -> Store:
         items: list[Any] = []
-        return items, partial(_push, items), partial(_pop, items)
-
-
-def _push(heap: list[Any], item: Any) -> None:
-    """Do what `heappush` does; if a comparison fails, the heap is as before."""
-    try:
-        heappush(heap, item)
-    except BaseException:
-        # On its way up from the end it has pushed down what it passed, which goes up again.
-        place, moved = len(heap) - 1, heap.pop()
-        while place and moved is not item:
-            place = (place - 1) >> 1
-            moved, heap[place] = heap[place], moved
-        raise
-
-
-def _pop(heap: list[Any]) -> Any:
-    """Do what `heappop` does; if a comparison fails, the heap is as before.
-
-    But for an object that is in it several times: then its order may suffer, and nothing is lost.
-    """
-    least, last = heap[0], heap[-1]
-    try:
-        return heappop(heap)
-    except BaseException:
-        # The last was put on top. On its way down it has pulled up what it passed.
-        place = next(place for place, item in enumerate(heap) if item is last)
-        heap.append(last)
-        while place:
-            above = (place - 1) >> 1
-            heap[place] = heap[above]
-            place = above
-        heap[0] = least
-        raise
+        return items, partial(heappush, items), partial(heappop, items)
 
 
 @public

@@ -52,19 +52,6 @@ class Subscription(Queue[T]):
         self._topic.let_in()
         return item
 
-    def _arm_get(self, wake: Wake) -> Callable[[], object]:
-        undo = super()._arm_get(wake)
-        if self.size:
-            return undo
-        self._topic.look_at(self)  # at a rendezvous there is room as long as somebody waits
-        self._topic.let_in()
-
-        def leave() -> None:
-            undo()
-            self._topic.look_at(self)  # and no more: this may be in the midst of a publication
-
-        return leave
-
 
 @public
 class Topic(Closable, Generic[T]):
@@ -78,15 +65,14 @@ class Topic(Closable, Generic[T]):
     the items in the same order. Without a subscriber, publishing succeeds and nobody reads of it.
 
     Args:
-        size: how many items a subscriber may be behind; with 0, publishing waits until all
-            subscribers wait.
+        size: how many items a subscriber may be behind, at least 1.
         overflow: what becomes of an item for which one of them has no room. "wait": publishing
             waits, for the slowest; "drop_old": the subscriber loses its oldest, and counts it in
             `dropped`.
         name: for reports.
 
     Raises:
-        TypeError, ValueError: another `overflow`, or "drop_old" with size 0, or a bad size.
+        TypeError, ValueError: another `overflow`, or a bad size.
 
     Example:
         >>> import corolib
@@ -113,10 +99,10 @@ class Topic(Closable, Generic[T]):
     ) -> None:
         if overflow not in ("wait", "drop_old"):
             raise ValueError(f'overflow={overflow!r}: give "wait" or "drop_old"')
-        if overflow == "drop_old" and size == 0:
-            raise ValueError("a topic that keeps 0 items has no old one to drop")
         super().__init__(name)
         self.size = check_size(size)
+        if self.size == 0:
+            raise ValueError("Topic(0): a topic keeps at least one item for each subscriber")
         self.overflow = overflow
         self._shut = False
         self._subscriptions: dict[Subscription[T], None] = {}

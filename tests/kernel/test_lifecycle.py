@@ -492,6 +492,7 @@ def test_law_ctrl_c_that_main_catches_lets_counting_start_anew():
     assert caught == ["one"] * 3
 
 
+@pytest.mark.hazard("H63")
 def test_law_second_ctrl_c_during_the_clean_up_is_raised_on_the_spot(capfd):
     log = []
 
@@ -510,6 +511,7 @@ def test_law_second_ctrl_c_during_the_clean_up_is_raised_on_the_spot(capfd):
     assert "main#1" not in capfd.readouterr().err  # its body ended by the second
 
 
+@pytest.mark.hazard("H63")
 def test_law_second_ctrl_c_before_the_first_was_delivered_abandons_and_names_the_rest(capfd):
     closed = []
 

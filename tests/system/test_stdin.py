@@ -143,6 +143,7 @@ def test_a_pipe_is_read_without_touching_it(as_stdin, again, monkeypatch):
     os.fstat(0)  # is still open
 
 
+@pytest.mark.hazard("H10")
 def test_a_plain_file_is_read_in_a_thread(as_stdin, tmp_path):
     path, count = tmp_path / "lines", 100_000 if FULL else 50_000
     path.write_bytes(b"a\n" * count)

@@ -658,8 +658,8 @@ def topic():
 
 
 @scenario
-def topic_rendezvous():
-    topic = Topic(0)
+def topic_that_is_shut_down():
+    topic = Topic(1)
 
     def listen(n):
         with topic.subscribe() as news:
