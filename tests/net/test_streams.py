@@ -1901,6 +1901,7 @@ def leaves_gracefully_closed():
     yield
 
 
+@pytest.mark.hazard("H55")
 @pytest.mark.parametrize(
     "scenario",
     [
