@@ -33,7 +33,7 @@ from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import entries_of, timers_of, timers_set
 
 
-class Line:
+class Items:
     """A queue of waiters and items, as a primitive over `Suspend` is."""
 
     def __init__(self, *items):
@@ -65,7 +65,7 @@ class Line:
 
 
 def test_first_takes_exactly_one_and_undoes_the_others_before_the_task_is_stepped():
-    a, b, c = Line(), Line(), Line()
+    a, b, c = Items(), Items(), Items()
     seen = []
 
     def main():
@@ -85,7 +85,7 @@ def test_first_takes_exactly_one_and_undoes_the_others_before_the_task_is_steppe
 
 
 def test_first_with_one_that_is_ready_at_once_arms_no_further_one():
-    a, b, c = Line(), Line("item"), Line("untouched")
+    a, b, c = Items(), Items("item"), Items("untouched")
 
     def main():
         result = yield from first(Sleep(60), a.getting(), b.getting(), c.getting())
@@ -100,8 +100,8 @@ def test_first_of_sleeps():
         assert (yield from first(Sleep(3), Sleep(1), Sleep(at=2))) == (1, None)
         assert now() == 1
         assert (yield from first(Sleep(3), Sleep(0))) == (1, None)
-        line = Line("x")
-        assert (yield from first(Sleep(0), line.getting())) == (1, "x")
+        items = Items("x")
+        assert (yield from first(Sleep(0), items.getting())) == (1, "x")
         assert (yield from first(Sleep(0), Sleep(-1), Sleep(5))) == (0, None)
         assert len(timers_of(current_scheduler())) == 0
         return now()
@@ -139,7 +139,7 @@ def test_wakes_of_losers_come_to_nothing():
 
 
 def test_an_arm_that_raises_leaves_nothing_behind():
-    a = Line()
+    a = Items()
 
     def bad(wake):
         raise KeyError("arm")
@@ -282,7 +282,7 @@ def test_both_ends_of_one_queue_are_no_choice(size):
 
 
 def test_an_undo_that_raises_is_reported_and_the_rest_undone_all_the_same():
-    a, b = Line(), Line()
+    a, b = Items(), Items()
 
     def bad():
         raise KeyError("undo")
@@ -320,7 +320,7 @@ def test_what_is_no_trap_is_refused():
 
 
 def test_first_is_cancelled_as_a_whole():
-    a = Line()
+    a = Items()
 
     def child():
         yield from first(a.getting(), Sleep(60))
@@ -333,7 +333,7 @@ def test_first_is_cancelled_as_a_whole():
         a.put("x")
         with pytest.raises(TimeoutError) as caught:
             with timeout(1):
-                yield from first(Line().getting(), Sleep(5))
+                yield from first(Items().getting(), Sleep(5))
         return a.items, str(caught.value)
 
     items, said = go(main)
@@ -342,7 +342,7 @@ def test_first_is_cancelled_as_a_whole():
 
 
 def test_a_result_comes_before_a_cancel_of_the_same_turn():
-    a = Line()
+    a = Items()
     log = []
 
     def child():
@@ -382,13 +382,13 @@ def test_wakes_from_threads():
 
 
 def test_a_thread_that_loses_comes_to_nothing():
-    a = Line()
+    a = Items()
 
     def main():
         def arm(wake):
             thread = threading.Thread(target=wake, args=("thread",))
             thread.start()
-            thread.join()  # its call is in the inbox now
+            thread.join()  # its call is in the call queue now
             return list
 
         def put():
@@ -396,12 +396,12 @@ def test_a_thread_that_loses_comes_to_nothing():
             yield
 
         spawn(put)
-        yield  # `put` runs in the next turn, after the inbox is looked at: so put here instead
+        yield  # `put` runs in the next turn, after the call queue is looked at: so put here instead
         result = yield from first(a.getting(), Suspend(arm, "a thread", outside=True))
         return result, a.items
 
     assert go(main) == ((0, "own"), []) or True
-    a = Line()
+    a = Items()
 
     def other():
         wakes = []
@@ -426,8 +426,8 @@ def test_a_thread_that_loses_comes_to_nothing():
 def test_first_in_deadlock_reports_with_those_who_hold():
     def main():
         owner = spawn(stuck, name="owner")
-        with_holder = Line().getting(holder=lambda: [owner])
-        yield from first(with_holder, Line().getting())
+        with_holder = Items().getting(holder=lambda: [owner])
+        yield from first(with_holder, Items().getting())
 
     def stuck():
         yield Suspend(lambda wake: list, "nothing")
@@ -439,14 +439,14 @@ def test_first_in_deadlock_reports_with_those_who_hold():
 
 def test_first_with_a_time_or_an_outside_wait_is_no_deadlock():
     def main():
-        yield from first(Line().getting(), Sleep(5))
+        yield from first(Items().getting(), Sleep(5))
         current_scheduler().call_at(6, lambda _: None, None)
         with move_on_after(5):
-            yield from first(Line().getting(), Line().getting(outside=True))
+            yield from first(Items().getting(), Items().getting(outside=True))
         with move_on_after(5):
-            yield from first(ReadWait(a), Line().getting())
+            yield from first(ReadWait(a), Items().getting())
         with move_on_after(5):
-            yield from first(Sleep(math.inf), Line().getting())
+            yield from first(Sleep(math.inf), Items().getting())
         return now()
 
     a, b = socket.socketpair()
@@ -457,19 +457,19 @@ def test_first_with_a_time_or_an_outside_wait_is_no_deadlock():
 
 def test_first_over_files_times_and_suspends(pair, selector):
     a, b = pair
-    line = Line()
+    items = Items()
 
     def main():
         entries = entries_of(current_scheduler())
         b.send(b"x")
-        got = yield from first(line.getting(), ReadWait(a), Sleep(60))
-        assert got == (1, None) and line.undone == 1 and a.recv(10) == b"x"
+        got = yield from first(items.getting(), ReadWait(a), Sleep(60))
+        assert got == (1, None) and items.undone == 1 and a.recv(10) == b"x"
         got = yield from first(ReadWait(a), WriteWait(a), Sleep(60))
         assert got == (1, None)
-        got = yield from first(ReadWait(a), line.getting(), Sleep(0.001))
-        assert got == (2, None) and line.undone == 2
-        line.put("item")
-        got = yield from first(ReadWait(a), WriteWait(b), line.getting())
+        got = yield from first(ReadWait(a), items.getting(), Sleep(0.001))
+        assert got == (2, None) and items.undone == 2
+        items.put("item")
+        got = yield from first(ReadWait(a), WriteWait(b), items.getting())
         assert got[0] in (1, 2)
         assert all(e.reader is None and e.writer is None for e in entries.values())
         b.send(b"y")  # whoever waits now is the only one
@@ -502,7 +502,7 @@ def test_two_files_that_are_ready_in_one_turn_give_one_result(pair, selector):
 
 def test_a_second_reader_inside_first_is_refused_and_the_rest_undone(pair):
     a, _ = pair
-    line = Line()
+    items = Items()
 
     def reader():
         yield ReadWait(a)
@@ -512,8 +512,8 @@ def test_a_second_reader_inside_first_is_refused_and_the_rest_undone(pair):
         yield
         yield
         with pytest.raises(BusyError, match=r"task reader#2 \(test_first.py:\d+\) is already"):
-            yield from first(line.getting(), Sleep(60), ReadWait(a))
-        assert line.undone == 1 and len(timers_of(current_scheduler())) <= 1
+            yield from first(items.getting(), Sleep(60), ReadWait(a))
+        assert items.undone == 1 and len(timers_of(current_scheduler())) <= 1
         yield from task.stop()
         with pytest.raises(BusyError, match=r"task main#1 \(test_first.py:\d+\) is already"):
             yield from first(ReadWait(a), ReadWait(a))
@@ -560,14 +560,14 @@ def test_a_stepped_object_without_frames_is_named_by_where_it_was_spawned(pair):
 
 def test_a_file_that_is_closed_during_first_raises_there(pair):
     a, _ = pair
-    line = Line()
+    items = Items()
 
     def child():
         with pytest.raises(ClosedError):
-            yield from first(line.getting(), ReadWait(a), Sleep(60))
-        assert line.undone == 1
-        line.put("x")
-        return (yield from first(line.getting(), Sleep(5)))
+            yield from first(items.getting(), ReadWait(a), Sleep(60))
+        assert items.undone == 1
+        items.put("x")
+        return (yield from first(items.getting(), Sleep(5)))
 
     def main():
         task = spawn(child)
@@ -581,17 +581,17 @@ def test_a_file_that_is_closed_during_first_raises_there(pair):
 
 def test_a_file_that_is_closed_after_another_wait_has_won(pair):
     a, _ = pair
-    line = Line()
+    items = Items()
 
     def child():
-        return (yield from first(ReadWait(a), line.getting()))
+        return (yield from first(ReadWait(a), items.getting()))
 
     def main():
         task = spawn(child)
         yield
         yield
-        close(a)  # its stand-in is in the queue with the error
-        line.put("faster")
+        close(a)  # its proxy waiter is in the queue with the error
+        items.put("faster")
         return (yield from task)
 
     assert go(main) == (1, "faster")
@@ -618,10 +618,10 @@ def test_nothing_runs_as_a_task_while_first_decides(pair):
 
 def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
     a, _ = pair
-    line = Line()
+    items = Items()
 
     def child():
-        yield from first(line.getting(), ReadWait(a), Sleep(60))
+        yield from first(items.getting(), ReadWait(a), Sleep(60))
 
     def main():
         spawn(child)
@@ -630,19 +630,19 @@ def test_a_run_that_ends_in_the_midst_of_first_leaves_nothing(pair):
 
     with pytest.raises(KeyError):
         go(main)
-    assert line.undone == 1
+    assert items.undone == 1
 
 
 # What is left behind ------------------------------------------------------------------------------
 
 
 def scenario_first():
-    yield from first(Line().getting(), Sleep(1), Sleep(5))
+    yield from first(Items().getting(), Sleep(1), Sleep(5))
 
 
 def scenario_first_that_is_cancelled():
     with timeout(1):
-        yield from first(Line().getting(), Sleep(5))
+        yield from first(Items().getting(), Sleep(5))
 
 
 def scenario_first_that_is_refused():

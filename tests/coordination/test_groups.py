@@ -33,7 +33,7 @@ from corolib.kernel.waits import DEBUG
 from corolib.testing import cancel_everywhere, survivors
 from tests.helpers.driving import FULL, failing, go, lose, names, sleeper, turn
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import owe, set_budget
+from tests.helpers.inside import await_first, set_budget
 
 
 def stubborn(seconds, exc=None, log=None):
@@ -84,7 +84,7 @@ def test_law_groups_the_first_failure_cancels_the_siblings():
     assert log == [1.25, 1.5]
 
 
-def test_law_groups_a_body_that_waits_for_anything_else_is_interrupted_when_they_are_gone():
+def test_law_groups_a_body_that_waits_for_anything_else_is_cancelled_when_they_are_gone():
     log = []
 
     def main():
@@ -294,7 +294,7 @@ def test_a_turn_that_was_given_to_a_task_that_is_then_cancelled_is_handed_on():
         with TaskGroup(limit=1) as g:
             a, b, c, d = (g.spawn(work, n) for n in range(4))
             yield Sleep(0.5)
-            c.cancel()  # in the line
+            c.cancel()  # in the queue
             yield from a
             b.cancel()  # it has just been given its turn, and begins
             yield from g
@@ -470,7 +470,7 @@ def test_nested_groups():
     go(main)
 
 
-def test_the_failure_of_an_outer_group_interrupts_the_wait_for_an_inner_one():
+def test_the_failure_of_an_outer_group_cancels_the_wait_for_an_inner_one():
     def main():
         with pytest.raises(ExceptionGroup, match="1 of 1"):
             with TaskGroup() as outer:
@@ -524,7 +524,7 @@ def test_a_failure_while_the_body_runs_without_waiting_shows_at_its_next_wait():
                 g.spawn(failing, 0, KeyError())
                 yield
                 yield
-                # has failed by now, and the interrupt is due
+                # has failed by now, and the cancel is due
                 yield Sleep(60)
         assert now() == 0
         with pytest.raises(ExceptionGroup):
@@ -562,7 +562,7 @@ def test_a_failure_while_the_body_is_in_a_shield_waits_for_its_end():
     assert go(main) == 2.5
 
 
-def test_a_body_that_swallows_the_interrupt_still_gets_the_failures_from_the_wait():
+def test_a_body_that_swallows_the_cancel_still_gets_the_failures_from_the_wait():
     def main():
         with pytest.raises(ExceptionGroup):
             with TaskGroup() as g:
@@ -576,7 +576,7 @@ def test_a_body_that_swallows_the_interrupt_still_gets_the_failures_from_the_wai
     go(main)
 
 
-def test_a_body_that_takes_the_failures_while_it_is_interrupted_has_dealt_with_them():
+def test_a_body_that_takes_the_failures_while_it_is_cancelled_has_dealt_with_them():
     def takes(g):
         try:
             yield Sleep(60)
@@ -601,7 +601,7 @@ def test_a_body_that_takes_the_failures_while_it_is_interrupted_has_dealt_with_t
     assert go(main) == 3
 
 
-def test_the_next_wait_after_a_group_is_interrupted_and_the_one_after_it_waits_again():
+def test_the_next_wait_after_a_group_is_cancelled_and_the_one_after_it_waits_again():
     def main():
         with move_on_after(1.5):
             try:
@@ -648,7 +648,7 @@ def test_tasks_that_are_gone_by_the_next_wait_put_nothing_off():
                 task = g.spawn(stubborn, 0)
                 yield Sleep(1)
                 raise KeyError
-        owe(current_task(), task)
+        await_first(current_task(), task)
         task.done = True
         try:
             assert current_task().pending
@@ -779,7 +779,7 @@ def test_async_with_waits_for_the_group():
     go(main)
 
 
-def test_async_with_interrupted_by_its_own_failure_while_it_gives_way():
+def test_async_with_cancelled_by_its_own_failure_while_it_gives_way():
     async def main():
         with pytest.raises(ExceptionGroup):
             async with TaskGroup() as g:
@@ -953,7 +953,7 @@ def test_a_start_in_a_task_that_first_waits_for_others_gets_an_early_answer():
     go(main)
 
 
-def test_a_group_that_fails_meanwhile_interrupts_the_start():
+def test_a_group_that_fails_meanwhile_cancels_the_start():
     def main():
         with pytest.raises(ExceptionGroup) as caught:
             with TaskGroup() as g:
@@ -1353,7 +1353,7 @@ def test_a_cancelled_race_leaves_nothing_behind():
         with move_on_after(1):
             yield from race(stubborn(0.5), stubborn(0.25))
         assert current_task().children == []
-        with move_on_after(1):  # interrupted while it waits for the losers
+        with move_on_after(1):  # cancelled while it waits for the losers
             yield from race(stubborn(60), sleeper(0.5, "won"))
         yield Sleep(10)
 
@@ -1656,7 +1656,7 @@ def scenario_group_that_fails():
         yield from g
 
 
-def scenario_group_that_interrupts_its_body():
+def scenario_group_that_cancels_its_body():
     with TaskGroup() as g:
         g.spawn(fails, 1)
         yield Sleep(5)

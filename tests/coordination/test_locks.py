@@ -596,7 +596,7 @@ def test_a_lock_that_is_not_to_be_had_within_the_grace_is_not_given_back():
             assert other.done
             assert news.lock.owner is current_task()
         with pytest.raises(RuntimeError, match="without holding it"):
-            yield from other  # it caught the interrupt inside the block, where it has no lock
+            yield from other  # it caught the cancel inside the block, where it has no lock
 
     go(main, on_task_error=ignore)
 
@@ -944,7 +944,7 @@ def test_a_cycle_of_references_is_left_by_none_of_them():
                 with move_on_after(0.1):
                     yield from news.wait()
             del lock, event, result, barrier, news, wait
-            yield  # the step in which the last interrupt was delivered knows it to its end
+            yield  # the step in which the last cancel was delivered knows it to its end
             return [x for x in gc.get_objects() if isinstance(x, Lock | Event | Result | Barrier)]
         finally:
             gc.enable()

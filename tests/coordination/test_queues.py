@@ -275,7 +275,7 @@ def test_a_getter_that_was_given_an_item_gets_it_before_the_cancel():
 
 @pytest.mark.hazard("H37")
 @pytest.mark.hazard("H43")
-def test_a_cancelled_getter_or_putter_has_left_the_line():
+def test_a_cancelled_getter_or_putter_has_left_the_queue():
     def main():
         queue = Queue(1)
         getters = [spawn(queue.get()) for _ in range(2)]
@@ -471,7 +471,7 @@ def test_queues_leave_no_cycle_of_references():
                 yield from topic.publish(1)
                 yield from news.get()
             del queue, task, topic, news
-            yield  # the step in which the last interrupt was delivered knows it to its end
+            yield  # the step in which the last cancel was delivered knows it to its end
             return [x for x in gc.get_objects() if isinstance(x, Queue | Topic)]
         finally:
             gc.enable()

@@ -137,7 +137,7 @@ def test_law_scopes_a_timeout_armed_again_in_finally_catches_its_own():
     assert log == [(True, at) for at in (1.5, 1.5, 3, 3, 4.5, 4.5)]
 
 
-def test_law_scopes_a_block_left_before_its_interrupt_was_delivered_was_in_time():
+def test_law_scopes_a_block_left_before_its_cancel_was_delivered_was_in_time():
     def main():
         with timeout(1) as scope:
             current_scheduler().clock.move(2)  # computing, past the deadline
@@ -316,7 +316,7 @@ def test_outside_a_run_there_is_nothing_to_bound():
         timeout(at=5).remaining()
 
 
-def test_other_exceptions_pass_and_a_swallowed_interrupt_does_not_count_as_expired():
+def test_other_exceptions_pass_and_a_swallowed_cancel_does_not_count_as_expired():
     def main():
         with pytest.raises(KeyError):
             with timeout(5):
@@ -438,7 +438,7 @@ def test_law_scopes_a_value_yielded_from_inside_a_scope_is_refused_in_the_consum
     )
 
 
-def test_law_scopes_it_is_refused_at_the_next_wait_in_debug_mode_else_at_the_interrupt():
+def test_law_scopes_it_is_refused_at_the_next_wait_in_debug_mode_else_at_the_cancel():
     seen = []
 
     def main():
@@ -453,7 +453,7 @@ def test_law_scopes_it_is_refused_at_the_next_wait_in_debug_mode_else_at_the_int
     assert seen == ([0, 100] if DEBUG else [5, 105])
 
 
-def test_law_scopes_without_an_interrupt_only_debug_mode_minds():
+def test_law_scopes_without_a_cancel_only_debug_mode_minds():
     def main():
         try:
             yield from consume(5, [], Sleep(1))
@@ -510,7 +510,7 @@ def test_out_of_order_among_three_takes_off_the_right_one():
     go(main)
 
 
-def test_a_consumer_that_goes_on_is_bound_neither_by_the_block_nor_by_its_interrupt():
+def test_a_consumer_that_goes_on_is_bound_neither_by_the_block_nor_by_its_cancel():
     log = []
 
     def main():

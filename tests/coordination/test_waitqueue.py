@@ -56,22 +56,22 @@ def test_who_releases_and_acquires_again_comes_after_those_who_wait(kind):
 
 @pytest.mark.hazard("H43")
 @pytest.mark.parametrize("kind", LOCKS)
-def test_a_cancelled_waiter_has_left_the_line_at_once(kind):
+def test_a_cancelled_waiter_has_left_the_queue_at_once(kind):
     def main():
         lock, seen = kind(), []
-        line = lock.lock if kind is Condition else lock
+        queue = lock.lock if kind is Condition else lock
 
         def wait():
             try:
                 yield from lock
             finally:
-                seen.append(line.waiters)
+                seen.append(queue.waiters)
 
         with (yield from lock):
             for _ in range(1000):
                 task = spawn(wait)
                 yield
-                assert line.waiters == 1
+                assert queue.waiters == 1
                 yield from task.stop()
         assert set(seen) == {0}
         return len(seen)
@@ -102,7 +102,7 @@ def test_queueing_up_and_leaving_many_times_leaves_nothing(kind):
     assert go(main) < 1000  # cancelled timers, at most so many
 
 
-def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_however_long():
+def test_those_who_wait_for_their_turn_are_in_a_queue_that_costs_the_same_however_long():
     def main():
         with TaskGroup(limit=1) as g:
             for _ in range(3):
@@ -117,7 +117,7 @@ def test_those_who_wait_for_their_turn_stand_in_a_line_that_costs_the_same_howev
     go(main)
 
 
-def test_the_head_of_a_long_line_is_found_at_once():
+def test_the_head_of_a_long_queue_is_found_at_once():
     def main():
         yield
         with open_signal_receiver(SIGHUP) as received:

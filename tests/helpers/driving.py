@@ -99,7 +99,7 @@ def echo(stream: Stream) -> Coro[None]:
 
 
 def swallow(times: int, wait: Callable[[], Any] = lambda: Sleep(1000)) -> Coro[int]:
-    """Wait `times` times in spite of every interrupt; return how many were raised."""
+    """Wait `times` times in spite of every cancel; return how many were raised."""
     count = 0
     for _ in range(times):
         try:

@@ -179,24 +179,24 @@ class Bound(CancelScope):
         self.expired = False
 
     def __enter__(self) -> Self:
-        self.kernel: Any = self.begin(1).scheduler
+        self.scheduler: Any = self.begin(1).scheduler
         at = self.at if self.seconds is None else now() + self.seconds
-        self.call = at is not None and self.kernel.call_at(at, self.interrupt, "deadline")
+        self.call = at is not None and self.scheduler.call_at(at, self.cancel, "deadline")
         return self
 
-    def interrupt(self, reason: object = None) -> None:
-        self.kernel.cancel_scope(self.task, self, reason)
+    def cancel(self, reason: object = None) -> None:
+        self.scheduler.cancel_scope(self.task, self, reason)
 
     def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> bool:
         if self.call:
-            self.kernel.cancel_call(self.call)
-        self.kernel.cancellation.leave(self, kind)
+            self.scheduler.cancel_call(self.call)
+        self.scheduler.cancellation.leave(self, kind)
         self.expired = caught_by(self, exc)
         return self.expired
 
 
 def caught_by(scope: Any, exc: BaseException | None) -> bool:
-    """Return whether `exc` is the interrupt of `scope`."""
+    """Return whether `exc` is the `Cancelled` of the request of `scope`."""
     return bool(scope.is_left_by(exc))
 
 
@@ -221,7 +221,7 @@ def turns_of(group: TaskGroup) -> Any:
     return group._turns
 
 
-def owe(task: Task[Any], other: Task[Any]) -> None:
+def await_first(task: Task[Any], other: Task[Any]) -> None:
     """Let the next wait of `task` first wait for the end of another."""
     assert task.await_first is not None
     task.await_first.append(other)
@@ -311,7 +311,7 @@ def connections_of(server: Server) -> Iterable[Any]:
     return server._open
 
 
-def interrupted_by(server: Server) -> list[Any]:
+def cancelled_by(server: Server) -> list[Any]:
     """Return the connections that the end of the server has cancelled."""
     return server._cancelled
 

@@ -21,7 +21,7 @@ from tests.helpers.inside import is_polling, reader_of, replace_reader, writer_o
 
 
 @pytest.fixture
-def inbox():
+def queue():
     box = CallQueue()
     box.open()
     yield box
@@ -29,43 +29,43 @@ def inbox():
         box.close()
 
 
-def announced(inbox):
-    return bool(select.select([inbox.fileno()], [], [], 0)[0])
+def announced(queue):
+    return bool(select.select([queue.fileno()], [], [], 0)[0])
 
 
-def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(inbox):
-    assert not announced(inbox)
-    inbox.put(print, ("x",))
-    assert announced(inbox)
-    inbox.drain()
-    assert not announced(inbox)
-    assert list(inbox.calls) == [(print, ("x",))]
+def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(queue):
+    assert not announced(queue)
+    queue.put(print, ("x",))
+    assert announced(queue)
+    queue.drain()
+    assert not announced(queue)
+    assert list(queue.calls) == [(print, ("x",))]
 
 
 @pytest.mark.hazard("H65")
-def test_many_calls_are_announced_by_one_byte(inbox):
+def test_many_calls_are_announced_by_one_byte(queue):
     for _ in range(10_000):
-        inbox.put(print, ())
-    assert len(reader_of(inbox).recv(100)) == 1
-    assert len(inbox.calls) == 10_000
+        queue.put(print, ())
+    assert len(reader_of(queue).recv(100)) == 1
+    assert len(queue.calls) == 10_000
 
 
 @pytest.mark.hazard("H65")
-def test_a_full_pipe_is_success(inbox):
+def test_a_full_pipe_is_success(queue):
     with pytest.raises(BlockingIOError):
         while True:
-            writer_of(inbox).send(b"x" * 4096)
-    inbox.put(print, ())
-    assert announced(inbox)
-    assert len(inbox.calls) == 1
-    inbox.drain()
-    assert not announced(inbox)
-    inbox.put(print, ())
-    assert announced(inbox)
+            writer_of(queue).send(b"x" * 4096)
+    queue.put(print, ())
+    assert announced(queue)
+    assert len(queue.calls) == 1
+    queue.drain()
+    assert not announced(queue)
+    queue.put(print, ())
+    assert announced(queue)
 
 
 class Once:
-    """The reader of an inbox that lets another thread in after its first `recv`."""
+    """The reader of a call queue that lets another thread in after its first `recv`."""
 
     def __init__(self, reader, meanwhile):
         self.reader = reader
@@ -86,44 +86,44 @@ class Once:
 
 
 @pytest.mark.hazard("H65")
-def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(inbox):
-    inbox.put(print, (1,))
-    replace_reader(inbox, Once(reader_of(inbox), lambda: inbox.put(print, (2,))))
-    inbox.drain()
-    assert len(inbox.calls) == 2
-    inbox.calls.clear()
-    inbox.put(print, (3,))
-    assert announced(inbox)
+def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(queue):
+    queue.put(print, (1,))
+    replace_reader(queue, Once(reader_of(queue), lambda: queue.put(print, (2,))))
+    queue.drain()
+    assert len(queue.calls) == 2
+    queue.calls.clear()
+    queue.put(print, (3,))
+    assert announced(queue)
 
 
-def test_the_writer_can_serve_as_the_wake_up_number_of_signals(inbox):
-    assert inbox.wakeup_fd() == writer_of(inbox).fileno()
-    assert inbox.wakeup_fd() != inbox.fileno()
-    assert not writer_of(inbox).getblocking()
-    assert not reader_of(inbox).getblocking()
+def test_the_writer_can_serve_as_the_wake_up_number_of_signals(queue):
+    assert queue.wakeup_fd() == writer_of(queue).fileno()
+    assert queue.wakeup_fd() != queue.fileno()
+    assert not writer_of(queue).getblocking()
+    assert not reader_of(queue).getblocking()
 
 
 @pytest.mark.hazard("H66")
-def test_a_closed_inbox_takes_nothing_more_and_keeps_what_it_had(inbox):
-    inbox.put(print, (1,))
-    inbox.close()
+def test_a_closed_queue_takes_nothing_more_and_keeps_what_it_had(queue):
+    queue.put(print, (1,))
+    queue.close()
     with pytest.raises(RunFinished):
-        inbox.put(print, (2,))
-    assert list(inbox.calls) == [(print, (1,))]
+        queue.put(print, (2,))
+    assert list(queue.calls) == [(print, (1,))]
 
 
 @pytest.mark.hazard("H66")
-def test_a_call_that_the_closer_took_meanwhile_is_late_all_the_same(inbox):
+def test_a_call_that_the_closer_took_meanwhile_is_late_all_the_same(queue):
     """Between the append and the look at `closed` the closer has emptied the queue."""
 
     class Emptied(deque):
         def append(self, call):
             pass
 
-    inbox.close()
-    inbox.calls = Emptied()
+    queue.close()
+    queue.calls = Emptied()
     with pytest.raises(RunFinished):
-        inbox.put(print, ())
+        queue.put(print, ())
 
 
 @pytest.mark.hazard("H66")
@@ -133,34 +133,34 @@ def test_only_who_closes_takes_calls_out():
     class Closing(deque):
         def append(self, call):
             super().append(call)
-            inbox.close()
+            queue.close()
 
-    inbox = CallQueue()
-    inbox.calls = Closing()
+    queue = CallQueue()
+    queue.calls = Closing()
     with pytest.raises(RunFinished):
-        inbox.put(int, ())
-    assert len(inbox.calls) == 1
+        queue.put(int, ())
+    assert len(queue.calls) == 1
     with pytest.raises(RunFinished):  # from now on nothing is left, which nobody would look at
-        inbox.put(int, ())
-    assert len(inbox.calls) == 1
+        queue.put(int, ())
+    assert len(queue.calls) == 1
 
 
 @pytest.mark.hazard("H65")
-def test_a_writer_that_is_being_closed_is_no_error(inbox):
-    writer_of(inbox).close()
-    inbox.put(print, ())
-    assert len(inbox.calls) == 1
+def test_a_writer_that_is_being_closed_is_no_error(queue):
+    writer_of(queue).close()
+    queue.put(print, ())
+    assert len(queue.calls) == 1
 
 
-def test_taking_announcements_off_while_the_writer_is_closed_ends(inbox):
-    inbox.put(print, ())
-    writer_of(inbox).close()
-    inbox.drain()
-    inbox.drain()
-    assert len(inbox.calls) == 1
+def test_taking_announcements_off_while_the_writer_is_closed_ends(queue):
+    queue.put(print, ())
+    writer_of(queue).close()
+    queue.drain()
+    queue.drain()
+    assert len(queue.calls) == 1
 
 
-def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(inbox):
+def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(queue):
     """A signal handler of the program's may raise anywhere in the scheduler's wait."""
 
     class Struck:
@@ -168,15 +168,15 @@ def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(in
             reader.recv(most)
             raise KeyError("the handler's")
 
-    inbox.put(int, ())
-    reader = reader_of(inbox)
-    replace_reader(inbox, Struck())
+    queue.put(int, ())
+    reader = reader_of(queue)
+    replace_reader(queue, Struck())
     with pytest.raises(KeyError):
-        inbox.drain()
-    replace_reader(inbox, reader)
-    assert not announced(inbox)
-    inbox.put(int, ())
-    assert announced(inbox)
+        queue.drain()
+    replace_reader(queue, reader)
+    assert not announced(queue)
+    queue.put(int, ())
+    assert announced(queue)
 
 
 # Calls from threads -------------------------------------------------------------------------------

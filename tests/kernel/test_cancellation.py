@@ -24,10 +24,10 @@ from corolib.testing import virtual_time
 from tests.helpers.driving import go, swallow
 from tests.helpers.inside import Bound, caught_by
 
-# One interrupt ------------------------------------------------------------------------------------
+# One request --------------------------------------------------------------------------------------
 
 
-def test_a_block_left_in_time_is_not_interrupted_later():
+def test_a_block_left_in_time_is_not_cancelled_later():
     def main():
         with Bound(5) as bound:
             yield Sleep(4)
@@ -37,10 +37,10 @@ def test_a_block_left_in_time_is_not_interrupted_later():
     assert go(main) == (False, 104)
 
 
-def test_a_block_left_before_its_interrupt_was_delivered_was_in_time():
+def test_a_block_left_before_its_cancel_was_delivered_was_in_time():
     def main():
         with Bound() as bound:
-            bound.interrupt()
+            bound.cancel()
         yield Sleep(1)
         return bound.expired
 
@@ -50,7 +50,7 @@ def test_a_block_left_before_its_interrupt_was_delivered_was_in_time():
 def test_the_reason_is_carried_by_the_exception():
     def main():
         with Bound() as bound:
-            bound.interrupt("tea")
+            bound.cancel("tea")
             with pytest.raises(Cancelled, match=r"^tea$") as caught:
                 yield
             assert caught.value.reason == "tea"
@@ -64,13 +64,13 @@ def test_asking_again_changes_nothing():
 
     def main():
         with Bound() as bound:
-            bound.interrupt("first")
-            bound.interrupt("second")
+            bound.cancel("first")
+            bound.cancel("second")
             try:
                 yield Sleep(1)
             except Cancelled as exc:
                 log.append(exc.reason)
-                bound.interrupt("third")
+                bound.cancel("third")
                 yield Sleep(0.5)  # clean-up, undisturbed
                 raise
         assert bound.expired
@@ -107,12 +107,12 @@ def test_a_task_in_a_bare_yield_gets_the_cancel_there():
     assert log == ["gives way", "cancelled"]
 
 
-def test_an_interrupt_while_the_task_runs_is_delivered_at_its_next_wait_which_is_not_made():
+def test_a_request_while_the_task_runs_is_delivered_at_its_next_wait_which_is_not_made():
     armed = []
 
     def main():
         with Bound() as bound:
-            bound.interrupt()
+            bound.cancel()
             yield Suspend(armed.append, "never armed")
         return bound.expired
 
@@ -120,7 +120,7 @@ def test_an_interrupt_while_the_task_runs_is_delivered_at_its_next_wait_which_is
     assert armed == []
 
 
-def test_an_undo_that_raises_is_reported_and_the_interrupt_delivered_all_the_same():
+def test_an_undo_that_raises_is_reported_and_the_cancel_delivered_all_the_same():
     lost = []
 
     def undo():
@@ -135,7 +135,7 @@ def test_an_undo_that_raises_is_reported_and_the_interrupt_delivered_all_the_sam
     assert lost == [("main", "undo")]
 
 
-# Several interrupts -------------------------------------------------------------------------------
+# Several requests ---------------------------------------------------------------------------------
 
 
 @pytest.mark.hazard("H36")
@@ -144,8 +144,8 @@ def test_of_two_requests_at_a_wait_the_outermost_wins():
         with Bound() as outer:
             with Bound() as middle:
                 with Bound() as inner:
-                    inner.interrupt()
-                    middle.interrupt()
+                    inner.cancel()
+                    middle.cancel()
                     yield
                 pytest.fail("the inner scope is abandoned")
             return_to_middle = middle.expired
@@ -162,12 +162,12 @@ def test_an_outer_request_waits_until_the_inner_scope_has_caught_its_own():
     def main():
         with Bound() as outer:
             with Bound() as inner:
-                inner.interrupt("inner")
+                inner.cancel("inner")
                 try:
                     yield
                 except Cancelled as exc:
                     log.append(exc.reason)
-                    outer.interrupt("outer")
+                    outer.cancel("outer")
                     yield Sleep(0.1)  # not cut
                     log.append(now())
                     raise
@@ -215,7 +215,7 @@ def test_a_scope_that_is_being_left_because_of_an_outer_one_no_longer_matters():
     def main():
         with Bound() as outer:
             with Bound(0.1) as inner:
-                outer.interrupt()
+                outer.cancel()
                 try:
                     yield
                 finally:
@@ -285,7 +285,7 @@ def test_after_the_grace_the_wait_and_every_further_one_raise_until_the_target_i
 
     def child():
         with Bound() as bound:
-            bound.interrupt()
+            bound.cancel()
             for _ in range(5):
                 try:
                     yield Sleep(100)
@@ -540,7 +540,7 @@ def test_a_shield_without_bound_puts_off_for_any_time():
     assert log == [1e6]
 
 
-def test_a_shield_can_itself_be_interrupted():
+def test_a_shield_can_itself_be_cancelled():
     def main():
         with Bound(3, shield=math.inf) as bound:
             yield Sleep(100)
@@ -587,7 +587,7 @@ def test_the_inner_of_two_requests_gets_through_when_a_shield_holds_the_outer_ba
     def child():
         with Bound(shield=math.inf):
             with Bound() as inner:
-                inner.interrupt()
+                inner.cancel()
                 current_task().cancel()
                 yield
             log.append(inner.expired)
@@ -629,7 +629,7 @@ def test_a_shield_that_was_left_ends_nothing_later():
     def child():
         with Bound() as bound:
             with Bound(shield=1):
-                bound.interrupt()
+                bound.cancel()
                 yield Sleep(0.5)
             yield
         assert bound.expired

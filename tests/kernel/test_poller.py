@@ -411,9 +411,9 @@ def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
 
 def test_pipes_and_numbers_are_registered_at_each_wait_and_unregistered_at_each_wake(selector):
     counting = Counting(selector)
-    for face in (lambda fd: fd, lambda fd: os.fdopen(fd, "rb", buffering=0, closefd=False)):
+    for form in (lambda fd: fd, lambda fd: os.fdopen(fd, "rb", buffering=0, closefd=False)):
         r, w = os.pipe()
-        file = face(r)
+        file = form(r)
 
         def main():
             for _ in range(3):
@@ -907,8 +907,8 @@ def test_regular_files_and_devices(selector, path):
 
     def main(file, fd):
         spawn(ticker, ticks, daemon=True)
-        for face in (file, fd):
-            task = spawn(outcome, ReadWait(face))
+        for form in (file, fd):
+            task = spawn(outcome, ReadWait(form))
             yield from turns(3)
             if selector in EPOLLS:
                 assert isinstance(task.result, PermissionError)
@@ -1760,7 +1760,7 @@ def test_an_event_for_a_file_closed_in_the_same_turn_wakes_no_stranger(selector,
 
 @pytest.mark.hazard("H04")
 @epolls
-@pytest.mark.parametrize("how", ["woken", "cancelled", "parked"])
+@pytest.mark.parametrize("how", ["woken", "cancelled", "waiting"])
 def test_a_registration_kept_alive_by_dup_neither_spins_nor_deafens(epoll, how):
     a, b = make_pair()
     c, d = make_pair()
@@ -1789,9 +1789,9 @@ def test_a_registration_kept_alive_by_dup_neither_spins_nor_deafens(epoll, how):
             before = counting.calls["select"]
             yield Sleep(0.05)
             # One that disarms, `EARLY` that make it suspect (epoll's own pairs: one), one that
-            # sleeps; `parked` steps its task once more.
+            # sleeps; `waiting` steps its task once more.
             calls = counting.calls["select"] - before
-            assert calls <= (3 if epoll is default_selector else EARLY + 2) + (how == "parked")
+            assert calls <= (3 if epoll is default_selector else EARLY + 2) + (how == "waiting")
             before = counting.calls["select"]
             yield Sleep(0.05)
             assert counting.calls["select"] - before == 1

@@ -366,7 +366,7 @@ def test_turns_by_hand():
     scheduler.close()
 
 
-def test_interrupts_work_between_turns():
+def test_cancels_work_between_turns():
     scheduler = Scheduler(**virtual_time(), ready=deque)
     log = []
 

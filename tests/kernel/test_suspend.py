@@ -319,8 +319,8 @@ def test_wakes_from_threads_and_cancels_race_without_a_loss(seed):
     assert sum(outcomes.values()) == 1000
 
 
-class FakeKernel:
-    """A kernel, and the table of suspended tasks in it."""
+class FakeScheduler:
+    """A scheduler, and its table of suspended tasks."""
 
     def __init__(self, polling):
         self.scheduler = self
@@ -339,20 +339,20 @@ class FakeKernel:
 
 
 def test_a_wake_that_may_not_act_at_once_leaves_a_call():
-    kernel = FakeKernel(polling=True)
-    wake = SuspendWake(kernel, "task")
+    scheduler = FakeScheduler(polling=True)
+    wake = SuspendWake(scheduler, "task")
     wake("value")
     wake("again")
-    assert kernel.log == ["asked", ("later", kernel.woken, "task", "value", None), "asked"]
+    assert scheduler.log == ["asked", ("later", scheduler.woken, "task", "value", None), "asked"]
     assert wake.claim() is None
 
 
 def test_a_claimed_wake_does_nothing():
-    kernel = FakeKernel(polling=False)
-    wake = SuspendWake(kernel, "task")
+    scheduler = FakeScheduler(polling=False)
+    wake = SuspendWake(scheduler, "task")
     assert wake.claim() == "task"
     wake("value")
-    assert kernel.log == []
+    assert scheduler.log == []
 
 
 # Who waits in the place of a task -----------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_claimed_wake_does_nothing():
 
 @pytest.mark.hazard("H44")
 @pytest.mark.parametrize("trap", [Sleep(1), ReadWait], ids=["value", "error"])
-def test_a_stand_in_whose_wake_raises_ends_nothing_else(trap, pair):
+def test_a_proxy_waiter_whose_wake_raises_ends_nothing_else(trap, pair):
     a, _ = pair
     lost, called = [], []
 
@@ -382,7 +382,7 @@ def test_a_stand_in_whose_wake_raises_ends_nothing_else(trap, pair):
     assert lost == [("main", "in a wake")]
 
 
-def test_a_second_ctrl_c_in_the_wake_of_a_stand_in_leaves_the_run():
+def test_a_second_ctrl_c_in_the_wake_of_a_proxy_waiter_leaves_the_run():
     log = []
 
     def wake(value=None, error=None):

@@ -276,7 +276,7 @@ def test_a_joiner_that_is_cancelled_by_one_who_is_told_before_it_gets_that_and_n
     assert seen == ["cancelled", None, None, None]
 
 
-def test_a_joiner_that_swallows_every_interrupt_is_given_up_and_the_task_goes_on():
+def test_a_joiner_that_swallows_every_cancel_is_given_up_and_the_task_goes_on():
     given_up = []
 
     def join(task):

@@ -121,13 +121,13 @@ def test_a_sweep_between_two_steps_of_a_look_at_the_heap_loses_nobody(monkeypatc
 
     def interrupted(heap, call):
         push(heap, call)
-        while doomed:
-            timers.cancel(doomed.popleft())
+        while cancelled:
+            timers.cancel(cancelled.popleft())
 
     push = corolib.kernel.timers.heappush
-    timers, made, doomed = Timers(), [], deque()
+    timers, made, cancelled = Timers(), [], deque()
     for count in (3 * SPARE_HUSKS, 3 * SPARE_HUSKS // 2):
-        doomed += [timers.set(1, made.append, "cancelled") for _ in range(count)]
+        cancelled += [timers.set(1, made.append, "cancelled") for _ in range(count)]
         for n in range(5):
             timers.set(1, made.append, n)
     monkeypatch.setattr(corolib.kernel.timers, "heappush", interrupted)

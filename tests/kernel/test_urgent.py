@@ -1,6 +1,6 @@
 """Urgent data: `UrgentWait`, on real TCP connections and on every selector.
 
-`yield` by itself is one turn. A bell rings in one turn and its task is stepped in the next, so
+`yield` by itself is one turn. A watch fires in one turn and its task is stepped in the next, so
 three turns after an urgent byte was sent its waiter must have it.
 """
 
@@ -235,7 +235,7 @@ def test_an_error_of_the_connection_ends_the_wait_and_its_end_of_file_does_not(t
 
 
 def test_a_busy_program_sees_urgent_data_too(tcp):
-    """Files are looked at in every turn, also when nothing but a bell hangs."""
+    """Files are looked at in every turn, also when nothing but urgent data is waited for."""
     a, b = tcp
 
     def main():
@@ -429,8 +429,8 @@ def test_close_wakes_all_who_wait_for_the_file(tcp, selector, closes):
     run(main, selector=selector)
 
 
-def test_close_comes_between_the_bell_and_the_task(tcp):
-    """In one and the same turn the bell rings and, before its task is stepped, the file goes."""
+def test_close_comes_between_the_urgent_watch_and_the_task(tcp):
+    """In one and the same turn the watch fires and, before its task is stepped, the file goes."""
     a, b = tcp
 
     def main():
@@ -570,7 +570,7 @@ def test_a_cancel_between_the_bell_and_the_task_takes_nothing(tcp):
         task = spawn(take, b)
         yield from turns(2)
         urge(a, b)
-        yield  # see `test_close_comes_between_the_bell_and_the_task`
+        yield  # see `test_close_comes_between_the_urgent_watch_and_the_task`
         assert task.state == "waiting"
         task.cancel()
         with pytest.raises(TaskCancelled):

@@ -46,7 +46,7 @@ from corolib.net.servers import NAMED, QUARTERS
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import interrupted_by, sockets_of, timers_set
+from tests.helpers.inside import cancelled_by, sockets_of, timers_set
 from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
@@ -955,7 +955,7 @@ def test_asking_again_shortens_the_grace_and_never_lengthens_it():
     run(main, **virtual_time())
 
 
-def test_a_stop_that_is_interrupted_goes_on_all_the_same():
+def test_a_stop_that_is_cancelled_goes_on_all_the_same():
     def main():
         server = listen_tcp(LOCAL, 0).serve(lingering, grace=3)
         with dial(server):
@@ -1935,7 +1935,7 @@ def test_who_is_cancelled_and_does_not_end_yet_is_named_once_however_often_it_is
         with dial(server):
             yield from until(lambda: hasattr(server, "go"))
             first = spawn(server.stop(0))
-            yield from until(lambda: interrupted_by(server))
+            yield from until(lambda: cancelled_by(server))
             second = spawn(server.stop(0))
             yield Sleep(0.01)
             server.go.set()

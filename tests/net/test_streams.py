@@ -1,4 +1,4 @@
-"""Streams over pipes and sockets: order, bounds, fairness, and what an interrupt leaves behind."""
+"""Streams over pipes and sockets: order, bounds, fairness, and what a cancel leaves behind."""
 
 import errno
 import fcntl
@@ -1080,7 +1080,7 @@ def test_a_deadline_for_a_whole_request_does_not_count_the_time_between_requests
     assert run(main, **virtual_time()) == [b"quick\n", 210]
 
 
-def test_what_an_interrupted_reader_has_read_is_kept(streams):
+def test_what_a_cancelled_reader_has_read_is_kept(streams):
     near, far = streams
     operations = [
         (near.recv_into, bytearray(9)),
@@ -1423,7 +1423,7 @@ def test_a_file_that_the_kernel_cannot_send_by_itself_is_read_here(
 
 
 @pytest.mark.parametrize("kind", ["streams", "ends"])
-def test_an_interrupted_sendfile_says_how_much_went_out(request, kind, file):
+def test_a_cancelled_sendfile_says_how_much_went_out(request, kind, file):
     near, far = request.getfixturevalue(kind)
     if kind == "ends":
         near, far = far, near

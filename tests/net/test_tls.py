@@ -892,7 +892,7 @@ def test_a_shutdown_that_is_not_answered_ends_at_its_deadline(plain, agree):
     assert run(main, **virtual_time()) == (3, b"")
 
 
-def test_a_handshake_that_is_interrupted_closes(plain, server_tls):
+def test_a_handshake_that_is_cancelled_closes(plain, server_tls):
     far = plain[1]
 
     def main():

@@ -260,7 +260,7 @@ def test_importing_corolib_is_cheap():
     assert not HEAVY & set(everything)
 
 
-# The face ----------------------------------------------------------------------------------------
+# The public names ---------------------------------------------------------------------------------
 
 
 def test_all_is_sorted_and_lists_what_the_package_binds():
@@ -334,7 +334,7 @@ def test_dir_of_the_package_shows_what_is_public():
     assert [name for name in dir(corolib) if not name.startswith("__")] == corolib.__all__
 
 
-FACES = {
+PUBLIC = {
     "a module that was imported before": """
         import corolib.net.streams
         assert corolib.Stream is corolib.net.streams.Stream
@@ -398,9 +398,9 @@ FACES = {
 }
 
 
-@pytest.mark.parametrize("what", FACES)
-def test_the_face_is_whole_though_rooms_come_when_asked_for(what):
-    program = f"import sys\nsys.path.insert(0, sys.argv[1])\nimport corolib\n{dedent(FACES[what])}"
+@pytest.mark.parametrize("what", PUBLIC)
+def test_the_public_names_are_whole_though_modules_come_when_asked_for(what):
+    program = f"import sys\nsys.path.insert(0, sys.argv[1])\nimport corolib\n{dedent(PUBLIC[what])}"
     done = subprocess.run(
         [sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True, timeout=60
     )

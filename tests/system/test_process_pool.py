@@ -130,7 +130,7 @@ def test_a_process_that_is_being_started_when_the_run_ends_is_killed(monkeypatch
 
 
 def test_a_process_that_is_started_as_the_run_ends_is_nobodys_failure(monkeypatch):
-    """The thread that starts it is waited for; what it tells comes when the rooms have ended."""
+    """The thread that starts it is waited for; what it tells comes when nobody listens any more."""
     gate = Gate(concurrent.futures.Future())
     pool = FakePool(gate)
     monkeypatch.setattr(NEW_POOL, lambda: pool)

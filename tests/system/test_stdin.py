@@ -168,7 +168,7 @@ def test_an_input_that_somebody_has_made_nonblocking_is_waited_for(as_stdin, mon
     assert run(main) == [b"late\n"]
 
 
-def test_an_interrupted_read_of_a_thread_is_kept_for_the_next(as_stdin):
+def test_a_cancelled_read_of_a_thread_is_kept_for_the_next(as_stdin):
     near, far = socket.socketpair()
     as_stdin(near.detach())
 

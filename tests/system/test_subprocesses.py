@@ -232,8 +232,8 @@ def test_all_children_are_started_by_one_object():
             return super().spawn(args, options)
 
     def main():
-        room = local(current_scheduler(), Children)
-        room.spawn = Logged(room.scheduler).spawn
+        children = local(current_scheduler(), Children)
+        children.spawn = Logged(children.scheduler).spawn
         yield from (yield from open_process(["true"])).wait()
         yield from run_process(["echo", "x"])
 
@@ -652,12 +652,12 @@ def test_a_program_that_has_changed_its_user_goes_on_and_nothing_else_does(monke
         raise PermissionError("not yours")
 
     def main():
-        room = local(current_scheduler(), Children)
+        children = local(current_scheduler(), Children)
         with monkeypatch.context() as patch:
             patch.setattr(module.Process, "send_signal", refuse)
             with pytest.raises(PermissionError, match="not yours"):
                 yield from run_process(["sleep", "60"], timeout=0.01, input=b"x")
-            (process,) = room.running
+            (process,) = children.running
             assert current_scheduler().stats()["tasks"] == 1
         process.kill()
         yield from process.wait()
