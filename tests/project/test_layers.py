@@ -307,6 +307,7 @@ def test_public_things_say_corolib_as_their_module_and_have_their_own_names():
         assert (thing.__module__, thing.__name__) == ("corolib", name)
 
 
+@pytest.mark.found("E5")
 @pytest.mark.parametrize("name", [name for name, _ in public_things()])
 def test_the_types_of_public_functions_can_be_asked_for(name):
     thing = getattr(corolib, name)
@@ -321,6 +322,7 @@ def test_the_types_of_public_functions_can_be_asked_for(name):
             assert "return" in hints or function.__name__ == "__dir__" or not hints
 
 
+@pytest.mark.found("E8")
 @pytest.mark.parametrize("kind", [corolib.Task, corolib.Scheduler, corolib.Stream])
 def test_dir_of_a_class_shows_what_is_documented(kind):
     shown = [name for name in dir(kind) if not name.startswith("__")]
@@ -330,6 +332,7 @@ def test_dir_of_a_class_shows_what_is_documented(kind):
         assert getattr(member, "__doc__", None) or re.search(rf"\b{name}\b", kind.__doc__), name
 
 
+@pytest.mark.found("E8")
 def test_dir_of_the_package_shows_what_is_public():
     assert [name for name in dir(corolib) if not name.startswith("__")] == corolib.__all__
 

@@ -41,6 +41,7 @@ def find(version):
     pytest.skip(f"there is no Python {version} here")
 
 
+@pytest.mark.found("E6")
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7", "3.8", "3.9", "3.10"])
 def test_a_python_that_is_too_old_is_told_so_in_one_sentence(version):
     python, exact = find(version)
@@ -52,6 +53,7 @@ def test_a_python_that_is_too_old_is_told_so_in_one_sentence(version):
         assert run(python, "-m", module) == (1, "", f"{sentence}\n")
 
 
+@pytest.mark.found("E6")
 @pytest.mark.parametrize("path", ENTRIES)
 def test_the_files_that_say_so_can_be_read_by_old_pythons(path):
     """Where none is installed, that is all that can be seen."""
