@@ -160,7 +160,7 @@ def test_taking_announcements_off_while_the_writer_is_closed_ends(queue):
     assert len(queue.calls) == 1
 
 
-def test_an_exception_while_the_announcements_are_taken_off_makes_nobody_deaf(queue):
+def test_an_exception_while_the_announcements_are_taken_off_silences_nobody(queue):
     """A signal handler of the program's may raise anywhere in the scheduler's wait."""
 
     class Struck:

@@ -678,7 +678,7 @@ def test_what_is_neither_readable_nor_writable_concerns_both_waiters(pair, event
     drive(main, selector=Telling)
 
 
-def test_two_faces_of_one_file_share_its_waits(pair, selector):
+def test_a_file_and_its_number_share_the_waits(pair, selector):
     a, b = pair
 
     def main():
@@ -708,11 +708,11 @@ def test_two_faces_of_one_file_share_its_waits(pair, selector):
 def test_two_objects_with_one_number_share_its_waits(pair, selector):
     a, b = pair
 
-    class Face:
+    class Wrapper:
         def fileno(self):
             return a.fileno()
 
-    one, two = Face(), Face()
+    one, two = Wrapper(), Wrapper()
 
     def main():
         first = spawn(outcome, ReadWait(one))
@@ -1550,7 +1550,7 @@ def test_a_dropped_socket_does_not_take_the_next_file_of_its_number_out_of_the_t
         run(main, selector=selector)
 
 
-def test_a_private_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
+def test_an_owned_socket_that_is_dropped_in_another_thread_is_found_by_the_sweep(pair):
     a, b = pair
     held = [OwnedSocket(fileno=a.detach())]
     held[0].setblocking(False)

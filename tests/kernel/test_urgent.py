@@ -375,7 +375,7 @@ def test_without_epoll_it_says_what_is_missing(tcp, monkeypatch):
     run(main, selector=selectors.SelectSelector)
 
 
-def test_a_selector_that_refuses_the_bell_leaves_nothing_behind(tcp):
+def test_a_selector_that_refuses_the_watch_leaves_nothing_behind(tcp):
     class Full(selectors.SelectSelector):
         full = False
 
@@ -429,7 +429,7 @@ def test_close_wakes_all_who_wait_for_the_file(tcp, selector, closes):
     run(main, selector=selector)
 
 
-def test_close_comes_between_the_urgent_watch_and_the_task(tcp):
+def test_close_comes_between_the_watch_and_the_task(tcp):
     """In one and the same turn the watch fires and, before its task is stepped, the file goes."""
     a, b = tcp
 
@@ -493,7 +493,7 @@ def test_a_file_closed_behind_our_back_is_found_by_the_sweep(tcp, kind, dup, sel
         other.close()
 
 
-def test_a_dup_of_a_closed_file_rings_no_bell_twice(tcp):
+def test_a_dup_of_a_closed_file_fires_no_watch_twice(tcp):
     """The dup keeps the closed socket in the epoll; its urgent byte must not keep us busy."""
     a, b = tcp
 
@@ -534,7 +534,7 @@ def test_another_file_with_the_number_of_a_closed_one_can_be_waited_for(tcp):
         run(main)
 
 
-def test_closing_the_scheduler_closes_the_bells(tcp):
+def test_closing_the_scheduler_closes_the_watches(tcp):
     before = open_files()
     scheduler = Scheduler()
     task = scheduler.spawn(take, tcp[1])
@@ -563,14 +563,14 @@ def test_a_cancelled_wait_is_as_if_it_had_not_been_made(tcp, selector):
     run(main, selector=selector)
 
 
-def test_a_cancel_between_the_bell_and_the_task_takes_nothing(tcp):
+def test_a_cancel_between_the_watch_and_the_task_takes_nothing(tcp):
     a, b = tcp
 
     def main():
         task = spawn(take, b)
         yield from turns(2)
         urge(a, b)
-        yield  # see `test_close_comes_between_the_urgent_watch_and_the_task`
+        yield  # see `test_close_comes_between_the_watch_and_the_task`
         assert task.state == "waiting"
         task.cancel()
         with pytest.raises(TaskCancelled):

@@ -18,7 +18,7 @@ def test_a_new_socket_does_not_block_and_is_not_inherited():
         assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_DGRAM)
 
 
-def test_what_a_socket_of_the_library_accepts_is_private_and_the_socket_itself_is_not():
+def test_what_a_socket_of_the_library_accepts_is_owned_and_the_socket_itself_is_not():
     with network().socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
