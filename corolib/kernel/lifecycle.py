@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from _thread import get_ident
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -87,23 +86,11 @@ class Lifecycle:
         finally:
             del fatal, self  # the traceback holds this frame: that would be a cycle
 
-    def check_usable(self) -> None:
-        """Refuse a call out of another thread, of a forked child, or after the end."""
-        if self.forked:
-            raise RuntimeError(FORKED)
-        if get_ident() != self._scheduler.thread:
-            raise RuntimeError(
-                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
-                "or scheduler.call_soon_threadsafe(f, *args)"
-            )
-        if self._scheduler.is_closed:
-            raise RunFinished
-
     def refuse_reentry(self) -> None:
         """Refuse a run or a turn inside another one."""
         if _current.scheduler is not None:
             raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
-        self.check_usable()
+        self._scheduler.check_usable()
 
     # What ends it early -----------------------------------------------------------------------
 

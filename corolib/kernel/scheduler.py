@@ -45,7 +45,7 @@ from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_number
 from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
-from corolib.kernel.errors import Deadlock
+from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import Poller, Selector, default_selector
@@ -568,7 +568,7 @@ class Scheduler(metaclass=Documented):
         context: Context | None = None,
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         return self.start(f, args, name, daemon, parent, context)
 
     @property
@@ -578,7 +578,7 @@ class Scheduler(metaclass=Documented):
 
     def cancel_scope(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         if self.polling:  # called by a signal handler: it must also end the wait
             self._callqueue.put(self.cancellation.request, (task, scope, reason))
         else:
@@ -620,7 +620,7 @@ class Scheduler(metaclass=Documented):
 
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file and wake who waits for it; see `corolib.close`."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         self._poller.close_file(file)
 
     def wake_reader(self, trap: Trap) -> None:
@@ -673,6 +673,18 @@ class Scheduler(metaclass=Documented):
             RunFinished: the run has ended.
         """
         self._callqueue.put(f, args)
+
+    def check_usable(self) -> None:
+        """Refuse a call out of another thread, of a forked child, or after the end of the run."""
+        if self._lifecycle.forked:
+            raise RuntimeError(FORKED)
+        if get_ident() != self.thread:
+            raise RuntimeError(
+                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
+                "or scheduler.call_soon_threadsafe(f, *args)"
+            )
+        if self._callqueue.closed:
+            raise RunFinished
 
     def check_open(self) -> None:
         """Raise RunFinished if the run has ended."""
