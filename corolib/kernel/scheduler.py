@@ -212,6 +212,8 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.refuse_reentry()
         timeout = check_number(timeout, "turn()", "a duration")
         with self._lifecycle.one_turn():
+            if self._changed is not None:  # a turn that does not poll would leave it announced
+                self._callqueue.drain_if_announced()
             self._loop(self.clock() + timeout, once=True)
         self._lifecycle.raise_fatal()
 
