@@ -78,7 +78,7 @@ class CallQueue:
             self._announced = False
 
     def drain_if_announced(self) -> None:
-        """Do what `drain` does, if there is something to take off: else that costs a system call."""
+        """Drain, if something was announced: to find out otherwise takes a system call."""
         if self._announced:
             self.drain()
 

@@ -17,10 +17,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from corolib.kernel.bodies import close_for_good
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
-from corolib.kernel.task import Task, close_for_good
+from corolib.kernel.task import Task
 
 if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler

@@ -40,6 +40,7 @@ from functools import partial
 from math import inf
 from typing import Any, Protocol, TypeVar
 
+from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_number
@@ -50,7 +51,7 @@ from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import Poller, Selector, default_selector
 from corolib.kernel.suspend import ProxyWaiter, Suspensions
-from corolib.kernel.task import GIVE_WAY, Join, Task, body_of, is_maker
+from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import (
     HasFileno,
