@@ -45,7 +45,9 @@ class Lifecycle:
         self._scheduler = scheduler
         self._hooks = ProcessHooks(self, dump_signal)
         self._run_locals: dict[Any, Any] = {}
-        self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        # In the order in which they began: a set has one that differs from run to run.
+        self._asyncgens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None]
+        self._asyncgens = weakref.WeakKeyDictionary()
         self.fatal: BaseException | None = None  # leaves run() when all tasks are done
         self.ctrl_c = CtrlC()
         self.forked = False
@@ -186,7 +188,7 @@ class Lifecycle:
 
     def on_new_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Note an async generator that a task begins."""
-        self._asyncgens.add(agen)
+        self._asyncgens[agen] = None
 
     def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Close an async generator that was dropped half-way; called by the garbage collector."""
