@@ -22,7 +22,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from corolib.coordination.waitqueue import Awaited, enqueue, nothing, wake_all
 from corolib.kernel import (
@@ -211,7 +211,7 @@ class Lock(Acquirable):
         self.owner: Task[Any] | None = None
         self._depth = 0  # how often the owner holds it; more than once only an RLock
         self._orphaned = ""  # by whom; then nobody gets it any more
-        self._conditions: WeakSet[Condition] | None = None
+        self._conditions: WeakKeyDictionary[Condition, None] | None = None
 
     def take(self, task: Task[Any], depth: int = 1) -> bool:
         """Take it for `task` if it can be had at once; return whether it could."""
@@ -274,8 +274,8 @@ class Lock(Acquirable):
     def attach(self, condition: Condition) -> None:
         """Remember a condition: its waiters wait for this lock too."""
         if self._conditions is None:
-            self._conditions = WeakSet()
-        self._conditions.add(condition)
+            self._conditions = WeakKeyDictionary()  # in the order in which they came
+        self._conditions[condition] = None
 
     def orphaned(self, task: Task[Any]) -> None:
         """The body of the holder has ended: tell all who wait for the lock, now or later."""

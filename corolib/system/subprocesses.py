@@ -463,7 +463,7 @@ class Process:
         else:
             self.returncode = self._popen.returncode
         self._ended = True
-        self._children.running.discard(self)
+        self._children.running.pop(self, None)
         if self._undo is not None:
             self._undo()
         if self._pidfd is not None:
@@ -516,7 +516,7 @@ class Children:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.pid = os.getpid()  # whose children they are
-        self.running: set[Process] = set()
+        self.running: dict[Process, None] = {}  # in the order in which they began
 
     def spawn(self, args: list[Any], options: dict[str, Any]) -> subprocess.Popen[bytes]:
         """Start a program as `subprocess` does, which leaks nothing if that fails."""
@@ -530,7 +530,7 @@ class Children:
     def start(self, args: list[Any], options: dict[str, Any]) -> Process:
         """Start a program and watch it."""
         process = Process(self, self.spawn(args, options))
-        self.running.add(process)
+        self.running[process] = None
         try:
             process.watch()
         except BaseException:
