@@ -147,7 +147,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
 
     @property
     def exception(self) -> BaseException | None:
-        """What left the body, or `TaskCancelled`; None if it returned, RuntimeError before."""
+        """What left the body, or `TaskCancelled`; None if it returned. RuntimeError until then."""
         if not self.done:
             raise RuntimeError(
                 f"task {self.label} is not done yet: `result = yield from task` waits"
