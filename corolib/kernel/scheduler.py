@@ -499,7 +499,7 @@ class Scheduler(metaclass=Documented):
         """Publish the outcome of `task`. Returns its parent, if that is done by it as well."""
         del self._tasks[task.id]
         task.done = True
-        # The list is taken away first: while they are told, none of them is taken out of it.
+        # They are taken away first: while they are told, no undo takes one of them out.
         joiners = task.joiners
         if joiners is not None:
             task.joiners = None
