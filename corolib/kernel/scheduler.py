@@ -788,8 +788,7 @@ def run(
         What left the main task, when its children were cancelled and are done too.
         SystemExit, KeyboardInterrupt: left any task; or Ctrl-C. The first Ctrl-C is raised in
             the main task at its wait; a second one during the clean-up ends the run on the spot.
-        Deadlock: no task can ever run again.
-        TaskCancelled: the main task was cancelled.
+        Deadlock: no task can ever run again. TaskCancelled: the main task was cancelled.
         RuntimeError: a scheduler already runs in this thread.
         TypeError: `f` gives no generator or coroutine, or a keyword is none of the scheduler's.
 
