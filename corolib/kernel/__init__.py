@@ -1,9 +1,10 @@
 """The kernel: what `import corolib` loads, and its door.
 
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
-public that is `Trap`, `Wake`, `Runnable`, `Waiting` for types; `must_yield`, `running_scheduler`;
-`CallQueue` and `OwnedSocket`; the words for messages, `brief`, `doing`, `where`, `file_name`; and
-the checks of what a caller gives.
+public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
+the marks `public` and `Documented`; `must_yield` and `running_scheduler`; `CallQueue`,
+`OwnedSocket` and `default_selector`; `body_of` and `forgive`; the words for messages, `brief`,
+`doing`, `where`, `file_name`, `no_error`, `no_undo`; and the checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,

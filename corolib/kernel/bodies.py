@@ -11,14 +11,11 @@ from typing import Any
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 
-CLOSINGS = 100  # yields that a body may do in `finally` while it is being closed for good
+CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
 
 
 def is_maker(f: Any) -> bool:
-    """Return whether a call of `f` can only return a body that is new: nobody else has it.
-
-    That is so of generator functions and of `async def`; the checks of `body_of` take longer.
-    """
+    """Return whether what `f` returns can only be a new body. The checks of `body_of` cost more."""
     return type(f) is FunctionType and f.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE) != 0
 
 
@@ -41,7 +38,7 @@ def is_begun(body: Any) -> bool:
     """Return whether a generator or coroutine has been stepped before, or is over.
 
     One that has not begun refuses any value but None, and stays as it is. Its frame would say it
-    too; but to ask for that makes an object of it, 176 bytes that stay as long as the task.
+    too, but to ask for a frame makes an object of 176 bytes, which stays as long as the task.
     """
     if isinstance(body, GeneratorType):
         suspended = body.gi_suspended
@@ -55,16 +52,13 @@ def is_begun(body: Any) -> bool:
         body.send(body)
     except TypeError:
         return False
-    except Exception:  # it runs, or is over
+    except Exception:
         pass
     return True
 
 
 def close_for_good(body: Any) -> None:
-    """Close a generator that was never to be closed from outside; its `finally` blocks run.
-
-    Each `yield` in them answers one GeneratorExit with a RuntimeError, and asks for one more.
-    """
+    """Close a body, again after each `yield` in its `finally` blocks: that is a RuntimeError."""
     for _ in range(CLOSINGS):
         try:
             body.close()

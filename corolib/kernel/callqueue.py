@@ -1,11 +1,12 @@
 """The call queue: calls that other threads and signal handlers leave for the scheduler.
 
-First the queue, then the wake-up: a byte in a socket pair that the selector watches. A full pair
-is success, for then a wake-up is on its way already. `append` and `popleft` of a deque are atomic,
-so nothing here takes a lock, and a signal handler may interrupt anything. Calls may be left before
-the pair is there: who opens it looks at the queue before it waits.
+A call is first put into the queue, and then announced: by a byte in a socket pair that the selector
+watches. A full pair is success, for then a wake-up is on its way already. `append` and `popleft` of
+a deque are atomic. So nothing here takes a lock, and a signal handler may interrupt anything. Calls
+may be left before the pair is there: who opens it looks at the queue before it waits.
 
-Knows no tasks. Imports from corolib only the words.
+What the calls do is not known here, and neither are tasks. When they are made is said in
+`scheduler.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class CallQueue:
     def __init__(self) -> None:
         self.calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.opened = self.closed = False
-        self._announced = True  # there is nobody yet who might wait
+        # Nobody waits yet who would have to be told.
+        self._announced = True
         self._reader: socket.socket
         self._writer: socket.socket
 
@@ -46,16 +48,20 @@ class CallQueue:
         return self._writer.fileno()
 
     def put(self, f: Callable[..., object], args: tuple[Any, ...]) -> None:
-        """Leave a call, from any thread; RunFinished if nobody will make it any more."""
+        """Leave a call, from any thread; RunFinished if nobody will make it any more.
+
+        That is asked after the call was put, too: who closes looks at the queue once more.
+        """
         if not self.closed:
             self.calls.append((f, args))
-        if self.closed:  # after the append: who closes looks at the queue once more afterwards
+        if self.closed:
             raise RunFinished
         if not self._announced:
             self._announced = True
             try:
                 self._writer.send(b"\0")
-            except OSError:  # full, or being closed at this moment
+            except OSError:
+                # The pair is full, or is being closed at this moment.
                 pass
 
     def check_open(self) -> None:
@@ -66,15 +72,16 @@ class CallQueue:
     def drain(self) -> None:
         """Take the announcements off; who drains looks at `calls` afterwards.
 
-        First the pipe, then the mark: a call that finds the mark still set is in `calls` by then,
-        and one that comes later announces itself.
+        The pair is emptied before the mark is taken away. A call that still finds the mark is in
+        `calls` by then, and one that comes later announces itself. The mark also goes if a signal
+        handler of the program's raises here.
         """
         try:
             while self._reader.recv(4096):
                 pass
         except BlockingIOError:
             pass
-        finally:  # a signal handler of the program's may raise here
+        finally:
             self._announced = False
 
     def drain_if_announced(self) -> None:

@@ -77,7 +77,8 @@ class Scope:
     Most blocks are left with nothing having happened: what they never set, they have from here.
     """
 
-    __slots__ = tuple[str, ...]()  # a task has slots for most of these, a block has a dict
+    # A task has slots for most of these, a block has a dict.
+    __slots__ = tuple[str, ...]()
     outer: Scope | None = None
     cancel_request: CancelRequest | None = None
     abandoned: bool = False  # a scope further out is being left, and this one with it (rule 9)
@@ -107,7 +108,8 @@ class CancelScope(Scope):
             raise RuntimeError(f"{self!r} was entered before: make a new one for each block")
         scheduler = _current.scheduler
         task = scheduler.current if scheduler is not None else None
-        self.task = task = task or current_task()  # which says why there is none
+        # If there is none, `current_task()` says why.
+        self.task = task = task or current_task()
         frame = place = sys._getframe(depth + 1)
         code = frame.f_code
         kind = code.co_flags & SUSPENDABLE
@@ -118,7 +120,8 @@ class CancelScope(Scope):
         self.frame = frame
         self._code, self._lasti = code, place.f_lasti
         self.outer = task.innermost or task
-        self.timer = self.cancel_request = None  # read of every block: faster than the class's
+        # These are read of every block, and an instance's are faster to read than the class's.
+        self.timer = self.cancel_request = None
         task.innermost = self
         return task
 
@@ -273,12 +276,14 @@ class Cancellation:
         """
         task = scope.task
         assert task is not None
-        if task.innermost is scope and scope.timer is None and not task.pending:  # as a rule
+        # As a rule nothing has happened, and it is the innermost.
+        if task.innermost is scope and scope.timer is None and not task.pending:
             task.innermost = None if scope.outer is task else scope.outer
             scope.outer = scope.frame = scope.task = None
             return
         inner = self._take_off(scope)
-        scope.task = None  # which may end with what leaves the block: no cycle
+        # The task may end with what leaves the block, which refers to the block: no cycle.
+        scope.task = None
         if inner is not None and kind is not GeneratorExit:
             raise ScopeError(
                 f"{scope!r}, opened in {scope.opened_in}, is left while {inner!r}, opened in "
@@ -286,11 +291,15 @@ class Cancellation:
             )
 
     def _take_off(self, scope: CancelScope) -> CancelScope | None:
-        """Take `scope` off; returns the one that is open right inside it."""
+        """Take `scope` off; returns the one that is open right inside it.
+
+        None if it was taken off before, or if the task is over, and all its blocks with it.
+        """
         task = scope.task
         assert task is not None
         self._stop_timers(scope)
-        outer, scope.outer, scope.frame = scope.outer, None, None  # which hold it: no cycle
+        # They refer to the block, so it lets go of them: no cycle.
+        outer, scope.outer, scope.frame = scope.outer, None, None
         if task.innermost is scope:
             task.innermost = None if outer is task else outer
             task.pending = has_something_pending(task)
@@ -300,7 +309,7 @@ class Cancellation:
                 inner.outer = outer
                 task.pending = has_something_pending(task)
                 return inner
-        return None  # it was taken off before, or the task is over, and with it all its blocks
+        return None
 
     def check(self, task: Task[Any]) -> None:
         """Refuse a block that is astray at the wait that `task` is about to make: debug mode."""
@@ -363,9 +372,10 @@ def _owner(frame: FrameType) -> tuple[FrameType, FrameType]:
         suspendable = each.f_code.co_flags & SUSPENDABLE
         ours = each.f_globals.get("__name__", "").startswith(LIBRARY)
         if ours and not suspendable:
-            return frame, frame  # the scheduler: it steps something foreign, without such frames
+            # This is the scheduler. It steps something foreign, which has no such frames.
+            return frame, frame
         caller = each.f_back
-        assert caller is not None  # the scheduler is one
+        assert caller is not None
         if not ours:
             if each.f_globals is not _CONTEXTLIB:
                 place = each
@@ -402,8 +412,9 @@ def has_something_pending(task: Task[Any]) -> bool:
 
 
 def due(task: Task[Any]) -> tuple[Scope | None, list[CancelScope]]:
-    """Return the scope whose request is to be delivered at this wait, or None; and the shields
-    that put one off.
+    """Return the scope whose request is to be delivered at this wait, or None.
+
+    With it come the shields that put a request off.
     """
     target: Scope | None = None
     shields: list[CancelScope] = []  # those passed on the way out

@@ -38,7 +38,8 @@ def check_number(value: float, who: object, what: str) -> float:
         )
     try:
         number = float(value)
-    except OverflowError:  # an int beyond the range of floats: as good as for ever, or long past
+    except OverflowError:
+        # An int beyond the range of floats is as good as for ever, or long past.
         number = inf if value > 0 else -MOST
     if number != number or number == -inf:
         raise ValueError(

@@ -1,15 +1,14 @@
 """What runs in this thread: its scheduler, and the plain calls that ask for it.
 
-This is the way in for everything that does not wait. The scheduler writes itself into `_current`
-for the time of its run; `current_task()`, `spawn()`, `now()` and `close()` find it there. What
-waits goes through the trap `Suspend` instead.
-
-Imports from corolib only other words.
+This is the way in for everything that does not wait. A run writes its scheduler into `_current` for
+its time; `current_task()`, `spawn()`, `now()` and `close()` find it there. What waits goes through
+the trap `Suspend` instead. What the calls do is the scheduler's business, which is not imported.
 """
 
 from __future__ import annotations
 
-from _thread import _local  # `threading.local`, without the rest, which nothing here needs
+# This is `threading.local`, without the rest of `threading`, which takes long to import.
+from _thread import _local
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,7 +129,8 @@ def spawn(
     """
     if unknown:
         raise TypeError(unknown_keyword("spawn", f, unknown))
-    scheduler = _current.scheduler or current_scheduler()  # which says why there is none
+    # If there is none, `current_scheduler()` says why.
+    scheduler = _current.scheduler or current_scheduler()
     return scheduler.start(f, args, name, daemon, parent, context)
 
 
@@ -166,11 +166,13 @@ def now() -> float:
 def must_yield() -> bool:
     """Return whether an operation that could succeed at once should give way all the same.
 
-    Every 64th is, of all tasks together: so none starves the others, whatever it finds ready.
+    That is so of every 64th of all tasks together. So no task keeps the others from their turn,
+    whatever it finds ready.
     """
-    scheduler = _current.scheduler or current_scheduler()  # which says why there is none
+    scheduler = _current.scheduler or current_scheduler()
     left = scheduler.budget - 1
-    scheduler.budget = left if left > 0 else BUDGET  # below 0: a stream counted in another thread
+    # It may be below 0, if a stream has counted in another thread.
+    scheduler.budget = left if left > 0 else BUDGET
     return left <= 0
 
 
@@ -178,9 +180,9 @@ def must_yield() -> bool:
 def close(file: HasFileno | int) -> None:
     """Close a file and wake the tasks that wait for it with `ClosedError`; does not wait.
 
-    With nothing in between, so that no stranger can get the file's number meanwhile. A file that
-    is closed already stays so, silently. What nobody waits for may as well be closed by its own
-    `close()` or by `with`.
+    Nothing comes in between, so no other file can get the number meanwhile. To close a file that is
+    closed already changes nothing. What nobody waits for may as well be closed by its own `close()`
+    or by `with`.
 
     Args:
         file: a socket, another file object, or the number of an open file.

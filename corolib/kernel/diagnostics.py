@@ -1,7 +1,8 @@
-"""What is found, put into words; counts; and failures that nobody takes.
+"""What is found, put into words; how long steps take; and failures that nobody takes.
 
-Who, what, where, and what to write instead. Imports nothing heavy, and nothing late that it cannot
-do without: a program that has run out of files is told its mistakes too.
+A message says who, what, where, and what to write instead. To find out that something is wrong is
+not done here. Nothing heavy is imported, and nothing late that it cannot do without: a program that
+has run out of files is told its mistakes too.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Diagnostics:
         lifecycle = scheduler._lifecycle
         if error is lifecycle.fatal:
             return
-        current, scheduler.current = scheduler.current, None  # what the hook spawns is main's
+        # No task is running meanwhile: what the hook spawns is main's.
+        current, scheduler.current = scheduler.current, None
         try:
             self._hook(task, error)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -57,7 +59,8 @@ class Diagnostics:
                 raise
             lifecycle.end(exc)
         except BaseException as exc:
-            for each in (error, exc):  # this needs no import, which may be what has failed
+            # This needs no import, which may be what has failed.
+            for each in (error, exc):
                 sys.__excepthook__(type(each), each, each.__traceback__)
         finally:
             scheduler.current = current
@@ -65,7 +68,7 @@ class Diagnostics:
     def call_failed(self, task: Task[Any] | None, error: BaseException) -> None:
         """Report the failure of a call outside of any step, as of `task` or of main.
 
-        But not that of a call which was left for a run that has ended meanwhile: it is too late.
+        A call that was left for a run which has ended meanwhile is too late: that is no failure.
         """
         scheduler = self._scheduler
         lifecycle = scheduler._lifecycle
@@ -87,7 +90,8 @@ class Diagnostics:
             try:
                 return step(f, value)
             finally:
-                del f, value  # a traceback holds this frame: that would be a cycle
+                # A traceback may hold this frame: it must not hold the body or the task.
+                del f, value
                 task = scheduler.current
                 if task is not None and task.innermost is not None:
                     scheduler.cancellation.check(task)
@@ -120,8 +124,10 @@ def frame_of(task: Task[Any]) -> FrameType | None:
 
 
 def where(task: Task[Any]) -> str:
-    """Return where a task stands in the program: `file.py:12`. It was spawned there if it is a call
-    of the library's, `spawn(stream.recv, 100)`, or is at its end, and stands nowhere.
+    """Return where a task stands in the program: `file.py:12`.
+
+    A call of the library's, `spawn(stream.recv, 100)`, and a task that is at its end stand nowhere
+    in it: for them it is where they were spawned.
     """
     frame = frame_of(task)
     if frame is None:
@@ -175,7 +181,8 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
         line = source_line(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
     kinds = {id(types.GeneratorType): "generator", id(types.CoroutineType): "coroutine"}
-    kind = kinds.get(id(type(thing)))  # by id: a metaclass may define any ==
+    # They are compared by id, since a metaclass may define any `==`.
+    kind = kinds.get(id(type(thing)))
     if kind is not None:
         name = f"{thing.__name__}()"
         forgive(thing)
@@ -190,7 +197,8 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
         )
     try:
         advice = _advice(thing)
-    except Exception:  # things may fail at whatever one asks them
+    except Exception:
+        # Things may fail at whatever one asks them.
         advice = ""
     return f"{who} yielded {brief(thing)}, which is not a trap. {advice}".rstrip()
 
@@ -228,7 +236,8 @@ def _advice(thing: Any) -> str:
     if kind.__module__.startswith("corolib"):
         if hasattr(kind, "__iter__"):
             return "Write `yield from` in front of it"
-        for each in kind.__mro__:  # `get` of a PriorityQueue is a Queue's
+        # The method may be inherited: `get` of a PriorityQueue is a Queue's.
+        for each in kind.__mro__:
             for call in ("wait", "get"):
                 if call in vars(each):
                     return f"Did you mean `yield from {each.__name__.lower()}.{call}()`?"

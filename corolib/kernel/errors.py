@@ -1,6 +1,6 @@
 """The exceptions of corolib. Their meaning only: who raises them, and when, is said there.
 
-Those of queues and streams are in their files. Imports from corolib only other words.
+Those of queues and streams are in the files of queues and streams.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 @public
 class Cancelled(BaseException):
-    """Raised at a task's wait when the task, or a block around the wait, is interrupted.
+    """Raised at a task's wait when the task, or a block around the wait, is cancelled.
 
     A `BaseException`, so that `except Exception` does not swallow it. Let it pass: clean up in
     `finally`, or catch it and raise it again. `reason` is what the caller of `cancel()` gave.
     """
 
-    bytes_sent: int | None = None  # by the `sendall()` that was interrupted, if it was one
+    bytes_sent: int | None = None  # by the `sendall()` that was cancelled, if it was one
 
     def __init__(self, reason: object = None, cancel_request: object = None) -> None:
         super().__init__(*(() if reason is None else (reason,)))
         self.reason = reason
-        self.cancel_request = cancel_request  # whose: only the scope that it is for catches this
+        # Only the scope that has this very request catches the exception: see cancellation.py.
+        self.cancel_request = cancel_request
 
 
 @public
 class TaskCancelled(Exception):
-    """Raised where a task is joined that ended cancelled: an ordinary failure for the joiner.
+    """Raised where a task is joined that was cancelled: an ordinary failure for the joiner.
 
     `task` is the joined task, `reason` what the caller of `cancel()` gave.
     """

@@ -1,6 +1,6 @@
 """Where code stands: frames of a body, the line that made a task, the user's part of a traceback.
 
-Knows generators, coroutines and tracebacks, and no task. Imports from corolib only the words.
+Generators, coroutines and tracebacks are known here, and no task.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def call_site(depth: int) -> tuple[CodeType, int]:
     """
     try:
         frame = sys._getframe(depth)
-    except ValueError:  # C made the call, and nobody's frame is behind it
+    except ValueError:
+        # C made the call, and nobody's frame is behind it.
         frame = sys._getframe(1)
     while frame.f_globals.get("__package__") in PACKAGES and frame.f_back is not None:
         frame = frame.f_back
@@ -47,10 +48,10 @@ def call_site(depth: int) -> tuple[CodeType, int]:
 
 
 def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
-    """Return `error` without the frames by which the library reached the user's code: those of the
-    kernel, or all of `LIBRARY`, where a wait could not be made.
+    """Return `error` without the frames by which the library reached the user's code.
 
-    They say nothing, and they would tie the error and the task into a cycle.
+    These are the kernel's; or all of the `LIBRARY`'s, where a wait could not be made. They say
+    nothing, and they would tie the error and the task into a cycle.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(library):
@@ -59,8 +60,9 @@ def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
 
 
 def frames_of(body: Any, running: bool) -> list[FrameType]:
-    """Return the frames of a body and of all that it delegates to, outermost first; if it is
-    running, the calls that it is in.
+    """Return the frames of a body and of all that it delegates to, outermost first.
+
+    If it is running, they are the calls that it is in.
     """
     frames = list(_suspended(body))
     if frames and running:
@@ -78,14 +80,17 @@ def knows_its_frames(body: Any) -> bool:
 
 
 def _inwards(outermost: FrameType) -> list[FrameType]:
-    """Return the frames of this thread from `outermost` inwards, less those that ask for them."""
+    """Return the frames of this thread from `outermost` inwards, less those that ask for them.
+
+    There are none if it runs in another thread.
+    """
     frames: list[FrameType] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame is not outermost:
         frames.append(frame)
         frame = frame.f_back
     if frame is None:
-        return []  # it runs in another thread
+        return []
     while frames and frames[0].f_globals.get("__name__", "").startswith(LIBRARY):
         del frames[0]
     return [outermost, *reversed(frames)]

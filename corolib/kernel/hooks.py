@@ -1,12 +1,12 @@
 """What a run changes in the process and the thread around it, and puts back.
 
-- SIGINT: only in the main thread, and only if Python's default handler is in place. A signal
-  wakes the selector through `signal.set_wakeup_fd`.
+- SIGINT: only in the main thread, and only if Python's default handler is in place. Then a signal
+  also wakes the selector, through `signal.set_wakeup_fd`.
 - `dump_signal`: a handler that prints the report of all tasks on stderr.
 - the hooks for async generators: one that a task drops half-way is closed by a task of its own.
 - fork: in the child the schedulers of the parent are told that they are dead.
 
-What is to be done then is said in `lifecycle.py`. Imports nothing from corolib.
+What is to be done then is said in `lifecycle.py`: this file imports nothing from corolib.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corolib.kernel.lifecycle import Lifecycle
 
-_IMPORTED_IN = get_ident()  # the main thread, if nobody knows better
+# It is the main thread, if nobody knows better.
+_IMPORTED_IN = get_ident()
 
 
 class ProcessHooks:
     """Signal handlers and async-generator hooks for the time of a run, or of one turn.
 
-    Opens the scheduler when SIGINT has its handler, and closes it before that gets its old one
-    back: so a Ctrl-C at any moment either finds the handler or nothing to leak.
+    Opens the scheduler after SIGINT got its new handler, and closes it before SIGINT gets the old
+    one back. So a Ctrl-C at any moment either finds the handler, or nothing that could leak.
     """
 
     def __init__(self, owner: Lifecycle, dump_signal: int | None) -> None:
@@ -95,7 +96,7 @@ class CtrlC:
     """
 
     class _Life:
-        """Hangs on the exception, which itself cannot be referred to weakly, and dies with it."""
+        """Is an attribute of the exception and dies with it. Exceptions have no weak references."""
 
     def __init__(self) -> None:
         self.pending = False
@@ -124,11 +125,12 @@ _schedulers: list[weakref.ref[Any]] = []
 def tell_of_fork(scheduler: Any) -> None:
     """Have `scheduler.on_fork()` called in every child that is forked while it lives.
 
-    No `WeakSet`: a Ctrl-C that comes while it lets go of a dead member would be ignored.
+    They are not in a `WeakSet`: a Ctrl-C that comes while it drops a dead member would be ignored.
     """
     for each in _schedulers.copy():
         if each() is None:
-            with suppress(ValueError):  # another thread was faster
+            # Another thread may have been faster.
+            with suppress(ValueError):
                 _schedulers.remove(each)
     _schedulers.append(weakref.ref(scheduler))
 

@@ -6,7 +6,8 @@ SystemExit or KeyboardInterrupt that leaves a task, a deadlock, Ctrl-C. Then all
 cancelled, and when they are done the fatal error leaves `run()`. What does not end even so is
 closed, and named on stderr.
 
-Steps no task and makes no wait: that is the scheduler's.
+To step tasks, to make their waits and to wait for files is the scheduler's. What the process around
+it has to be told is in `hooks.py`; here is what follows from it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Lifecycle:
             _current.scheduler = self._scheduler.current = None
         finally:
             self._hooks.remove()
-        if self.ctrl_c.pending and self.fatal is None:  # in the last moment
+        # Ctrl-C may have come in the last moment.
+        if self.ctrl_c.pending and self.fatal is None:
             self.fatal = KeyboardInterrupt()
 
     @contextmanager
@@ -87,7 +89,8 @@ class Lifecycle:
             if fatal is not None:
                 raise fatal
         finally:
-            del fatal, self  # the traceback holds this frame: that would be a cycle
+            # The error's traceback holds this frame: they would be a cycle.
+            del fatal, self
 
     def refuse_reentry(self) -> None:
         """Refuse a run or a turn inside another one."""
@@ -113,13 +116,16 @@ class Lifecycle:
             self._scheduler.cancellation.force(main, error)
 
     def break_deadlock(self) -> None:
-        """No task can ever run again: end the run; if it is ending, cut the clean-up short."""
+        """No task can ever run again: end the run.
+
+        If it is ending already, even the clean-up of the tasks waits for ever: cut that short.
+        """
         scheduler = self._scheduler
         if self.fatal is None:
             found = scheduler.deadlock()
             assert found is not None
             self.end(found)
-        else:  # even their clean-up waits for ever
+        else:
             for task in [task for task in scheduler.tasks if not task.body_over]:
                 scheduler.cancellation.cut_short(task)
 
@@ -139,12 +145,13 @@ class Lifecycle:
     def run_local(self, factory: Callable[[Scheduler], L]) -> L:
         """See `Scheduler.run_local`."""
         found = self._run_locals.get(factory)
-        if found is None:  # a thread may be faster
+        if found is None:
+            # Another thread may be faster: then what that one has made is taken.
             found = self._run_locals.setdefault(factory, factory(self._scheduler))
         return found  # type: ignore[no-any-return]
 
     def _end_run_locals(self) -> None:
-        """End what modules keep, last come, first ended; each is still found while it ends."""
+        """End what modules keep, the last first; each is still found while it ends."""
         while self._run_locals and not self.forked:
             factory, local = next(reversed(self._run_locals.items()))
             try:
@@ -178,8 +185,9 @@ class Lifecycle:
         left = [task for task in reversed(self._scheduler.tasks) if task.body]
         bodies = self.given_up + [(f"{task!r} was abandoned", task.body) for task in left]
         self.given_up = []
+        # From here on no cancel looks at them.
         for task in left:
-            task.end_body(None, None)  # from here on no cancel looks at it
+            task.end_body(None, None)
         for what, body in bodies:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
             self._scheduler.call(close_for_good, (body,))
@@ -201,7 +209,8 @@ class Lifecycle:
     def close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""
         scheduler = self._scheduler
-        scheduler.make_calls()  # some were dropped by the last tasks
+        # The last tasks may have dropped some: these left a call.
+        scheduler.make_calls()
         left = list(self._asyncgens)
         self._asyncgens.clear()
         for agen in left:
@@ -221,8 +230,11 @@ class Lifecycle:
         _current.scheduler = None
 
     def stop_in_child(self, task: Task[Any]) -> None:
-        """Stop a task of the parent's that was running when a child was forked; in the child."""
-        with suppress(StopIteration):  # its clean-up runs; and what leaves it, leaves `run()`
+        """Stop a task of the parent's that was running when a child was forked; in the child.
+
+        Its clean-up runs. What leaves the task leaves `run()`.
+        """
+        with suppress(StopIteration):
             task.resume(task.body.throw, RuntimeError(FORKED))
         raise RuntimeError(FORKED)
 

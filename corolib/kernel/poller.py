@@ -1,26 +1,50 @@
 """The poller: who waits for which file, and the selector under it.
 
-All bookkeeping of selector registrations is here and nowhere else, because here speed and safety
-pull in opposite directions. Registering at each wait and unregistering at each wake is safe and
-costs twice the time. Leaving files registered is fast, and dangerous: numbers are used again for
-other files, and a `dup` keeps a closed file alive in epoll for ever. So:
+Speed and safety pull in opposite directions here. To register a file at each wait and unregister it
+at each wake is safe, and costs twice the time. To leave it registered is fast, and dangerous. So
+all bookkeeping of registrations is in this file and nowhere else.
 
-- The registration of a `socket.socket` is kept between waits, for a socket never changes its
-  number. It is held by a weak reference and goes with the socket. Numbers and all other objects
-  are registered at each wait and unregistered at each wake.
-- A registration belongs to an *object*, not to its number. The number in the hands of another
-  object means that the old file is gone: its waiters get `ClosedError`.
-- A file that fires while nobody waits is disarmed. A wait that is taken back is unregistered at
-  once, before its task can do anything with the file.
-- Closing behind the library's back is noticed by a sweep, in slices, at most once a second.
-- A selector that reports a file nobody registered, or a number that is not ready, or returns early
-  and empty three times, holds something that cannot be removed, and is made anew.
-- If `select()` itself raises, each file is tried alone, and the waiters of the bad ones get the
-  error.
+What can go wrong. A file is closed behind the library's back: epoll forgets it without a word, and
+its task waits for ever. Or epoll keeps it, since a `dup` or another process has the file open: it
+goes on reporting it, under a number by which nobody can unregister it any more. The number of a
+closed file is used again, and the new file is taken for the old. Two tasks wait for one file, and
+the second takes the place of the first. A hang-up is reported of a file that is registered for
+nothing at all, and the loop never sleeps again. One of the files that an answer of the selector
+names is closed before its task runs, and another file gets its number. A selector refuses regular
+files, or fails as a whole because of a single file. It reports what is not so, or returns early
+with nothing. So these are the rules:
 
-A waiter is a task, of which the poller touches `wait`, `wait_state` and `outcome`; one that is
-woken is appended to the ready queue. Imports from corolib the words, and the wording of one
-complaint.
+1.  A file has one waiter in each direction. A second one gets `BusyError`; the first is left alone.
+2.  Waking promises nothing: a woken task tries its call, and may wait again. So a false report does
+    no harm. A hang-up or an error is in neither direction, and wakes both waiters.
+3.  A registration belongs to an *object*, not to its number. Where a task gives the number itself,
+    device and inode say which file that is. If a number is in the hands of another file, the old
+    one is gone, and its waiters get `ClosedError`.
+4.  The registration of a socket is kept between waits, for a socket never changes its number.
+    All other objects, and numbers, are registered at each wait and unregistered at each wake.
+5.  A kept registration refers to its socket weakly. A socket that is dropped leaves the table.
+6.  A file that is reported while nobody waits in that direction is no longer asked for in it. What
+    is asked for in no direction is not registered.
+7.  When a wait is taken back, so is what the selector was told of it, before its task can do
+    anything with the file.
+8.  All events of one answer become woken tasks before any of these runs. After that no number is
+    looked up any more.
+9.  A file that cannot be watched is an error of the task that waits for it, and of nobody else. If
+    `select()` as a whole fails, the files are *weeded*: each is tried alone, and the waiters of
+    those that fail get the error.
+10. A file that is closed through the library is unregistered first, and its waiters get
+    `ClosedError`. One that is closed in another way is found within two seconds by a *sweep*, which
+    looks at all files in slices. It passes over numbers, which cannot say that they are closed, and
+    sockets that only the library holds. None is planned while no task runs, for then hardly a file
+    is closed.
+11. A selector holds something that cannot be unregistered if it reports a number that nobody has
+    registered; or one that is not ready, of a file that was closed before it was unregistered (the
+    number is *doubtful* from then on); or if it returns early and empty three times in a row. Then
+    it is *remade*: closed, and made anew with what is waited for.
+
+A waiter is a task, of which the poller touches `wait`, `wait_state` and `outcome`. One that is
+woken is appended to the ready queue. What `UrgentWait` means is said in `urgent.py`; here are only
+its watches, for the closing of a file must end them too.
 """
 
 from __future__ import annotations
@@ -43,12 +67,15 @@ if TYPE_CHECKING:
     from corolib.kernel.timers import Timers
     from corolib.kernel.urgent import UrgentWatch
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE  # what is asked of the selector
-IN, OUT, ERR = 1, 4, 8  # what is reported, by poll's numbers; all but the first two concern both
-SWEEP_EVERY = 1.5  # seconds between two looks for files closed behind our back; of the two that
-# are promised, half a one is left for its slices: ten turns when 20 000 files are open
+# What is asked of the selector.
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+# What is reported, by poll's numbers. All but the first two concern both directions (rule 2).
+IN, OUT, ERR = 1, 4, 8
+# A file closed behind our back is promised to be found within two seconds. Half a second of them is
+# left for the slices of the sweep, which are ten turns when 20 000 files are open.
+SWEEP_EVERY = 1.5  # seconds between two sweeps
 SWEEP_SLICE = 2000  # files a turn: about 0.2 ms
-EARLY = 3  # empty returns before the time, in a row, that make a selector suspect
+EARLY = 3  # empty returns before the time, in a row, that make a selector suspect (rule 11)
 
 Selector = Callable[[], selectors.BaseSelector]
 
@@ -72,8 +99,9 @@ else:  # pragma: no cover - systems without epoll; the suite runs on the other s
 
 
 class OwnedSocket(socket.socket):
-    """A connection that nobody but the library holds, so nobody closes it behind our back: the
-    poller looks for that at all other sockets, which costs 500 instructions each.
+    """A connection that nobody but the library holds: so nobody closes it behind our back.
+
+    The sweep looks at all other sockets, which costs 500 instructions each.
     """
 
     __slots__ = ()
@@ -93,9 +121,9 @@ class Entry:
     def __init__(self, poller: Poller, fd: int, ref: Callable[[], Any], kept: bool) -> None:
         self.poller: Poller | None = poller
         self.fd = fd
-        self.ref = ref  # returns the file object, or None when it is gone
-        self.kept = kept  # the registration stays between waits
-        self.watched = True  # it may be closed behind our back
+        self.ref = ref  # returns the file object, or None when it is gone (rule 5)
+        self.kept = kept  # the registration stays between waits (rule 4)
+        self.watched = True  # it may be closed behind our back: sweeps look at it (rule 10)
         self.identity: tuple[int, int] | None = None  # device and inode, unless it is a socket
         self.asker: select.poll | None = None  # asks whether the file takes data at once
         self.set_mask(0)
@@ -103,7 +131,11 @@ class Entry:
         self.writer: Task[Any] | None = None
 
     def set_mask(self, mask: int) -> None:
-        """Note what the selector was told. (`reads` is READ of it: asked at each wait.)"""
+        """Note what the selector was told.
+
+        `reads` says whether READ is in it. The loop asks that at each wait, and an attribute is
+        faster than a method.
+        """
         self.mask = mask
         self.reads = bool(mask & READ)
 
@@ -124,33 +156,36 @@ class Poller:
         remade: Callable[[], object],
     ) -> None:
         self.entries: dict[int, Entry] = {}
-        self.watches: dict[
-            int, UrgentWatch
-        ] = {}  # of waits for urgent data, by the file: see urgent.py
+        # The watches of the waits for urgent data, by the number of their file: see urgent.py.
+        self.watches: dict[int, UrgentWatch] = {}
         self._make = make
         self._append = ready.append
         self._clock = clock
         self._timers = timers
         self._remade = remade  # called when the selector is another one
         self.sweeping = False  # a sweep is planned
-        self.used = False  # by steps, since the last sweep began: any of them may close a file
+        # Whether a step or a call was made since the last sweep began: it may have closed a file.
+        self.used = False
         self._wakeup: int
         self._drain: Callable[[], object]
         self._selector: selectors.BaseSelector
         self.opened = False
         self._thread = get_ident()
-        self._early = 0
-        self._stale = False
+        self._early = 0  # empty returns before the time, in a row
+        self._stale = False  # the selector has reported a number that nobody registered
         self._unswept: list[Entry] = []
         # Numbers whose file was closed before it was unregistered: a `dup` may keep them in epoll.
         self._doubtful: set[int] = set()
         # Whether a file can be asked if it is ready; not on Windows.
         self._can_ask = hasattr(select, "poll")
-        self._forget = self._collected  # made once: it is 64 bytes, and each file has it
+        # Each access to the method would make 64 bytes, and each file keeps one.
+        self._forget = self._collected
 
     def open(self, wakeup: int, drain: Callable[[], object]) -> None:
-        """Make the selector, if there is none. When the file `wakeup` can be read, `drain()` is
-        called: the way in for other threads and signals.
+        """Make the selector, if there is none.
+
+        When the file `wakeup` can be read, `drain()` is called. It is the way in for other threads
+        and signals.
         """
         if not self.opened:
             self._wakeup, self._drain = wakeup, drain
@@ -173,8 +208,9 @@ class Poller:
         self._selector.register(self._wakeup, READ)
 
     def _translated(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Return what a standard selector reports, as epoll would; and an error for closed files,
-        which poll() reports as ready.
+        """Return what a standard selector reports, as epoll would.
+
+        A file that is closed gets an error beside: `poll()` reports it as ready.
         """
         bits = (0, IN, OUT, IN | OUT)
         pairs = []
@@ -187,8 +223,9 @@ class Poller:
     # Waiting ----------------------------------------------------------------------------------
 
     def wait_read(self, task: Task[Any], trap: ReadWait) -> None:
-        """Park `task` until the trap's file can be read. For a file that is watched already, the
-        scheduler does that itself.
+        """Park `task` until the trap's file can be read.
+
+        For a file that is registered already the loop in `scheduler.py` does that itself.
         """
         self._admit(task, trap, READ).reader = task
 
@@ -202,21 +239,25 @@ class Poller:
         room: Any = None
         try:
             entry: Any = self.entries[file.fileno()]
-            ref = entry.ref  # as a method, a slot is looked up the slow way
+            # Called as `entry.ref()`, a slot is looked up the slow way.
+            ref = entry.ref
             room = ref() is file and entry.writer is None and entry.asker.poll(0)
         except (AttributeError, KeyError, TypeError):
-            pass  # it was not asked yet; or it is no socket, or none that is known
+            # It was not asked yet; or it is no socket, or none that is known.
+            pass
         if room is None:
             room = self._has_room(trap)
         if room:
-            append = self._append  # and so is what an object has of its own
+            append = self._append
             append(task)
         else:
             self._admit(task, trap, WRITE).writer = task
 
     def _has_room(self, trap: WriteWait) -> bool:
-        """Return whether a socket can take data at once. Its entry keeps what was made to ask it,
-        300 bytes: to make that costs as much as to ask four times.
+        """Return whether a socket can take data at once.
+
+        Its entry keeps the object that asks, which has 300 bytes: to make one costs as much as to
+        ask four times.
         """
         file: Any = trap.file
         if not isinstance(file, socket.socket):
@@ -224,7 +265,8 @@ class Poller:
         entry = self.entries.get(file.fileno())
         waiting = entry is not None and entry.writer is not None
         if waiting or not self._can_ask or file.fileno() == -1:
-            return False  # `_admit` finds out what is wrong, or waits
+            # `_admit` finds out what is wrong, or waits.
+            return False
         check_nonblocking(trap)
         asker = select.poll()
         asker.register(file, select.POLLOUT)
@@ -233,20 +275,23 @@ class Poller:
         return bool(asker.poll(0))
 
     def _admit(self, task: Task[Any], trap: ReadWait | WriteWait, bit: int) -> Entry:
-        """Note the wait in the table and tell the selector; or raise, with nothing left behind."""
+        """Note the wait in the table and tell the selector; or raise, with nothing left behind.
+
+        Here is what is wrong with a single file raised, in the task that waits for it (rule 9).
+        """
         file = trap.file
         fd = number(trap)
         if isinstance(file, socket.socket):
             check_nonblocking(trap)
         entry = self.entries.get(fd)
         if entry is not None and not self._is_of(entry, file):
-            self._drop(entry)
+            self._drop(entry)  # rule 3
             entry = None
         if entry is None:
             entry = self._new_entry(file, fd, type(trap).__name__)
         waiter = entry.reader if bit == READ else entry.writer
         if waiter is not None:
-            raise BusyError(busy(trap, waiter))
+            raise BusyError(busy(trap, waiter))  # rule 1
         if not entry.mask & bit:
             try:
                 self._set_mask(entry, entry.mask | bit)
@@ -264,7 +309,7 @@ class Poller:
 
     def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
         if isinstance(file, socket.socket):
-            entry = Entry(self, fd, KeyedRef(file, self._forget, fd), True)
+            entry = Entry(self, fd, KeyedRef(file, self._forget, fd), True)  # rules 4 and 5
             entry.watched = not isinstance(file, OwnedSocket)
             return entry
         entry = Entry(self, fd, lambda: file, False)
@@ -275,20 +320,23 @@ class Poller:
         return entry
 
     def _is_of(self, entry: Entry, file: object) -> bool:
-        """Return whether `entry` is for the open file behind `file`, which has its number now."""
+        """Return whether `entry` is for the open file behind `file`, which has its number now.
+
+        It may have been made for another object over the same file, if that is still open (rule 3).
+        """
         owner = entry.ref()
         if isinstance(owner, int):
             return entry.identity == inode(entry.fd)
-        return owner is file or fileno(owner) == entry.fd  # or two living objects over one file
+        return owner is file or fileno(owner) == entry.fd
 
     def undo_read(self, task: Task[Any]) -> None:
-        """Take back the wait of a reader."""
+        """Take back the wait of a reader (rule 7)."""
         entry = task.wait_state
         entry.reader = None
         self._settle(entry, entry.mask & ~READ)
 
     def undo_write(self, task: Task[Any]) -> None:
-        """Take back the wait of a writer."""
+        """Take back the wait of a writer (rule 7)."""
         entry = task.wait_state
         entry.writer = None
         self._settle(entry, entry.mask & ~WRITE)
@@ -298,13 +346,12 @@ class Poller:
     def poll(self, timeout: float | None, deadline: float) -> None:
         """Wait for files, at most `timeout` seconds (None: no limit), and wake their tasks.
 
-        `deadline` is the same moment on the clock, to tell an early return from a late one.
-        All events are turned into woken tasks before any of these runs, so a number that one of
-        them closes and uses again concerns nobody else.
+        `deadline` is the same moment on the clock, to tell an early return from a late one. No task
+        runs in here, so no number changes its file while the events are looked at (rule 8).
         """
         try:
             pairs = self._pairs(timeout)
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # rule 9
             if not self._weed():
                 raise
             return
@@ -313,7 +360,7 @@ class Poller:
         for fd, event in pairs:
             try:
                 entry = entries[fd]
-            except KeyError:  # the wake-up pipe's, or a stranger's
+            except KeyError:
                 self._fired(fd, None, event)
                 continue
             if event == IN:
@@ -325,7 +372,7 @@ class Poller:
                     if entry.kept:
                         continue
             self._fired(fd, entry, event)
-        if self._stale:
+        if self._stale:  # rule 11
             self._remake()
         elif pairs:
             self._early = 0
@@ -335,14 +382,17 @@ class Poller:
                 self._remake()
 
     def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
-        """Act on one event: wake who waits for it, disarm what nobody waits for."""
+        """Act on one event: wake who waits for it, and ask no more for what nobody waits for.
+
+        Without an entry it is the wake-up pipe's, or a stranger's.
+        """
         if entry is None:
             if fd == self._wakeup:
                 self._drain()
             else:
                 self._stale = True
             return
-        unwanted = 0
+        unwanted = 0  # rules 2 and 6
         if event & ~OUT and not self._wake_reader(entry):
             unwanted |= READ
         if event & ~IN and not self._wake_writer(entry):
@@ -376,13 +426,16 @@ class Poller:
     # Registrations ----------------------------------------------------------------------------
 
     def _settle(self, entry: Entry, mask: int) -> None:
-        """Let `mask` be what the selector is told of the entry, less what need not be kept."""
+        """Let `mask` be what the selector is told of the entry, less what need not be kept.
+
+        If the selector refuses, the number was closed or changed behind our back.
+        """
         if not entry.kept:
-            mask = entry.wanted()
+            mask = entry.wanted()  # rule 4
         if mask != entry.mask and self.entries.get(entry.fd) is entry:
             try:
                 self._set_mask(entry, mask)
-            except OSError as exc:  # the number was closed or changed behind our back
+            except OSError as exc:
                 self._drop(entry, exc)
 
     def _set_mask(self, entry: Entry, mask: int) -> None:
@@ -395,12 +448,13 @@ class Poller:
             del self.entries[fd]
             entry.set_mask(0)
             if fileno(entry.ref()) != fd:
-                self._doubtful.add(fd)
+                self._doubtful.add(fd)  # rule 11
             self._unregister(fd)
         else:
             try:
                 self._selector.modify(fd, mask)
-            except OSError:  # epoll forgot it: the number was closed, and perhaps opened again
+            except OSError:
+                # Epoll forgot it: the number was closed, and perhaps opened again.
                 self._unregister(fd)
                 self._register(fd, mask)
         entry.set_mask(mask)
@@ -408,19 +462,22 @@ class Poller:
     def _register(self, fd: int, mask: int) -> None:
         try:
             self._selector.register(fd, mask)
-        except FileExistsError:  # left in epoll by a `dup` of a file that had this number
+        except FileExistsError:
+            # A `dup` of a file that had this number has left it in epoll.
             self._remake()
             self._selector.register(fd, mask)
 
     def _unregister(self, fd: int) -> None:
         try:
             self._selector.unregister(fd)
-        except KeyError:  # a failed `modify` has dropped it already
+        except KeyError:
+            # A failed `modify` has dropped it already.
             pass
 
     def _drop(self, entry: Entry, cause: OSError | ValueError | None = None) -> None:
-        """Take a file out of the table. Who waits for it gets `ClosedError`, if that is so or no
-        other cause is known.
+        """Take a file out of the table, and wake its waiters with an error.
+
+        It is `ClosedError` if the file is closed or no other cause is known.
         """
         if self.entries.get(entry.fd) is entry:
             self._set_mask(entry, 0)
@@ -436,9 +493,9 @@ class Poller:
                 self._append(task)
 
     def _collected(self, ref: KeyedRef[int, Any]) -> None:
-        """Forget a socket that was dropped: nobody can wait for it any more.
+        """Forget a socket that was dropped: nobody can wait for it any more (rule 5).
 
-        One that was dropped in another thread is left to the sweep.
+        The sweep finds one that was dropped in another thread: the table belongs to ours.
         """
         entry = self.entries.get(ref.key)
         if entry is not None and entry.ref is ref:
@@ -447,7 +504,7 @@ class Poller:
                 self._set_mask(entry, 0)
 
     def _remake(self) -> None:
-        """Make the selector anew, with what is waited for and nothing else."""
+        """Make the selector anew, with what is waited for and nothing else (rule 11)."""
         self._selector.close()
         self._new_selector()
         self._doubtful.clear()
@@ -465,7 +522,7 @@ class Poller:
         self._remade()
 
     def _weed(self) -> bool:
-        """Try each file alone; drop those that `select()` refuses, and return if there were any."""
+        """Try each file alone; drop those that fail, and return whether there were any (rule 9)."""
         found = False
         for entry in list(self.entries.values()):
             alone = self._make()
@@ -482,11 +539,12 @@ class Poller:
     # Closing ----------------------------------------------------------------------------------
 
     def close_file(self, file: HasFileno | int) -> None:
-        """Close a file; who waits for it gets `ClosedError`, with nothing in between."""
+        """Close a file; who waits for it gets `ClosedError`, with nothing in between (rule 10)."""
         if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
             raise TypeError(f"close({file!r}): a {type(file).__name__} is not a file")
         fd = fileno(file)
-        if fd == -1:  # closed behind our back; somebody may wait for it all the same
+        if fd == -1:
+            # It was closed behind our back. Somebody may wait for it all the same.
             entry = self._entry_of_closed(file)
             watch = next((watch for watch in self.watches.values() if watch.file is file), None)
         else:
@@ -502,8 +560,11 @@ class Poller:
             file.close()  # type: ignore[attr-defined]
 
     def _entry_of_closed(self, file: Any) -> Entry | None:
-        """Return the entry of a file that has lost its number already."""
-        if isinstance(file, socket.socket):  # our weak reference to it knows the number
+        """Return the entry of a file that has lost its number already.
+
+        Our weak reference to a socket still knows the number.
+        """
+        if isinstance(file, socket.socket):
             keys = [ref.key for ref in getweakrefs(file) if isinstance(ref, KeyedRef)]
             entries = [self.entries[key] for key in keys if key in self.entries]
         else:
@@ -511,20 +572,21 @@ class Poller:
         return next((entry for entry in entries if entry.ref() is file), None)
 
     def sweep_later(self, last: float) -> None:
-        """Plan a sweep, for some time after `last`, the beginning of the last one or now. None is
-        planned while nothing runs here: then hardly a file is closed.
-        """
+        """Plan a sweep, for some time after `last`: the beginning of the last one, or now."""
         self.sweeping = True
         self._timers.set(last + SWEEP_EVERY, self._sweep, None)
 
     def _sweep(self, began: float | None) -> None:
-        """Look through some files for closed ones, and go on in the next turn if there are more."""
+        """Look through some files for closed ones, and go on in the next turn if there are more.
+
+        If tasks ran meanwhile, what was seen first may have been closed since: look again later.
+        """
         if began is None:
             began = self._clock()
             self.used = False
         if self.sweep(SWEEP_SLICE):
             self._timers.set(self._clock(), self._sweep, began)
-        elif self.used:  # what was seen first may have been closed since
+        elif self.used:
             self.sweep_later(began)
         else:
             self.sweeping = False
@@ -535,28 +597,33 @@ class Poller:
             self._unswept = [entry for entry in self.entries.values() if entry.watched]
             if self._doubtful:
                 self._check_doubtful()
+        # Taken from the end, all the others stay where they are.
         part = self._unswept[-most:]
-        del self._unswept[-most:]  # at the end: all the others stay where they are
+        del self._unswept[-most:]
         for entry in part:
             ref = entry.ref
             try:
-                if ref().fileno() != -1:  # by far the most: 500 instructions each
+                # By far the most are open, and done with here: 500 instructions each.
+                if ref().fileno() != -1:
                     continue
             except Exception:
-                pass  # a number, or a file that is gone
+                # A number, or a file that is gone.
+                pass
             if fileno(ref()) == -1:
                 self._drop(entry)
         return bool(self._unswept)
 
     def _check_doubtful(self) -> None:
-        """Remake the selector if it reports a doubtful number that is not ready: then a closed
-        file is still in it, under a number that another file has now.
+        """Remake the selector if it reports a doubtful number that is not ready (rule 11).
+
+        Then a closed file is still in it, under a number that another file has now.
         """
         if not self._can_ask:
             return
         try:
             told = [(fd, event) for fd, event in self._pairs(0) if fd in self._doubtful]
-        except (OSError, ValueError):  # `select()` itself found something: the next `poll` does too
+        except (OSError, ValueError):
+            # `select()` as a whole fails. The next `poll` finds that too, and weeds.
             return
         asker = select.poll()
         for fd, event in told:
@@ -565,9 +632,12 @@ class Poller:
             self._remake()
 
     def close(self) -> None:
-        """Close the selector. Also right in a forked child: it touches no registration."""
+        """Close the selector. Also right in a forked child: it touches no registration.
+
+        Traps that outlive the run keep their entries, which then belong to no poller.
+        """
         for entry in self.entries.values():
-            entry.poller = None  # traps that outlive the run keep their entries
+            entry.poller = None
         self.entries.clear()
         self._unswept.clear()
         if self.opened:

@@ -1,31 +1,21 @@
 """The scheduler: the loop that runs tasks, what every trap means, how tasks begin and end.
 
-A task is a generator. The scheduler resumes it, it runs to its next `yield`, and what it yields
-there, a trap, says when it wants to be resumed again. One resume is a *step*; one round of the
-scheduler is a *turn*, in three acts:
+A task is a generator. It runs to its next `yield`, and what it yields there, a trap, says when it
+wants to be resumed. One resume is a *step*; one round of the loop is a *turn*, in three acts:
 
     wait     for files, at most until the next timer; not at all while a task is ready
     expire   the timers whose time has come
     step     every task that was ready when the act began, first come, first served
 
 So a task made ready during a turn runs in the next one, and files and timers are looked at in
-every turn, however busy the tasks are. Whatever happens, happens to one task: an exception raised
-on its behalf, a bad trap or a file that cannot be watched, is thrown into it at its `yield`.
+every turn, however busy the tasks are. What goes wrong for one task, a bad trap or a file that
+cannot be watched, is thrown into that task at its `yield`.
 
-A task is in one of five states. *Ready*: in the queue, with the value or the error that its next
-step resumes it with. *Running*. *Waiting*: `task.wait` is its trap, and every trap has an undo
-that takes the wait back. *Completing*: its body is over, its children are not. *Done*.
+A task is *ready*; *running*; *waiting*: `task.wait` is its trap, and every wait can be taken back;
+*completing*: its body is over, its children are not; or *done*.
 
-Read the first three parts from top to bottom: the loop, the traps, the tasks. The plain calls that
-follow stand each by itself, and `run()` is at the foot. The scheduler holds its parts:
-
-    timers        what happens at a time              `timers.py`
-    poller        who waits for which file            `poller.py`; urgent data: `urgent.py`
-    suspensions   who waits for a `wake`              `suspend.py`
-    cancellation  who is to be cancelled              `cancellation.py`
-    callqueue     calls from other threads            `callqueue.py`
-    lifecycle     how a run begins and ends           `lifecycle.py`
-    diagnostics   counts, failures that nobody takes  `diagnostics.py`
+The loop, the traps and the tasks are read from top to bottom. The plain calls that follow stand
+each by itself, with `run()` at the foot. How a part of the scheduler works is said in its own file.
 """
 
 from __future__ import annotations
@@ -96,25 +86,17 @@ class Scheduler(metaclass=Documented):
     Attributes:
         main: the task that `run()` made.
         current: the task that is running, None between two steps.
-        tasks: all tasks that are not done, oldest first.
-        clock, grace, network: as they were given.
     """
 
     __slots__ = (
         "__weakref__",
-        # what programs and library modules see
-        *("budget", "clock", "current", "grace", "main", "network", "thread"),
-        # the tasks
-        *("_ready", "_spawned", "_suspended", "_tasks"),
-        # the parts
+        *("budget", "clock", "current", "grace", "main", "network", "thread"),  # for everybody
+        *("_ready", "_spawned", "_suspended", "_tasks"),  # the tasks
         *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
-        *("cancellation", "timers"),
-        # the meaning of the traps
-        *("_handlers", "_undos"),
-        # the loop
-        *("_holds", "_steps", "_turns", "polling"),
-        # another loop around it
-        "_changed",
+        *("cancellation", "timers"),  # the parts, with those above
+        *("_handlers", "_undos"),  # the meaning of the traps
+        *("_holds", "_steps", "_turns", "polling"),  # the loop
+        "_changed",  # another loop around it
     )
     __documented__ = (
         "call_soon_threadsafe clock close current deadlock embed fileno grace has_work hold main "
@@ -148,14 +130,14 @@ class Scheduler(metaclass=Documented):
         self.main: Task[Any] | None = None
         self.current: Task[Any] | None = None
         self.budget = BUDGET  # operations that need not wait, until one gives way: `must_yield()`
-        # True while the loop is in the selector, and for ever after the end: no wake can act then.
+        # True while the loop may be in the selector: what a signal handler asks must also end that
+        # wait. And for ever after the end: no wake can act then.
         self.polling = False
         self._changed: Callable[[], object] | None = None
         self._ready = self.make_ready_queue(ready)
         self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
         self._suspended: set[Task[Any]] = set()  # those that only another task can set going
         self._holds = self._spawned = self._turns = self._steps = 0
-
         self.timers = Timers()
         self.cancellation = Cancellation(self)
         self._callqueue = CallQueue()
@@ -164,7 +146,6 @@ class Scheduler(metaclass=Documented):
         self._suspensions = Suspensions(self, self._suspended)
         self._diagnostics = Diagnostics(self, on_task_error)
         self._lifecycle = Lifecycle(self, dump_signal)
-
         # The meaning of each trap: how a task begins to wait for it, and how that is taken back.
         self._handlers: dict[type, Callable[[Any, Any], object]] = {
             ReadWait: self._poller.wait_read,
@@ -194,8 +175,9 @@ class Scheduler(metaclass=Documented):
         with self._lifecycle:
             main = self.main = self.make_task(body_of("run", f, args), False)
             main.taken = True
+            # What was spawned before the run becomes main's.
             for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
-                main.adopt(task)  # spawned before the run
+                main.adopt(task)
             self._loop()
             while self._lifecycle.close_asyncgens():
                 self._loop()
@@ -203,7 +185,8 @@ class Scheduler(metaclass=Documented):
             self._lifecycle.raise_fatal()
             return main.result  # type: ignore[no-any-return]
         finally:
-            del self, main  # the traceback holds this frame: that would be a cycle
+            # What is raised has a traceback, which holds this frame.
+            del self, main
 
     def turn(self, timeout: float = inf) -> None:
         """Do one turn, waiting for files at most `timeout` seconds; for embedding and tests.
@@ -222,14 +205,16 @@ class Scheduler(metaclass=Documented):
         """Do turns until every task is done; or one, that does not wait beyond the time `until`."""
         tasks, ready, suspended, timers = self._tasks, self._ready, self._suspended, self.timers
         calls, poller, ctrl_c = self._callqueue.calls, self._poller, self._lifecycle.ctrl_c
-        while True:  # CPython 3.11 makes a loop fast that ends in a jump, not in a test
+        # CPython 3.11 makes a loop fast that ends in a jump, and not one that ends in a test.
+        while True:
             if not (ready or once) and len(suspended) == len(tasks) and self._is_deadlock():
                 self._lifecycle.break_deadlock()
             # Act 1: wait.
-            if ctrl_c.second:  # and a task has swallowed it
+            # A task may have swallowed the second Ctrl-C.
+            if ctrl_c.second:
                 raise KeyboardInterrupt
             self._turns += 1
-            self.polling = True  # from here on a wake must also end the wait
+            self.polling = True
             if not (ready or calls):
                 deadline = min(until, timers.next())
                 if deadline == inf:
@@ -257,14 +242,18 @@ class Scheduler(metaclass=Documented):
                 return
 
     def _step(self, count: int) -> None:
-        """Step the `count` tasks that have been in the queue longest, and begin their waits."""
+        """Step the `count` tasks that have been in the queue longest, and begin their waits.
+
+        `entry.ref()` and `task.resume()` would look the slot up the slow way: hence the locals.
+        """
         ready, handlers, poller = self._ready, self._handlers, self._poller
-        for _ in (None,) * count:  # at half the price of counting, for 8 bytes each
+        # This costs half as much as to count, and 8 bytes for each.
+        for _ in (None,) * count:
             task = self.current = ready.popleft()
             task.wait = None
             try:
                 if task.outcome is None:
-                    resume = task.resume  # as a method, a slot is looked up the slow way
+                    resume = task.resume
                     trap = resume(task.send, None)
                 else:
                     trap = self._step_with(task)
@@ -275,23 +264,25 @@ class Scheduler(metaclass=Documented):
                 self._body_over(task, None, exc)
                 continue
             if task.pending and self._look_closer(task, trap):
-                continue  # the wait is not made at all, or later
-            if trap is None:  # give way, without a call
+                continue
+            if trap is None:
                 task.wait = GIVE_WAY
                 ready.append(task)
                 continue
             kind = type(trap)
             try:
-                if kind is ReadWait:  # most waits of all, and a call is a twentieth of an echo
+                # Most waits of all are for a file that is known. They are made here, for a call is
+                # a twentieth of an echo. For what else it may be, the poller finds out.
+                if kind is ReadWait:
                     entry = trap.entry
-                    if entry is None:  # a new trap, perhaps for a file that is known
+                    if entry is None:
                         try:
                             entry = poller.entries[trap.file.fileno()]
-                            ref = entry.ref  # as a method, a slot is looked up the slow way
+                            ref = entry.ref
                             if ref() is not trap.file:
                                 entry = None
                         except (AttributeError, KeyError, TypeError):
-                            pass  # a new file, or none at all: the poller finds out
+                            pass
                     if (
                         entry is not None
                         and entry.reader is None
@@ -323,12 +314,13 @@ class Scheduler(metaclass=Documented):
                 return task.resume(task.send, value)
             return task.resume(task.body.throw, error)
         finally:
-            del value, error, task  # its traceback holds this frame: that would be a cycle
+            # The error's traceback holds this frame: they would be a cycle.
+            del value, error, task
 
     def _look_closer(self, task: Task[Any], trap: Any) -> bool:
         """Look closer at a wait before it is made; return whether something else came first."""
         if self._lifecycle.forked:
-            self._wrong_yield(task, trap)  # which stops it
+            self._wrong_yield(task, trap)
         return self.cancellation.deliver(task) or self._suspensions.await_those_first(task, trap)
 
     def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
@@ -344,8 +336,7 @@ class Scheduler(metaclass=Documented):
         return self._undos[type(task.wait)](task) is not False
 
     # What the traps mean ----------------------------------------------------------------------
-    # Those for files are the poller's, but for the one in `_step` that is made most: a `ReadWait`
-    # for a file that is known. `UrgentWait` is in urgent.py, `Suspend` in suspend.py.
+    # Here are `Sleep` and the join. See poller.py, urgent.py and suspend.py for the others.
 
     def _sleep(self, task: Task[Any], trap: Sleep) -> None:
         now = self.clock()
@@ -368,7 +359,7 @@ class Scheduler(metaclass=Documented):
         joined = trap.task
         if joined is task or joined.family:
             joined.refuse_circle(task)
-        if joined.scheduler is not self and not joined.done:  # its end comes from outside
+        if joined.scheduler is not self and not joined.done:
             self._suspensions.wait(task, Suspend(joined.watch, repr(trap), holder=trap.holder))
             return
         task.wait = trap
@@ -388,8 +379,8 @@ class Scheduler(metaclass=Documented):
         if type(joiner) is not Task:
             joiner(joined.returned, error)
             return
-        # It may be cancelled by one told before it; and, up to here, by a signal handler, for
-        # which a call would be one moment more.
+        # It may have been cancelled by one that was told before it, or by a signal handler. A call
+        # would be one more moment at which such a handler may come.
         if joiner.wait_state is joined:
             joiner.wait = joiner.wait_state = None
             self._suspended.discard(joiner)
@@ -441,7 +432,7 @@ class Scheduler(metaclass=Documented):
         if lifecycle.forked:
             raise error or RuntimeError(FORKED)
         if task.body_over:
-            return  # it was given up while it was in the queue
+            return
         if task.pending or task.innermost is not None or task.cancel_request is not None:
             self.cancellation.leave_all(task)
         if task.holds:
@@ -491,10 +482,7 @@ class Scheduler(metaclass=Documented):
         context: Context | None = None,
         depth: int = 2,
     ) -> Task[Any]:
-        """Make a task of `body`, and make it ready; `new` says that nobody else has the body.
-
-        For `depth` see `call_site`: somebody calls the library, which calls `start()`.
-        """
+        """Make a ready task of `body`; if `new`, nobody else has it. `depth`: see `call_site`."""
         self._spawned += 1
         if not name:
             name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
@@ -502,23 +490,22 @@ class Scheduler(metaclass=Documented):
         task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, step, call_site(depth))
         self._tasks[task.id] = task
         self._ready.append(task)
-        if self.polling:  # called by a signal handler: it must also end the wait
+        if self.polling:
             self._callqueue.put(int, ())
         return task
 
     def make_stepper(self, context: Context) -> Callable[..., Any]:
-        """Return what makes the steps of a task, as `step(body.send, value)`. It returns what the
-        body yields, and raises StopIteration or whatever else leaves the body.
-        """
+        """Return `step`: `step(body.send, value)` returns the next trap, or raises how it ended."""
         return self._diagnostics.timed(context.run) if DEBUG else context.run
 
     def task_done(self, task: Task[Any]) -> Task[Any] | None:
         """Publish the outcome of `task`. Returns its parent, if that is done by it as well."""
         del self._tasks[task.id]
         task.done = True
+        # They are taken away first: while they are told, no undo takes one of them out.
         joiners = task.joiners
         if joiners is not None:
-            task.joiners = None  # being told, none of them is taken out any more
+            task.joiners = None
             for joiner in joiners:
                 self._tell_joiner(joiner, task)
         if task.failure is not None and not (joiners or task.taken):
@@ -582,7 +569,7 @@ class Scheduler(metaclass=Documented):
     def cancel_scope(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
         self.check_usable()
-        if self.polling:  # called by a signal handler: it must also end the wait
+        if self.polling:
             self._callqueue.put(self.cancellation.request, (task, scope, reason))
         else:
             self.cancellation.request(task, scope, reason)
@@ -605,15 +592,12 @@ class Scheduler(metaclass=Documented):
         return take_back
 
     def run_local(self, factory: Callable[[Scheduler], L]) -> L:
-        """Return what a module keeps for the length of the run, made by `factory(scheduler)`.
-
-        When the run ends, its `end()` is called.
-        """
+        """Return what a module keeps for the run; `factory(self)` makes it, its `end()` ends it."""
         return self._lifecycle.run_local(factory)
 
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
-        if self.polling:  # called between two turns, or by a signal handler
+        if self.polling:
             self._callqueue.put(int, ())
         return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
 
@@ -632,10 +616,7 @@ class Scheduler(metaclass=Documented):
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Say that a wake will come from where the library cannot see: meanwhile no `Deadlock`.
-
-        `with current_scheduler().hold(): yield Suspend(...)`
-        """
+        """Say that a wake will come from where the library cannot see: meanwhile no `Deadlock`."""
         self._holds += 1
         try:
             yield
@@ -647,9 +628,7 @@ class Scheduler(metaclass=Documented):
         return dump(self._tasks.values(), repr(self))
 
     def stats(self) -> dict[str, float]:
-        """Return counts: turns, steps, spawned, tasks, ready, timers, files; and `longest_step`
-        in seconds, which is measured in debug mode only.
-        """
+        """Return counts, by name; and `longest_step` in seconds, measured in debug mode only."""
         return {
             "turns": self._turns,
             "steps": self._steps,
@@ -670,10 +649,9 @@ class Scheduler(metaclass=Documented):
     # Calls from outside the tasks -------------------------------------------------------------
 
     def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None:
-        """Have `f(*args)` called in the next turn; from any thread or signal handler.
+        """Have `f(*args)` called in the next turn, from any thread or signal handler.
 
-        Raises:
-            RunFinished: the run has ended.
+        Raises RunFinished if the run has ended.
         """
         self._callqueue.put(f, args)
 
@@ -694,9 +672,7 @@ class Scheduler(metaclass=Documented):
         self._callqueue.check_open()
 
     def at_once(self) -> bool:
-        """Return whether a wake may act now: in our own thread, and not out of a signal handler
-        that came while the loop decides whether to wait.
-        """
+        """Return whether a wake may act now: in our own thread, while the loop does not wait."""
         self.check_open()
         return not self.polling and get_ident() == self.thread
 
@@ -718,9 +694,8 @@ class Scheduler(metaclass=Documented):
     def open(self) -> None:
         """Make the selector and the wake-up pipe, if they are not made.
 
-        `run()` and `turn()` do that, not the constructor, and they do it while they handle Ctrl-C:
-        one that came in between would leave both to the garbage collector, where the finalizer of
-        a socket swallows the next Ctrl-C.
+        `run()` and `turn()` do that while they handle Ctrl-C. Else one that came meanwhile would
+        leave both to the garbage collector, where the finalizer of a socket swallows the next one.
         """
         self._callqueue.open()
         self._poller.open(self._callqueue.fileno(), self._callqueue.drain)
@@ -730,10 +705,8 @@ class Scheduler(metaclass=Documented):
 
         It is time when `fileno()` can be read, at `next_deadline()`, and while `has_work`; ask for
         the last two after each turn. What is asked between two turns (a task to be spawned or
-        cancelled, an event to be set) makes that number readable, so the loop hears of it.
-
-        Args:
-            changed: called when `fileno()` may have become another number: watch the new one.
+        cancelled, an event to be set) makes that number readable, so the loop hears of it. When it
+        may have become another number, `changed` is called: watch the new one.
         """
         self.open()
         self._changed = changed
@@ -742,9 +715,7 @@ class Scheduler(metaclass=Documented):
     def fileno(self) -> int:
         """Return the number to watch: it can be read when a turn has something to do.
 
-        Raises:
-            NotImplementedError: the selector has no number: use that of epoll or kqueue.
-            RuntimeError: the scheduler is not open; see `open()`.
+        Raises RuntimeError before `open()`, NotImplementedError if the selector has no number.
         """
         return self._poller.selector_fileno()
 
@@ -764,22 +735,23 @@ class Scheduler(metaclass=Documented):
         return Deadlock(deadlock(self._tasks.values())) if self._is_deadlock() else None
 
     def close(self) -> None:
-        """Give back the selector and the wake-up pipe; for schedulers used by `turn()`.
-
-        The bodies of tasks that are not done are closed, and named on stderr, as after a `run()`.
-        """
+        """Close all that is left, as after a `run()`; for schedulers used by `turn()`."""
         self._lifecycle.abandon_all()
         self._callqueue.close()
         self.polling = True
-        while self._callqueue.calls:  # left before: `RunFinished` tells them that they are late
+        # What was left before is made, and `RunFinished` tells it that it is late.
+        while self._callqueue.calls:
             self.make_calls()
         self._poller.close()
 
     def disown(self) -> None:
-        """This is a forked child: make no wait and no call for the tasks of the parent."""
-        self._handlers.clear()  # which is enough for all waits that are made by a call
+        """This is a forked child: make no wait and no call for the tasks of the parent.
+
+        A wait needs a handler; and what awaits itself first is looked at, whatever it yields.
+        """
+        self._handlers.clear()
         for task in self._tasks.values():
-            task.await_first = [task]  # never ends: whatever it yields is looked at, in any scope
+            task.await_first = [task]
             task.pending = True
         self._callqueue.calls.clear()
 
@@ -825,15 +797,13 @@ def run(
         f: a generator function or an `async def`; or what a call of one returned.
         clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
 
-    Returns:
-        What the body of the main task returned.
+    Returns: what the body of the main task returned.
 
     Raises:
         What left the main task, when its children were cancelled and are done too.
         SystemExit, KeyboardInterrupt: left any task; or Ctrl-C. The first Ctrl-C is raised in
             the main task at its wait; a second one during the clean-up ends the run on the spot.
-        Deadlock: no task can ever run again.
-        TaskCancelled: the main task was cancelled.
+        Deadlock: no task can ever run again. TaskCancelled: the main task was cancelled.
         RuntimeError: a scheduler already runs in this thread.
         TypeError: `f` gives no generator or coroutine, or a keyword is none of the scheduler's.
 
@@ -859,5 +829,6 @@ def run(
     try:
         return scheduler.run(f, *args)
     finally:
-        scheduler.close()  # the run does that, if it begins
+        # The run does that too, if it begins.
+        scheduler.close()
         del scheduler

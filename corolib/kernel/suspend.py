@@ -1,10 +1,36 @@
 """What `Suspend` means: its wait, and the `wake` it hands out.
 
-A wake is good for one result, from any thread, at any time. Whoever pops the task from a list of
-one has the say: a wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
-other threads and against signal handlers, so nothing here takes a lock.
+Everything that is not a file or a time is waited for in this way. The waiting task gives its `arm`
+a function, `wake`, and whoever has the result calls it. Neither knows anything of the other.
 
-Imports from corolib the words, tasks, and the wording of one complaint.
+What can go wrong. Two threads wake one task, and it gets two results. A wake comes when the task
+has long gone on, and ends another wait. A signal handler wakes between any two instructions of the
+loop, and the loop then sleeps in the selector although a task is ready. A wait is cancelled while
+another thread wakes it: the result is lost, or the task gets both. An undo is called after a wake,
+and takes back what was handed over with it. `arm` wakes, cancels its own task or fails, before
+anybody knows the undo. So these are the rules:
+
+1.  A wake is good for one result. The task lies in a list of one, and whoever pops it has the say:
+    a call of the wake, or the scheduler that takes the wait back. `list.pop` is atomic, against
+    other threads and against signal handlers, so nothing here takes a lock.
+2.  A wake belongs to one wait, and not to the task. All calls but the first do nothing, however
+    late they come.
+3.  It may be called from any thread and any signal handler. In the scheduler's own thread it makes
+    the task ready at once. In another thread, and while the loop may be in the selector, it leaves
+    a call in the call queue, which also ends the wait for files. After the end of the run it raises
+    `RunFinished`.
+4.  The undo is called once, and only when the wait is taken back. It is never called after a wake.
+5.  `arm` may call its wake. The undo that it returns is then not needed.
+6.  `arm` may cancel its own task. Its undo is then called as soon as `arm` returns it.
+7.  What `arm` raises, the task gets at its `yield`: after a wake, in the place of the value. An
+    `arm` that neither wakes nor returns an undo has failed, too. If `arm` has cancelled the task,
+    the cancel is delivered, and the failure is reported.
+
+The same wait serves two things of the scheduler's own. A task may have something to *await first*:
+tasks that must be gone before it makes its next wait. And a *proxy waiter* makes a wait for a file
+or a time in the place of a task that waits for something else as well.
+
+Who is woken when, in what order, is the business of what is built on this: see `coordination/`.
 """
 
 from __future__ import annotations
@@ -28,8 +54,8 @@ if TYPE_CHECKING:
 class Suspensions:
     """The tasks in a `Suspend`. `suspended` are those that only another task can set going.
 
-    A set, and not a count: a signal handler that wakes one may come between the reading and the
-    writing of a count.
+    They are a set and not a count: a signal handler that wakes one of them may come between the
+    reading and the writing of a count.
     """
 
     def __init__(self, scheduler: Scheduler, suspended: set[Task[Any]]) -> None:
@@ -42,30 +68,33 @@ class Suspensions:
         wake = task.wait_state = SuspendWake(self, task)
         if not trap.outside:
             self._suspended.add(task)
-        arm = trap.arm  # as a method, a slot is looked up the slow way
+        # Called as `trap.arm(wake)`, a slot is looked up the slow way.
+        arm = trap.arm
         try:
             undo = arm(wake)
-        except BaseException as exc:
+        except BaseException as exc:  # rule 7
             error = users_part(exc, LIBRARY)
             if wake.claim() is not None:
                 self.woken(task, None, error)
-            elif wake.taken_back:  # `arm` has cancelled the task, and then failed
+            elif wake.taken_back:
                 self.scheduler.report_failure(task, error)
-            else:  # `arm` has woken the task, and then failed
+            else:
                 task.outcome = (None, error)
-            del error, task  # the frame of `arm` holds this one: that would be a cycle
+            # The error holds the frame of `arm`, and that holds this one: they would be a cycle.
+            del error, task
             return
-        if wake.taken_back:  # `arm` has cancelled the task
+        if wake.taken_back:  # rule 6
             self.scheduler.call(undo, (), task)
         elif callable(undo):
-            wake.undo = undo if task.wait_state is wake else None
-        elif wake.claim() is not None:
+            wake.undo = undo if task.wait_state is wake else None  # rule 5
+        elif wake.claim() is not None:  # rule 7
             self.woken(task, None, TypeError(no_undo(trap, undo)))
 
     def await_those_first(self, task: Task[Any], trap: Any) -> bool:
-        """Before `task` makes the wait `trap`, let it wait until those that it owes are gone.
+        """Let `task` wait for what it awaits first, and make the wait `trap` only then.
 
-        Returns whether there are any. See `task.await_first`.
+        Returns whether there is anything. If this wait is cancelled, what is left of it still comes
+        before the next one. See `task.await_first`.
         """
         await_first = [each for each in task.await_first or () if not each.done]
         task.await_first = None
@@ -81,7 +110,7 @@ class Suspensions:
             def undo() -> None:
                 for forget in undos:
                     forget()
-                task.await_first = left  # they still come before the next wait
+                task.await_first = left
                 task.send = task.body.send
 
             left = await_first.copy()
@@ -89,7 +118,7 @@ class Suspensions:
             return undo
 
         def send(value: Any) -> Any:
-            """Step the task: as if its body had yielded the trap just now."""
+            """Step the task, as if its body had yielded the trap just now."""
             task.send = task.body.send
             return trap
 
@@ -99,16 +128,22 @@ class Suspensions:
         return True
 
     def woken(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
-        """End the wait of a task whose wake was claimed."""
+        """End the wait of a task whose wake was claimed.
+
+        What `arm` has raised since then comes before the value (rule 7).
+        """
         self._suspended.discard(task)
-        if error is None and task.outcome is not None:  # what `arm` has raised since
+        if error is None and task.outcome is not None:
             _, error = task.outcome
         self.scheduler.resume(task, value, error)
 
     def undo(self, task: Task[Any]) -> bool:
-        """Take the wait of `task` back; False if a result is on its way already."""
+        """Take the wait of `task` back; False if a result is on its way already (rules 1 and 4).
+
+        If a signal handler has woken it just now, there is not even a wake any more.
+        """
         wake = task.wait_state
-        if wake is None or wake.claim() is None:  # None: woken by a signal handler just now
+        if wake is None or wake.claim() is None:
             return False
         self._suspended.discard(task)
         wake.taken_back = True
@@ -119,16 +154,16 @@ class Suspensions:
 
 
 class ProxyWaiter:
-    """Waits for a file or a time in the place of a task that waits for several things at once, or
-    for a watch (see urgent.py).
+    """Waits for a file or a time in the place of a task, and calls a wake when the wait ends.
 
-    To the poller and to the loop it looks like a task; its step is the call of `wake`, with no
-    task running. What that raises is reported.
+    To the poller and to the loop it looks like a task. Its step is the call of `wake`, with no task
+    running. What that raises is reported.
     """
 
     __slots__ = ("wait_state", "outcome", "task", "wait", "wake")
     pending = False
-    body_over = True  # what leaves its step, a second Ctrl-C, is raised again by the next turn
+    # Only a second Ctrl-C leaves its step. It ends no body, and the next turn raises it again.
+    body_over = True
 
     def __init__(self, task: Task[Any], wake: Wake) -> None:
         self.task = task
@@ -167,7 +202,7 @@ class ProxyWaiter:
 
 
 class SuspendWake:
-    """Call it as `wake(value=None, error=None)`; see `corolib.Suspend`."""
+    """The wake of one wait (rule 2): call it as `wake(value=None, error=None)`."""
 
     __slots__ = ("_claim", "_home", "taken_back", "undo")
 
@@ -178,7 +213,7 @@ class SuspendWake:
         self.taken_back = False
 
     def claim(self) -> Task[Any] | None:
-        """Return the task to the first that asks, None to all others."""
+        """Return the task to the first that asks, None to all others (rule 1)."""
         try:
             return self._claim.pop()
         except IndexError:
@@ -189,6 +224,7 @@ class SuspendWake:
             raise TypeError(no_error(error))
         home = self._home
         scheduler = home.scheduler
+        # Rule 3. `polling` is also true for ever after the end.
         at_once = not scheduler.polling and get_ident() == scheduler.thread
         if not at_once:
             scheduler.check_open()
@@ -196,7 +232,8 @@ class SuspendWake:
             task = self._claim.pop()
         except IndexError:
             return
-        self.undo = None  # it may hold this very wake: no cycle
+        # The undo may hold this very wake: they would be a cycle.
+        self.undo = None
         if at_once:
             home.woken(task, value, error)
         else:

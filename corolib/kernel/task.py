@@ -1,8 +1,7 @@
 """A task: one generator (or coroutine) being run, its place in the family, and its outcome.
 
-The fields in the first group below are the scheduler's, the poller's and the scopes' working
-memory; what programs use are the properties and methods. Stepping, waking, ending: all of that is
-done by the scheduler, which this module does not know.
+Programs use the properties and methods. The fields are working memory of the scheduler, the poller
+and the scopes. To step, wake and end a task is the scheduler's: this file does not know it.
 """
 
 from __future__ import annotations
@@ -31,28 +30,23 @@ class Task(Scope, Generic[T], metaclass=Documented):
 
     `result = yield from task` waits until the task and its children are done and returns what its
     body returned, or raises what left it: the exception itself, or `TaskCancelled`. A joiner that
-    is interrupted leaves the task running.
+    is cancelled leaves the task running.
 
     Attributes:
         name, id: `label` joins them to `echo#3`. Ids count up from 1 in each scheduler.
         parent: the task that owns this one, None for main.
         daemon: True if the task does not keep its parent from ending.
-        spawned_at: "file:line" of the call that made it.
         wait: the trap that it waits in, None while it does not wait.
         done: True when the task has ended, and its children too.
     """
 
     __slots__ = (
         "__weakref__",
-        # the next step, and the wait
-        *("body", "outcome", "resume", "send", "wait", "wait_state"),
-        # cancellation
-        *("abandoned", "cancel_request", "forced", "innermost", "pending"),
-        # family and outcome
+        *("body", "outcome", "resume", "send", "wait", "wait_state"),  # the next step, and the wait
+        *("abandoned", "cancel_request", "forced", "innermost", "pending"),  # cancellation
         *("attached", "await_first", "body_over", "cancelled", "daemon", "done", "failure"),
-        *("family", "holds", "joiners", "parent", "returned", "taken"),
-        # who it is
-        *("_site", "id", "name", "scheduler"),
+        *("family", "holds", "joiners", "parent", "returned", "taken"),  # family and outcome
+        *("_site", "id", "name", "scheduler"),  # who it is
     )
     __documented__ = (
         "cancel children daemon done exception id label name parent result spawned_at stack state "
@@ -70,14 +64,14 @@ class Task(Scope, Generic[T], metaclass=Documented):
         run: Callable[..., Any],
         site: tuple[types.CodeType, int],
     ) -> None:
-        # What the next step resumes the body with, and how. `wait` is the trap it is parked in.
+        # What the next step resumes the body with, and how; and the trap that it is parked in.
         self.send = body.send
         self.resume = run if new else partial(_begin, self, run)
         self.outcome: tuple[Any, BaseException | None] | None = None  # of the last wait
         self.wait: Any = None
         self.wait_state: Any = None  # what the undo of the wait needs
         # Cancellation: the task as a scope, those inside it, whether a wait must look at them.
-        self.cancel_request: CancelRequest | None = None  # the cancel that was asked for
+        self.cancel_request: CancelRequest | None = None
         self.abandoned = False
         self.innermost: Scope | None = None  # None: no scope but the task itself
         self.pending = False
@@ -94,7 +88,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         self.cancelled = False  # ended by the cancel that was asked for
         self.returned: Any = None
         self.failure: BaseException | None = None
-
+        # Who it is.
         self.scheduler = scheduler
         self.body = body
         self.name = name
@@ -105,12 +99,12 @@ class Task(Scope, Generic[T], metaclass=Documented):
 
     @property
     def label(self) -> str:
-        """Name and id, as reports write them: `echo#3`."""
+        """Name and id: `echo#3`."""
         return f"{self.name}#{self.id}"
 
     @property
     def spawned_at(self) -> str:
-        """Where the task was made, as file:line."""
+        """Where the task was made: "file:line" of the call."""
         code, lasti = self._site
         return f"{code.co_filename}:{line_of(code, lasti)}"
 
@@ -139,19 +133,17 @@ class Task(Scope, Generic[T], metaclass=Documented):
                 raise error
             return self.returned  # type: ignore[no-any-return]
         finally:
-            del error, self  # the traceback holds this frame: that would be a cycle
+            # The error's traceback holds this frame. It must not hold the error, or the task.
+            del error, self
 
     @property
     def exception(self) -> BaseException | None:
-        """What left the body (a `TaskCancelled` if it was cancelled), or None if it returned.
-
-        RuntimeError before the task is done.
-        """
+        """What left the body, or `TaskCancelled`; None if it returned. RuntimeError until then."""
         if not self.done:
             raise RuntimeError(
                 f"task {self.label} is not done yet: `result = yield from task` waits"
             )
-        # Made anew for each that asks: kept, it and the task would hold each other.
+        # Made anew for each that asks: if it were kept, it and the task would hold each other.
         if self.cancelled and self.cancel_request is not None:
             return TaskCancelled(self, self.cancel_request.reason)
         return self.failure
@@ -160,10 +152,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
         """Ask the task and its children to end; does not wait.
 
         The task gets one `Cancelled` at the wait it is in, or at its next. Asking again changes
-        nothing, and a task that is done stays as it is.
-
-        Raises:
-            RuntimeError: called from another thread; `call_soon_threadsafe(task.cancel)` may be.
+        nothing, and a task that is done stays as it is. In another thread this is a RuntimeError:
+        use `call_soon_threadsafe(task.cancel)`.
         """
         if not self.done:
             self.scheduler.cancel_scope(self, self, reason)
@@ -172,12 +162,11 @@ class Task(Scope, Generic[T], metaclass=Documented):
     def stop(self) -> Generator[Any, Any, T | None]:
         """Wait until the task, asked to cancel, is really gone, and its children too.
 
-        Returns:
-            None if it ended cancelled; what its body returned if that was faster.
+        Returns None if it ended cancelled, or what its body returned if that was faster.
 
         Raises:
             What left the body, other than the cancel. Deadlock: the caller stops itself or an
-            ancestor. Cancelled: the wait was interrupted; the task's cancel stands.
+            ancestor. Cancelled: the wait was cancelled; the task's cancel stands.
         """
         self.refuse_circle(current_task())
         self.cancel()
@@ -202,10 +191,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
     __await__ = __iter__
 
     def watch(self, call: Callable[[Any, BaseException | None], object]) -> Callable[[], object]:
-        """Have `call(value, error)` called when the task is done; returns the undo.
-
-        Who watches takes the outcome: a failure is not reported.
-        """
+        """Take the outcome: have `call(value, error)` called at the end. Returns the undo."""
         if self.done:
             call(self.returned, self.exception)
             return _nothing
@@ -215,13 +201,13 @@ class Task(Scope, Generic[T], metaclass=Documented):
         return lambda: self.joiners and self.joiners.pop(call, None)
 
     def held_by(self) -> tuple[Task[Any]]:
-        """Return what is to be given as `holder=` of a wait for the task: itself."""
+        """Return what a wait for the task gives as its `holder=`: itself."""
         return (self,)
 
     def refuse_circle(self, joiner: Task[Any]) -> None:
         """Raise Deadlock if `joiner` is this task or one of its descendants."""
         if joiner is not self and not self.family:
-            return  # nobody's ancestor
+            return
         ancestor: Task[Any] | None = joiner
         while ancestor is not None:
             if ancestor is self:
@@ -249,9 +235,9 @@ class Task(Scope, Generic[T], metaclass=Documented):
             self.attached -= 1
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
-        """Note how the body ended, and let go of everything that only the body needed."""
+        """Note how the body ended, and let go of what only the body needed, its context too."""
         self.body = self.send = self.outcome = self.wait_state = self.await_first = None
-        self.resume = _over  # the context may hold anything: let go of it
+        self.resume = _over
         self.body_over = True
         self.returned = value
         if error is not None:
@@ -261,12 +247,13 @@ class Task(Scope, Generic[T], metaclass=Documented):
                 self.failure = users_part(error)
 
     def knows_its_frames(self) -> bool:
-        """Return whether `stack()` can be complete: nothing foreign hides what is below it."""
+        """Return whether `stack()` is complete: nothing foreign hides what is below it."""
         return knows_its_frames(self.body)
 
     def stack(self) -> list[types.FrameType]:
-        """Return the frames of the task, outermost first: where it stands, through `yield from`,
-        `await` and `async for`; of a running task, the calls it is in. Empty when the body is over.
+        """Return where the task stands, or the calls it is in: frames, the outermost first.
+
+        They go through `yield from`, `await` and `async for`. There are none when the body is over.
         """
         return frames_of(self.body, self.scheduler.current is self)
 
@@ -278,8 +265,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
 class Join:
     """The wait for the end of a task. `Suspend` could say it, at four times the cost."""
 
-    __slots__ = ("task",)  # and no `__init__`, which would be half of what the object costs
-
+    # There is no `__init__`: it would be half of what the object costs.
+    __slots__ = ("task",)
     task: Task[Any]
 
     def holder(self) -> tuple[Task[Any]]:

@@ -1,13 +1,11 @@
-"""Timers: calls to make when their time has come.
+"""Timers: calls to make when their time has come. Knows no clock and no tasks.
 
 A call is the list `[deadline, number, f, arg]`. The number counts up, so equal deadlines keep the
 order in which they were set, and a comparison never reaches the functions. A cancelled call stays
-as a husk; when husks outnumber the living (and a thousand), they are swept out.
+as a husk. When husks outnumber the living, and a thousand, they are swept out.
 
-A call is first put into a list, and into the heap when somebody must know what comes next. Most
-timeouts are cancelled before that, and a heap costs more than all the rest of them together.
-
-Knows no clock and no tasks. Imports from corolib only `kinds.py`.
+A call is put into the heap when somebody must know what comes next, and until then into a list.
+Most are cancelled before that, and a heap costs more than all the rest of them together.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ class Timers:
         self._fresh: list[list[Any]] = []  # set since the last look at the heap
         self._count = 0
         self._husks = 0
-        self._now = -inf  # of the last `expire`
+        self._now = -inf  # the time of the last `expire`
         self.soonest = inf
 
     def __len__(self) -> int:
@@ -42,10 +40,13 @@ class Timers:
         return len(self._heap) + len(self._fresh)
 
     def set(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
-        """Have `f(arg)` called when `deadline` has passed; return the call, for `cancel`."""
+        """Have `f(arg)` called when `deadline` has passed; return the call, for `cancel`.
+
+        A deadline that is long past does not come before what is due already.
+        """
         self._count += 1
         if deadline < self._now:
-            deadline = self._now  # long past: not before what is due already
+            deadline = self._now
         if deadline < self.soonest:
             self.soonest = deadline
         call = [deadline, self._count, f, arg]
@@ -70,7 +71,8 @@ class Timers:
     def next(self) -> float:
         """Return the soonest deadline, `math.inf` when there is none."""
         heap, fresh = self._heap, self._fresh
-        while fresh:  # one by one: a wake in a signal handler may cancel here, and so sweep
+        # One by one, since a wake in a signal handler may come here, which cancels and sweeps.
+        while fresh:
             heappush(heap, fresh.pop())
         while heap and heap[0][2] is None:
             heappop(heap)
@@ -79,10 +81,7 @@ class Timers:
         return self.soonest
 
     def expire(self, now: float) -> None:
-        """Make the calls whose deadline is not after `now`, in order.
-
-        What one of them sets is not in the heap yet, and therefore for the next turn.
-        """
+        """Make the calls that are due at `now`, in order. What they set is for the next turn."""
         self._now = now
         self.next()
         heap = self._heap

@@ -7,10 +7,8 @@
     value = yield Suspend(arm, what)    until somebody calls `wake`
     yield                               give way: until the next turn
 
-A trap is a plain description and does nothing by itself; what each one means stands in
+A trap is a plain description and does nothing by itself: what each one means is said in
 `scheduler.py`. Every trap works with `yield`, `yield from` and `await`.
-
-Imports from corolib only other words.
 """
 
 from __future__ import annotations
@@ -59,19 +57,17 @@ class ReadWait(_FileWait):
     """Wait until a file can be read: data, end of file, an error, or a client to accept.
 
     Ready does not mean that a read will succeed: another process may have been faster. Put the
-    non-blocking call in a loop and wait again on BlockingIOError. While sockets are waited for, do
-    not make them blocking again, and lay no other file over their numbers (`os.dup2`): that is
-    looked at when a socket is first waited for, and not again.
+    call in a loop, and wait again on BlockingIOError. Once a socket was waited for, do not make it
+    blocking, and lay no other file over its number (`os.dup2`): nobody looks at that again.
 
     Args:
-        file: a non-blocking socket, a pipe or other file object that the selector can watch, or
-            the number of one.
+        file: a non-blocking socket, another file that the selector can watch, or its number.
 
     Raises (at the `yield`):
         BusyError: another task is already waiting to read this file.
         ClosedError: the file is closed, or was closed during the wait.
         ValueError, TypeError, OSError: this is not a file that can be waited for.
-        Cancelled: the wait was interrupted; it is as if it had not been made.
+        Cancelled: the wait was cancelled; it is as if it had not been made.
 
     Example:
         >>> import corolib, socket
@@ -95,19 +91,7 @@ class ReadWait(_FileWait):
 class WriteWait(_FileWait):
     """Wait until a file can be written: there is room in its buffer, or an error to collect.
 
-    For arguments and errors see `ReadWait`. Ready means room for at least one byte: the write
-    that follows may still be short.
-
-    Example:
-        >>> import corolib, socket
-        >>> def send(sock, data):
-        ...     yield WriteWait(sock)
-        ...     return sock.send(data)
-        >>> a, b = socket.socketpair()
-        >>> with a, b:
-        ...     a.setblocking(False)
-        ...     corolib.run(send, a, b"hello")
-        5
+    Ready means room for one byte: a write may be short. For arguments and errors see `ReadWait`.
 
     Source: recipe 12.12 of the Python Cookbook (WriteSocket); pyos8 (WriteWait).
     """
@@ -120,16 +104,15 @@ class UrgentWait(_FileWait):
     """Wait until a file has urgent data: then `sock.recv(1, socket.MSG_OOB)` takes the byte.
 
     What the system calls an exceptional condition (`POLLPRI`): for TCP, a byte sent with `MSG_OOB`.
-    It lasts until that byte is taken, or others behind it are read; until then, the next wait ends
-    at once. A newer urgent byte takes the place of one that was not taken. With `SO_OOBINLINE` it
-    stays among the others, and an ordinary `recv` stops in front of it.
+    It lasts until that byte is taken, or others behind it are read. A newer urgent byte takes the
+    place of one that was not taken. With `SO_OOBINLINE` it stays among the others, and an ordinary
+    `recv` stops in front of it.
 
-    An error of the connection ends the wait too, and so does its end in both directions; then there
-    may be nothing to take: OSError. The end of what comes in does not end it: let another task
-    read, as one may at the same time.
+    The wait also ends with an error of the connection, or its end in both directions. Then there
+    may be nothing to take, which is an OSError. The end of what comes in does not end it: another
+    task may read at the same time.
 
-    For arguments and errors see `ReadWait`. The wait needs Linux, with whatever selector, and one
-    more file number for as long as it lasts.
+    The wait needs Linux and one more file number. For arguments and errors see `ReadWait`.
 
     Raises (at the `yield`):
         NotImplementedError: this system has no epoll.
@@ -166,7 +149,7 @@ class Sleep:
 
     Raises:
         TypeError, ValueError: not a number, NaN, or minus infinity (here, not at the `yield`).
-        Cancelled (at the `yield`): the wait was interrupted.
+        Cancelled (at the `yield`): the wait was cancelled.
 
     Example:
         >>> import corolib
@@ -212,9 +195,8 @@ class Suspend(Generic[T]):
             undo. What it raises, the task gets at its `yield`. `wake(value=None, error=None)`
             may be called inside `arm`, late, or twice; only the first call counts. The undo is
             called only when the wait is taken back, never after a wake.
-        what: what is waited for, in the words of a report: "acquire <Lock B>"; or, put together
-            only when a report asks for them, a verb and a thing: `("acquire", lock)`. The thing
-            may have a `title()`; else its `repr` is taken.
+        what: what is waited for, in the words of a report: "acquire <Lock B>"; or a verb and a
+            thing, `("acquire", lock)`: a report takes its `title()` if it has one, or its `repr`.
         holder: returns the tasks on which the end of this wait depends, for deadlock reports.
         outside: True when something the scheduler cannot see (a thread, a child process, a
             signal) may end the wait; such a wait is never counted as part of a deadlock.
@@ -222,7 +204,7 @@ class Suspend(Generic[T]):
     Returns (at the `yield`): the value given to `wake`, or its error is raised.
 
     Raises (at the `yield`):
-        Cancelled: the wait was interrupted; its undo was called first.
+        Cancelled: the wait was cancelled; its undo was called first.
 
     Example:
         >>> import corolib
@@ -257,7 +239,8 @@ class Suspend(Generic[T]):
             value: T = yield self
             return value
         finally:
-            del self  # what `arm` belongs to may hold the error, whose traceback holds this frame
+            # What `arm` belongs to may hold the error, whose traceback holds this frame.
+            del self
 
     __await__ = __iter__
 
@@ -267,7 +250,7 @@ class Suspend(Generic[T]):
                 return f"{self.what}"
             verb, thing = self.what
             return f"{verb} {thing.title() if hasattr(thing, 'title') else repr(thing)}"
-        except Exception:  # a report is no place to fail in
+        except Exception:
             return f"a {type(self.what).__name__} (whose str fails)"
 
 

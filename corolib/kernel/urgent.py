@@ -1,17 +1,18 @@
 """Urgent data: what `UrgentWait` means.
 
 TCP can mark a byte as urgent. Its socket is then in a third condition, neither readable nor
-writable: `POLLPRI`, or the third set of `select()`. The system's calls know three directions; the
+writable: `POLLPRI`, or the third set of `select()`. The system's calls know three directions. The
 selectors that Python lays over them, and the poller, know two. But an epoll is itself a file, which
-can be read when one of the files in it has something to tell, and on Linux every selector can watch
-one. So each of these waits makes an epoll with its one file in it, a *watch*, and has that waited
-for in its task's place. Where there is no epoll, the wait is refused.
+can be read when one of the files in it has something to report, and on Linux every selector can
+watch one. So each of these waits makes an epoll with its one file in it, a *watch*, and a proxy
+waiter waits for that. Where there is no epoll, the wait is refused.
 
-It costs a file number and a few system calls more than other waits do: little, where it is as rare
-as urgent data are. In return the poller has no third direction and not a step more in its other
-two; and since a watch goes with its wait, it cannot outlive its file, as registrations do.
+It costs a file number and a few system calls more than other waits do, which is little for
+something as rare as urgent data. In return the poller has no third direction, and not a step more
+in its other two. And since a watch goes with its wait, it cannot outlive its file, as registrations
+do.
 
-Imports from corolib the words, what the poller knows of files, and the wording of one complaint.
+What the poller knows of files in general (numbers, inodes, blocking sockets) is taken from there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Urgent:
         if other is not None:
             if other.fileno() != -1:
                 raise BusyError(busy(trap, other.task))
-            other.file_closed()  # behind our back, and another has its number now
+            # Its file was closed behind our back, and this one has its number now.
+            other.file_closed()
         watch = UrgentWatch(task, trap, fd, self._end)
         try:
             watch.undo = self._scheduler.arm(ReadWait(watch), watch.fired)
@@ -76,8 +78,8 @@ class Urgent:
 class UrgentWatch:
     """A file that can be read when another one has urgent data, or an error to collect.
 
-    It passes for closed when that one is, for nobody rings it any more: so it is found where files
-    are that were closed behind the library's back.
+    When that one is closed, nothing is reported of it any more. Then the watch passes for closed
+    too: so the sweep finds it, as it finds files that were closed behind the library's back.
     """
 
     __slots__ = ("_end", "_epoll", "_identity", "fd", "file", "task", "undo")
@@ -115,7 +117,7 @@ class UrgentWatch:
         return self._epoll.fileno() if same else -1
 
     def fired(self, value: Any = None, error: BaseException | None = None) -> None:
-        """End the wait: there are urgent data, or it has failed. The wake of the stand-in."""
+        """End the wait: there are urgent data, or it has failed. The proxy waiter's wake."""
         self._end(self, closed(self.task) if self.fileno() == -1 else error)
 
     def file_closed(self) -> None:
@@ -124,4 +126,5 @@ class UrgentWatch:
 
     def close(self) -> None:
         self._epoll.close()
-        self.undo = None  # it knows `fired`, and so this watch: no cycle
+        # The undo knows `fired`, and so this watch: they would be a cycle.
+        self.undo = None

@@ -1,9 +1,10 @@
-"""Two marks for functions and classes: `@waits` and `@public`.
+"""Marks for functions and classes: `@waits`, `@public`, and the type `Documented`.
 
 `@waits` marks a generator function that is called with `yield from`. `await` works with it too,
-and in debug mode a call that never runs is noticed. `@public` marks what `corolib` exports.
+and in debug mode a call that never runs is noticed. `@public` marks what `corolib` exports, and
+`Documented` lets `dir()` show what is meant for programs.
 
-Imports nothing else from corolib.
+How tasks run such functions is not known here: nothing else is imported from corolib.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def public(thing: T) -> T:
 
 
 class Documented(type):
-    """The type of public classes that other modules of the library use as well: `dir()` of one
-    shows what `__documented__` names, and no working fields.
+    """The type of public classes that other modules of the library use as well.
+
+    `dir()` of one shows what `__documented__` names, and no working fields.
     """
 
     __documented__: str
@@ -80,7 +82,7 @@ def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[
 
 
 class _Mark:
-    """Lies in a generator that has not begun, and warns when it dies there."""
+    """Is held by a generator that has not begun, and warns if it dies with it."""
 
     __slots__ = ("filename", "lineno", "name", "stepped")
 
@@ -105,7 +107,7 @@ class _Mark:
 
 @types.coroutine
 def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T]:
-    """Run `inner`; until the first step the mark lies in wait. (Frames of this are not shown.)"""
+    """Run `inner`, and tell the mark that it has begun. (Frames of this are not shown.)"""
     mark.stepped = True
     return (yield from inner)
 
