@@ -16,7 +16,8 @@ The house, where each floor imports only from those below it:
         limits     network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
-        groups   timeouts   first   locks   queues   topics   threads   signals   waitqueue
+        groups   timeouts   first   locks   queues   topics   signals   waitqueue
+        threads -> thread_pool
     ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
     kernel/         what `import corolib` loads                                             floor 1
         scheduler --> lifecycle --> hooks

@@ -10,7 +10,8 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corolib.coordination.threads import PATIENCE, Job, Pool, Threads, complain, end_threads
+from corolib.coordination.thread_pool import PATIENCE, Job, Pool, complain, end_threads
+from corolib.coordination.threads import Threads
 from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, waits
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         concurrent.futures.process.BrokenProcessPool: a process died, perhaps this call's: all
             calls that were under way get this. The next one finds new processes.
         RuntimeError: from a StopIteration; no scheduler runs here.
-        Cancelled: the wait was interrupted; see above.
+        Cancelled: the wait was cancelled; see above.
 
     Example:
         >>> import corolib

@@ -23,7 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from corolib.coordination.threads import PATIENCE, complain
+from corolib.coordination.thread_pool import PATIENCE, complain
 from corolib.coordination.timeouts import move_on_after, shield
 from corolib.kernel import (
     LateModule,
@@ -87,7 +87,7 @@ def open_process(
         TypeError, ValueError: `args` is no list, or an empty one; an option would make the streams
             carry text, or is none.
         RuntimeError: neither a file nor a thread is left to watch the program with. It was killed.
-        Cancelled: the wait was interrupted; nothing was started.
+        Cancelled: the wait was cancelled; nothing was started.
 
     Example:
         >>> import corolib
@@ -170,7 +170,7 @@ def run_process(
         OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
         ValueError: both `input` and `stdin=` were given.
         PermissionError: it was to be ended, but has changed its user. It goes on.
-        Cancelled: the wait was interrupted. The program was ended as after a timeout, and is gone.
+        Cancelled: the wait was cancelled. The program was ended as after a timeout, and is gone.
 
     Example:
         >>> import corolib
@@ -352,7 +352,7 @@ class Process:
             ChildProcessError: it has ended, but something else in this program has taken its
                 status: SIGCHLD is ignored, or `os.wait()` was called.
             RuntimeError: neither a file nor a thread was left to watch it with. It was killed.
-            Cancelled: the wait was interrupted; the process goes on.
+            Cancelled: the wait was cancelled; the process goes on.
         """
         code: int = yield self.exiting()
         if self._lost:
