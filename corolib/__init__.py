@@ -9,7 +9,7 @@ The house, where each floor imports only from those below it:
     testing/                                                   looks at everything below    floor 5
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
-        subprocesses   stdin   process_pool   workers   systemd
+        subprocesses, stdin -> pipe_ends     process_pool   workers   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
         servers -> listening -> streams -> tls     connecting -> streams     datagrams

@@ -7,9 +7,9 @@
     yield from stream.aclose()                         lets the other side read what was sent
     stream.close()                                     at once
 
-A stream asks little of its file: `Connection`. Sockets have it; `Pipe` gives it to the ends of
-pipes and to terminals, `tls.TLS` to a file below it. Who opens the file is no matter of this
-module's.
+A stream asks little of its file: `Connection`. Sockets have it; `tls.TLS` gives it to a file below
+it, and in `system/pipe_ends.py` a `Pipe` to the ends of pipes and to terminals. Who opens the file is
+no matter of this module's.
 
 Reading and sending are two halves that know nothing of each other. Each has a short way for what
 servers do all day, `recv()`, `readline()` and `sendall()` of one message, where every instruction
@@ -107,44 +107,6 @@ class Connection(Protocol):
     def recv(self, most: int, /) -> bytes: ...
     def send(self, data: Bytes, /) -> int: ...
     def close(self) -> None: ...
-
-
-class Pipe:
-    """The end of a pipe, or a terminal: a raw, non-blocking file with the methods of a socket.
-
-    It owns the file. A `Pipe` that is dropped open warns and closes, as every file does.
-    """
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: io.FileIO) -> None:
-        self._raw = raw
-
-    def fileno(self) -> int:
-        return -1 if self._raw.closed else self._raw.fileno()
-
-    def recv(self, most: int, /) -> bytes:
-        data = self._raw.read(most)
-        if data is None:
-            raise BlockingIOError(errno.EAGAIN, "the pipe is empty")
-        return data
-
-    def send(self, data: Bytes, /) -> int:
-        if self._raw.closed:
-            raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
-        sent = self._raw.write(data)
-        if sent is None:
-            raise BlockingIOError(errno.EAGAIN, "the pipe is full")
-        return sent
-
-    def shutdown(self, how: int, /) -> None:
-        """Send no more, which is all that this end of a pipe is for."""
-        if not self._raw.closed and not self._raw.writable():
-            raise io.UnsupportedOperation("this end of a pipe can only be read")
-        self._raw.close()
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 @public
@@ -251,7 +213,7 @@ class Stream(metaclass=Documented):
             ClosedError: the stream is closed, or was closed during the wait.
             ValueError: `most` is less than 1, which would look like the end of the file.
             OSError: as the operating system says.
-            Cancelled: the wait was interrupted; nothing was read.
+            Cancelled: the wait was cancelled; nothing was read.
         """
         if self._calm and most > 0:
             self._calm = False  # meanwhile nobody else reads: see `_Reading`
@@ -355,7 +317,7 @@ class Stream(metaclass=Documented):
 
         Raises:
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; nothing is lost.
+            Cancelled: the wait was cancelled; nothing is lost.
         """
         with _Reading(self, "more()"):
             if self._buffer and must_yield():
@@ -370,7 +332,7 @@ class Stream(metaclass=Documented):
             IncompleteRead: the file ended before; it has what came.
             ValueError: `count` is less than 0. TypeError: it is no whole number.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read is kept.
+            Cancelled: the wait was cancelled; what was read is kept.
         """
         check_count(count, "readexactly()", 0)
         with _Reading(self, "readexactly()"):
@@ -394,7 +356,7 @@ class Stream(metaclass=Documented):
         Raises:
             LimitExceeded: the line is longer. What was read of it is kept for `recv()`.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read of the line is kept.
+            Cancelled: the wait was cancelled; what was read of the line is kept.
         """
         if limit is None:
             buffer, home = self._buffer, self._home
@@ -436,7 +398,7 @@ class Stream(metaclass=Documented):
             IncompleteRead: the file ended in the middle of it; the error has what came.
             ValueError: there is no separator, or an empty one. TypeError: one is not bytes.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read is kept.
+            Cancelled: the wait was cancelled; what was read is kept.
         """
         if not all(isinstance(each, bytes) for each in separators):
             text = "separators are bytes, each an argument of its own; a limit is limit="
@@ -493,7 +455,7 @@ class Stream(metaclass=Documented):
             BusyError: another task is sending to this stream.
             ClosedError: the stream is closed, or was closed during the wait.
             BrokenPipeError, ConnectionResetError: nobody will read it.
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
 
             All of them have `bytes_sent`: how much of it all had been taken by then. So has the
             `TimeoutError` that a `timeout()` around this makes of its `Cancelled`. What follows
@@ -630,7 +592,7 @@ class Stream(metaclass=Documented):
             ClosedError: the stream is closed, or was closed during the wait.
             OSError: as the operating system says: there is no connection any more.
             io.UnsupportedOperation: the file has one direction only.
-            Cancelled: the wait was interrupted. It may be called again.
+            Cancelled: the wait was cancelled. It may be called again.
         """
         with _Sending(self, "send_eof()") as sending:
             if not hasattr(self._file, "shutdown"):
@@ -677,7 +639,7 @@ class Stream(metaclass=Documented):
             ValueError: the arguments do not go together; nothing was sent.
             BusyError: another task reads from this stream or sends to it.
             ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
 
             After all but ValueError and BusyError the stream is closed.
 
@@ -743,7 +705,7 @@ class Stream(metaclass=Documented):
 
         Raises:
             BusyError: another task reads from this stream or sends to it; it is closed at once.
-            Cancelled: the wait was interrupted; the stream is closed.
+            Cancelled: the wait was cancelled; the stream is closed.
 
         Source: RFC 9112, section 9.6.
         """
