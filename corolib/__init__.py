@@ -12,8 +12,9 @@ The house, where each floor imports only from those below it:
         subprocesses, stdin -> pipe_ends     process_pool   workers   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     connecting -> streams     datagrams
-        limits     network (opens sockets, looks names up)
+        servers -> listening -> streams -> tls     limits
+        connecting -> streams     connecting, datagrams -> resolving
+        network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
         groups   timeouts   first   locks   queues   topics   signals   waitqueue
