@@ -8,8 +8,8 @@
     stream.close()                                     at once
 
 A stream asks little of its file: `Connection`. Sockets have it; `tls.TLS` gives it to a file below
-it, and in `system/pipe_ends.py` a `Pipe` to the ends of pipes and to terminals. Who opens the file is
-no matter of this module's.
+it, and `Pipe`, in `system/pipe_ends.py`, to the ends of pipes and to terminals. Who opens the file
+is no matter of this module's.
 
 Reading and sending are two halves that know nothing of each other. Each has a short way for what
 servers do all day, `recv()`, `readline()` and `sendall()` of one message, where every instruction
@@ -61,12 +61,23 @@ else:
 Bytes = bytes | bytearray | memoryview
 Data = Bytes | list[Bytes] | tuple[Bytes, ...]
 
-CHUNK = 65536  # bytes asked for at once: what a pipe holds, and a large socket buffer's worth
-LINE = 65536  # bytes that a line may have: enough for any header, little against a memory
-PIECES = 1024  # buffers for one call of the system's: IOV_MAX of Linux and the BSDs
-WINDOW = 256  # bytes searched for all separators before those behind are searched for any
-DRAIN = 2.0  # seconds: a round trip to anywhere, some loss included
-NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)  # sendfile() cannot
+CHUNK = 65536
+"""Bytes asked for at once: what a pipe holds, and as much as a large socket buffer."""
+
+LINE = 65536
+"""Bytes that a line may have: enough for any header, little against a memory."""
+
+PIECES = 1024
+"""Buffers for one call of the system's: IOV_MAX of Linux and the BSDs."""
+
+WINDOW = 256
+"""Bytes searched for all separators before those behind are searched for any."""
+
+DRAIN = 2.0
+"""Seconds that the other side has to close: a round trip to anywhere, some loss included."""
+
+NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)
+"""What `os.sendfile()` fails with where it cannot do it for these two files."""
 
 
 @public
@@ -119,7 +130,7 @@ class Stream(metaclass=Documented):
 
     Every operation that succeeds without waiting gives way now and then, so a task with endless
     data starves no other. What was read and nobody has asked for is kept: an operation that is
-    interrupted, or finds a message too long, loses nothing.
+    cancelled, or finds a message too long, loses nothing.
 
     Args:
         file: a non-blocking file with `fileno()`, `recv()`, `send()`, `close()`: a socket, or see
@@ -180,17 +191,19 @@ class Stream(metaclass=Documented):
             text = "the socket is blocking; call setblocking(False) first"
             raise ValueError(f"Stream({file_name(file)}): {text}")
         self._file: Any = file
-        # Made once: making it at each wait costs a tenth of a small echo. None: ask the file.
+        # Made once: to make it at each wait costs a tenth of a small echo. With None the file is
+        # asked for it.
         self._reading: Any = ReadWait(file) if reading is None else reading
-        self._home: Scheduler | None = (
-            None  # whose `budget` the short ways count; see `must_yield()`
-        )
-        self._buffer = bytearray()  # what was read too much
+        # The scheduler whose `budget` the short ways count; see `must_yield()`.
+        self._home: Scheduler | None = None
+        # What was read, and nobody has asked for.
+        self._buffer = bytearray()
         # Whether a read waits first, else it tries first: the last may not have emptied the file,
         # and to wait for a socket, which is registered once, costs less than to try in vain.
         self._drained = True
-        self._reader: Task[Any] | None = None  # in the middle of a message
-        self._writer: Task[Any] | None = None  # in the middle of a sendall()
+        # The task that is in the middle of a message, and the one in the middle of a sendall().
+        self._reader: Task[Any] | None = None
+        self._writer: Task[Any] | None = None
         # Drained, nothing buffered, no reader: recv() goes the short way. While one does so this is
         # False, so of all four exactly that says that somebody reads and has left no name.
         self._calm = True
@@ -216,7 +229,8 @@ class Stream(metaclass=Documented):
             Cancelled: the wait was cancelled; nothing was read.
         """
         if self._calm and most > 0:
-            self._calm = False  # meanwhile nobody else reads: see `_Reading`
+            # Meanwhile nobody else reads: see `_Reading`.
+            self._calm = False
             try:
                 yield self._reading or self._file.reading
                 data: bytes = self._file.recv(most)
@@ -305,7 +319,8 @@ class Stream(metaclass=Documented):
     def _take(self, most: int) -> bytes:
         buffer = self._buffer
         data = bytes(buffer[:most])
-        del buffer[:most]  # moves the beginning of a bytearray, not its bytes
+        # This moves the beginning of a bytearray, and not its bytes.
+        del buffer[:most]
         return data
 
     @waits
@@ -363,12 +378,14 @@ class Stream(metaclass=Documented):
             if self._calm:
                 data = yield from self.recv(CHUNK)
                 end = data.find(b"\n") + 1
-                if end == len(data) <= self.max_line:  # as most clients send; or the end
+                # This is what most clients send, one line; or nothing, at the end.
+                if end == len(data) <= self.max_line:
                     return data
                 buffer += data
                 self._calm = False
             elif self._reader is None and home is not None and home.budget > 1:
-                home.budget -= 1  # `_has_budget()`, without the call
+                # As `_has_budget()` does, without the call.
+                home.budget -= 1
                 end = buffer.find(b"\n") + 1
             else:
                 end = 0
@@ -509,7 +526,8 @@ class Stream(metaclass=Documented):
                     yield
                 yield from self._push(sending, rest)
             finally:
-                rest.clear()  # a traceback may keep this frame, and must not keep buffers locked
+                # A traceback may keep this frame, and must not keep buffers locked.
+                rest.clear()
 
     def _push(self, sending: _Sending, rest: deque[memoryview]) -> Generator[Any, Any, None]:
         """Send the buffers `rest`, and take from it what was sent."""
@@ -528,7 +546,8 @@ class Stream(metaclass=Documented):
         except BlockingIOError:
             count = 0
         finally:
-            batch.clear()  # see `_sendall`
+            # As in `_sendall`: no buffer stays locked.
+            batch.clear()
         sending.took(count, rest)
         return bool(count == size)
 
@@ -583,7 +602,7 @@ class Stream(metaclass=Documented):
 
     @waits
     def send_eof(self) -> Generator[Any, Any, None]:
-        """Wait until the other side can be told that no more will be sent; reading goes on.
+        """Wait until the end of what is sent can be announced; reading goes on.
 
         A pipe is closed by it. Under TLS it is a `close_notify`.
 
@@ -686,10 +705,12 @@ class Stream(metaclass=Documented):
             return
         self._file = _Closed(file)
         self._buffer.clear()
-        self._calm = True  # nobody is busy with it any more
+        # No task is busy with it any more.
+        self._calm = True
         if running_scheduler() is not None and isinstance(self._reading, ReadWait):
             close(file)
-        else:  # nobody waits any more: the run is over; or the file wakes its waiters itself
+        else:
+            # The run is over and nobody waits; or the file wakes its waiters itself.
             file.close()
 
     @waits
@@ -716,7 +737,8 @@ class Stream(metaclass=Documented):
                 yield from self.send_eof()
                 while not self.ended:
                     yield from self.recv(CHUNK)
-        except OSError:  # the other side is gone, or the file has one direction only
+        except OSError:
+            # The other side is gone, or the file has one direction only.
             pass
         finally:
             self.close()
@@ -747,7 +769,8 @@ class Stream(metaclass=Documented):
     def _address(self, name: str) -> Any:
         try:
             return getattr(self._file, name)()
-        except (OSError, AttributeError):  # it is gone, or never had one
+        except (OSError, AttributeError):
+            # The file is closed, or is of a kind that has no addresses.
             return None
 
     def __repr__(self) -> str:
@@ -790,7 +813,8 @@ class _Sending:
 
     def __init__(self, stream: Stream, what: str) -> None:
         self._stream = stream
-        self._file = stream._file  # also when the stream is closed meanwhile
+        # Kept, since the stream may be closed meanwhile.
+        self._file = stream._file
         self._trap: Any = None
         self.sent = 0
         if stream._writer is not None:
@@ -844,7 +868,8 @@ class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
     __slots__ = ("_name",)
-    reading = None  # give way; then `recv()` refuses
+    # To yield this is to give way; then `recv()` refuses.
+    reading = None
 
     def __init__(self, file: Connection) -> None:
         self._name = type(file).__name__
