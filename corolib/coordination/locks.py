@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from corolib.coordination.waitqueue import Waitable, enqueue, nothing, wake_all
 from corolib.kernel import (
@@ -212,7 +212,8 @@ class Lock(Acquirable):
         self._depth = 0
         # The task that ended while it held the lock: then nobody gets it any more.
         self._orphaned = ""
-        self._conditions: WeakSet[Condition] | None = None
+        # Those that use this lock, in the order in which they came.
+        self._conditions: WeakKeyDictionary[Condition, None] | None = None
 
     def take(self, task: Task[Any], depth: int = 1) -> bool:
         """Take it for `task` if it can be had at once; return whether it could."""
@@ -275,8 +276,8 @@ class Lock(Acquirable):
     def attach(self, condition: Condition) -> None:
         """Remember a condition: its waiters wait for this lock too."""
         if self._conditions is None:
-            self._conditions = WeakSet()
-        self._conditions.add(condition)
+            self._conditions = WeakKeyDictionary()
+        self._conditions[condition] = None
 
     def orphaned(self, task: Task[Any]) -> None:
         """The body of the holder has ended: raise in all who wait for the lock, now or later."""

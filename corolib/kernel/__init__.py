@@ -12,6 +12,7 @@ traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.
 
 import sys
 
+from corolib.kernel.bodies import body_of
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import CancelScope
 from corolib.kernel.checks import check_count, check_number, file_name
@@ -38,7 +39,7 @@ from corolib.kernel.errors import (
 from corolib.kernel.late import LateModule
 from corolib.kernel.poller import OwnedSocket, Selector, default_selector
 from corolib.kernel.scheduler import Scheduler, run
-from corolib.kernel.task import Task, body_of
+from corolib.kernel.task import Task
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
 from corolib.kernel.waits import Documented, Waiting, forgive, public, waits
 

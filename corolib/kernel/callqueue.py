@@ -77,6 +77,11 @@ class CallQueue:
         finally:  # a signal handler of the program's may raise here
             self._announced = False
 
+    def drain_if_announced(self) -> None:
+        """Drain, if something was announced: to find out otherwise takes a system call."""
+        if self._announced:
+            self.drain()
+
     def close(self) -> None:
         """Take no more calls. Those left before stay in `calls`."""
         self.closed = True

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.kernel.context import _current, current_task
 from corolib.kernel.diagnostics import brief, where
 from corolib.kernel.errors import Cancelled, ScopeError
-from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, is_frame_of, line_of
+from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, line_of
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class CancelScope(Scope):
         frame, task = self.frame, self.task
         if frame is None or task is None or not frame.f_code.co_flags & SUSPENDABLE:
             return False
-        if is_frame_of(frame, task.body) or frame in task.stack() or not task.knows_its_frames():
+        if _is_frame_of(frame, task.body) or frame in task.stack() or not task.knows_its_frames():
             return False
         # A helper that opened the block and is over does not count. Its frame cannot say so; but
         # only a generator that is not over refers to it. To find out takes as long as a garbage
@@ -334,6 +334,17 @@ def astray(scope: CancelScope) -> ScopeError:
         f"its consumer, at {where(scope.task)}: it would bound the consumer. Yield values outside "
         "the block"
     )
+
+
+def _is_frame_of(frame: FrameType, body: Any) -> bool:
+    """Return whether a frame is one of a generator, or of those that it delegates to. A quick look,
+    which does not see all.
+    """
+    while type(body) is GeneratorType:
+        if body.gi_frame is frame:
+            return True
+        body = body.gi_yieldfrom
+    return False
 
 
 def _owner(frame: FrameType) -> tuple[FrameType, FrameType]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
 from typing import Any
 
 from corolib.kernel.waits import watched
@@ -66,17 +66,6 @@ def frames_of(body: Any, running: bool) -> list[FrameType]:
     if frames and running:
         frames = _inwards(frames[0]) or frames
     return [frame for frame in frames if frame.f_code is not watched.__code__]
-
-
-def is_frame_of(frame: FrameType, body: Any) -> bool:
-    """Return whether a frame is one of a generator, or of those that it delegates to. A quick look,
-    which does not see all.
-    """
-    while type(body) is GeneratorType:
-        if body.gi_frame is frame:
-            return True
-        body = body.gi_yieldfrom
-    return False
 
 
 def knows_its_frames(body: Any) -> bool:

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import sys
 import weakref
-from _thread import get_ident
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from corolib.kernel.bodies import close_for_good
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
-from corolib.kernel.task import Task, close_for_good
+from corolib.kernel.task import Task
 
 if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler
@@ -45,7 +45,9 @@ class Lifecycle:
         self._scheduler = scheduler
         self._hooks = ProcessHooks(self, dump_signal)
         self._run_locals: dict[Any, Any] = {}
-        self._asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        # In the order in which they began: a set has one that differs from run to run.
+        self._asyncgens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None]
+        self._asyncgens = weakref.WeakKeyDictionary()
         self.fatal: BaseException | None = None  # leaves run() when all tasks are done
         self.ctrl_c = CtrlC()
         self.forked = False
@@ -87,23 +89,11 @@ class Lifecycle:
         finally:
             del fatal, self  # the traceback holds this frame: that would be a cycle
 
-    def check_usable(self) -> None:
-        """Refuse a call out of another thread, of a forked child, or after the end."""
-        if self.forked:
-            raise RuntimeError(FORKED)
-        if get_ident() != self._scheduler.thread:
-            raise RuntimeError(
-                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
-                "or scheduler.call_soon_threadsafe(f, *args)"
-            )
-        if self._scheduler.is_closed:
-            raise RunFinished
-
     def refuse_reentry(self) -> None:
         """Refuse a run or a turn inside another one."""
         if _current.scheduler is not None:
             raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
-        self.check_usable()
+        self._scheduler.check_usable()
 
     # What ends it early -----------------------------------------------------------------------
 
@@ -198,7 +188,7 @@ class Lifecycle:
 
     def on_new_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Note an async generator that a task begins."""
-        self._asyncgens.add(agen)
+        self._asyncgens[agen] = None
 
     def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Close an async generator that was dropped half-way; called by the garbage collector."""

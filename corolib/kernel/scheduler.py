@@ -40,17 +40,18 @@ from functools import partial
 from math import inf
 from typing import Any, Protocol, TypeVar
 
+from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_number
 from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
-from corolib.kernel.errors import Deadlock
+from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import Poller, Selector, default_selector
 from corolib.kernel.suspend import ProxyWaiter, Suspensions
-from corolib.kernel.task import GIVE_WAY, Join, Task, body_of, is_maker
+from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import (
     HasFileno,
@@ -212,6 +213,8 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.refuse_reentry()
         timeout = check_number(timeout, "turn()", "a duration")
         with self._lifecycle.one_turn():
+            if self._changed is not None:  # a turn that does not poll would leave it announced
+                self._callqueue.drain_if_announced()
             self._loop(self.clock() + timeout, once=True)
         self._lifecycle.raise_fatal()
 
@@ -568,7 +571,7 @@ class Scheduler(metaclass=Documented):
         context: Context | None = None,
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         return self.start(f, args, name, daemon, parent, context)
 
     @property
@@ -578,7 +581,7 @@ class Scheduler(metaclass=Documented):
 
     def cancel_scope(self, task: Task[Any], scope: Scope, reason: object = None) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         if self.polling:  # called by a signal handler: it must also end the wait
             self._callqueue.put(self.cancellation.request, (task, scope, reason))
         else:
@@ -620,7 +623,7 @@ class Scheduler(metaclass=Documented):
 
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file and wake who waits for it; see `corolib.close`."""
-        self._lifecycle.check_usable()
+        self.check_usable()
         self._poller.close_file(file)
 
     def wake_reader(self, trap: Trap) -> None:
@@ -673,6 +676,18 @@ class Scheduler(metaclass=Documented):
             RunFinished: the run has ended.
         """
         self._callqueue.put(f, args)
+
+    def check_usable(self) -> None:
+        """Refuse a call out of another thread, of a forked child, or after the end of the run."""
+        if self._lifecycle.forked:
+            raise RuntimeError(FORKED)
+        if get_ident() != self.thread:
+            raise RuntimeError(
+                "this scheduler runs in another thread: use from_thread(scheduler, f, *args) "
+                "or scheduler.call_soon_threadsafe(f, *args)"
+            )
+        if self._callqueue.closed:
+            raise RunFinished
 
     def check_open(self) -> None:
         """Raise RunFinished if the run has ended."""

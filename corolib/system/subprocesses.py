@@ -481,7 +481,7 @@ class Process:
         else:
             self.returncode = self._popen.returncode
         self._ended = True
-        self._children.running.discard(self)
+        self._children.running.pop(self, None)
         if self._undo is not None:
             self._undo()
         if self._pidfd is not None:
@@ -537,7 +537,8 @@ class Children:
         self.scheduler = scheduler
         # Of the process whose children they are.
         self.pid = os.getpid()
-        self.running: set[Process] = set()
+        # Those that run, in the order in which they began.
+        self.running: dict[Process, None] = {}
 
     def spawn(self, args: list[Any], options: dict[str, Any]) -> subprocess.Popen[bytes]:
         """Start a program as `subprocess` does, which leaks nothing if that fails."""
@@ -552,7 +553,7 @@ class Children:
     def start(self, args: list[Any], options: dict[str, Any]) -> Process:
         """Start a program and watch it."""
         process = Process(self, self.spawn(args, options))
-        self.running.add(process)
+        self.running[process] = None
         try:
             process.watch()
         except BaseException:

@@ -31,7 +31,7 @@ from corolib import (
     timeout,
 )
 from corolib.testing import survivors
-from tests.helpers.driving import go, hold
+from tests.helpers.driving import go, hold, turns
 from tests.helpers.garbage import garbage_of
 
 LOCKS = [Lock, RLock, Semaphore, BoundedSemaphore, Condition]
@@ -950,3 +950,31 @@ def test_a_cycle_of_references_is_left_by_none_of_them():
             gc.enable()
 
     assert go(main) == []
+
+
+def test_those_who_wait_for_conditions_of_a_lost_lock_are_told_in_the_order_of_the_conditions():
+    """Runs can be repeated: no order comes from an address."""
+    told = []
+
+    def waiter(condition, n):
+        try:
+            with (yield from condition):
+                yield from condition.wait()
+        except RuntimeError:
+            told.append(n)
+
+    def main():
+        lock = Lock()
+        conditions = [Condition(lock) for _ in range(30)]
+        tasks = [spawn(waiter, each, n) for n, each in enumerate(conditions)]
+        yield from turns(100)
+
+        def forgets():
+            yield from lock.acquire()
+
+        yield from spawn(forgets)
+        for task in tasks:
+            yield from task
+
+    go(main)
+    assert told == list(range(30))

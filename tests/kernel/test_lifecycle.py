@@ -781,3 +781,23 @@ def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost
     assert references
     assert [each.__callback__ for each in references] == [None] * len(references)
     scheduler.close()
+
+
+def test_async_generators_that_are_left_half_way_are_closed_in_the_order_in_which_they_began():
+    """Runs can be repeated: no order comes from an address."""
+    closed, kept = [], []
+
+    async def numbers(n):
+        try:
+            yield n
+        finally:
+            closed.append(n)
+
+    async def main():
+        for n in range(50):
+            agen = numbers(n)
+            kept.append(agen)
+            await anext(agen)
+
+    corolib.run(main)
+    assert closed == list(range(50))

@@ -17,6 +17,7 @@ functions do.
 import ast
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -258,6 +259,76 @@ def test_importing_corolib_is_cheap():
     assert not (HEAVY | LONG) & set(before), "the interpreter itself has them: this shows nothing"
     assert {f"corolib.{name}" for name in LATE} <= set(everything)
     assert not HEAVY & set(everything)
+
+
+MESSAGES = """
+import socket, sys
+from corolib import ReadWait, Sleep, move_on_after, run, spawn
+
+seen = set()
+
+
+def watch(frame, event, arg):
+    name = frame.f_globals.get("__name__", "")
+    if event == "call" and name.startswith("corolib."):
+        seen.add(name)
+
+
+def sleeper():
+    yield Sleep(1000)
+
+
+def stop():
+    task = spawn(sleeper)
+    yield
+    sys.setprofile(watch)
+    yield from task.stop()
+    sys.setprofile(None)
+
+
+def expire():
+    sys.setprofile(watch)
+    with move_on_after(1e-9):
+        yield Sleep(1000)
+    sys.setprofile(None)
+
+
+def echo():
+    a, b = socket.socketpair()
+
+    def serve():
+        readable = ReadWait(a)
+        while True:
+            yield readable
+            a.send(a.recv(100))
+
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        spawn(serve, daemon=True)
+        for round in range(3):
+            b.send(b"x")
+            yield ReadWait(b)
+            b.recv(100)
+            sys.setprofile(watch if round == 1 else None)
+
+
+run(globals()[sys.argv[1]])
+print(len(seen), *sorted(seen))
+"""
+
+
+@pytest.mark.parametrize(("what", "modules"), [("echo", 4), ("stop", 6), ("expire", 8)])
+def test_one_message_and_one_cancel_can_be_followed_through_few_modules(what, modules):
+    done = subprocess.run(
+        [sys.executable, "-c", MESSAGES, what],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert 0 < int(done.stdout.split()[0]) <= modules, done.stdout
 
 
 # The face ----------------------------------------------------------------------------------------

@@ -472,7 +472,7 @@ def test_a_program_that_cannot_be_started_leaves_nothing_behind(wrong, tmp_path)
         assert children() == before[1]
         return local(current_scheduler(), Children).running
 
-    assert run(main) == set()
+    assert run(main) == {}
     assert (fds(), children()) == before
 
 
