@@ -9,14 +9,16 @@ The house, where each floor imports only from those below it:
     testing/                                                   looks at everything below    floor 5
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
-        subprocesses   stdin   process_pool   workers   systemd
+        subprocesses, stdin -> pipe_ends     process_pool   workers   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     connecting -> streams     datagrams
-        limits     network (opens sockets, looks names up)
+        servers -> listening -> streams -> tls     limits
+        connecting -> streams     connecting, datagrams -> resolving
+        network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
-        groups   timeouts   first   locks   queues   topics   threads   signals   waitqueue
+        groups   timeouts   first   locks   queues   topics   signals   waitqueue
+        threads -> thread_pool
     ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
     kernel/         what `import corolib` loads                                             floor 1
         scheduler --> lifecycle --> hooks

@@ -3,6 +3,6 @@
 groups       tasks that end together        first      one of several waits is taken
 timeouts     bounds in time, shields        locks      Lock, Event, Condition, Barrier ...
 queues       items, first come              topics     one item, many subscribers
-threads      blocking calls                 signals    signals as values
-waitqueue    who waits, first come, first served; the others use it
+threads      blocking calls, and back       signals    signals as values
+thread_pool  the threads that make them     waitqueue  who waits, first come, first served
 """

@@ -2,8 +2,8 @@
 
     index, value = yield from first(q.getting(), event.waiting(), ReadWait(sock), Sleep(1))
 
-Not to be confused with `race` in `groups.py`, which starts tasks and cancels the losers: here
-there is one task, and the scheduler makes each wait in its place.
+Here one task makes all the waits, and the scheduler keeps them in its place. What starts a task for
+each, and cancels those that lose, is `race` in `groups.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
 
     Raises:
         What the wait that came first raises; BusyError and the like of any of them, at once.
-        Cancelled: the wait was interrupted; none was taken.
+        Cancelled: the wait was cancelled; none was taken.
         TypeError: one is no trap. ValueError: there is none, or both ends of one queue.
 
     Example:
@@ -62,14 +62,14 @@ def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
     Source: choice over events in Concurrent ML (J. Reppy, 1991); libdill's choose.
     """
     _check(traps)
-    choice = _FirstOf(traps)
+    several = _FirstOf(traps)
     taken: tuple[int, Any]
-    taken = yield Suspend(choice.arm, choice, holder=choice.holders, outside=choice.outside)
+    taken = yield Suspend(several.arm, several, holder=several.holders, outside=several.outside)
     return taken
 
 
 def _check(traps: tuple[Trap, ...]) -> None:
-    """Refuse what is no choice."""
+    """Refuse what `first` cannot decide: no trap at all, no traps, or both ends of one queue."""
     if not traps:
         raise ValueError("first() without any trap would wait for ever")
     ends: dict[int, tuple[object, Trap]] = {}
@@ -93,8 +93,10 @@ class _FirstOf:
     def __init__(self, traps: tuple[Trap, ...]) -> None:
         self._traps = traps
         self._undos: dict[int, Callable[[], object]] = {}
-        self._wake: Wake | None = None  # None: decided, or not yet begun
-        self._over: set[int] = set()  # whose wakes have come: these are not to be undone
+        # None means that it is decided, or has not begun.
+        self._wake: Wake | None = None
+        # The numbers of those whose wakes have come: these are not to be undone.
+        self._over: set[int] = set()
         # A file or a time can always come from outside; a Suspend says it of itself.
         self.outside = not all(isinstance(t, Suspend) and not t.outside for t in traps)
 
@@ -105,10 +107,12 @@ class _FirstOf:
             for n, trap in enumerate(self._traps):
                 undo = scheduler.arm(trap, partial(self._woken, scheduler, n))
                 if n in self._over:
-                    break  # this one was ready at once
+                    # This one was ready at once.
+                    break
                 if not callable(undo):
                     raise TypeError(no_undo(trap, undo))
-                if self._wake is None:  # its `arm` has set off an earlier one
+                if self._wake is None:
+                    # Its `arm` has woken an earlier one.
                     undo()
                     break
                 self._undos[n] = undo

@@ -5,7 +5,7 @@
         results = yield from g                    for step in as_completed(f(), g()): ...
 
 None of them is left while a task that it has cancelled still runs. How tasks end they learn from
-`task.watch` alone. Several waits of one task are in `choice.py`.
+`task.watch` alone. Several waits of one task are in `first.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TaskGroup(CancelScope):
 
     Raises:
         ExceptionGroup: tasks failed. The first failure cancels the others; when they are gone,
-            the body is interrupted where it waits, or the wait for the group raises. The
+            the body is cancelled where it waits, or the wait for the group raises. The
             failures are in the order of spawning.
         RuntimeError: the block was left without `yield from group`.
         What the body raises leaves the block as it is. The tasks are cancelled; the next wait of
@@ -86,14 +86,16 @@ class TaskGroup(CancelScope):
     def __init__(self, *, limit: int | None = None) -> None:
         if limit is not None:
             check_count(limit, "TaskGroup(limit=)", 1)
-        self._results: list[Any] = []  # of all tasks, by their place in the order of spawning
+        # The results of all tasks, by their place in the order of spawning.
+        self._results: list[Any] = []
         self._live: dict[int, Task[Any]] = {}
         self._failures: dict[int, tuple[Task[Any], BaseException]] = {}
         self._ended = False
         self._body_error: BaseException | None = None
         self._wake: Wake | None = None
         self._limit = limit
-        self._turns = Semaphore(limit or 0)  # without a limit nobody asks for one
+        # Without a limit nobody asks for a turn.
+        self._turns = Semaphore(limit or 0)
 
     @property
     def tasks(self) -> list[Task[Any]]:
@@ -128,7 +130,8 @@ class TaskGroup(CancelScope):
         if self._limit is None:
             return scheduler.spawn(f, *args, name=name, parent=self.task, context=context)
         if not callable(f):
-            body_of("spawn", f, args)  # a mistake shows here, not when it gets its turn
+            # A mistake is raised here, and not when the task gets its turn.
+            body_of("spawn", f, args)
         name = name or getattr(f, "__name__", type(f).__name__)
         body = self._in_turn(f, args)
         return scheduler.spawn(body, name=name, parent=self.task, context=context)
@@ -141,12 +144,13 @@ class TaskGroup(CancelScope):
                 yield Suspend(turns.acquiring().arm, f"its turn in a group of {self._limit}")
             except BaseException:
                 if not callable(f):
-                    forgive(f)  # it was made, and is never begun
+                    # The generator was made, and is never begun.
+                    forgive(f)
                 raise
         try:
             result = yield from call_here(f, args)
         except BaseException:
-            # Later: the group is told first, and if it has failed nobody gets the turn.
+            # Later, so that the group learns of it first: if it has failed, nobody gets the turn.
             scheduler.call_soon_threadsafe(turns.release)
             raise
         turns.release()
@@ -159,7 +163,8 @@ class TaskGroup(CancelScope):
         self._results.append(None)
         self._live[place] = task
         task.watch(partial(self._gone, place, task))
-        if self._failures:  # meanwhile, while it was about to call `started`
+        if self._failures:
+            # The group failed while the task was about to call `started`.
             task.cancel("the group has failed")
 
     def _gone(self, place: int, task: Task[Any], value: Any, error: BaseException | None) -> None:
@@ -177,7 +182,8 @@ class TaskGroup(CancelScope):
         if self._live:
             return
         if self._ended:
-            self._body_error = None  # whose traceback holds the group: no cycle
+            # The traceback of the body's error holds the group, which would be a cycle.
+            self._body_error = None
         elif self._wake is not None:
             wake, self._wake = self._wake, None
             wake()
@@ -200,7 +206,7 @@ class TaskGroup(CancelScope):
 
         Raises:
             What left the task before it called `started`; RuntimeError if it ended without.
-            Cancelled: the wait was interrupted; the task is cancelled.
+            Cancelled: the wait was cancelled; the task is cancelled.
             RuntimeError: the group has failed or ended.
         """
         context = copy_context()
@@ -211,10 +217,11 @@ class TaskGroup(CancelScope):
             return (yield Suspend(handshake.arm, f"started() of {task.label}", holder=task.held_by))
         except BaseException:
             handshake.over = True
-            leave_behind(task.scheduler.current or task, [task], "its start was interrupted")
+            leave_behind(task.scheduler.current or task, [task], "its start was cancelled")
             raise
         finally:
-            del task, handshake  # the traceback holds this frame: that would be a cycle
+            # The traceback of a failure holds this frame, which would be a cycle.
+            del task, handshake
 
     def __enter__(self) -> TaskGroup:
         self.begin(1)
@@ -266,7 +273,8 @@ class TaskGroup(CancelScope):
         try:
             raise leaving from None
         finally:
-            del leaving, error, trace, self  # the traceback holds this frame: no cycle
+            # The traceback holds this frame, which would be a cycle.
+            del leaving, error, trace, self
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None
@@ -274,7 +282,8 @@ class TaskGroup(CancelScope):
         """Leave the block by `error`, or by None; returns by what it is left in truth."""
         owner = self.task
         if owner is None:
-            return error  # left before
+            # The block was left before.
+            return error
         joined, self._ended = self._ended, True
         left = self.tasks
         misuse = None
@@ -284,7 +293,8 @@ class TaskGroup(CancelScope):
             misuse = exc.with_traceback(None)
         leave_behind(owner, left, "the block of its group was left")
         if self.is_left_by(error):
-            return self._group() if self._failures else None  # the body was given them before
+            # Without failures: the body was given them before.
+            return self._group() if self._failures else None
         if error is None:
             error = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
         elif misuse is not None:
@@ -344,19 +354,22 @@ class _Handshake:
     """What `group.start` waits with, and `started` answers."""
 
     def __init__(self, group: TaskGroup, task: Task[Any]) -> None:
-        self.task = ref(task)  # whose context holds us: no cycle
-        self.over = False  # nobody waits for the answer any more
+        # The context of the task holds this object, which would be a cycle.
+        self.task = ref(task)
+        # Whether nobody waits for the answer any more.
+        self.over = False
         self._group = group
         self._answers: list[Any] = []
         self._wake: Wake | None = None
 
     def arm(self, wake: Wake) -> Callable[[], object]:
-        if self._answers:  # before the wait was made
+        if self._answers:
+            # The task has called `started` before the wait was made.
             wake(self._answers[0])
             return nothing
         self._wake = wake
         task = self.task()
-        assert task is not None  # `start` holds it
+        assert task is not None, "`start` holds it"
         silent = f"task {task.label} ended without calling started()"
         return task.watch(lambda value, error: wake(error=error or RuntimeError(silent)))
 
@@ -406,23 +419,25 @@ def started(value: Any = None) -> None:
 
 
 class _TaskSet:
-    """Tasks whose ends are taken note of, as long as the crew is held by somebody."""
+    """Tasks whose ends are noted, for as long as somebody holds this set."""
 
     def __init__(self, tasks: list[Task[Any]]) -> None:
         self.tasks = tasks
-        # Whose failures are to be reported: an earlier one was, or had a taker of its own.
+        # Those whose failures are to be reported. An earlier failure was reported, or taken.
         self._mine = {task for task in tasks if not task.done}
-        self._ended: deque[int] = deque()  # the places of those that nobody was given yet
-        self._waiting: WaitQueue = OrderedDict()  # who waits for the next end
+        # The places of those that have ended and that nobody was given yet.
+        self._ended: deque[int] = deque()
+        # Those who wait for the next end.
+        self._waiting: WaitQueue = OrderedDict()
         self._left = len(tasks)
         self._closed = False
         end = partial(_TaskSet._end, ref(self))
         self._undos = [task.watch(partial(end, place)) for place, task in enumerate(tasks)]
 
     @staticmethod
-    def _end(crew: ref[_TaskSet], place: int, value: Any, error: BaseException | None) -> None:
-        self = crew()
-        assert self is not None  # else it had let go
+    def _end(tasks: ref[_TaskSet], place: int, value: Any, error: BaseException | None) -> None:
+        self = tasks()
+        assert self is not None, "a set that is dropped watches no task any more"
         self._left -= 1
         if self._waiting:
             wake, _ = self._waiting.popitem(last=False)
@@ -437,7 +452,8 @@ class _TaskSet:
             self._mine.discard(task)
             return task
         finally:
-            del self  # see `_gather`
+            # As in `_gather`: no cycle.
+            del self
 
     def _next_place(self) -> Generator[Any, Any, int]:
         try:
@@ -450,7 +466,8 @@ class _TaskSet:
             self._closed = True
             raise
         finally:
-            del self  # see `_gather`
+            # As in `_gather`: no cycle.
+            del self
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         if self._ended:
@@ -479,7 +496,7 @@ class _TaskSet:
             task.cancel("another task has decided it")
 
     def let_go(self) -> None:
-        """Take no more note of the tasks; report the failures that nobody was given."""
+        """Watch the tasks no more; report the failures that nobody was given."""
         for undo in self._undos:
             undo()
         tasks, mine = self.tasks, self._mine
@@ -489,7 +506,8 @@ class _TaskSet:
                 mine.discard(task)
                 task.scheduler.report_failure(task, task.failure)
 
-    __del__ = let_go  # of a loop that was left, or a `gather` without `yield from`
+    # Of a loop over `as_completed` that was left, or of a `gather` without `yield from`.
+    __del__ = let_go
 
     def __repr__(self) -> str:
         return ", ".join(task.label for task in self._running())
@@ -517,7 +535,7 @@ def gather(*calls: Any) -> Waiting[list[Any]]:
     Raises:
         The first failure itself, when the others were cancelled and are gone; further ones are
             reported to `on_task_error`. `TaskCancelled` if one was cancelled.
-        Cancelled: the wait was interrupted; all were cancelled and are gone.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
 
     Example:
         >>> import corolib
@@ -535,16 +553,17 @@ def gather(*calls: Any) -> Waiting[list[Any]]:
 
 
 @waits
-def _gather(crew: _TaskSet) -> Generator[Any, Any, list[Any]]:
+def _gather(all_of: _TaskSet) -> Generator[Any, Any, list[Any]]:
     try:
-        for _ in range(len(crew.tasks)):
-            (yield from crew.next()).result  # noqa: B018 - raises the failure
-        return [task.returned for task in crew.tasks]
+        for _ in range(len(all_of.tasks)):
+            (yield from all_of.next()).result  # noqa: B018 - raises the failure
+        return [task.returned for task in all_of.tasks]
     except BaseException:
-        yield from crew.dismiss()
+        yield from all_of.dismiss()
         raise
     finally:
-        del crew  # the traceback holds this frame: that would be a cycle
+        # The traceback of a failure holds this frame, which would be a cycle.
+        del all_of
 
 
 @public
@@ -556,7 +575,7 @@ def race(*calls: Any) -> Waiting[tuple[int, Any]]:
 
     Raises:
         What left the task that ended first; ValueError without any call.
-        Cancelled: the wait was interrupted; all were cancelled and are gone.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
 
     Example:
         >>> import corolib
@@ -574,17 +593,18 @@ def race(*calls: Any) -> Waiting[tuple[int, Any]]:
 
 
 @waits
-def _race(crew: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
+def _race(rivals: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
     winner: Task[Any] | None = None
     try:
         try:
-            winner = yield from crew.next()
-            place = crew.tasks.index(winner)
+            winner = yield from rivals.next()
+            place = rivals.tasks.index(winner)
         finally:
-            yield from crew.dismiss()
+            yield from rivals.dismiss()
         return place, winner.result
     finally:
-        del crew, winner  # see `_gather`
+        # As in `_gather`: no cycle.
+        del rivals, winner
 
 
 @public
@@ -595,7 +615,7 @@ def as_completed(*calls: Any) -> Iterator[Waiting[Any]]:
     leaves the other tasks running.
 
     Raises:
-        (a step) What left that task. Cancelled: the wait was interrupted; the tasks go on.
+        (a step) What left that task. Cancelled: the wait was cancelled; the tasks go on.
 
     Example:
         >>> import corolib
@@ -612,16 +632,17 @@ def as_completed(*calls: Any) -> Iterator[Waiting[Any]]:
 
     Source: asyncio.as_completed.
     """
-    crew = _begin(calls)
-    return (_step(crew) for _ in crew.tasks)
+    begun = _begin(calls)
+    return (_step(begun) for _ in begun.tasks)
 
 
 @waits
-def _step(crew: _TaskSet) -> Generator[Any, Any, Any]:
+def _step(begun: _TaskSet) -> Generator[Any, Any, Any]:
     try:
-        return (yield from crew.next()).result
+        return (yield from begun.next()).result
     finally:
-        del crew  # see `_gather`
+        # As in `_gather`: no cycle.
+        del begun
 
 
 @public
@@ -642,7 +663,7 @@ def map_concurrent(
     Raises:
         The first failure itself, when the others were cancelled and are gone.
         TypeError, ValueError: the limit is no whole number, or less than 1.
-        Cancelled: the wait was interrupted; all were cancelled and are gone.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
 
     Example:
         >>> import corolib

@@ -5,15 +5,14 @@
     index = yield from barrier.wait()   until enough tasks have come
     value = yield from result           until somebody calls result.set(value)
 
-All are fair: first come, first served. What becomes free is handed over to the first in the line
-there and then, so that nobody comes in between. A waiter that is cancelled has left the line
+All are fair: first come, first served. What becomes free is handed over to the first in the wait
+queue there and then, so that nobody comes in between. A waiter that is cancelled has left the queue
 before the exception reaches it. One that was chosen before gets what it was given, and `Cancelled`
 at its next wait: its `with` block then gives it back. So nothing is ever handed to nobody.
 
 `x.waiting()`, `x.acquiring()` return the trap itself, for `first`. What can be had at once is had
-without a trap. None of these may be used from another thread.
-
-Imports no scheduler: what waits goes through `Suspend`.
+without a trap. None of these may be used from another thread. What carries items from task to task
+is in `queues.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from corolib.coordination.waitqueue import Awaited, enqueue, nothing, wake_all
+from corolib.coordination.waitqueue import Waitable, enqueue, nothing, wake_all
 from corolib.kernel import (
     Deadlock,
     Suspend,
@@ -44,7 +43,7 @@ T = TypeVar("T")
 
 
 @public
-class Event(Awaited):
+class Event(Waitable):
     """A flag that tasks can wait for: `yield from event.wait()`.
 
     `is_set` says how it stands. A task that was woken finds the flag down if somebody cleared it
@@ -91,7 +90,7 @@ class Event(Awaited):
         """Wait until the flag is up; at once if it is.
 
         Raises:
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
         """
         if not self.is_set or must_yield():
             yield self.waiting()
@@ -122,7 +121,7 @@ class Held:
         self._thing.give_back(self._task, kind)
 
 
-class Acquirable(Awaited):
+class Acquirable(Waitable):
     """What can be acquired and released: the spellings that locks and semaphores share."""
 
     @abstractmethod
@@ -149,7 +148,7 @@ class Acquirable(Awaited):
         Raises:
             Deadlock: a task acquires a `Lock` that it holds.
             RuntimeError: the task that held the lock ended without releasing it.
-            Cancelled: the wait was interrupted; nothing was acquired.
+            Cancelled: the wait was cancelled; nothing was acquired.
         """
         if not must_yield():
             task = current_task()
@@ -209,8 +208,11 @@ class Lock(Acquirable):
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
         self.owner: Task[Any] | None = None
-        self._depth = 0  # how often the owner holds it; more than once only an RLock
-        self._orphaned = ""  # by whom; then nobody gets it any more
+        # How often the owner holds it: more than once only an RLock.
+        self._depth = 0
+        # The task that ended while it held the lock: then nobody gets it any more.
+        self._orphaned = ""
+        # Those that use this lock, in the order in which they came.
         self._conditions: WeakKeyDictionary[Condition, None] | None = None
 
     def take(self, task: Task[Any], depth: int = 1) -> bool:
@@ -250,7 +252,7 @@ class Lock(Acquirable):
         return () if self.owner is None else (self.owner,)
 
     def let_go(self) -> int:
-        """Hand the lock to the first in the line, or to nobody; return how often it was held."""
+        """Hand the lock to the first that waits, or to nobody; return how often it was held."""
         task, depth = self.owner, self._depth
         assert task is not None
         assert task.holds is not None
@@ -274,11 +276,11 @@ class Lock(Acquirable):
     def attach(self, condition: Condition) -> None:
         """Remember a condition: its waiters wait for this lock too."""
         if self._conditions is None:
-            self._conditions = WeakKeyDictionary()  # in the order in which they came
+            self._conditions = WeakKeyDictionary()
         self._conditions[condition] = None
 
     def orphaned(self, task: Task[Any]) -> None:
-        """The body of the holder has ended: tell all who wait for the lock, now or later."""
+        """The body of the holder has ended: raise in all who wait for the lock, now or later."""
         self.owner = None
         self._orphaned = task.label
         for each in (self, *(self._conditions or ())):
@@ -431,15 +433,15 @@ class BoundedSemaphore(Semaphore):
 
 
 @public
-class Condition(Awaited):
-    """A lock, and a line of tasks that wait for news of what it guards.
+class Condition(Waitable):
+    """A lock, and a wait queue of tasks that wait for a change of what it guards.
 
     with (yield from condition):
         yield from condition.wait_for(lambda: items)
 
-    A waiter that was notified moves to the line of the lock, so it is woken once, when it holds
-    the lock again. There is no trap of this for `first`: what it would leave half done is not
-    undone in one step.
+    A waiter that was notified moves to the wait queue of the lock, so it is woken once, when it
+    holds the lock again. There is no trap of this for `first`: what it would leave half done is
+    not undone in one step.
 
     Args:
         lock: the `Lock` or `RLock` to use, which several conditions may share; None: a new `Lock`.
@@ -491,10 +493,10 @@ class Condition(Awaited):
     def wait(self) -> Generator[Any, Any, None]:
         """Wait, without the lock, until notified; and with it again.
 
-        However this ends, the caller holds the lock again, with two exceptions: clean-up after an
-        interrupt may wait for the length of the grace, and if the lock is not to be had by then,
+        However this ends, the caller holds the lock again, with two exceptions: clean-up after a
+        cancel may wait for the length of the grace, and if the lock is not to be had by then,
         `Cancelled` leaves without it; and a generator that is closed cannot wait at all. A block
-        that is left by one of these does not mind.
+        that is left by one of these raises nothing about the lock.
 
         Raises:
             RuntimeError: the caller does not hold the lock; or its holder ended without releasing
@@ -508,12 +510,14 @@ class Condition(Awaited):
         holder = partial(self._holders, task)
         try:
             yield Suspend(self._arm, ("wait for", self), holder=holder)
-        except GeneratorExit:  # who is closed cannot wait
+        except GeneratorExit:
+            # A generator that is closed cannot wait.
             raise
         except BaseException:
             try:
                 yield from self.lock.get_back(depth)
-            except RuntimeError:  # it was orphaned meanwhile
+            except RuntimeError:
+                # The lock was orphaned meanwhile.
                 pass
             raise
 
@@ -551,7 +555,8 @@ class Condition(Awaited):
         return partial(self._undo, wake)
 
     def _undo(self, wake: Wake) -> None:
-        if self._waiting.pop(wake, None) is None:  # it was notified
+        if self._waiting.pop(wake, None) is None:
+            # It was notified, so it waits for the lock, and another one is notified instead.
             del self.lock._waiting[wake]
             self._notify(1)
 
@@ -581,7 +586,7 @@ class Condition(Awaited):
 
 
 @public
-class Barrier(Awaited):
+class Barrier(Waitable):
     """A meeting point: `index = yield from barrier.wait()` goes on when `parties` tasks have come.
 
     Then the next round begins. A waiter that is cancelled has left, and does not count.
@@ -620,7 +625,7 @@ class Barrier(Awaited):
         """Wait until all parties have come. Returns the place among them, 0 for the first.
 
         Raises:
-            Cancelled: the wait was interrupted; this one does not count as having come.
+            Cancelled: the wait was cancelled; this one does not count as having come.
         """
         if len(self._waiting) + 1 == self.parties and not must_yield():
             return self._open()
@@ -645,7 +650,7 @@ class Barrier(Awaited):
 
 
 @public
-class Result(Awaited, Generic[T]):
+class Result(Waitable, Generic[T]):
     """A value that one task sets and others wait for: `value = yield from result`.
 
     Args:
@@ -672,7 +677,8 @@ class Result(Awaited, Generic[T]):
         self._done = False
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._raised: TracebackType | None = None  # where the error came from, before all waits
+        # The traceback that the error came with, before any wait raised it.
+        self._raised: TracebackType | None = None
 
     @property
     def done(self) -> bool:
@@ -707,7 +713,7 @@ class Result(Awaited, Generic[T]):
         """Wait for the result; at once if it is there. The same as `yield from result`.
 
         Raises:
-            What `fail()` was given. Cancelled: the wait was interrupted.
+            What `fail()` was given. Cancelled: the wait was cancelled.
         """
         try:
             if self._done and not must_yield():
@@ -717,15 +723,18 @@ class Result(Awaited, Generic[T]):
             value: T = yield self.waiting()
             return value
         except BaseException as exc:
-            if exc is self._error:  # without the frames of those in which it was raised before
-                exc.__traceback__ = self._raised  # nor with this one, which holds the result
+            if exc is self._error:
+                # The frames of other waits that raised it do not belong here. Nor does this one:
+                # it holds the result.
+                exc.__traceback__ = self._raised
             raise
 
     def __iter__(self) -> Generator[Any, Any, T]:
         try:
             return (yield from self.wait())
         finally:
-            del self  # the traceback of a failure holds this frame: that would be a cycle
+            # The traceback of a failure holds this frame, which would be a cycle.
+            del self
 
     __await__ = __iter__
 

@@ -1,4 +1,4 @@
-"""Queues: Queue, PriorityQueue, LifoQueue, and Topic, which has a queue for each subscriber.
+"""Queues: Queue, PriorityQueue, LifoQueue. An item that is put goes to one task.
 
     yield from queue.put(x)             waits while the queue is full
     x = yield from queue.get()          waits while it is empty
@@ -9,9 +9,8 @@ and what is taken out makes room for the first that waits in `put`. A cancelled 
 nothing, a cancelled `get` has taken nothing.
 
 `queue.getting()`, `queue.putting(x)` return the trap itself, for `first`. None of these may be
-used from another thread.
-
-Imports no scheduler: what waits goes through `Suspend`.
+used from another thread: that is what `ThreadEnd` in `threads.py` is for. What gives one item to
+many tasks is in `topics.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
-from corolib.coordination.waitqueue import Awaited, WaitQueue, enqueue, nothing, wake_all
+from corolib.coordination.waitqueue import Waitable, WaitQueue, enqueue, nothing, wake_all
 from corolib.kernel import Suspend, Wake, check_count, must_yield, public, waits
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ def check_size(size: float) -> float:
     return check_count(size, "Queue() takes math.inf, or else", 0)  # type: ignore[arg-type]
 
 
-class Closable(Awaited):
+class Closable(Waitable):
     """What queues and topics share: they can be shut down."""
 
     def __init__(self, name: str) -> None:
@@ -114,8 +113,9 @@ class Queue(Closable, Generic[T]):
         super().__init__(name)
         self.size = check_size(size)
         self._items, self._push, self._pop = self._store()
-        self._getters = self._waiting  # while one waits, there is no item
-        self._putters: WaitQueue = OrderedDict()  # while one waits, there is no room
+        # While a getter waits there is no item, and while a putter waits there is no room.
+        self._getters = self._waiting
+        self._putters: WaitQueue = OrderedDict()
         self._joiners: WaitQueue = OrderedDict()
         self._unfinished = 0
 
@@ -126,7 +126,7 @@ class Queue(Closable, Generic[T]):
 
     @property
     def waiters(self) -> int:
-        """How many waits for it are under way: to get, to put, to join."""
+        """How many tasks wait for it: to get, to put, to join."""
         return len(self._getters) + len(self._putters) + len(self._joiners)
 
     def __len__(self) -> int:
@@ -176,7 +176,7 @@ class Queue(Closable, Generic[T]):
     def shutdown(self, immediate: bool = False) -> None:
         """Take no more items: `put` raises `QueueShutDown` from now on, `get` when none is left.
 
-        Those who wait in vain are told at once. Calling it again is no mistake.
+        Those who wait in vain get it at once. Calling it again is no mistake.
 
         Args:
             immediate: also throw away the items that are in the queue.
@@ -205,7 +205,7 @@ class Queue(Closable, Generic[T]):
 
         Raises:
             QueueShutDown: the queue was shut down, before or during the wait.
-            Cancelled: the wait was interrupted; the item was not put.
+            Cancelled: the wait was cancelled; the item was not put.
         """
         if (self._getters or len(self._items) < self.size) and not (self._shut or must_yield()):
             self._put(item)
@@ -218,7 +218,7 @@ class Queue(Closable, Generic[T]):
 
         Raises:
             QueueShutDown: no item is left, and the queue was shut down, before or during the wait.
-            Cancelled: the wait was interrupted; nothing was taken.
+            Cancelled: the wait was cancelled; nothing was taken.
         """
         if (self._items or self._putters) and not must_yield():
             return self._get()
@@ -230,7 +230,7 @@ class Queue(Closable, Generic[T]):
         """Wait until `task_done()` was called for each item that was put.
 
         Raises:
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
         """
         if self._unfinished or must_yield():
             yield Suspend(self._arm_join, ("join", self))
@@ -262,7 +262,8 @@ class Queue(Closable, Generic[T]):
         One is let in before the item is taken only at a rendezvous.
         """
         item: T
-        pop = self._pop  # as a method, it is looked up the slow way; so is `_push`
+        # Called as a method, it would be looked up the slow way; so would `_push`.
+        pop = self._pop
         if not self._putters:
             item = pop()
         elif self._items:
@@ -284,7 +285,8 @@ class Queue(Closable, Generic[T]):
             wake, item = self._putters.popitem(last=False)
             try:
                 push(item)
-            except BaseException as exc:  # its traceback leads to the getter, and would be a cycle
+            except BaseException as exc:
+                # Its traceback leads to the getter, which would be a cycle.
                 wake(error=exc.with_traceback(None))
             else:
                 self._unfinished += 1
@@ -315,7 +317,7 @@ class Queue(Closable, Generic[T]):
         return enqueue(self._joiners, wake)
 
     def _forget(self, count: int) -> None:
-        """Note that so many items are dealt with, and let the joiners go if those were the last.
+        """Note that so many items are dealt with, and wake the joiners if those were the last.
 
         There may be fewer: `task_done()` may have been called beforehand for what nobody got.
         """

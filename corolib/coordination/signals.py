@@ -2,7 +2,7 @@
 
 The handler that Python calls, in the main thread between two instructions, notes each signal in a
 queue of its own; the wake-up pipe only ends the wait of the selector, so a full pipe loses nothing.
-Ctrl-C as an exception is not here but in `surroundings.py`.
+Ctrl-C as an exception is not here but in the kernel's `hooks.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
             open for one of these signals; (at the wait) the block has ended.
         TypeError, ValueError: no signals, or these are none.
         OSError (at `with`): this signal cannot be handled, such as SIGKILL.
-        Cancelled (at the wait): it was interrupted; no signal was taken.
+        Cancelled (at the wait): it was cancelled; no signal was taken.
 
     Example:
         >>> import corolib, os, signal
@@ -79,11 +79,13 @@ class SignalReceiver:
 
     def __init__(self, scheduler: Scheduler, signums: dict[int, int]) -> None:
         self._scheduler = scheduler
-        self._signums = signums  # to each number its name, if it has one
+        # For each number its name, if it has one.
+        self._signums = signums
         self._waiting: WaitQueue = OrderedDict()
         # A handler may come in the middle of another one's: append is atomic, a count is not.
         self._arrived: deque[int] = deque()
-        self._handing_out = False  # a call of `_hand_out` is on its way
+        # Whether a call of `_hand_out` is under way.
+        self._handing_out = False
         self._used = self._open = False
         self._before: dict[int, Any] = {}
 
@@ -91,11 +93,11 @@ class SignalReceiver:
         if self._used:
             raise RuntimeError(f"{self!r} was used before: open a new one")
         self._used = self._open = True
-        room = self._scheduler.run_local(SignalHandlers)
+        handlers = self._scheduler.run_local(SignalHandlers)
         try:
             for signum in self._signums:
-                room.claim(signum, self)
-                # None: a handler that is not Python's, and that Python cannot put back
+                handlers.claim(signum, self)
+                # None is a handler that is not Python's, and that Python cannot put back.
                 before = signal.getsignal(signum) or signal.SIG_DFL
                 signal.signal(signum, self._handle)
                 self._before[signum] = before
@@ -184,7 +186,8 @@ def _name(signum: int) -> str:
 
 
 class SignalHandlers:
-    """The receivers of a run, by signal: a room. It also has each signal end the selector's wait.
+    """The receivers of a run, by signal; lives as long as the run. It also has each signal end the
+    selector's wait.
 
     That takes `signal.set_wakeup_fd`: the kernel may hand a signal to any thread, and then the
     main thread, where the handler is to be called, sleeps on.

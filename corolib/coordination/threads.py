@@ -1,29 +1,23 @@
-"""Threads and other processes: `to_thread`, `to_process`, `from_thread`, `wait_future`.
+"""Blocking calls in threads, and the way back: `to_thread`, `from_thread`, `wait_future`.
 
     value = yield from to_thread(f, *args)      a plain function that would block, in a thread
-    value = yield from to_process(f, *args)     one that computes for long, in another process
     value = yield from wait_future(future)      what somebody else computes
     value = from_thread(scheduler, f, *args)    the way back: in a thread, run a task and wait
 
-What a run keeps for this are two rooms, `Threads` and `Processes`. The threads are our own: those
-of `concurrent.futures` are joined when the interpreter exits, so one job that never returns would
-keep the program from ending. Every outcome is handed over by a call into the scheduler, and only
-there it is decided whether somebody still waits for it: so none is delivered to a stranger, and
-none is lost between a cancel and its delivery.
+A run has one `Threads`, which lives as long as it does. How a thread does a job, and how the
+outcome gets back, is in `thread_pool.py`. Functions in other processes are in
+`system/process_pool.py`.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-import types
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextvars import Context, copy_context
+from collections.abc import Callable, Generator
+from contextvars import copy_context
 from queue import SimpleQueue
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from corolib.coordination.thread_pool import Call, Job, Pool, Starter, end_threads
 from corolib.kernel import (
     LateModule,
     RunFinished,
@@ -32,10 +26,7 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
-    check_count,
     current_scheduler,
-    current_task,
-    forgive,
     public,
     running_scheduler,
     waits,
@@ -49,10 +40,11 @@ else:
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-LIMIT = 40  # threads at work for `to_thread`, as in trio and anyio: enough for waiting in parallel
-LOOKUPS = 8  # threads that look names up: a dead name server holds each for ten seconds and more
-IDLE = 10.0  # seconds after which a thread without work ends
-PATIENCE = 10.0  # seconds that the end of a run waits for threads at most, if `grace` is longer
+LIMIT = 40
+"""Threads at work for `to_thread`, as in trio and anyio: enough for waiting in parallel."""
+
+LOOKUPS = 8
+"""Threads that look names up: a dead name server holds each for ten seconds and more."""
 
 
 # To a thread ------------------------------------------------------------------------------------
@@ -83,7 +75,7 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         What `f(*args)` raised; RuntimeError from a StopIteration, which cannot pass a generator.
         TypeError: it returned a generator or a coroutine, whose code would not run in the thread.
         RuntimeError: no thread can be started; no scheduler runs here.
-        Cancelled: the wait was interrupted; see above.
+        Cancelled: the wait was cancelled; see above.
 
     Example:
         >>> import corolib
@@ -108,233 +100,8 @@ def lookup(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
     return value
 
 
-class Call:
-    """A call to the world outside that one task waits for, and the way of its outcome back."""
-
-    __slots__ = ("name", "scheduler", "wake")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.scheduler = current_scheduler()
-        self.wake: Wake | None = None  # None: not begun, or given up
-
-    def give_up(self) -> None:
-        """Wait no more: the undo."""
-        self.wake = None
-
-    def settle(self, future: futures.Future[Any]) -> None:
-        """Hand over the outcome of a future that is done; from any thread."""
-        try:
-            error = future.exception()
-        except BaseException as exc:  # it was cancelled
-            error = exc.with_traceback(None)  # which holds this frame: that would be a cycle
-        self.post(future.result() if error is None else None, error)
-
-    def post(self, value: Any, error: BaseException | None) -> None:
-        """Hand the outcome over; from any thread."""
-        try:
-            self.scheduler.call_soon_threadsafe(self._deliver, value, error)
-        except RunFinished:
-            pass
-
-    def _deliver(self, value: Any, error: BaseException | None) -> None:
-        if isinstance(error, StopIteration | GeneratorExit):  # means something else to a generator
-            wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
-            wrapped.__cause__, error = error, wrapped
-        if self.wake is not None:
-            self.wake(value, error)
-        elif error is not None:
-            self.late(error)
-
-    def late(self, error: BaseException) -> None:
-        """Nobody waits any more for this failure: it is still where it came from."""
-
-
-class Job(Call):
-    """A call that a thread of a pool makes, for the task that is running."""
-
-    __slots__ = ("args", "caller", "context", "f", "pool", "task", "worker")
-
-    def __init__(
-        self, caller: str, pool: Pool, f: Callable[..., Any], args: tuple[Any, ...]
-    ) -> None:
-        super().__init__(getattr(f, "__qualname__", None) or repr(f))
-        self.caller = caller
-        self.pool = pool
-        self.f = f
-        self.args = args
-        self.task = current_task()
-        self.context: Context = copy_context()  # here in the task; `_arm` is called outside of it
-        self.worker: Worker | None = None
-
-    def done(self) -> Suspend[Any]:
-        """Return the wait for this call, a trap."""
-        return Suspend(self._arm, self, outside=True)
-
-    def _arm(self, wake: Wake) -> Callable[[], object]:
-        self.wake = wake
-        self.pool.submit(self)
-        return self.give_up
-
-    def give_up(self) -> None:
-        """Take it out of the queue, or leave it to its thread."""
-        super().give_up()
-        self.pool.withdraw(self)
-
-    def run(self) -> None:
-        """Make the call; in the thread."""
-        value = error = None
-        try:
-            value = self.context.run(self.f, *self.args)
-            if isinstance(value, types.GeneratorType | types.CoroutineType):
-                forgive(value)
-                raise TypeError(
-                    f"{self.caller}() got {self.name}, which returned a {type(value).__name__}: "
-                    f"its code would not run in the thread. Write `yield from spawn(f, *args)`"
-                )
-        except BaseException as exc:
-            error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
-        self.post(value, error)
-        del value, error  # the frame of `f` holds this one: that would be a cycle
-
-    def late(self, error: BaseException) -> None:
-        """Nobody waits any more for this failure: report it."""
-        error.add_note(f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
-        self.scheduler.report_failure(self.task, error)
-
-    @property
-    def what(self) -> str:
-        """As the end of the run names it: `work, called by main#1`."""
-        return f"{self.name}, called by {self.task.label}"
-
-    def __str__(self) -> str:
-        worker = self.worker
-        return f"{self.caller}({self.name}) {f'in {worker.name}' if worker else 'in the queue'}"
-
-
-class Worker:
-    """One thread of a pool: its name, and the job that it does or None."""
-
-    __slots__ = ("job", "name", "thread")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.job: Job | None = None
-        self.thread: Any = None
-
-
-class Starter:
-    """The seam: what really starts threads, and waits for their end."""
-
-    def start(self, work: Callable[..., object], args: tuple[Any, ...], name: str) -> Any:
-        """Start a daemon thread that calls `work(*args)`; return its handle."""
-        thread = threading.Thread(target=work, args=args, name=name, daemon=True)
-        thread.start()
-        return thread
-
-    def join(self, threads: Sequence[Any], seconds: float) -> bool:
-        """Wait until all these threads have ended, at most that long; return whether they have."""
-        deadline = monotonic() + seconds
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
-        return not any(thread.is_alive() for thread in threads)
-
-
-class Pool:
-    """Threads that do jobs, first come, first served; and the queue of the jobs not begun."""
-
-    def __init__(self, name: str, limit: int, starter: Starter) -> None:
-        self.name = name
-        self.starter = starter
-        self.idle = IDLE
-        self.queue: OrderedDict[Job, None] = OrderedDict()
-        self.workers: set[Worker] = set()
-        self._limit = limit
-        self._made = 0
-        self._ended = False
-        self._changed = threading.Condition(threading.Lock())
-
-    @property
-    def limit(self) -> int:
-        """How many jobs are done at once; what is set takes effect as jobs end."""
-        return self._limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        check_count(limit, "the limit of threads", 1)
-        with self._changed:
-            self._limit = limit
-            self._grow()
-            self._changed.notify_all()
-
-    def submit(self, job: Job) -> None:
-        """Put a job into the queue, and see to it that there is a thread for it."""
-        with self._changed:
-            self.queue[job] = None
-            try:
-                self._grow()
-            except BaseException:
-                if not self.workers:  # else one of them will come to it
-                    del self.queue[job]
-                    raise
-            self._changed.notify()
-
-    def withdraw(self, job: Job) -> None:
-        """Take a job out of the queue, if it is still there."""
-        with self._changed:
-            self.queue.pop(job, None)
-
-    def end(self) -> None:
-        """Have the threads end: at once, or after the job each is doing."""
-        with self._changed:
-            self._ended = True
-            self.queue.clear()
-            self._changed.notify_all()
-
-    def at_work(self) -> list[Job]:
-        """Return the jobs that threads are doing."""
-        with self._changed:
-            return [job for worker in self.workers if (job := worker.job) is not None]
-
-    def _grow(self) -> None:
-        """Start threads for the jobs that no free one will take."""
-        free = sum(worker.job is None for worker in self.workers)
-        while free < len(self.queue) and len(self.workers) < self._limit:
-            self._made += 1
-            worker = Worker(f"corolib-{self.name}-{self._made}")
-            self.workers.add(worker)
-            try:
-                worker.thread = self.starter.start(self._work, (worker,), worker.name)
-            except BaseException:
-                self.workers.discard(worker)
-                raise
-            free += 1
-
-    def _work(self, worker: Worker) -> None:
-        """Do jobs; this is the thread."""
-        while (job := self._take(worker)) is not None:
-            job.run()
-            del job  # it may hold much
-
-    def _take(self, worker: Worker) -> Job | None:
-        """Return the next job; None if the thread is to end."""
-
-        def news() -> bool:
-            return bool(self.queue) or self._ended or len(self.workers) > self._limit
-
-        with self._changed:
-            worker.job = None
-            self._changed.wait_for(news, self.idle)
-            if self.queue and len(self.workers) <= self._limit:
-                job, _ = self.queue.popitem(last=False)
-                worker.job, job.worker = job, worker
-                return job
-            self.workers.discard(worker)
-            return None
-
-
 class Threads:
-    """The threads of a run: see `current_threads`. A room."""
+    """The threads of a run, as long as it lives: see `current_threads`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -372,7 +139,8 @@ class Threads:
         """Let a request of `from_thread` in; from any thread."""
         self._requests.add(request)
         try:
-            if self._ended:  # looked at after the add: who ends looks at the set afterwards
+            # Looked at after the add: `end` sets this first, and then looks at the set.
+            if self._ended:
                 raise RunFinished
             self.scheduler.call_soon_threadsafe(request.start, self._requests)
         except RunFinished:
@@ -385,24 +153,6 @@ class Threads:
         for request in list(self._requests):
             request.answer(None, RunFinished())
         end_threads((self.jobs, self.lookups), self.starter, self.scheduler.grace)
-
-
-def end_threads(pools: tuple[Pool, ...], starter: Starter, grace: float) -> None:
-    """End the threads of some pools; name on stderr those that are still at work after `grace`."""
-    for pool in pools:
-        pool.end()
-    try:
-        threads = [worker.thread for pool in pools for worker in pool.workers.copy()]
-        starter.join(threads, min(grace, PATIENCE))
-    finally:  # Ctrl-C may end the wait
-        for job in [job for pool in pools for job in pool.at_work()]:
-            assert job.worker is not None
-            complain(f"{job.worker.name} still runs {job.what}; it is left behind")
-
-
-def complain(text: str) -> None:
-    """Name on stderr what the end of a run finds."""
-    print(f"corolib: {text}", file=sys.stderr)
 
 
 @public
@@ -466,7 +216,8 @@ def from_thread(scheduler: Scheduler, f: Callable[..., Runnable[T]], /, *args: A
 
     Source: trio.from_thread.run, asyncio.run_coroutine_threadsafe.
     """
-    scheduler.at_once()  # RunFinished, if its thread is free again, or another one by now
+    # Raises RunFinished if its run is over, also when another one runs in its thread by now.
+    scheduler.at_once()
     if running_scheduler() is not None or threading.get_ident() == scheduler.thread:
         raise RuntimeError(
             "from_thread() blocks the thread it is called in, and this one is a scheduler's: "
@@ -480,7 +231,8 @@ def from_thread(scheduler: Scheduler, f: Callable[..., Runnable[T]], /, *args: A
             raise error
         return value  # type: ignore[no-any-return]
     finally:
-        del request, error  # the traceback holds this frame: that would be a cycle
+        # The traceback of a failure holds this frame, which would be a cycle.
+        del request, error
 
 
 class Request:
@@ -585,7 +337,7 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
 
     `value = yield from wait_future(pool.submit(f, x))`. For any future that calls back from
     whichever thread it likes: those of thread pools, of process pools, of other engines. A wait is
-    like a join: if it is interrupted, the work goes on, and others may wait for it too. To give
+    like a join: if it is cancelled, the work goes on, and others may wait for it too. To give
     the work up as well, cancel the future: `try: ... finally: future.cancel()`.
 
     Args:
@@ -598,7 +350,7 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
         What the work raised; RuntimeError from a StopIteration, which cannot pass a generator.
         concurrent.futures.CancelledError, an ordinary exception: the future was cancelled.
         TypeError: this is no such future.
-        Cancelled: the wait was interrupted; the future is as it was.
+        Cancelled: the wait was cancelled; the future is as it was.
 
     Example:
         >>> import corolib
@@ -613,7 +365,8 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
         value: T = yield future_done(future)
         return value
     finally:
-        del future  # the traceback of its failure holds this frame: that would be a cycle
+        # The traceback of its failure holds this frame, which would be a cycle.
+        del future
 
 
 def future_done(future: futures.Future[T]) -> Suspend[T]:
@@ -630,6 +383,3 @@ def future_done(future: futures.Future[T]) -> Suspend[T]:
         return call.give_up
 
     return Suspend(arm, future, outside=True)
-
-
-# Processes --------------------------------------------------------------------------------------

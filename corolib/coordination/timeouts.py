@@ -2,10 +2,11 @@
 
     with timeout(5): ...                      TimeoutError after five seconds
     with move_on_after(5) as scope: ...       leaves the block; then scope.expired
-    with shield(): ...                        puts off every interrupt from outside
+    with shield(): ...                        puts off every cancel from outside
 
 A block bounds its own task only: a task spawned inside is not timed out by it, unless the block
-encloses the wait for its group. How an interrupt is requested and delivered stands in `scopes.py`.
+encloses the wait for its group. How a cancel is requested and delivered is the kernel's matter, and
+stands in `cancellation.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ D = TypeVar("D", bound="_Deadline")
 
 
 class _Deadline(CancelScope):
-    """What the two timeouts share: a deadline at which the block is interrupted."""
+    """What the two timeouts share: a deadline at which the block is cancelled."""
 
     expired = False
     _call: list[Any] | None = None
@@ -42,7 +43,8 @@ class _Deadline(CancelScope):
         Raises:
             RuntimeError: no scheduler runs in this thread.
         """
-        if self.deadline == inf:  # or not begun
+        # Before the block has begun the deadline is not known yet.
+        if self.deadline == inf:
             return inf if self._seconds is None else max(0.0, self._seconds)
         return max(0.0, self.deadline - current_scheduler().clock())
 
@@ -61,7 +63,8 @@ class _Deadline(CancelScope):
     def _close(self, kind: type[BaseException] | None, error: BaseException | None) -> bool:
         """Leave the block; return whether `error` is the `Cancelled` of this very block."""
         if self.task is None:
-            return False  # left before
+            # The block was left before.
+            return False
         scheduler = self.task.scheduler
         if self._call is not None:
             scheduler.timers.cancel(self._call)
@@ -86,9 +89,9 @@ def _expire(block: _Deadline) -> None:
 class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5):`
     """Bound a block in time: `with timeout(5): ...`, or `with timeout(at=deadline): ...`.
 
-    The deadline is looked at whenever the task waits. A block that was left before its interrupt
-    was delivered was in time; one whose deadline has passed before it begins is interrupted at
-    its first wait.
+    The deadline is looked at whenever the task waits. A block that was left before its cancel was
+    delivered was in time; one whose deadline has passed before it begins is cancelled at its first
+    wait.
 
     Args:
         seconds: how long the block may take; None and `math.inf` are no limit.
@@ -132,7 +135,8 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
             try:
                 raise late from error
             finally:
-                del late  # its traceback holds this frame: that would be a cycle
+                # Its traceback holds this frame, which would be a cycle.
+                del late
 
 
 @public
@@ -165,10 +169,10 @@ class move_on_after(_Deadline):  # noqa: N801 - reads as a statement
 
 @public
 class shield(CancelScope):  # noqa: N801 - reads as a statement
-    """Put off every interrupt from outside until the block ends: `with shield(): ...`.
+    """Put off every cancel from outside until the block ends: `with shield(): ...`.
 
     Args:
-        seconds: how long at most, from the moment at which the first interrupt is put off; by
+        seconds: how long at most, from the moment at which the first cancel is put off; by
             default the grace of the run. `math.inf`: without bound.
 
     Raises:

@@ -1,6 +1,11 @@
 """Topics: one item, many subscribers.
 
-What a subscriber gets is a queue of its own; what happens when that is full, the topic says.
+    with topic.subscribe() as news:         a queue of one's own, `news`
+        item = yield from news.get()
+    yield from topic.publish(item)          waits while a subscriber has no room
+
+What happens when a subscriber's queue is full, the topic says. What a queue does by itself is in
+`queues.py`.
 """
 
 from __future__ import annotations
@@ -81,13 +86,13 @@ class Topic(Closable, Generic[T]):
         ...         return (yield from news.get())
         >>> def main():
         ...     topic = corolib.Topic(1)
-        ...     ears = [corolib.spawn(listen, topic) for _ in range(2)]
+        ...     tasks = [corolib.spawn(listen, topic) for _ in range(2)]
         ...     yield
         ...     yield from topic.publish("rain")
-        ...     heard = []
-        ...     for ear in ears:
-        ...         heard.append((yield from ear))
-        ...     return heard
+        ...     received = []
+        ...     for task in tasks:
+        ...         received.append((yield from task))
+        ...     return received
         >>> corolib.run(main)
         ['rain', 'rain']
 
@@ -106,7 +111,8 @@ class Topic(Closable, Generic[T]):
         self.overflow = overflow
         self._shut = False
         self._subscriptions: dict[Subscription[T], None] = {}
-        self._full: set[Subscription[T]] = set()  # those without room: no `get` looks at all
+        # Those without room are kept, so that no `get` has to look at all subscriptions.
+        self._full: set[Subscription[T]] = set()
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription[T]]:
@@ -134,7 +140,7 @@ class Topic(Closable, Generic[T]):
 
         Raises:
             QueueShutDown: the topic was shut down, before or during the wait.
-            Cancelled: the wait was interrupted; nobody got the item.
+            Cancelled: the wait was cancelled; nobody got the item.
         """
         if self._takes() and not must_yield():
             self._publish(item)
@@ -142,7 +148,7 @@ class Topic(Closable, Generic[T]):
             yield self.publishing(item)
 
     def shutdown(self) -> None:
-        """Publish nothing any more. Subscribers may take what they have, and are told the end."""
+        """Publish nothing any more. Subscribers may take what they have; then `get` raises."""
         self._shut = True
         wake_all(self._waiting, error=self._end)
         for news in list(self._subscriptions):

@@ -1,11 +1,12 @@
-"""Lines of those who wait, first come, first served; and what all things that have one share.
+"""Wait queues: who waits, first come, first served; and what all objects that have one share.
 
-A thing that tasks wait for keeps their wakes in a `Line`. Who waits has joined it, who is
-interrupted leaves it by the undo, and who is served is taken from its head:
+An object that tasks wait for keeps their wakes in a `WaitQueue`. A task that waits is enqueued, one
+whose wait is cancelled is taken out by the undo, and the first is served:
 
-    wake, item = line.popitem(last=False)
+    wake, item = queue.popitem(last=False)
 
-Imports no scheduler; what makes one wait is in `sync.py`, `queues.py` and their like.
+When a task waits, and what for, is not known here: that is in `locks.py`, `queues.py` and the
+others.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ from typing import Any
 from corolib.kernel import Wake
 
 WaitQueue = OrderedDict[Wake, Any]
-"""Those who wait, first come first, each with what it waits with. Both ends and the leaving of
-any one cost the same however long the line is, which is true of neither deque nor dict."""
+"""The wakes of those who wait, first come first, each with what it waits with. To add one, to take
+the first and to remove any one cost the same however many there are. That is true of neither deque
+nor dict."""
 
 
-def enqueue(line: WaitQueue, wake: Wake, item: Any = None) -> Callable[[], object]:
-    """Stand in the line with `item`; returns the undo."""
-    line[wake] = item
-    return lambda: line.pop(wake, None)  # a `partial` costs three times as much to make
+def enqueue(queue: WaitQueue, wake: Wake, item: Any = None) -> Callable[[], object]:
+    """Put a wake at the end of the queue, with `item`; returns the undo."""
+    queue[wake] = item
+    # A `partial` costs three times as much to make.
+    return lambda: queue.pop(wake, None)
 
 
 def wake_all(
-    line: WaitQueue, value: Any = None, error: Callable[[], BaseException | None] | None = None
+    queue: WaitQueue, value: Any = None, error: Callable[[], BaseException | None] | None = None
 ) -> None:
-    """Let all go that stand in the line, each with `value`, or with what `error()` returns.
+    """Wake all that wait, each with `value`, or with what `error()` returns.
 
     An exception is made for each of them: one that is raised in many places collects the
     tracebacks of all.
     """
-    while line:
-        wake, _ = line.popitem(last=False)
+    while queue:
+        wake, _ = queue.popitem(last=False)
         wake(value, None if error is None else error())
 
 
@@ -45,8 +48,8 @@ def nothing() -> None:
     """The undo of a wait that was over at once."""
 
 
-class Awaited:
-    """What all of them share: a name for reports, a line, and a repr that shows both.
+class Waitable:
+    """What all objects share that tasks wait for: a name for reports, a wait queue, and a repr.
 
     Args:
         name: for reports.

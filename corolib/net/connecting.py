@@ -9,7 +9,8 @@ families in turn; the first to be connected wins, and the sockets of all others 
 happens in the caller's own task: an attempt is a generator, and the race steps each when its wait
 is over. So whatever ends the call, no socket is left.
 
-Names are looked up in the threads that are kept for it; numeric addresses need no thread.
+How names are looked up is in `resolving.py`. Connections that others make to this program are in
+`listening.py` and `servers.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from corolib.coordination.first import first
-from corolib.coordination.threads import lookup, to_thread
+from corolib.coordination.threads import to_thread
 from corolib.kernel import (
     Coro,
     LateModule,
@@ -40,7 +40,6 @@ from corolib.kernel import (
     waits,
 )
 from corolib.net.network import (
-    NUMERIC,
     AddressInfo,
     Socket,
     address_text,
@@ -50,6 +49,7 @@ from corolib.net.network import (
     pauses,
     unix_path,
 )
+from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure
 from corolib.net.streams import Stream
 
 if TYPE_CHECKING:
@@ -57,11 +57,8 @@ if TYPE_CHECKING:
 else:
     ssl = LateModule("ssl")
 
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Port = int | str
-Source = tuple[str | None, Port]
-
-DELAY = 0.25  # seconds between the beginnings of two attempts, as RFC 8305 recommends
+DELAY = 0.25
+"""Seconds between the beginnings of two attempts, as RFC 8305 recommends."""
 
 
 @public
@@ -79,8 +76,8 @@ def open_tcp(
     """Wait until there is a TCP connection to a host, and return its stream.
 
     `stream = yield from open_tcp("example.org", 443, tls=True)`. If the name has several
-    addresses they are raced: see the head of this module. There is no limit of time but that of
-    the system, minutes it may be: put `with timeout(...)` around it.
+    addresses they are raced, as in RFC 8305. There is no limit of time but that of the system,
+    minutes it may be: put `with timeout(...)` around it.
 
     What one `sendall` sends is on its way at once (`TCP_NODELAY`).
 
@@ -104,7 +101,7 @@ def open_tcp(
         ssl.SSLError: an OSError: the handshake failed, or the certificate is not the right one.
         ValueError: no port has this number; `host` cannot be a name; `server_hostname` without
             `tls`. TypeError: `host` is no str, `source` no pair.
-        Cancelled: the wait was interrupted; no socket is left open. A lookup that is under way
+        Cancelled: the wait was cancelled; no socket is left open. A lookup that is under way
             goes on in its thread, unheeded.
 
     Example:
@@ -156,7 +153,7 @@ def open_unix(
             (FileNotFoundError), or it is too long.
         ssl.SSLError: the handshake failed.
         ValueError: with `tls` but without `server_hostname`, if the context wants to check it.
-        Cancelled: the wait was interrupted; no socket is left open.
+        Cancelled: the wait was cancelled; no socket is left open.
 
     Example:
         >>> import corolib, socket, tempfile, os
@@ -209,12 +206,14 @@ def _connect(sock: Socket, address: Any) -> Generator[Trap, Any, None]:
         try:
             sock.connect(address)
             return
-        except InterruptedError:  # by a signal: the system goes on with it
+        except InterruptedError:
+            # A signal came: the system goes on with it.
             break
         except BlockingIOError as exc:
             if exc.errno != errno.EAGAIN:
                 break
-        yield Sleep(next(pause))  # the queue of the listener is full, and nothing has begun
+        # The queue of the listener is full, and nothing has begun.
+        yield Sleep(next(pause))
     while True:
         yield WriteWait(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -224,7 +223,8 @@ def _connect(sock: Socket, address: Any) -> Generator[Trap, Any, None]:
             sock.getpeername()
             return
         except OSError as exc:
-            if exc.errno != errno.ENOTCONN:  # else neither connected nor failed: woken in vain
+            # This number says that it neither is connected nor has failed: woken in vain.
+            if exc.errno != errno.ENOTCONN:
                 raise
 
 
@@ -237,7 +237,8 @@ def _race(
     """
     under_way: dict[Generator[Trap, Any, Socket], Trap] = {}
     failures: list[OSError] = []
-    begin = -math.inf  # when the next is to be begun
+    # When the next is to be begun.
+    begin = -math.inf
     try:
         while attempts or under_way:
             if attempts and now() >= begin:
@@ -264,93 +265,15 @@ def _race(
     finally:
         for attempt in under_way:
             attempt.close()
-        del failures  # a traceback holds this frame: that would be a cycle
-
-
-# Names and addresses ------------------------------------------------------------------------------
-
-
-@waits
-def resolve(
-    host: str | None, port: Port, family: int, kind: int, flags: int = 0
-) -> Generator[Any, Any, Iterable[AddressInfo]]:
-    """Wait until the addresses of a name are known, and return them in the order of the system.
-
-    Those of a numeric address are known at once. A name is looked up in a thread; nobody heeds
-    what comes of it after a cancel.
-    """
-    net = network()
-
-    def ask(flags: int) -> list[AddressInfo] | OSError:
-        try:
-            return net.getaddrinfo(host, port, family, kind, 0, flags)
-        except OSError as exc:
-            return exc
-
-    ask.__qualname__ = f"{host}:{port}"  # as reports name it
-    found = ask(flags | NUMERIC)
-    if isinstance(found, OSError):
-        found = yield from lookup(ask, flags)
-    if not found:
-        found = socket.gaierror(socket.EAI_NONAME, "no address is known")
-    if isinstance(found, OSError):
-        raise named(found, f"{host}:{port}")
-    return dict.fromkeys(found)  # some resolvers say the same thing twice
-
-
-@waits
-def candidates(
-    host: str, port: Port, source: Source | None, family: int, kind: int
-) -> Generator[Any, Any, list[tuple[AddressInfo, Any]]]:
-    """Wait until the addresses of a name are known; return each with the address to connect from.
-
-    The families take turns, and the one that the system puts first begins. (That is IPv6 where
-    this machine has it: RFC 6724.) With a source, only addresses of its family are left.
-    """
-    found = interleaved((yield from resolve(host, port, family, kind)))
-    if source is None:
-        return [(info, None) for info in found]
-    own: dict[int, Any] = {}
-    for info in (yield from resolve(*source, family, kind, socket.AI_PASSIVE)):
-        own.setdefault(info[0], info[4])
-    if left := [(info, own[info[0]]) for info in found if info[0] in own]:
-        return left
-    text = f"{host}:{port} has no address of the family of {address_text(source)}"
-    raise OSError(errno.EADDRNOTAVAIL, text)
-
-
-def check_pair(who: str, pair: Source | None) -> None:
-    """Refuse what is not an address and a port."""
-    if pair is not None and (not isinstance(pair, tuple) or len(pair) != 2):
-        raise TypeError(f"{who} got {pair!r}: give an address and a port, ('127.0.0.1', 0)")
-
-
-def interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Return addresses so that the families take turns; within a family the order is kept."""
-    families: dict[int, list[AddressInfo]] = {}
-    for info in found:
-        families.setdefault(info[0], []).append(info)
-    rounds = zip_longest(*families.values())
-    return [info for each in rounds for info in each if info is not None]
-
-
-def failure(what: str, failures: Sequence[OSError]) -> OSError:
-    """Return one error for several: itself if it is the only one, else one that names all."""
-    if len(failures) == 1:
-        return failures[0]
-    text = f"{what}: {'; '.join(each.strerror or str(each) for each in failures)}"
-    kinds = {each.errno for each in failures}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    error = OSError(text) if kind is None else OSError(kind, text)
-    error.__cause__ = ExceptionGroup(what, failures)
-    return error
+        # A traceback holds this frame, which would be a cycle.
+        del failures
 
 
 # TLS ----------------------------------------------------------------------------------------------
 
 
 class DefaultTLSContext:
-    """The TLS context for those who bring none of their own: a room."""
+    """The TLS context for those who bring none of their own; lives as long as the run."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.context: ssl.SSLContext | None = None
@@ -374,14 +297,14 @@ def _context(
         return None
     if tls is not True:
         return tls
-    trust = current_scheduler().run_local(DefaultTLSContext)
-    if trust.context is None:
-        trust.context = yield from to_thread(_default_context)
-    return trust.context
+    default = current_scheduler().run_local(DefaultTLSContext)
+    if default.context is None:
+        default.context = yield from to_thread(_default_context)
+    return default.context
 
 
 def _default_context() -> ssl.SSLContext:
-
+    """Make the default context; in a thread, where `ssl` is imported too."""
     return ssl.create_default_context()
 
 

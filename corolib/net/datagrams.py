@@ -8,8 +8,11 @@
         data, address = yield from sock.recvfrom()
         yield from sock.sendto(data, address)
 
-A datagram may be lost on the way, come twice, or after one that was sent later; nobody is told.
-There is no end of the file: `b""` is a datagram like any other.
+A datagram may be lost on the way, come twice, or after one that was sent later; neither side
+learns of it. There is no end of the file: `b""` is a datagram like any other.
+
+Connections, on which data arrives in order, are in `streams.py`; how names are looked up is in
+`resolving.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +32,16 @@ from corolib.kernel import (
     public,
     waits,
 )
-from corolib.net.connecting import Path, Port, Source, candidates, check_pair, failure, resolve
 from corolib.net.network import Socket, address_text, discard, named, network, pauses, unix_path
+from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure, resolve
 
-DATAGRAM = 65535  # bytes: UDP's lengths have 16 bits
-PATIENCE = 8  # waits after a read in vain, until the next is tried without one: under load most of
-# these succeed, and each saves a turn, the half of an echo; else it costs this part of an exception
+DATAGRAM = 65535
+"""Bytes of the longest datagram: UDP's lengths have 16 bits."""
+
+PATIENCE = 8
+"""Waits after a read in vain, until the next read is tried without one. Under load most of these
+succeed, and each saves a turn, the half of an echo. Otherwise an exception is paid for each so many
+waits."""
 
 
 @public
@@ -47,7 +54,7 @@ class DatagramSocket:
     Over a connected UDP socket the network's complaints come back (ICMP: nobody listens there, no
     way to that host). Each is raised once, as an OSError, by the next call that receives or sends
     anything: so it is about an earlier datagram. One that is being sent then was not sent. The
-    socket goes on working. A socket that is not connected is told nothing.
+    socket goes on working. A socket that is not connected learns nothing.
 
     Args:
         sock: a socket of the kind SOCK_DGRAM, which it owns from here on.
@@ -83,8 +90,10 @@ class DatagramSocket:
         self._reading = ReadWait(sock)
         self._writing = WriteWait(sock)
         self._writer_waits = False
-        self._asker: Any = None  # who has sent the last datagram, until it is answered
-        self._patience = PATIENCE  # waits to make until a read is tried without one
+        # Who has sent the last datagram, until it is answered.
+        self._asker: Any = None
+        # Waits to make until a read is tried without one.
+        self._patience = PATIENCE
 
     @waits
     def recvfrom(self, most: int = DATAGRAM) -> Generator[Any, Any, tuple[bytes, Any]]:
@@ -101,7 +110,7 @@ class DatagramSocket:
             ConnectionRefusedError and other OSErrors: a complaint of the network's about an
                 earlier datagram; see above.
             ValueError: `most` is negative.
-            Cancelled: the wait was interrupted; no datagram was taken.
+            Cancelled: the wait was cancelled; no datagram was taken.
         """
         if most < 0:
             raise ValueError(f"recvfrom({most}): a datagram has no bytes at least")
@@ -110,13 +119,15 @@ class DatagramSocket:
             if not self._patience and must_yield():
                 self._patience = 1
             if left := self._patience:
-                yield self._reading  # which refuses a second receiver
+                # This refuses a second receiver.
+                yield self._reading
                 self._patience = left - 1
             try:
                 got: tuple[bytes, Any] = self.socket.recvfrom(most + 1)
             except (BlockingIOError, InterruptedError):
+                # Woken in vain.
                 self._patience = PATIENCE
-                continue  # woken in vain
+                continue
             except OSError:
                 self._check_open()
                 raise
@@ -149,7 +160,7 @@ class DatagramSocket:
                 system has no memory (ENOBUFS); nobody listens on a Unix socket. And see above.
             TypeError: the address is not a host and a port; ValueError: it cannot be one.
             ClosedError: the socket is closed, or was closed during the wait.
-            Cancelled: the wait was interrupted; the datagram was not sent.
+            Cancelled: the wait was cancelled; the datagram was not sent.
         """
         # The short way of an answer: its address needs no look, and receiving has given way.
         if address is self._asker is not None:
@@ -266,7 +277,7 @@ def open_udp(
             other side. If several addresses failed, it names all: see `open_tcp`.
         socket.gaierror: an OSError: a name has no address, or nobody can say.
         TypeError: a host without a port; `local` is no pair.
-        Cancelled: the wait was interrupted; no socket is left open.
+        Cancelled: the wait was cancelled; no socket is left open.
 
     Example:
         >>> import corolib
@@ -286,7 +297,8 @@ def open_udp(
     check_pair("open_udp(local=)", local)
     if must_yield():
         yield
-    found: list[tuple[int, int, Any, Any]]  # family, protocol, address of this side, of the other
+    # Family, protocol, address of this side, address of the other.
+    found: list[tuple[int, int, Any, Any]]
     if host is not None and port is not None:
         both = yield from candidates(host, port, local, family, socket.SOCK_DGRAM)
         found = [(info[0], info[2], source, info[4]) for info, source in both]
@@ -304,7 +316,8 @@ def open_udp(
                 failures.append(exc.with_traceback(None))
         raise failure("cannot open a UDP socket", failures)
     finally:
-        del failures  # a traceback holds this frame: that would be a cycle
+        # A traceback holds this frame, which would be a cycle.
+        del failures
 
 
 @public
@@ -363,7 +376,8 @@ def _is_numeric(family: int, host: str) -> bool:
     """Return whether the system need not look `host` up, which would stop the whole program."""
     try:
         socket.inet_pton(family, host)
-    except (OSError, ValueError):  # ValueError: it could not be a name either
+    except (OSError, ValueError):
+        # After a ValueError it could not be a name either.
         return False
     return True
 

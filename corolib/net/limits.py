@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 else:
     ssl = LateModule("ssl")
 
-WAITS = 0x20 | 0x80 | 0x200  # code flags: generator, coroutine, async generator
+WAITS = 0x20 | 0x80 | 0x200
+"""Flags of code that can wait: a generator, a coroutine, an async generator."""
 
 
 class Limits(TypedDict, total=False):
-    """The limits, by name."""
+    """The limits, by name: see `Listener.serve`."""
 
     max_connections: int | None
     accept: Callable[[Any], object] | None
@@ -37,9 +38,9 @@ class Limits(TypedDict, total=False):
 
 
 def checked(given: Limits) -> Limits:
-    """Return all limits; those that are not given are None, which is none, or have a default.
+    """Return all limits; those that are not given are None, for no limit, or have a default.
 
-    TypeError or ValueError for one that is not of its kind, TypeError for one that there is not.
+    TypeError or ValueError for one that is not of its kind, TypeError for an unknown name.
     """
     check_names("serve", given)
     return Limits(
@@ -88,7 +89,6 @@ def _function(name: str, value: Any) -> Any:
 def _context(tls: Any) -> Any:
     if tls is None:
         return None
-
     if not isinstance(tls, ssl.SSLContext):
         raise TypeError(f"serve(tls={tls!r}): give an ssl.SSLContext that has a certificate")
     if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:

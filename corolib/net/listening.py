@@ -32,11 +32,21 @@ if TYPE_CHECKING:
 
 L = TypeVar("L", bound="Listening")
 
-BACKLOG = 4096  # what Linux allows by default (net.core.somaxconn); it takes less where less is
-BATCH = 64  # connections accepted in one go; more, and all others wait for longer than 1 ms
-PAUSE = 0.1  # seconds without accepting, when it fails for want of files or memory
-REPORT_EVERY = 1.0  # seconds between two reports of that
-PORTS = 16  # tries to find one port that is free in every family
+BACKLOG = 4096
+"""Connections that may wait to be accepted: what Linux allows by default (net.core.somaxconn).
+A system that allows less takes less."""
+
+BATCH = 64
+"""Connections accepted in one go. With more all others would wait for longer than 1 ms."""
+
+PAUSE = 0.1
+"""Seconds without accepting, when it fails for want of files or memory."""
+
+REPORT_EVERY = 1.0
+"""Seconds between two reports of that."""
+
+PORTS = 16
+"""Tries to find one port that is free in every family."""
 
 
 @functools.cache
@@ -90,7 +100,8 @@ def tcp_sockets(
         tries -= 1
         try:
             return _bind_all(found, backlog, reuse_port)
-        except OSError as exc:  # the port that the kernel chose in one family is used in another
+        except OSError as exc:
+            # The port that the kernel chose in one family may be used in another.
             if exc.errno != errno.EADDRINUSE or not tries:
                 raise
 
@@ -171,7 +182,8 @@ def unix_socket(
         file = SocketFile(path)
         try:
             if mode is not None:
-                os.chmod(path, mode)  # nobody can connect before listen()
+                # Nobody can connect before listen().
+                os.chmod(path, mode)
             sock.listen(backlog)
         except BaseException:
             file.remove()
@@ -193,7 +205,8 @@ def _clear(path: str | bytes) -> None:
     """
     try:
         found = os.lstat(path)
-    except (FileNotFoundError, ValueError):  # ValueError: a name that begins with a zero byte
+    except (FileNotFoundError, ValueError):
+        # A ValueError is for a name that begins with a zero byte, which has no file.
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise FileExistsError(errno.EEXIST, "there is a file of another kind", path)
@@ -203,7 +216,8 @@ def _clear(path: str | bytes) -> None:
     except ConnectionRefusedError:
         os.unlink(path)
         return
-    except OSError:  # its backlog is full, or it is of another type: somebody has it open
+    except OSError:
+        # Its backlog is full, or it is of another type: somebody has it open.
         pass
     finally:
         probe.close()
@@ -250,7 +264,8 @@ def inherited(fds: int | Sequence[int], families: Sequence[int], who: str) -> li
                 raise ValueError(f"{who}(fd={fd}): this is not a listening socket of that family")
     except BaseException:
         for sock in sockets:
-            sock.detach()  # they stay the caller's
+            # The files stay the caller's.
+            sock.detach()
         raise
     return sockets
 
@@ -278,8 +293,10 @@ class Listening:
         self.addresses = [sock.getsockname() for sock in self._sockets]
         self.place = ", ".join(map(address_text, self.addresses))
         self._file = file
-        self._hot: deque[socket.socket] = deque()  # those where more may have come
-        self._taken = 0  # accepted since the last wait
+        # Those where more may have come.
+        self._ready: deque[socket.socket] = deque()
+        # Connections accepted since the last wait.
+        self._taken = 0
         self._reported = float("-inf")
         self.backlog = backlog
         self.batch = BATCH
@@ -299,15 +316,15 @@ class Listening:
             ClosedError: the listener is closed, or was closed during the wait.
             BusyError: another task accepts from it.
             OSError: the socket was shut down, or is no listening one.
-            Cancelled: the wait was interrupted; nothing was accepted.
+            Cancelled: the wait was cancelled; nothing was accepted.
         """
         while True:
-            if not self._hot or self._taken >= self.batch:
+            if not self._ready or self._taken >= self.batch:
                 yield from self._arrival()
             try:
-                conn, peer = self._hot[0].accept()
+                conn, peer = self._ready[0].accept()
             except BlockingIOError:
-                self._hot.popleft()
+                self._ready.popleft()
                 continue
             except OSError as exc:
                 self._taken += 1
@@ -318,14 +335,14 @@ class Listening:
                 self._report(exc)
             else:
                 conn.setblocking(False)
-                self._hot.rotate(1)
+                self._ready.rotate(1)
                 self._taken += 1
                 return Stream(conn, peer=peer)
             yield Sleep(PAUSE)
 
     def _arrival(self) -> Generator[Any, Any, None]:
         """Wait until somebody may have come to one of the sockets."""
-        self._hot.clear()
+        self._ready.clear()
         if self.closed:
             raise ClosedError(f"{self!r} is closed")
         if len(self._waits) == 1:
@@ -333,11 +350,11 @@ class Listening:
         else:
             yield from first(*self._waits)
         self._taken = 0
-        self._hot.extend(self._sockets)
+        self._ready.extend(self._sockets)
 
     def _check_dead(self, exc: OSError) -> None:
         """Raise what accepting failed with, if it will never succeed again."""
-        if self._hot[0].fileno() == -1:
+        if self._ready[0].fileno() == -1:
             raise ClosedError(f"{self!r}: the socket was closed")
         if exc.errno in DEAD:
             raise exc
@@ -357,7 +374,7 @@ class Listening:
         if self.closed:
             return
         self.closed = True
-        self._hot.clear()
+        self._ready.clear()
         if self._file is not None:
             self._file.remove()
         for sock in self._sockets:

@@ -8,7 +8,8 @@ Library code calls nothing but the methods of the sockets it gets here, and wait
 `ReadWait` and `WriteWait`. So `run(network=...)` can put another network in the place of this
 one: a test's, whose sockets misbehave on purpose, or a simulated one.
 
-Imports from corolib only `running.py`.
+Nothing here waits. Which addresses to try, and waiting for them, is in `resolving.py`; what listens
+and connects is in `listening.py`, `connecting.py` and `datagrams.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ Socket = socket.socket
 AddressInfo = tuple[int, int, int, str, Any]
 """What a lookup finds: family, type, protocol, canonical name, address."""
 
-NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV  # these flags make a lookup instant
+NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+"""With these flags a lookup is instant: it takes numeric addresses only."""
 
-SUN_PATH = 108 if sys.platform == "linux" else 104  # bytes for a path and the zero at its end
+SUN_PATH = 108 if sys.platform == "linux" else 104
+"""Bytes for the path of a Unix socket and the zero at its end."""
 
-PAUSES = 0.001, 0.05  # seconds: the first asks soon, the last twenty times a second at no cost
+PAUSES = 0.001, 0.05
+"""Seconds between two tries, at first and at most: soon, and twenty times a second at no cost."""
 
 
 @public
@@ -78,7 +82,8 @@ class Network:
             raise ValueError(f"port {port} of {host!r}: ports have numbers from 0 to 65535")
         try:
             found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
-        except UnicodeError as exc:  # by the codec "idna", which writes it as the DNS does
+        except UnicodeError as exc:
+            # The codec "idna", which writes a name as the DNS does, has refused it.
             text = "a name has parts of 1 to 63 characters, with single dots between them"
             raise ValueError(f"{host!r} cannot be a host: {exc.__cause__ or exc}; {text}") from None
         return found
@@ -94,7 +99,8 @@ class ListeningSocket(socket.socket):
         return OwnedSocket(self.family, self.type, self.proto, fileno=fd), peer
 
 
-ListeningSocket.__name__ = "socket"  # as messages call it
+# Messages call it what it is to users.
+ListeningSocket.__name__ = "socket"
 
 NETWORK = Network()
 """The network of the operating system."""

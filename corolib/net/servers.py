@@ -11,7 +11,7 @@ stays open, until that task *and its children* are done. A failure of a handler 
 its peer, and concerns nobody else.
 
 How sockets are opened and connections accepted is in `listening.py`, and how limits are checked in
-`limits.py`.
+`limits.py`. Several processes that serve one listener are in `system/workers.py`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,15 @@ from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
 Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
 
-QUARTERS = 4  # looks in the time of an idle limit: who is idle is cut at most a quarter late
-NAMED = 20  # handlers that the text of a report names
-PEERS = (TimeoutError, LimitExceeded, IncompleteRead)  # failures that clients make at will
+QUARTERS = 4
+"""Looks in the time of an idle limit: who is idle is cancelled at most a quarter late."""
+
+NAMED = 20
+"""Handlers that the text of a report names."""
+
+PEERS = (TimeoutError, LimitExceeded, IncompleteRead)
+"""Failures that clients can bring about at will."""
+
 GONE = (
     *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     *(errno.ENETDOWN, errno.ENETUNREACH),
@@ -65,7 +71,7 @@ GONE = (
 """Numbers that say, as a ConnectionError does, that the peer is there no more."""
 
 
-class Interrupted(NamedTuple):
+class CancelledHandler(NamedTuple):
     """One handler that had to be cancelled: its task, its peer, where it stood and why."""
 
     task: str
@@ -82,7 +88,7 @@ class StopReport(NamedTuple):
     """How a server ended: how many handlers `finished` meanwhile, and who was `cancelled`."""
 
     finished: int
-    cancelled: Sequence[Interrupted]
+    cancelled: Sequence[CancelledHandler]
 
     def __str__(self) -> str:
         text = f"{self.finished} finished, {len(self.cancelled)} had to be cancelled"
@@ -168,8 +174,8 @@ class Server:
     """What serves a listener: `listener.serve(handler)` makes it.
 
     `report = yield from server` waits until it has ended. In the main task that also answers
-    SIGTERM, unless the program handles it, and Ctrl-C, with a stop. Who waits and is interrupted
-    leaves it running.
+    SIGTERM, unless the program handles it, and Ctrl-C, with a stop. A wait that is
+    cancelled leaves it running.
 
     Attributes:
         listener: what it serves; closed when it has ended.
@@ -192,11 +198,13 @@ class Server:
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
         self._open: dict[_Connection, None] = {}
-        self._place: Wake | None = None  # of the task, while it waits for one to end
+        # The wake of the task, while it waits for a place.
+        self._place: Wake | None = None
         self._cut_call: list[Any] | None = None
         self._counts = dict.fromkeys(("accepted", "refused", "failed", "reset", "idle", "full"), 0)
-        self._finished = 0  # handlers, since it began to stop
-        self._cancelled: list[Interrupted] = []
+        # Handlers that have finished since it began to stop.
+        self._finished = 0
+        self._cancelled: list[CancelledHandler] = []
         self.stopping = Event("stopping")
         name = getattr(handler, "__name__", type(handler).__name__)
         self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
@@ -252,7 +260,8 @@ class Server:
                 return
             body: Any = self._handler if self._tls is None else self._handle_tls
             task = self._scheduler.spawn(body, stream, parent=self.task)
-        except Exception as exc:  # of the predicate, or of a handler that is no generator function
+        except Exception as exc:
+            # The predicate has failed, or the handler is no generator function.
             self._close(stream)
             self._note_failure(exc, stream)
             return
@@ -329,13 +338,14 @@ class Server:
             Deadlock: called by a handler of this server, for whose end it would wait. Write
                 `spawn(server.stop(), parent=current_scheduler().main)`.
             What the server failed with: its listening socket was shut down, for instance.
-            Cancelled: the wait was interrupted; the server stops all the same.
+            Cancelled: the wait was cancelled; the server stops all the same.
         """
         self._refuse_handlers()
         self._stop_within(grace)
         try:
             yield from self._end()
-        except TaskCancelled:  # somebody has cancelled the server's task
+        except TaskCancelled:
+            # Somebody has cancelled the server's task.
             pass
         return self._report()
 
@@ -363,7 +373,8 @@ class Server:
     def _cut(self, _: None) -> None:
         """The grace is over: cancel what is left, and write down who it was."""
         self._cut_call = None
-        known = {each.task for each in self._cancelled}  # by an earlier grace, and not gone yet
+        # Those that an earlier grace has cancelled, and that are not gone yet.
+        known = {each.task for each in self._cancelled}
         for connection in list(self._open):
             if not connection.closing and connection.task.label not in known:
                 self._cancelled.append(connection.describe())
@@ -409,14 +420,16 @@ class Server:
                 while (yield from first(*traps))[0] == 1:
                     signalled = True
                     self._stop_within(None)
-            except KeyboardInterrupt as exc:  # while it is handled, the next one ends the run
+            except KeyboardInterrupt as exc:
+                # While this one is handled, the next one ends the run.
                 self._stop_within(None)
                 report = yield from self._end()
                 if report.cancelled:
                     exc.add_note(str(report))
                 raise
         report = self._report()
-        if signalled and report.cancelled:  # nobody may look at what `run()` returns
+        if signalled and report.cancelled:
+            # Nobody may look at what `run()` returns.
             self.listener.log.warning("%s: stopped: %s", self.listener.place, report)
         return report
 
@@ -456,8 +469,10 @@ class _Connection:
         self.stream = stream
         self.task = task
         self.timer: list[Any] | None = None
-        self.quiet = 0  # looks at which nothing had moved, in a row
-        self.closing = False  # the task is that of `aclose()`
+        # The looks in a row at which nothing had moved.
+        self.quiet = 0
+        # Whether the task is that of `aclose()`.
+        self.closing = False
 
     def __call__(self, value: Any, error: BaseException | None) -> None:
         server, stream = self.server, self.stream
@@ -465,9 +480,11 @@ class _Connection:
             server._scheduler.timers.cancel(self.timer)
         if not self.closing:
             server._note_outcome(self.task, error, stream)
-        elif isinstance(error, OSError):  # `aclose()` passes over all but that of the close itself
+        elif isinstance(error, OSError):
+            # `aclose()` passes over all failures but that of the close itself.
             server._note_failure(error, stream)
-        ended = stream.ended and stream.tls is None  # TLS ends in each direction by a word
+        # TLS ends each direction by a close_notify of its own.
+        ended = stream.ended and stream.tls is None
         if error is None and not (self.closing or ended):
             self.closing = True
             self.task = server._scheduler.spawn(stream.aclose(), parent=server.task)
@@ -480,9 +497,9 @@ class _Connection:
         scheduler = self.server._scheduler
         self.timer = scheduler.timers.set(scheduler.clock() + self.server._tick, _look, self)
 
-    def describe(self) -> Interrupted:
+    def describe(self) -> CancelledHandler:
         task = self.task
-        return Interrupted(task.label, self.stream.peer, where(task), doing(task))
+        return CancelledHandler(task.label, self.stream.peer, where(task), doing(task))
 
 
 def _look(connection: _Connection) -> None:
@@ -501,7 +518,7 @@ def _look(connection: _Connection) -> None:
     connection.tick_later()
 
 
-# The calls of one line ----------------------------------------------------------------------------
+# The public calls ---------------------------------------------------------------------------------
 
 
 @public
@@ -646,7 +663,7 @@ def serve_tcp(
 
     Raises:
         OSError: the address cannot be listened on.
-        Cancelled: the wait was interrupted; the server is ended, and gone before the next wait.
+        Cancelled: the wait was cancelled; the server is ended, and gone before the next wait.
 
     Example:
         >>> import corolib
@@ -686,7 +703,7 @@ def serve_unix(
 
     Raises:
         OSError: the path cannot be listened on.
-        Cancelled: the wait was interrupted; the server is ended, and gone before the next wait.
+        Cancelled: the wait was cancelled; the server is ended, and gone before the next wait.
     """
     check_names("serve_unix", limits, "mode", "backlog")
     listener = listen_unix(path, mode=mode, backlog=backlog)

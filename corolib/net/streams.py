@@ -7,9 +7,9 @@
     yield from stream.aclose()                         lets the other side read what was sent
     stream.close()                                     at once
 
-A stream asks little of its file: `Connection`. Sockets have it; `Pipe` gives it to the ends of
-pipes and to terminals, `tls.TLS` to a file below it. Who opens the file is no matter of this
-module's.
+A stream asks little of its file: `Connection`. Sockets have it; `tls.TLS` gives it to a file below
+it, and `Pipe`, in `system/pipe_ends.py`, to the ends of pipes and to terminals. Who opens the file
+is no matter of this module's.
 
 Reading and sending are two halves that know nothing of each other. Each has a short way for what
 servers do all day, `recv()`, `readline()` and `sendall()` of one message, where every instruction
@@ -61,12 +61,23 @@ else:
 Bytes = bytes | bytearray | memoryview
 Data = Bytes | list[Bytes] | tuple[Bytes, ...]
 
-CHUNK = 65536  # bytes asked for at once: what a pipe holds, and a large socket buffer's worth
-LINE = 65536  # bytes that a line may have: enough for any header, little against a memory
-PIECES = 1024  # buffers for one call of the system's: IOV_MAX of Linux and the BSDs
-WINDOW = 256  # bytes searched for all separators before those behind are searched for any
-DRAIN = 2.0  # seconds: a round trip to anywhere, some loss included
-NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)  # sendfile() cannot
+CHUNK = 65536
+"""Bytes asked for at once: what a pipe holds, and as much as a large socket buffer."""
+
+LINE = 65536
+"""Bytes that a line may have: enough for any header, little against a memory."""
+
+PIECES = 1024
+"""Buffers for one call of the system's: IOV_MAX of Linux and the BSDs."""
+
+WINDOW = 256
+"""Bytes searched for all separators before those behind are searched for any."""
+
+DRAIN = 2.0
+"""Seconds that the other side has to close: a round trip to anywhere, some loss included."""
+
+NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)
+"""What `os.sendfile()` fails with where it cannot do it for these two files."""
 
 
 @public
@@ -109,44 +120,6 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Pipe:
-    """The end of a pipe, or a terminal: a raw, non-blocking file with the methods of a socket.
-
-    It owns the file. A `Pipe` that is dropped open warns and closes, as every file does.
-    """
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: io.FileIO) -> None:
-        self._raw = raw
-
-    def fileno(self) -> int:
-        return -1 if self._raw.closed else self._raw.fileno()
-
-    def recv(self, most: int, /) -> bytes:
-        data = self._raw.read(most)
-        if data is None:
-            raise BlockingIOError(errno.EAGAIN, "the pipe is empty")
-        return data
-
-    def send(self, data: Bytes, /) -> int:
-        if self._raw.closed:
-            raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
-        sent = self._raw.write(data)
-        if sent is None:
-            raise BlockingIOError(errno.EAGAIN, "the pipe is full")
-        return sent
-
-    def shutdown(self, how: int, /) -> None:
-        """Send no more, which is all that this end of a pipe is for."""
-        if not self._raw.closed and not self._raw.writable():
-            raise io.UnsupportedOperation("this end of a pipe can only be read")
-        self._raw.close()
-
-    def close(self) -> None:
-        self._raw.close()
-
-
 @public
 class Stream(metaclass=Documented):
     """A connection, read and written in sequence: `recv`, `readline`, `sendall`, `aclose`.
@@ -157,7 +130,7 @@ class Stream(metaclass=Documented):
 
     Every operation that succeeds without waiting gives way now and then, so a task with endless
     data starves no other. What was read and nobody has asked for is kept: an operation that is
-    interrupted, or finds a message too long, loses nothing.
+    cancelled, or finds a message too long, loses nothing.
 
     Args:
         file: a non-blocking file with `fileno()`, `recv()`, `send()`, `close()`: a socket, or see
@@ -218,17 +191,19 @@ class Stream(metaclass=Documented):
             text = "the socket is blocking; call setblocking(False) first"
             raise ValueError(f"Stream({file_name(file)}): {text}")
         self._file: Any = file
-        # Made once: making it at each wait costs a tenth of a small echo. None: ask the file.
+        # Made once: to make it at each wait costs a tenth of a small echo. With None the file is
+        # asked for it.
         self._reading: Any = ReadWait(file) if reading is None else reading
-        self._home: Scheduler | None = (
-            None  # whose `budget` the short ways count; see `must_yield()`
-        )
-        self._buffer = bytearray()  # what was read too much
+        # The scheduler whose `budget` the short ways count; see `must_yield()`.
+        self._home: Scheduler | None = None
+        # What was read, and nobody has asked for.
+        self._buffer = bytearray()
         # Whether a read waits first, else it tries first: the last may not have emptied the file,
         # and to wait for a socket, which is registered once, costs less than to try in vain.
         self._drained = True
-        self._reader: Task[Any] | None = None  # in the middle of a message
-        self._writer: Task[Any] | None = None  # in the middle of a sendall()
+        # The task that is in the middle of a message, and the one in the middle of a sendall().
+        self._reader: Task[Any] | None = None
+        self._writer: Task[Any] | None = None
         # Drained, nothing buffered, no reader: recv() goes the short way. While one does so this is
         # False, so of all four exactly that says that somebody reads and has left no name.
         self._calm = True
@@ -251,10 +226,11 @@ class Stream(metaclass=Documented):
             ClosedError: the stream is closed, or was closed during the wait.
             ValueError: `most` is less than 1, which would look like the end of the file.
             OSError: as the operating system says.
-            Cancelled: the wait was interrupted; nothing was read.
+            Cancelled: the wait was cancelled; nothing was read.
         """
         if self._calm and most > 0:
-            self._calm = False  # meanwhile nobody else reads: see `_Reading`
+            # Meanwhile nobody else reads: see `_Reading`.
+            self._calm = False
             try:
                 yield self._reading or self._file.reading
                 data: bytes = self._file.recv(most)
@@ -343,7 +319,8 @@ class Stream(metaclass=Documented):
     def _take(self, most: int) -> bytes:
         buffer = self._buffer
         data = bytes(buffer[:most])
-        del buffer[:most]  # moves the beginning of a bytearray, not its bytes
+        # This moves the beginning of a bytearray, and not its bytes.
+        del buffer[:most]
         return data
 
     @waits
@@ -355,7 +332,7 @@ class Stream(metaclass=Documented):
 
         Raises:
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; nothing is lost.
+            Cancelled: the wait was cancelled; nothing is lost.
         """
         with _Reading(self, "more()"):
             if self._buffer and must_yield():
@@ -370,7 +347,7 @@ class Stream(metaclass=Documented):
             IncompleteRead: the file ended before; it has what came.
             ValueError: `count` is less than 0. TypeError: it is no whole number.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read is kept.
+            Cancelled: the wait was cancelled; what was read is kept.
         """
         check_count(count, "readexactly()", 0)
         with _Reading(self, "readexactly()"):
@@ -394,19 +371,21 @@ class Stream(metaclass=Documented):
         Raises:
             LimitExceeded: the line is longer. What was read of it is kept for `recv()`.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read of the line is kept.
+            Cancelled: the wait was cancelled; what was read of the line is kept.
         """
         if limit is None:
             buffer, home = self._buffer, self._home
             if self._calm:
                 data = yield from self.recv(CHUNK)
                 end = data.find(b"\n") + 1
-                if end == len(data) <= self.max_line:  # as most clients send; or the end
+                # This is what most clients send, one line; or nothing, at the end.
+                if end == len(data) <= self.max_line:
                     return data
                 buffer += data
                 self._calm = False
             elif self._reader is None and home is not None and home.budget > 1:
-                home.budget -= 1  # `_has_budget()`, without the call
+                # As `_has_budget()` does, without the call.
+                home.budget -= 1
                 end = buffer.find(b"\n") + 1
             else:
                 end = 0
@@ -436,7 +415,7 @@ class Stream(metaclass=Documented):
             IncompleteRead: the file ended in the middle of it; the error has what came.
             ValueError: there is no separator, or an empty one. TypeError: one is not bytes.
             BusyError, ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted; what was read is kept.
+            Cancelled: the wait was cancelled; what was read is kept.
         """
         if not all(isinstance(each, bytes) for each in separators):
             text = "separators are bytes, each an argument of its own; a limit is limit="
@@ -493,7 +472,7 @@ class Stream(metaclass=Documented):
             BusyError: another task is sending to this stream.
             ClosedError: the stream is closed, or was closed during the wait.
             BrokenPipeError, ConnectionResetError: nobody will read it.
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
 
             All of them have `bytes_sent`: how much of it all had been taken by then. So has the
             `TimeoutError` that a `timeout()` around this makes of its `Cancelled`. What follows
@@ -547,7 +526,8 @@ class Stream(metaclass=Documented):
                     yield
                 yield from self._push(sending, rest)
             finally:
-                rest.clear()  # a traceback may keep this frame, and must not keep buffers locked
+                # A traceback may keep this frame, and must not keep buffers locked.
+                rest.clear()
 
     def _push(self, sending: _Sending, rest: deque[memoryview]) -> Generator[Any, Any, None]:
         """Send the buffers `rest`, and take from it what was sent."""
@@ -566,7 +546,8 @@ class Stream(metaclass=Documented):
         except BlockingIOError:
             count = 0
         finally:
-            batch.clear()  # see `_sendall`
+            # As in `_sendall`: no buffer stays locked.
+            batch.clear()
         sending.took(count, rest)
         return bool(count == size)
 
@@ -621,7 +602,7 @@ class Stream(metaclass=Documented):
 
     @waits
     def send_eof(self) -> Generator[Any, Any, None]:
-        """Wait until the other side can be told that no more will be sent; reading goes on.
+        """Wait until the end of what is sent can be announced; reading goes on.
 
         A pipe is closed by it. Under TLS it is a `close_notify`.
 
@@ -630,7 +611,7 @@ class Stream(metaclass=Documented):
             ClosedError: the stream is closed, or was closed during the wait.
             OSError: as the operating system says: there is no connection any more.
             io.UnsupportedOperation: the file has one direction only.
-            Cancelled: the wait was interrupted. It may be called again.
+            Cancelled: the wait was cancelled. It may be called again.
         """
         with _Sending(self, "send_eof()") as sending:
             if not hasattr(self._file, "shutdown"):
@@ -677,7 +658,7 @@ class Stream(metaclass=Documented):
             ValueError: the arguments do not go together; nothing was sent.
             BusyError: another task reads from this stream or sends to it.
             ClosedError, OSError: as for `recv()`.
-            Cancelled: the wait was interrupted.
+            Cancelled: the wait was cancelled.
 
             After all but ValueError and BusyError the stream is closed.
 
@@ -724,10 +705,12 @@ class Stream(metaclass=Documented):
             return
         self._file = _Closed(file)
         self._buffer.clear()
-        self._calm = True  # nobody is busy with it any more
+        # No task is busy with it any more.
+        self._calm = True
         if running_scheduler() is not None and isinstance(self._reading, ReadWait):
             close(file)
-        else:  # nobody waits any more: the run is over; or the file wakes its waiters itself
+        else:
+            # The run is over and nobody waits; or the file wakes its waiters itself.
             file.close()
 
     @waits
@@ -743,7 +726,7 @@ class Stream(metaclass=Documented):
 
         Raises:
             BusyError: another task reads from this stream or sends to it; it is closed at once.
-            Cancelled: the wait was interrupted; the stream is closed.
+            Cancelled: the wait was cancelled; the stream is closed.
 
         Source: RFC 9112, section 9.6.
         """
@@ -754,7 +737,8 @@ class Stream(metaclass=Documented):
                 yield from self.send_eof()
                 while not self.ended:
                     yield from self.recv(CHUNK)
-        except OSError:  # the other side is gone, or the file has one direction only
+        except OSError:
+            # The other side is gone, or the file has one direction only.
             pass
         finally:
             self.close()
@@ -785,7 +769,8 @@ class Stream(metaclass=Documented):
     def _address(self, name: str) -> Any:
         try:
             return getattr(self._file, name)()
-        except (OSError, AttributeError):  # it is gone, or never had one
+        except (OSError, AttributeError):
+            # The file is closed, or is of a kind that has no addresses.
             return None
 
     def __repr__(self) -> str:
@@ -828,7 +813,8 @@ class _Sending:
 
     def __init__(self, stream: Stream, what: str) -> None:
         self._stream = stream
-        self._file = stream._file  # also when the stream is closed meanwhile
+        # Kept, since the stream may be closed meanwhile.
+        self._file = stream._file
         self._trap: Any = None
         self.sent = 0
         if stream._writer is not None:
@@ -882,7 +868,8 @@ class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
     __slots__ = ("_name",)
-    reading = None  # give way; then `recv()` refuses
+    # To yield this is to give way; then `recv()` refuses.
+    reading = None
 
     def __init__(self, file: Connection) -> None:
         self._name = type(file).__name__

@@ -5,8 +5,9 @@ the file below. So what was read before the handshake can be handed to it, and w
 write in order to read, or read in order to write, waits for what it really needs, whatever the
 stream's own operation is: both of its tasks may wait for both directions of the file.
 
-`TLS` has the face of a socket, and two traps, `reading` and `writing`. The module `ssl` is imported
-when the first handshake begins.
+`TLS` has the methods of a socket, and two traps, `reading` and `writing`. The module `ssl` is
+imported when the first handshake begins. What reads lines and messages is in `streams.py`; which
+context a connection gets is decided in `connecting.py` and `servers.py`.
 """
 
 from __future__ import annotations
@@ -36,10 +37,17 @@ if TYPE_CHECKING:
 else:
     ssl = LateModule("ssl")
 
-HANDSHAKE = 10.0  # seconds: several round trips to anywhere, on a bad line
-CHUNK = 65536  # bytes of ciphertext read at once, and of plain text encrypted at once: 4 records
-WANT_READ, ZERO_RETURN, EOF = 2, 6, 8  # of ssl.SSLErrorNumber: what the errors' `errno` says
-SEEN = 24  # of the first bytes of a peer that does not speak TLS: enough to recognise it by
+HANDSHAKE = 10.0
+"""Seconds: several round trips to anywhere, over a bad connection."""
+
+CHUNK = 65536
+"""Bytes of ciphertext read at once, and of plain text encrypted at once: 4 records."""
+
+WANT_READ, ZERO_RETURN, EOF = 2, 6, 8
+"""Of ssl.SSLErrorNumber: what the `errno` of an error says."""
+
+SEEN = 24
+"""Of the first bytes of a peer that does not speak TLS: enough to recognise it by."""
 
 
 class TLS:
@@ -97,15 +105,21 @@ class TLS:
         self._allow_truncation = allow_truncation
         self._file = file
         trap = self._trap = None if hasattr(file, "reading") else ReadWait(file)
-        self._readable = Gate(lambda: file.reading if trap is None else trap)
+        self._readable = SharedWait(lambda: file.reading if trap is None else trap)
         writing = getattr(file, "writing", None) or WriteWait(file)
-        self._writable = Gate(lambda: writing)
-        self._plain = bytearray()  # decrypted before anybody asked for it
-        self._out: bytes | memoryview = b""  # ciphertext that the file has not taken yet
-        self._committed = 0  # bytes of plain text that `send()` has encrypted and not returned yet
-        self._starved = False  # OpenSSL needs input in order to go on
-        self._notified = False  # close_notify was sent
-        self._end: Callable[[], OSError | None] | None = None  # makes what reading ends with
+        self._writable = SharedWait(lambda: writing)
+        # What was decrypted before anybody asked for it.
+        self._plain = bytearray()
+        # Ciphertext that the file has not taken yet.
+        self._out: bytes | memoryview = b""
+        # Bytes of plain text that `send()` has encrypted and not returned yet.
+        self._committed = 0
+        # Whether OpenSSL needs input in order to go on.
+        self._starved = False
+        # Whether close_notify was sent.
+        self._notified = False
+        # Makes what reading ends with, once that is known.
+        self._end: Callable[[], OSError | None] | None = None
         # Nothing is here and nobody else waits to read: a reader needs nothing but the file.
         self._quiet = False
 
@@ -138,13 +152,13 @@ class TLS:
         if self._is_ready():
             wake()
             return _nothing
-        return wait_at([self._readable, self._writable] if self._out else [self._readable], wake)
+        return first_of([self._readable, self._writable] if self._out else [self._readable], wake)
 
     def _arm_writing(self, wake: Wake) -> Callable[[], object]:
         if self._out:
-            return wait_at([self._writable], wake)
+            return first_of([self._writable], wake)
         if self._starved and not self._is_ready():
-            return wait_at([self._readable], wake)
+            return first_of([self._readable], wake)
         wake()
         return _nothing
 
@@ -183,9 +197,10 @@ class TLS:
             self._incoming.write_eof()
         if len(self._first) < SEEN:
             self._first += data[: SEEN - len(self._first)]
-        if self._starved:  # who waits for this may be another task
+        if self._starved:
+            # It may be another task that waits for this.
             self._starved = False
-            self._readable.open()
+            self._readable.wake_all()
 
     def _decrypt(self, most: int) -> bytes:
         """Return at most `most` bytes of what has come; notes the end if that has come too."""
@@ -200,7 +215,8 @@ class TLS:
                     self._end = self._end_by(exc)
                 more = False
                 break
-            if not part:  # close_notify
+            if not part:
+                # A close_notify has come.
                 self._end = _nothing
                 break
             parts.append(part)
@@ -284,7 +300,7 @@ class TLS:
         """
         count, self._committed = self._committed, 0
         if self._out:
-            self._readable.open()
+            self._readable.wake_all()
         return count
 
     def _push(self) -> None:
@@ -301,14 +317,14 @@ class TLS:
         """Have the file take output that nobody sends: OpenSSL's answers and alerts."""
         try:
             self._push()
-        except OSError:  # not now; or nobody is there to read it, which reading will show
+        except OSError:
+            # Not now; or nobody is there to read it, which reading will show.
             pass
 
     # Beginning and end ----------------------------------------------------------------------------
 
     def shake_hands(self) -> Generator[Trap, Any, None]:
         """Wait until the two sides have agreed, or raise why they cannot."""
-
         while True:
             try:
                 self._shake_hands()
@@ -316,7 +332,8 @@ class TLS:
             except BlockingIOError:
                 yield self.writing
             except ssl.SSLError as exc:
-                self._push_what_goes()  # the alert that tells the other side
+                # This sends the alert, by which the other side learns of it.
+                self._push_what_goes()
                 exc.strerror = self._explain(exc)
                 raise
 
@@ -340,7 +357,8 @@ class TLS:
         first = self._first
         if exc.errno == EOF:
             what = "ended the connection in the middle" if first else "sent nothing"
-        elif first and first[0] not in (0x15, 0x16):  # neither an alert nor a handshake
+        elif first and first[0] not in (0x15, 0x16):
+            # This is neither an alert nor a handshake.
             what = f"does not speak TLS, it sent {first!r}"
         else:
             return f"the TLS handshake failed: {exc.strerror}"
@@ -350,11 +368,13 @@ class TLS:
         """Tell the other side that no more will be sent: close_notify."""
         if not self._notified:
             self._push()
-            self._decrypt_all()  # OpenSSL would drop it
+            # What has come is kept: OpenSSL would drop it.
+            self._decrypt_all()
             self._notified = True
             try:
                 self.ssl.unwrap()
-            except OSError:  # it would now wait for that of the other side; recv() does
+            except OSError:
+                # OpenSSL would now wait for the other side's close_notify; `recv()` does that.
                 pass
         self._push()
 
@@ -366,40 +386,42 @@ class TLS:
         return self._file.getsockname()
 
     def close(self) -> None:
-        """Close the file at once, without a word to the other side; wakes who waits."""
-        for gate in (self._readable, self._writable):
-            gate.open(ClosedError(f"{file_name(self._file)}: closed during the wait"))
+        """Close the file at once, without a close_notify; wakes those who wait."""
+        for shared in (self._readable, self._writable):
+            shared.wake_all(ClosedError(f"{file_name(self._file)}: closed during the wait"))
         if running_scheduler() is None or hasattr(self._file, "reading"):
             self._file.close()
         else:
             close(self._file)
 
 
-class Gate:
+class SharedWait:
     """A wait for one direction of a file that several tasks may share.
 
     `ask()` returns the trap that waits for the file. A task that yields that trap itself is woken
-    in vain when another one comes, so that it comes here as well.
+    in vain when another one comes, so that it joins this wait as well.
     """
 
     __slots__ = ("_ask", "_undo", "_wakes")
 
     def __init__(self, ask: Callable[[], Trap]) -> None:
         self._ask = ask
-        self._undo: Callable[[], object] | None = None  # while it waits
+        # The undo of the wait for the file, while there is one.
+        self._undo: Callable[[], object] | None = None
         self._wakes: dict[Callable[..., object], None] = {}
 
     def join(self, wake: Callable[..., object]) -> Callable[[], object]:
         """Have `wake(error=)` called once, when the file is ready; returns the undo."""
         self._wakes[wake] = None
         if self._undo is None:
-            self._call_in()
+            self._fetch_reader()
             try:
                 undo = current_scheduler().arm(self._ask(), self._over)
             except BaseException:
                 del self._wakes[wake]
                 raise
-            if self._wakes:  # else it was ready at once
+            # Without wakes the file was ready at once.
+            if self._wakes:
                 self._undo = undo
         return partial(self._leave, wake)
 
@@ -420,21 +442,22 @@ class Gate:
         for wake in wakes:
             wake(error=error)
 
-    def open(self, error: BaseException | None = None) -> None:
-        """Wake all who wait, whatever the file says."""
+    def wake_all(self, error: BaseException | None = None) -> None:
+        """Wake all who wait, whether the file is ready or not."""
         self._stop()
         self._over(error=error)
         if error is None:
-            self._call_in()
+            self._fetch_reader()
 
-    def _call_in(self) -> None:
+    def _fetch_reader(self) -> None:
+        """Wake the task that yields the trap itself: it will join this wait."""
         scheduler = running_scheduler()
         if scheduler is not None:
             scheduler.wake_reader(self._ask())
 
 
-def wait_at(gates: list[Gate], wake: Wake) -> Callable[[], object]:
-    """Have `wake` called when the first of the gates opens; returns the undo."""
+def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:
+    """Have `wake` called when the first of the waits is over; returns the undo."""
 
     def leave() -> None:
         while undos:
@@ -446,10 +469,12 @@ def wait_at(gates: list[Gate], wake: Wake) -> Callable[[], object]:
 
     undos: list[Callable[[], object]] = []
     try:
-        for gate in gates:
-            undos.append(gate.join(woken))
-    except BaseException as exc:  # the file is closed, or somebody else waits for it
-        woken(error=exc.with_traceback(None))  # which would hold the task: no cycle
+        for wait in waits:
+            undos.append(wait.join(woken))
+    except BaseException as exc:
+        # The file is closed, or somebody else waits for it. The traceback would hold the task,
+        # which would be a cycle.
+        woken(error=exc.with_traceback(None))
     return leave
 
 

@@ -1,7 +1,8 @@
 """A function in another process: `value = yield from to_process(f, *args)`.
 
 For work that computes: threads share one interpreter, processes do not. The pool starts with the
-first call and ends with the run.
+first call and ends with the run. Functions that block are for `coordination/threads.py`. Programs
+are in `subprocesses.py`, and copies of this one in `workers.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corolib.coordination.threads import PATIENCE, Job, Pool, Threads, complain, end_threads
+from corolib.coordination.thread_pool import PATIENCE, Job, Pool, complain, end_threads
+from corolib.coordination.threads import Threads
 from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, waits
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         concurrent.futures.process.BrokenProcessPool: a process died, perhaps this call's: all
             calls that were under way get this. The next one finds new processes.
         RuntimeError: from a StopIteration; no scheduler runs here.
-        Cancelled: the wait was interrupted; see above.
+        Cancelled: the wait was cancelled; see above.
 
     Example:
         >>> import corolib
@@ -54,12 +56,12 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         >>> corolib.run(main)
         1024
     """
-    value: T = yield Remote(current_scheduler().run_local(Processes), f, args).done()
+    value: T = yield RemoteCall(current_scheduler().run_local(Processes), f, args).done()
     return value
 
 
-class Remote(Job):
-    """A call that another process makes. Starting one takes milliseconds: a thread does that."""
+class RemoteCall(Job):
+    """A call that another process makes. A thread hands it over: to start a process takes long."""
 
     __slots__ = ("future", "processes")
 
@@ -77,7 +79,8 @@ class Remote(Job):
             return
         self.processes.calls.add(self)
         self.future.add_done_callback(self.settle)
-        if self.wake is None:  # given up before the future was there to be cancelled
+        if self.wake is None:
+            # It was given up before there was a future to cancel.
             self.future.cancel()
 
     def give_up(self) -> None:
@@ -104,13 +107,14 @@ class Remote(Job):
 
 
 class Processes:
-    """The processes of a run: a room."""
+    """The processes of a run, as long as it lives."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.starter = scheduler.run_local(Threads).starter
         self.starters = Pool("starter", 1, self.starter)
-        self.calls: set[Remote] = set()  # under way
+        # Those under way.
+        self.calls: set[RemoteCall] = set()
         self._pool: ProcessPoolExecutor | None = None
         self._ended = False
 
@@ -121,10 +125,12 @@ class Processes:
             pool = _new_pool()
         try:
             future = pool.submit(f, *args)
-            if self._ended:  # meanwhile
+            if self._ended:
+                # The run has ended meanwhile.
                 raise RunFinished
         except BaseException:
-            if pool is not self._pool:  # nothing looks after what it has started
+            if pool is not self._pool:
+                # Nothing else would end the processes that it has started.
                 _kill(pool)
             raise
         self._pool = pool
@@ -135,7 +141,8 @@ class Processes:
         grace = min(self.scheduler.grace, PATIENCE)
         self._ended = True
         end_threads((self.starters,), self.starter, grace)
-        pool, self._pool = self._pool, None  # freed here: later may be in the midst of anything
+        # The pool is freed here, and not later in the midst of anything.
+        pool, self._pool = self._pool, None
         if pool is None:
             return
         shutdown = partial(pool.shutdown, cancel_futures=True)
@@ -143,7 +150,8 @@ class Processes:
         try:
             thread = self.starter.start(shutdown, (), "corolib-shutdown")
             gone = self.starter.join((thread,), grace)
-        finally:  # there may be no thread for it; or Ctrl-C ends the wait
+        finally:
+            # Also when no thread could be started for it, and after Ctrl-C, which ends the wait.
             if not gone:
                 for call in self.calls.copy():
                     complain(f"a process still runs {call.what}; it is killed")

@@ -1,6 +1,7 @@
-"""The input of this very program as a stream.
+"""The input of this very program as a stream: `open_stdin`.
 
-What the selector cannot watch (a redirected file, another user's pipe) is read in a thread.
+A pipe or a terminal is watched by the selector. What it cannot watch (a redirected file, another
+user's pipe) is read in a thread. The input and output of other programs are in `subprocesses.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from corolib.kernel import (
     public,
     spawn,
 )
-from corolib.net.streams import CHUNK, Pipe, Stream
+from corolib.net.streams import CHUNK, Stream
+from corolib.system.pipe_ends import Pipe
 
-STDIN = "/proc/self/fd/0"  # opening this makes a new description of the same file
+STDIN = "/proc/self/fd/0"
+"""What to open for a new description of the same file."""
 
 
 @public
@@ -62,12 +65,14 @@ def open_stdin() -> Stream:
 
     Source: proc(5) on /proc/PID/fd; D. J. Bernstein, "Non-blocking BSD socket connections".
     """
-    if sys.__stdin__ is None:  # and the number 0 may be some other file's by now
+    if sys.__stdin__ is None:
+        # The number 0 may be some other file's by now.
         raise OSError(errno.EBADF, "the program has no standard input")
     if stat.S_ISFIFO(os.fstat(0).st_mode) or os.isatty(0):
         try:
             return Stream(Pipe(open(STDIN, "rb", buffering=0, opener=_open_once_more)))
-        except OSError:  # there is no /proc, or the file is another user's
+        except OSError:
+            # There is no /proc, or the file is another user's.
             pass
     source = ThreadedInput(0)
     return Stream(source, reading=source.reading)
@@ -80,7 +85,7 @@ def _open_once_more(path: str, flags: int) -> int:
 class ThreadedInput:
     """A file that is read in a thread: one read at a time, and only when somebody waits for it.
 
-    A read goes on when the wait for it is interrupted; what it brings is kept for the next.
+    A read goes on when the wait for it is cancelled; what it brings is kept for the next.
     """
 
     def __init__(self, fd: int) -> None:
@@ -89,8 +94,10 @@ class ThreadedInput:
         self._data = bytearray()
         self._at_end = False
         self._error: Exception | None = None
-        self._task: Task[None] | None = None  # which is reading
-        self._waiter: Wake | None = None  # the stream lets nobody else in
+        # The task that is reading just now.
+        self._task: Task[None] | None = None
+        # There is one at most: the stream lets nobody else in.
+        self._waiter: Wake | None = None
 
     def fileno(self) -> int:
         return self._fd
@@ -101,7 +108,8 @@ class ThreadedInput:
             raise error
         if not self._data and not self._at_end:
             raise BlockingIOError(errno.EAGAIN, "nothing was read yet")
-        self._at_end = False  # on a terminal more may come
+        # On a terminal more may come after an end.
+        self._at_end = False
         data = bytes(self._data[:most])
         del self._data[:most]
         return data
@@ -151,5 +159,6 @@ def _read_blocking(fd: int) -> bytes:
     while True:
         try:
             return os.read(fd, CHUNK)
-        except BlockingIOError:  # whoever started us has made it non-blocking
+        except BlockingIOError:
+            # Whoever started this program has made the file non-blocking.
             select.select([fd], [], [])

@@ -2,13 +2,13 @@
 
     result = yield from run_process(["git", "log"], timeout=10)      result.stdout
     process = yield from open_process(["sort"], stdin=PIPE, stdout=PIPE)
-    stream = open_stdin()                                    the input of this very program
 
-All children of a run are started by one object, `Children`, which is also who terminates, kills
-and reaps those that are left at its end. A child is reaped on the loop, and its status published
-in the same step. Until then its number is its own, so no signal can ever reach a stranger.
+All children of a run are started by one object, `Children`, which also terminates, kills and reaps
+those that are left at its end. A child is reaped on the loop, and its status published in the same
+step. Until then its number is its own, so no signal can ever reach another process.
 
-For POSIX systems. The end of a child is learnt from a pidfd (Linux), elsewhere from a thread.
+For POSIX systems. The end of a child is learnt from a pidfd (Linux), elsewhere from a thread. The
+input of this very program is in `stdin.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from corolib.coordination.threads import PATIENCE, complain
+from corolib.coordination.thread_pool import PATIENCE, complain
 from corolib.coordination.timeouts import move_on_after, shield
 from corolib.kernel import (
     LateModule,
@@ -38,7 +38,8 @@ from corolib.kernel import (
     spawn,
     waits,
 )
-from corolib.net.streams import CHUNK, LimitExceeded, Pipe, Stream
+from corolib.net.streams import CHUNK, LimitExceeded, Stream
+from corolib.system.pipe_ends import Pipe
 
 if TYPE_CHECKING:
     import subprocess
@@ -47,9 +48,14 @@ else:
 
 Program = Sequence[str | bytes | os.PathLike[str]]
 
-STUCK = 5.0  # seconds; a killed process that is still there then is stuck in the kernel
-CAPTURE = 2**24  # bytes of each output: much for a report, little against a memory
-OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")  # streams carry bytes
+STUCK = 5.0
+"""Seconds: a killed process that is still there then is stuck in the operating system."""
+
+CAPTURE = 2**24
+"""Bytes of each output that `run_process` keeps: much for a report, little against a memory."""
+
+OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")
+"""Options of `subprocess` that are refused: streams carry bytes, unbuffered."""
 
 
 @public
@@ -87,7 +93,7 @@ def open_process(
         TypeError, ValueError: `args` is no list, or an empty one; an option would make the streams
             carry text, or is none.
         RuntimeError: neither a file nor a thread is left to watch the program with. It was killed.
-        Cancelled: the wait was interrupted; nothing was started.
+        Cancelled: the wait was cancelled; nothing was started.
 
     Example:
         >>> import corolib
@@ -170,7 +176,7 @@ def run_process(
         OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
         ValueError: both `input` and `stdin=` were given.
         PermissionError: it was to be ended, but has changed its user. It goes on.
-        Cancelled: the wait was interrupted. The program was ended as after a timeout, and is gone.
+        Cancelled: the wait was cancelled. The program was ended as after a timeout, and is gone.
 
     Example:
         >>> import corolib
@@ -226,7 +232,8 @@ def _communicate(
         yield from _finish(process, helpers)
         raise
     finally:
-        del readers, helpers  # a traceback holds this frame, and they hold the error: a cycle
+        # A traceback holds this frame, and they hold the error, which would be a cycle.
+        del readers, helpers
 
 
 def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
@@ -278,7 +285,8 @@ def _finish(process: Process, helpers: Sequence[Task[Any]]) -> Generator[Any, An
         with move_on_after(current_scheduler().grace):
             yield process.exiting()
     finally:
-        with shield():  # the end of a killed program takes no time, as far as anybody can help it
+        # The end of a killed program takes no time, as far as anybody can help it.
+        with shield():
             try:
                 process.kill()
                 yield process.exiting()
@@ -331,7 +339,8 @@ class Process:
         self._children = children
         self._popen = popen
         self._ended = self.killed = False
-        self._lost = ""  # why it could not be watched any more, and was killed
+        # Why it could not be watched any more, and was killed.
+        self._lost = ""
         self._waiters: dict[Wake, None] = {}
         self._pidfd: io.FileIO | None = None
         self._undo: Callable[[], object] | None = None
@@ -352,7 +361,7 @@ class Process:
             ChildProcessError: it has ended, but something else in this program has taken its
                 status: SIGCHLD is ignored, or `os.wait()` was called.
             RuntimeError: neither a file nor a thread was left to watch it with. It was killed.
-            Cancelled: the wait was interrupted; the process goes on.
+            Cancelled: the wait was cancelled; the process goes on.
         """
         code: int = yield self.exiting()
         if self._lost:
@@ -389,9 +398,11 @@ class Process:
         try:
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
-            else:  # not reaped yet: the number is still its own
+            else:
+                # It is not reaped yet, so the number is still its own.
                 os.kill(self.pid, number)
-        except ProcessLookupError:  # something else has reaped it
+        except ProcessLookupError:
+            # Something else has reaped it.
             pass
 
     def terminate(self) -> None:
@@ -408,7 +419,8 @@ class Process:
         try:
             self._pidfd = io.FileIO(os.pidfd_open(self.pid))
             self._undo = self._children.scheduler.arm(ReadWait(self._pidfd), self.exited)
-        except (AttributeError, OSError, ValueError):  # there is none, or none that can be watched
+        except (AttributeError, OSError, ValueError):
+            # There is no pidfd, or none that can be watched.
             self._watch_in_a_thread()
 
     def _watch_in_a_thread(self) -> None:
@@ -416,8 +428,10 @@ class Process:
 
         def watch() -> None:
             try:
-                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # leaves it to be reaped
-            except AttributeError:  # macOS before Python 3.13: reaped here, and published later
+                # This waits, and leaves it to be reaped.
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except AttributeError:
+                # On macOS before Python 3.13 it is reaped here, and published later.
                 self._popen.wait()
             except ChildProcessError:
                 pass
@@ -428,7 +442,8 @@ class Process:
 
         try:
             threading.Thread(target=watch, name=f"end of {self.label}", daemon=True).start()
-        except BaseException:  # nobody would learn of its end
+        except BaseException:
+            # Nobody would learn of its end.
             with suppress(PermissionError):
                 self.kill()
             self.wait_until(time.monotonic() + STUCK)
@@ -439,13 +454,15 @@ class Process:
         self._undo = None
         if self._ended:
             return
-        if not self.reap():  # the pidfd cannot be watched after all
+        if not self.reap():
+            # The pidfd cannot be watched after all.
             try:
                 self._watch_in_a_thread()
                 return
             except Exception as exc:
                 self._lost = repr(exc)
-        waiters, self._waiters = self._waiters, {}  # a wake may take back another wait
+        # A wake may take back another wait, which must not change this dict meanwhile.
+        waiters, self._waiters = self._waiters, {}
         for wake in waiters:
             wake(self.returncode)
 
@@ -454,8 +471,9 @@ class Process:
         if self._popen.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # something else was faster
-                self._popen.returncode = 0  # so that it does not look for itself
+            except ChildProcessError:
+                # Something else was faster. With a code, `subprocess` does not look for itself.
+                self._popen.returncode = 0
             else:
                 if pid == 0:
                     return False
@@ -471,7 +489,9 @@ class Process:
         return True
 
     def wait_until(self, deadline: float) -> bool:
-        """Wait on the spot, in real time: for the end of the run. Return whether it has ended."""
+        """Wait without the scheduler, in real time: for the end of the run. Return whether it has
+        ended.
+        """
         from subprocess import TimeoutExpired
 
         try:
@@ -515,14 +535,17 @@ class Children:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.pid = os.getpid()  # whose children they are
-        self.running: dict[Process, None] = {}  # in the order in which they began
+        # Of the process whose children they are.
+        self.pid = os.getpid()
+        # Those that run, in the order in which they began.
+        self.running: dict[Process, None] = {}
 
     def spawn(self, args: list[Any], options: dict[str, Any]) -> subprocess.Popen[bytes]:
         """Start a program as `subprocess` does, which leaks nothing if that fails."""
         from subprocess import Popen
 
-        if signal.pthread_sigmask(signal.SIG_BLOCK, ()):  # this thread blocks some: not the child
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            # This thread blocks some signals. The child is to block none.
             unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, ())
             options = {"preexec_fn": unblock, **options}
         return Popen(args, bufsize=0, **options)
@@ -547,7 +570,8 @@ class Children:
                     process.terminate()
         try:
             self._wait(min(self.scheduler.grace, PATIENCE))
-        finally:  # Ctrl-C may end the wait
+        finally:
+            # Also after Ctrl-C, which may end the wait.
             for process in self.running:
                 with suppress(PermissionError):
                     process.kill()
@@ -556,8 +580,8 @@ class Children:
             complain(f"process {process.label} cannot be ended")
 
     def _wait(self, seconds: float) -> None:
-        """Wait on the spot until all have ended, in real time: the clock of the run may be a
-        virtual one, but children have no other.
+        """Wait without the scheduler until all have ended. In real time: the clock of the run may
+        be a virtual one, but children have no other.
         """
         deadline = time.monotonic() + seconds
         for process in list(self.running):

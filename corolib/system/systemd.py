@@ -1,4 +1,4 @@
-"""Started by systemd: the sockets that it has opened for this program, and a word back to it.
+"""Started by systemd: the sockets that it has opened for this program, and messages to it.
 
     listeners = inherited_listeners()           {"web.socket": <Listener on 0.0.0.0:80>}
     notify_systemd("READY=1")                   with Type=notify in the unit
@@ -7,7 +7,8 @@ Environment variables, inherited sockets and one datagram: nothing here needs sy
 of its, and all of it does nothing where another program has started this one. Neither call waits.
 
 The servers never send anything by themselves: what it means to be ready, and which process says
-so, is known to the program alone.
+so, is known to the program alone. Inherited sockets that systemd has not announced are for
+`listen_tcp(fd=)`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from corolib.net.listening import inherited
 from corolib.net.network import discard, network
 from corolib.net.servers import Listener
 
-FIRST = 3  # SD_LISTEN_FDS_START: the first three files are the standard ones
-UNNAMED = "unknown"  # what sd_listen_fds_with_names() says where there are no names
+FIRST = 3
+"""The number of the first socket, SD_LISTEN_FDS_START: before it are the three standard files."""
+
+UNNAMED = "unknown"
+"""What sd_listen_fds_with_names() says where there are no names."""
 
 
 @public
@@ -71,7 +75,7 @@ def inherited_listeners() -> dict[str, Listener]:
 
 @public
 def notify_systemd(state: str) -> bool:
-    """Tell systemd how this program is: `notify_systemd("READY=1")`; return whether one is told.
+    """Tell systemd how this program is: `notify_systemd("READY=1")`; return whether it was sent.
 
     Does not wait, and may be called outside of a run. Send READY=1 when clients can be served,
     that is, after `listen_tcp()` or the like; with `run_workers`, before that call, since systemd
@@ -81,7 +85,7 @@ def notify_systemd(state: str) -> bool:
         state: one assignment, or several on lines of their own: `"STOPPING=1\\nSTATUS=bye"`.
 
     Returns:
-        False where nobody wants to hear it: NOTIFY_SOCKET is not set. True says that it was sent,
+        False where nobody has asked for it: NOTIFY_SOCKET is not set. True says that it was sent,
         not that it was read.
 
     Raises:
@@ -95,9 +99,9 @@ def notify_systemd(state: str) -> bool:
         ... ) as manager:
         ...     os.environ["NOTIFY_SOCKET"] = os.path.join(folder, "notify")
         ...     manager.bind(os.environ["NOTIFY_SOCKET"])
-        ...     told = corolib.notify_systemd("READY=1")
+        ...     sent = corolib.notify_systemd("READY=1")
         ...     del os.environ["NOTIFY_SOCKET"]
-        ...     told, manager.recv(100)
+        ...     sent, manager.recv(100)
         (True, b'READY=1')
 
     Source: sd_notify(3).

@@ -14,7 +14,8 @@ on two processors, that is one wake-up in vain for 20 connections with two worke
 with four. (EPOLLEXCLUSIVE would wake only one of them, but prefers the same one again and again,
 and forbids to change a registration, which the poller does.)
 
-Stands above the kernel, for it starts schedulers. Nothing in the library imports it but its face.
+What a worker does with its listener is in `net/servers.py`. Functions that run in another process
+are in `process_pool.py`.
 """
 
 from __future__ import annotations
@@ -44,11 +45,20 @@ from corolib.kernel import (
 )
 from corolib.net.listening import Listening
 
-MINUTE = 60.0  # seconds in which a worker may crash so many times
-PAUSES = 0.1, 10.0  # seconds before a start: after the first crash in a minute, and at most
-BATCH = 8  # connections accepted in one go: with more, one worker takes a crowd for itself
-LONGEST_WAIT = 1e6  # seconds; `poll` refuses more than 24 days
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+MINUTE = 60.0
+"""Seconds in which a worker may crash so many times."""
+
+PAUSES = 0.1, 10.0
+"""Seconds before a start: after the first crash in a minute, and at most."""
+
+BATCH = 8
+"""Connections accepted in one go: with more, one worker takes a crowd for itself."""
+
+LONGEST_WAIT = 1e6
+"""Seconds: `poll` refuses more than 24 days."""
+
+PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>: have this process get a signal when its parent is gone."""
 
 
 @public
@@ -161,7 +171,7 @@ def _check_arguments(n: int, f: object, options: dict[str, Any]) -> None:
 
 
 class _Place:
-    """One of the n: the process that is there, or when the next one is due."""
+    """The place of one worker: the process that is there, or when the next one is due."""
 
     def __init__(self, number: int, restarts: float) -> None:
         self.number = number
@@ -173,7 +183,8 @@ class _Place:
         self.given_up = False
         self._limit = restarts
         self._pause = 0.0
-        self._crashes: deque[float] = deque()  # those of the last minute
+        # The times of the crashes in the last minute.
+        self._crashes: deque[float] = deque()
 
     def pause(self, now: float) -> float | None:
         """Note a crash; return the seconds until the next start, None if there were too many."""
@@ -204,26 +215,27 @@ def _name(signum: int) -> str:
     return getattr(known.get(signum), "name", f"signal {signum}")
 
 
-def _heard() -> tuple[int, ...]:
-    # A function, for where nothing forks there is no SIGCHLD.
+def _handled() -> tuple[int, ...]:
+    """Return the signals that the parent handles. A function: without fork there is no SIGCHLD."""
     return SIGINT, SIGTERM, signal.SIGCHLD
 
 
-class _Heard:
+class _Signals:
     """The signals that this process gets: in `with`, they end `wait`, and do nothing else.
 
     Of those that end a program only where nobody else handles them.
     """
 
     def __init__(self) -> None:
-        self.stops: list[int] = []  # each SIGTERM and each SIGINT
+        # Each SIGTERM and each SIGINT that has come.
+        self.stops: list[int] = []
         self._callqueue = CallQueue()
         self._callqueue.open()
         self._undo = ExitStack()
         self._poll = select.poll()
         self._poll.register(self._callqueue.fileno(), select.POLLIN)
 
-    def __enter__(self) -> _Heard:
+    def __enter__(self) -> _Signals:
         undo = self._undo.callback
         undo(self._callqueue.close)
         undo(
@@ -231,11 +243,11 @@ class _Heard:
             signal.set_wakeup_fd(self._callqueue.wakeup_fd(), warn_on_full_buffer=False),
         )
         usual: dict[int, object] = {SIGTERM: signal.SIG_DFL, SIGINT: signal.default_int_handler}
-        for signum in _heard():
+        for signum in _handled():
             before = signal.getsignal(signum)
             if signum == signal.SIGCHLD or before is usual[signum]:
                 undo(signal.signal, signum, before)
-                signal.signal(signum, self._hear)
+                signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -245,7 +257,7 @@ class _Heard:
         """Put everything back."""
         self._undo.close()
 
-    def _hear(self, signum: int, frame: object) -> None:
+    def _handle(self, signum: int, frame: object) -> None:
         if signum != signal.SIGCHLD:
             self.stops.append(signum)
 
@@ -266,28 +278,29 @@ class _Parent:
         listeners: list[Listening],
         kill_after: float,
     ) -> None:
-        import logging  # now, and not when there are no files left to import it with
+        # Imported now, and not when there are no files left to import it with.
+        import logging
 
         self._log = logging.getLogger("corolib.workers")
         self._places = places
         self._body = body
         self._listeners = listeners
         self._kill_after = kill_after
-        self._heard = _Heard()
+        self._signals = _Signals()
         self._pid = os.getpid()
 
     def run(self) -> list[WorkerReport]:
-        with self._heard as heard:
+        with self._signals as signals:
             try:
                 for place in self._places:
                     self._fork(place)
                 self._watch()
             finally:
                 self._stop()
-        if SIGINT in heard.stops:
+        if SIGINT in signals.stops:
             raise KeyboardInterrupt
         lost = [str(place) for place in self._places if place.given_up]
-        if lost and not heard.stops:
+        if lost and not signals.stops:
             raise RuntimeError(f"no worker is left, and too many crashed: {', '.join(lost)}")
         return [place.report() for place in self._places]
 
@@ -297,8 +310,8 @@ class _Parent:
     def _watch(self) -> None:
         """Keep the places filled, until a signal comes or nobody is left."""
         while (due := min(place.due for place in self._places)) < math.inf or self._alive():
-            self._heard.wait(due)
-            if self._heard.stops:
+            self._signals.wait(due)
+            if self._signals.stops:
                 return
             for place in self._reap():
                 if place.status != 0:
@@ -342,28 +355,32 @@ class _Parent:
             listener.close()
         self._send(SIGTERM)
         deadline = time.monotonic() + self._kill_after
-        while self._alive() and time.monotonic() < deadline and self._heard.stops.count(SIGINT) < 2:
-            self._heard.wait(deadline)
+        stops = self._signals.stops
+        while self._alive() and time.monotonic() < deadline and stops.count(SIGINT) < 2:
+            self._signals.wait(deadline)
             for place in self._reap():
-                if place.status not in (0, -SIGTERM):  # it may have ended before it had a server
+                # By SIGTERM it may have ended before it had a server.
+                if place.status not in (0, -SIGTERM):
                     self._log.warning("%s when told to stop", place)
         for place in self._alive():
             self._log.warning("%s has not ended, and is killed", place)
         self._send(signal.SIGKILL)
         while self._alive():
-            self._heard.wait(math.inf)
+            self._signals.wait(math.inf)
             self._reap()
 
     def _send(self, signum: int) -> None:
         for place in self._alive():
-            os.kill(place.pid, signum)  # it is not reaped yet: no stranger has this number
+            # It is not reaped yet, so no other process has this number.
+            os.kill(place.pid, signum)
 
     # In both processes ------------------------------------------------------------------------
 
     def _fork(self, place: _Place) -> None:
         """Start a process. What is sent to it at once is not lost: it reads it a bit later."""
-        _flush()  # or what is in the buffers would be written by both
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _heard())
+        # Else what is in the buffers would be written by both.
+        _flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled())
         try:
             pid = os.fork()
             if pid == 0:
@@ -376,7 +393,7 @@ class _Parent:
         """Be a worker. Whatever happens, nothing goes on here that is the parent's."""
         status = 1
         try:
-            self._heard.close()
+            self._signals.close()
             if signal.getsignal(SIGINT) is signal.default_int_handler:
                 # Not SIG_IGN, which programs that the worker starts would inherit.
                 signal.signal(SIGINT, lambda signum, frame: None)
@@ -394,7 +411,8 @@ def _end_with(parent: int) -> None:
         from ctypes import CDLL, c_ulong
 
         CDLL(None).prctl(PR_SET_PDEATHSIG, c_ulong(SIGTERM))
-    if os.getppid() != parent:  # it is gone already
+    if os.getppid() != parent:
+        # The parent is gone already.
         os.kill(os.getpid(), SIGTERM)
 
 
@@ -415,5 +433,6 @@ def _exit_status(body: Callable[[], object]) -> int:
 
 def _flush() -> None:
     for file in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # there is none, it is closed, or nobody reads it any more
+        # There may be no such file, it may be closed, or nobody reads it any more.
+        with suppress(Exception):
             file.flush()

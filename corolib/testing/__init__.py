@@ -3,7 +3,8 @@
     run(main, **virtual_time())     a program whose clock jumps instead of waiting
     cancel_everywhere(scenario)     a program in which each task is cancelled at each step
 
-Looks at everything below; nothing in the library knows it.
+Looks at everything below; nothing in the library knows it. The library's own tests have their
+helpers elsewhere: what is here is for those who use the library.
 """
 
 from __future__ import annotations
@@ -98,8 +99,11 @@ def virtual_time(
 Shot = tuple[int, int]
 """The number of a step, before which to cancel, and the id of the task."""
 
-PATIENCE = 10.0  # real seconds for which a run may wait for a file before it counts as hung
-MOST_STEPS = 100_000  # of one run; one that takes more counts as endless
+PATIENCE = 10.0
+"""Real seconds for which a run may wait for a file before it counts as hung."""
+
+MOST_STEPS = 100_000
+"""Steps of one run: one that takes more counts as endless."""
 
 
 def cancel_everywhere(
@@ -185,7 +189,7 @@ def survivors(tasks: Sequence[Task[Any]]) -> Generator[Any, Any, list[Any]]:
     """Wait until all these tasks are done; return the results of those that were not cancelled.
 
     Raises:
-        What left one of them, other than the cancel. Cancelled: the wait was interrupted.
+        What left one of them, other than the cancel. Cancelled: the wait was cancelled.
 
     Example:
         >>> import corolib
@@ -206,8 +210,8 @@ def survivors(tasks: Sequence[Task[Any]]) -> Generator[Any, Any, list[Any]]:
     return results
 
 
-class _Gun:
-    """A queue of ready tasks that counts steps, and cancels before those that it was told."""
+class _CancellingQueue:
+    """A queue of ready tasks that counts steps, and makes the given cancels before their steps."""
 
     def __init__(
         self, shots: Sequence[Shot], target: Callable[[Task[Any]], bool], looks: bool
@@ -215,10 +219,12 @@ class _Gun:
         self._queue: deque[Task[Any]] = deque()
         self._shots = deque(shots)
         self._target = target
-        self._looks = looks  # which takes time at each step
-        self._hit: set[int] = set()
+        # Whether to note which cancels are possible, which takes time at each step.
+        self._looks = looks
+        self._cancelled: set[int] = set()
         self.step = 0
-        self.possible: list[Shot] = []  # after the last one that was asked for
+        # The cancels that are possible after the last one that was asked for.
+        self.possible: list[Shot] = []
 
     def append(self, task: Task[Any]) -> None:
         self._queue.append(task)
@@ -232,10 +238,11 @@ class _Gun:
             for task in self._targets():
                 if task.id == number:
                     task.cancel(f"cancelled before step {self.step}")
-                    self._hit.add(number)
+                    self._cancelled.add(number)
         if self._looks and not self._shots:
             numbers = [task.id for task in self._targets()]
-            self.possible += [(self.step, number) for number in numbers if number not in self._hit]
+            left = [number for number in numbers if number not in self._cancelled]
+            self.possible += [(self.step, number) for number in left]
         return self._queue.popleft()
 
     def _targets(self) -> list[Task[Any]]:
@@ -245,9 +252,9 @@ class _Gun:
         return len(self._queue)
 
     @property
-    def fired(self) -> int:
-        """How many tasks were hit."""
-        return len(self._hit)
+    def cancelled(self) -> int:
+        """How many tasks were cancelled."""
+        return len(self._cancelled)
 
 
 class _Impatient(JumpingSelector):
@@ -272,7 +279,8 @@ class _Inspection:
     def end(self) -> None:
         scheduler = self._scheduler
         self.left += [f"task {task!r}" for task in scheduler.tasks]
-        timers = len(scheduler.timers) - scheduler._poller.sweeping  # the library's own
+        # The timer of the sweep is the library's own.
+        timers = len(scheduler.timers) - scheduler._poller.sweeping
         files = scheduler.stats()["files"]
         self.left += [f"{n} {what}" for n, what in ((timers, "timers"), (files, "files")) if n]
 
@@ -290,18 +298,20 @@ class _Sweep:
         self._target = target
         self._options = options
         self.runs = 0
-        self.shots: list[Shot] = []  # possible in the last run, after its own
+        # The cancels that were possible in the last run, after its own.
+        self.shots: list[Shot] = []
 
     def run(self, shots: tuple[Shot, ...]) -> int:
-        """Make one run, and count it if all its shots were fired; return how many were."""
+        """Make one run, and count it if all its cancels were made; return how many were."""
         clock = VirtualClock()
-        gun = _Gun(shots, self._target, looks=len(shots) < 2)  # no third one is ever fired
+        # A third cancel is never made.
+        queue = _CancellingQueue(shots, self._target, looks=len(shots) < 2)
         complaints: list[str] = []
         before = open_files()
         scheduler = Scheduler(
             clock=clock,
             selector=lambda: _Impatient(default_selector(), clock),
-            ready=lambda: gun,
+            ready=lambda: queue,
             on_task_error=lambda task, exc: complaints.append(f"{task!r} failed: {exc!r}"),
             **self._options,
         )
@@ -321,12 +331,12 @@ class _Sweep:
             complaints.append(f"left: open file descriptors {sorted(opened)}")
         if complaints:
             raise AssertionError(self._describe(shots, complaints)) from cause
-        self.shots = gun.possible
-        self.runs += bool(shots) and gun.fired == len(shots)
-        return gun.fired
+        self.shots = queue.possible
+        self.runs += bool(shots) and queue.cancelled == len(shots)
+        return queue.cancelled
 
     def look(self, shots: tuple[Shot, ...]) -> None:
-        """Make a run that does not count, to see which shots are possible after these."""
+        """Make a run that does not count, to see which cancels are possible after these."""
         runs = self.runs
         self.run(shots)
         self.runs = runs

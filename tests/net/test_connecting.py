@@ -25,8 +25,8 @@ from corolib import (
     spawn,
     timeout,
 )
-from corolib.net.connecting import failure, interleaved
 from corolib.net.network import Network, named
+from corolib.net.resolving import failure, interleaved
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 from tests.helpers.driving import FULL, files
 from tests.helpers.faults import (

@@ -31,7 +31,8 @@ from corolib import (
     timeout,
 )
 from corolib.kernel.context import BUDGET
-from corolib.net.streams import CHUNK, LINE, PIECES, IncompleteRead, Pipe
+from corolib.net.streams import CHUNK, LINE, PIECES, IncompleteRead
+from corolib.system.pipe_ends import Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL
 from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket

@@ -479,8 +479,8 @@ def test_the_parent_sleeps_until_something_happens(program):
 
         if __name__ == "__main__":
             waits = []
-            wait = workers._Heard.wait
-            workers._Heard.wait = lambda self, until: [waits.append(until), wait(self, until)]
+            wait = workers._Signals.wait
+            workers._Signals.wait = lambda self, until: [waits.append(until), wait(self, until)]
             run_workers(2, main)
             print(len(waits), set(waits))
         """
