@@ -123,8 +123,8 @@ class Lifecycle:
         scheduler = self._scheduler
         if self.fatal is None:
             found = scheduler.deadlock()
-            assert found is not None
-            self.end(found)
+            if found is not None:  # None: a signal handler has woken somebody just now
+                self.end(found)
         else:
             for task in [task for task in scheduler.tasks if not task.body_over]:
                 scheduler.cancellation.cut_short(task)

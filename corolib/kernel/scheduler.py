@@ -320,7 +320,7 @@ class Scheduler(metaclass=Documented):
     def _look_closer(self, task: Task[Any], trap: Any) -> bool:
         """Look closer at a wait before it is made; return whether something else came first."""
         if self._lifecycle.forked:
-            self._wrong_yield(task, trap)
+            self._lifecycle.stop_in_child(task)
         return self.cancellation.deliver(task) or self._suspensions.await_those_first(task, trap)
 
     def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
@@ -768,7 +768,10 @@ class Scheduler(metaclass=Documented):
         self.polling = self._changed is not None or self.is_closed
 
     def _is_deadlock(self) -> bool:
-        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)"""
+        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)
+
+        A signal handler may have made one ready since the caller has looked.
+        """
         waits = len(self.timers) > self._poller.sweeping
         return not (self._ready or self._callqueue.calls or self._holds or waits)
 

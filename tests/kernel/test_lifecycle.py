@@ -801,3 +801,25 @@ def test_async_generators_that_are_left_half_way_are_closed_in_the_order_in_whic
 
     corolib.run(main)
     assert closed == list(range(50))
+
+
+def test_a_signal_that_wakes_a_task_when_a_deadlock_was_seen_is_in_time(monkeypatch):
+    """Whatever comes before the report is made has prevented it."""
+    wakes = []
+
+    def arm(wake):
+        wakes.append(wake)
+        return lambda: None
+
+    def main():
+        return (yield corolib.Suspend(arm, "a wake"))
+
+    real = corolib.Scheduler.deadlock
+
+    def late(self):
+        if wakes:
+            wakes.pop()("woken")
+        return real(self)
+
+    monkeypatch.setattr(corolib.Scheduler, "deadlock", late)
+    assert corolib.run(main) == "woken"
