@@ -98,9 +98,10 @@ def spawn(
 ) -> Task[T]:
     """Start a task beside the caller and return its handle; does not wait.
 
-    `spawn(f, *args)` calls `f`, a generator function or an `async def`; `spawn(f(args))` takes
-    what such a call returned. The task takes its first step in the next turn, always, even if it
-    is cancelled before. The caller is its parent: it is done only when its children are.
+    `spawn(f, *args)` calls `f`, a generator function or an `async def`; `spawn(f(args))` takes what
+    such a call returned. The task takes its first step when all that are ready now have been
+    stepped, always, even if it is cancelled before. The caller is its parent: it is done only when
+    its children are.
 
     Args:
         name: for reports; by default the function's name.
@@ -180,9 +181,9 @@ def must_yield() -> bool:
 def close(file: HasFileno | int) -> None:
     """Close a file and wake the tasks that wait for it with `ClosedError`; does not wait.
 
-    Nothing comes in between, so no other file can get the number meanwhile. To close a file that is
-    closed already changes nothing. What nobody waits for may as well be closed by its own `close()`
-    or by `with`.
+    Nothing comes in between, so no other file can get the number meanwhile. To close a file object
+    that is closed already changes nothing. What nobody waits for may as well be closed by its own
+    `close()` or by `with`.
 
     Args:
         file: a socket, another file object, or the number of an open file.

@@ -2,7 +2,8 @@
 
 Speed and safety pull in opposite directions here. To register a file at each wait and unregister it
 at each wake is safe, and costs twice the time. To leave it registered is fast, and dangerous. So
-all bookkeeping of registrations is in this file and nowhere else.
+all bookkeeping of registrations is in this file. One thing alone is done elsewhere: the loop of
+`scheduler.py` notes itself who waits to read a file that is registered already.
 
 What can go wrong. A file is closed behind the library's back: epoll forgets it without a word, and
 its task waits for ever. Or epoll keeps it, since a `dup` or another process has the file open: it

@@ -7,9 +7,9 @@ wants to be resumed. One resume is a *step*; one round of the loop is a *turn*, 
     expire   the timers whose time has come
     step     every task that was ready when the act began, first come, first served
 
-So a task made ready during a turn runs in the next one, and files and timers are looked at in
-every turn, however busy the tasks are. What goes wrong for one task, a bad trap or a file that
-cannot be watched, is thrown into that task at its `yield`.
+So what a step makes ready runs in the next turn, and files and timers are looked at in every turn,
+however busy the tasks are. What goes wrong for one task, a bad trap or a file that cannot be
+watched, is thrown into that task at its `yield`.
 
 A task is *ready*; *running*; *waiting*: `task.wait` is its trap, and every wait can be taken back;
 *completing*: its body is over, its children are not; or *done*.

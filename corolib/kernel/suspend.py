@@ -1,7 +1,8 @@
 """What `Suspend` means: its wait, and the `wake` it hands out.
 
-Everything that is not a file or a time is waited for in this way. The waiting task gives its `arm`
-a function, `wake`, and whoever has the result calls it. Neither knows anything of the other.
+All that is not a file, a time or the end of a task is waited for in this way. The waiting task
+gives its `arm` a function, `wake`, and whoever has the result calls it. Neither knows anything of
+the other.
 
 What can go wrong. Two threads wake one task, and it gets two results. A wake comes when the task
 has long gone on, and ends another wait. A signal handler wakes between any two instructions of the

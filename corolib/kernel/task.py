@@ -36,7 +36,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         name, id: `label` joins them to `echo#3`. Ids count up from 1 in each scheduler.
         parent: the task that owns this one, None for main.
         daemon: True if the task does not keep its parent from ending.
-        wait: the trap that it waits in, None while it does not wait.
+        wait: the trap that it waits in; None while it does not wait, or is ready with a result.
         done: True when the task has ended, and its children too.
     """
 

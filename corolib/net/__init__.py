@@ -1,9 +1,9 @@
 """Sockets: what is made of `ReadWait` and `WriteWait`.
 
-servers ─> listening ─> streams ─> tls       a handler for each connection
-connecting ─> streams                        open_tcp, open_unix
+servers -> listening -> streams -> tls       a handler for each connection
+connecting -> streams                        open_tcp, open_unix
 datagrams                                    UDP, Unix datagrams
 resolving                                    the addresses of a name, for the two before
 limits                                       what a server bounds
-network                                      opens sockets, looks names up; the others use it
+network                                      opens sockets, looks names up
 """
