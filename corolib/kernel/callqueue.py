@@ -64,6 +64,10 @@ class CallQueue:
                 # The pair is full, or is being closed at this moment.
                 pass
 
+    def wake_loop(self) -> None:
+        """End the wait of the loop, or of a loop around it: something has come that it must see."""
+        self.put(int, ())
+
     def check_open(self) -> None:
         """Raise RunFinished if nobody will make calls any more."""
         if self.closed:

@@ -491,7 +491,7 @@ class Scheduler(metaclass=Documented):
         self._tasks[task.id] = task
         self._ready.append(task)
         if self.polling:
-            self._callqueue.put(int, ())
+            self._callqueue.wake_loop()
         return task
 
     def make_stepper(self, context: Context) -> Callable[..., Any]:
@@ -598,7 +598,7 @@ class Scheduler(metaclass=Documented):
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
         if self.polling:
-            self._callqueue.put(int, ())
+            self._callqueue.wake_loop()
         return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
 
     def cancel_call(self, call: list[Any]) -> None:

@@ -27,7 +27,8 @@ DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "
 def public(thing: T) -> T:
     """Let a class or a function that `corolib` exports say so: its module is `corolib`.
 
-    A traceback then shows the name that programs import, and a file may move.
+    A traceback then shows the name that programs import, and a file may move. The price is that
+    `inspect.getsource()` does not find such a class.
     """
     thing.__module__ = "corolib"
     return thing

@@ -29,6 +29,7 @@ from textwrap import dedent
 import pytest
 
 import corolib
+from corolib.kernel import frames
 from tests.helpers.inside import late_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +142,10 @@ def test_a_module_imports_only_what_the_laws_allow(name):
 def test_no_types_are_taken_from_a_floor_above(name):
     known = imports(SOURCES[name], types_too=True) - {"__init__"}
     assert {each for each in known if floor(each) > floor(name)} == set()
+
+
+def test_the_kernel_knows_which_frames_are_the_librarys():
+    assert frames.PACKAGES == {f"corolib.{package}" for package in PACKAGES}
 
 
 def drawn():
