@@ -145,7 +145,7 @@ def test_no_types_are_taken_from_a_floor_above(name):
 
 
 def test_the_kernel_knows_which_frames_are_the_librarys():
-    assert frames.PACKAGES == {f"corolib.{package}" for package in PACKAGES}
+    assert {f"corolib.{package}" for package in PACKAGES} == frames.PACKAGES
 
 
 def drawn():
