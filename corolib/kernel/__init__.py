@@ -42,7 +42,7 @@ from corolib.kernel.poller import OwnedSocket, Selector, default_selector
 from corolib.kernel.scheduler import Scheduler, run
 from corolib.kernel.task import Task
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
-from corolib.kernel.waits import Documented, Waiting, forgive, public, waits
+from corolib.kernel.waits import Waiting, forgive, public, waits
 
 # Annotations name classes that their module cannot import, since that would be a circle. Now that
 # all are there they are made known, for `typing.get_type_hints()`.
@@ -59,7 +59,6 @@ __all__ = [
     "ClosedError",
     "Coro",
     "Deadlock",
-    "Documented",
     "LateModule",
     "OwnedSocket",
     "ReadWait",

@@ -123,7 +123,7 @@ class Lifecycle:
         scheduler = self._scheduler
         if self.fatal is None:
             found = scheduler.deadlock()
-            if found is not None:  # None: a signal handler has woken somebody just now
+            if found is not None:  # else a signal handler has just left a call, or woken one
                 self.end(found)
         else:
             for task in [task for task in scheduler.tasks if not task.body_over]:

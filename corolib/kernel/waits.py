@@ -37,20 +37,28 @@ def public(thing: T) -> T:
 class Documented(type):
     """The type of public classes that other modules of the library use as well.
 
-    `dir()` of one shows what `__documented__` names, and no working fields.
+    `dir()` of one shows what `__documented__` names, and no working fields; of a subclass, all its
+    own names too.
     """
-
-    __documented__: str
 
     def __new__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
     ) -> Documented:
-        namespace.setdefault("__dir__", lambda self: dir(type(self)))
+        if "__documented__" in namespace:
+            namespace["__dir__"] = _dir_of_instance
         return super().__new__(cls, name, bases, namespace, **options)
 
     def __dir__(cls) -> list[str]:
-        shown = cls.__documented__.split()
-        return sorted([*shown, *(name for name in super().__dir__() if name.startswith("__"))])
+        documented = [each for each in cls.__mro__ if "__documented__" in vars(each)]
+        ours = {base for each in documented for base in each.__mro__}
+        names = {name for name in super().__dir__() if name.startswith("__")}
+        names.update(*(vars(each)["__documented__"].split() for each in documented))
+        names.update(*(vars(each) for each in cls.__mro__ if each not in ours))
+        return sorted(names)
+
+
+def _dir_of_instance(self: object) -> list[str]:
+    return sorted({*dir(type(self)), *getattr(self, "__dict__", ())})
 
 
 class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):

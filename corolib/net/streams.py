@@ -32,7 +32,6 @@ from corolib.coordination.timeouts import move_on_after
 from corolib.kernel import (
     BusyError,
     ClosedError,
-    Documented,
     LateModule,
     ReadWait,
     Scheduler,
@@ -121,7 +120,7 @@ class Connection(Protocol):
 
 
 @public
-class Stream(metaclass=Documented):
+class Stream:
     """A connection, read and written in sequence: `recv`, `readline`, `sendall`, `aclose`.
 
     Made by `open_tcp()`, `open_unix()`, `open_process()`, `open_stdin()` and by servers. `with
@@ -177,11 +176,6 @@ class Stream(metaclass=Documented):
         "max_line",
         "moved",
         "server",
-    )
-
-    __documented__ = (
-        "aclose close ended local max_line more moved peer readexactly readline readuntil recv "
-        "recv_into send_eof sendall sendfile server start_tls tls"
     )
 
     def __init__(

@@ -775,6 +775,36 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
 
 
 @pytest.mark.hazard("H63")
+def test_an_interrupt_while_a_deadlock_is_found_leaves_run_as_one_of_the_two():
+    def trace(frame, event, arg):
+        nonlocal left
+        if frame.f_code.co_name == "break_deadlock" or left < lines:
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                strike()
+        return trace
+
+    def main():
+        yield Suspend(lambda wake: lambda: None, "nothing")
+
+    before = sys.gettrace()
+    lines, seen = 0, set()
+    while Deadlock not in seen:
+        left = lines
+        sys.settrace(trace)
+        try:
+            with pytest.raises((Deadlock, KeyboardInterrupt)) as caught:
+                run(main)
+        finally:
+            sys.settrace(before)
+        seen.add(caught.type)
+        lines += 1
+    assert lines > 10
+    assert seen == {Deadlock, KeyboardInterrupt}
+
+
+@pytest.mark.hazard("H63")
 def test_nothing_is_called_when_a_scheduler_dies_in_which_a_ctrl_c_could_be_lost():
     scheduler = corolib.Scheduler()
     references = weakref.getweakrefs(lifecycle_of(scheduler))
