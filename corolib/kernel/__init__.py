@@ -45,7 +45,7 @@ from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWai
 from corolib.kernel.waits import Waiting, forgive, public, waits
 
 # Annotations name classes that their module cannot import, since that would be a circle. Now that
-# all are there they are made known, for `typing.get_type_hints()`.
+# all are there they are made known, for `typing.get_type_hints()` of public functions.
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("corolib.kernel."):
         for _class in (Task, Scheduler):

@@ -64,4 +64,5 @@ def close_for_good(body: Any) -> None:
             body.close()
             return
         except RuntimeError:
-            continue
+            if getattr(body, "gi_frame", getattr(body, "cr_frame", None)) is None:
+                raise  # it is over: the error is its own

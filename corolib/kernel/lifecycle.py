@@ -6,7 +6,8 @@ SystemExit or KeyboardInterrupt that leaves a task, a deadlock, Ctrl-C. Then all
 cancelled, and when they are done the fatal error leaves `run()`. What does not end even so is
 closed, and named on stderr.
 
-To step tasks, to make their waits and to wait for files is the scheduler's. What the process around
+To step tasks (but for one in a forked child), to make their waits and to wait for files is the
+scheduler's. What the process around
 it has to be told is in `hooks.py`; here is what follows from it.
 """
 

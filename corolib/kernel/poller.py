@@ -243,7 +243,7 @@ class Poller:
             # Called as `entry.ref()`, a slot is looked up the slow way.
             ref = entry.ref
             room = ref() is file and entry.writer is None and entry.asker.poll(0)
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             # It was not asked yet; or it is no socket, or none that is known.
             pass
         if room is None:
@@ -656,6 +656,8 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
             f"{type(trap).__name__}({file!r}): a {type(file).__name__} is not a file; "
             "give a socket, an object with a fileno() method, or a file number"
         )
+    if getattr(file, "closed", False) is True:  # of such a file `fileno()` is a ValueError
+        raise ClosedError(f"{trap!r}: the file is closed")
     fd = file if isinstance(file, int) else file.fileno()
     if not isinstance(fd, int):
         raise TypeError(f"{trap!r}: its fileno() returned {fd!r}, which is not a number")

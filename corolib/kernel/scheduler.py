@@ -241,6 +241,22 @@ class Scheduler(metaclass=Documented):
             if once or not tasks:
                 return
 
+    def poll(self, timeout: float | None, deadline: float) -> None:
+        """Wait for files. What is raised meanwhile, as by a signal handler, is main's."""
+        try:
+            self._poller.poll(timeout, deadline)
+        except BaseException as exc:
+            if self._lifecycle.ctrl_c.second or self.main is None:
+                raise
+            self._lifecycle.force_main(exc)
+
+    def make_calls(self) -> None:
+        """Make the calls that came from other threads, in order; not those that come meanwhile."""
+        calls = self._callqueue.calls
+        for _ in range(len(calls)):
+            f, args = calls.popleft()
+            self.call(f, args)
+
     def _step(self, count: int) -> None:
         """Step the `count` tasks that have been in the queue longest, and begin their waits.
 
@@ -281,7 +297,7 @@ class Scheduler(metaclass=Documented):
                             ref = entry.ref
                             if ref() is not trap.file:
                                 entry = None
-                        except (AttributeError, KeyError, TypeError):
+                        except (AttributeError, KeyError, TypeError, ValueError):
                             pass
                     if (
                         entry is not None
@@ -323,7 +339,9 @@ class Scheduler(metaclass=Documented):
             self._lifecycle.stop_in_child(task)
         return self.cancellation.deliver(task) or self._suspensions.await_those_first(task, trap)
 
-    def resume(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+    def resume(
+        self, task: Task[Any], value: Any = None, error: BaseException | None = None
+    ) -> None:
         """Make `task` ready: its next step gets `value`, or `error` if there is one."""
         queued = task.wait is GIVE_WAY
         task.wait = task.wait_state = None
@@ -346,10 +364,7 @@ class Scheduler(metaclass=Documented):
             self._ready.append(task)
             return
         task.wait = trap
-        task.wait_state = None if deadline == inf else self.timers.set(deadline, self._slept, task)
-
-    def _slept(self, task: Task[Any]) -> None:
-        self.resume(task, None, None)
+        task.wait_state = None if deadline == inf else self.timers.set(deadline, self.resume, task)
 
     def _undo_sleep(self, task: Task[Any]) -> None:
         if task.wait_state is not None:
@@ -369,9 +384,8 @@ class Scheduler(metaclass=Documented):
             return
         self._suspended.add(task)
         if joined.joiners is None:
-            joined.joiners = {task: None}
-        else:
-            joined.joiners[task] = None
+            joined.joiners = {}
+        joined.joiners[task] = None
 
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
         """Hand the outcome of a task to one that joins it, or to a call that watches it."""
@@ -426,6 +440,31 @@ class Scheduler(metaclass=Documented):
                 self.cancellation.request(task, task, f"{parent.label}, its parent, ended")
         return task
 
+    def make_task(
+        self,
+        body: Any,
+        new: bool,
+        name: str | None = None,
+        daemon: bool = False,
+        context: Context | None = None,
+        depth: int = 2,
+    ) -> Task[Any]:
+        """Make a ready task of `body`; if `new`, nobody else has it. `depth`: see `call_site`."""
+        self._spawned += 1
+        if not name:
+            name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
+        step = self.make_stepper(copy_context() if context is None else context)
+        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, step, call_site(depth))
+        self._tasks[task.id] = task
+        self._ready.append(task)
+        if self.polling:
+            self._callqueue.wake_loop()
+        return task
+
+    def make_stepper(self, context: Context) -> Callable[..., Any]:
+        """Return `step`: `step(body.send, value)` returns the next trap, or raises how it ended."""
+        return self._diagnostics.timed(context.run) if DEBUG else context.run
+
     def _body_over(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """The body returned `value` or raised `error`; the task is done when its children are."""
         lifecycle = self._lifecycle
@@ -455,49 +494,6 @@ class Scheduler(metaclass=Documented):
         while done is not None:
             done = self.task_done(done)
 
-    def give_up(self, task: Task[Any]) -> None:
-        """Step `task` no more: it swallows every `Cancelled`. It is closed when the run ends."""
-        self._lifecycle.given_up.append((f"{task!r} swallowed every Cancelled", task.body))
-        text = f"task {task.label} swallowed every Cancelled and was given up; let Cancelled pass"
-        self._body_over(task, None, RuntimeError(text))
-
-    def cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
-        for task in tasks:
-            self.cancellation.request(task, task, reason)
-
-    # What a recorder overrides ----------------------------------------------------------------
-    # Each of these methods is a moment in the life of a task or of the loop. A subclass that
-    # overrides one calls it too. The package's other methods are called, and not overridden.
-
-    def make_ready_queue(self, make: Callable[[], ReadyQueue]) -> ReadyQueue:
-        """Return the queue of ready tasks: `append` makes one ready, `popleft` begins a step."""
-        return make()
-
-    def make_task(
-        self,
-        body: Any,
-        new: bool,
-        name: str | None = None,
-        daemon: bool = False,
-        context: Context | None = None,
-        depth: int = 2,
-    ) -> Task[Any]:
-        """Make a ready task of `body`; if `new`, nobody else has it. `depth`: see `call_site`."""
-        self._spawned += 1
-        if not name:
-            name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
-        step = self.make_stepper(copy_context() if context is None else context)
-        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, step, call_site(depth))
-        self._tasks[task.id] = task
-        self._ready.append(task)
-        if self.polling:
-            self._callqueue.wake_loop()
-        return task
-
-    def make_stepper(self, context: Context) -> Callable[..., Any]:
-        """Return `step`: `step(body.send, value)` returns the next trap, or raises how it ended."""
-        return self._diagnostics.timed(context.run) if DEBUG else context.run
-
     def task_done(self, task: Task[Any]) -> Task[Any] | None:
         """Publish the outcome of `task`. Returns its parent, if that is done by it as well."""
         del self._tasks[task.id]
@@ -523,27 +519,30 @@ class Scheduler(metaclass=Documented):
         self._suspended.discard(parent)
         return parent
 
+    def give_up(self, task: Task[Any]) -> None:
+        """Step `task` no more: it swallows every `Cancelled`. It is closed when the run ends."""
+        self._lifecycle.given_up.append((f"{task!r} swallowed every Cancelled", task.body))
+        text = f"task {task.label} swallowed every Cancelled and was given up; let Cancelled pass"
+        self._body_over(task, None, RuntimeError(text))
+
+    def cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
+        for task in tasks:
+            self.cancellation.request(task, task, reason)
+
+    # What a recorder overrides ----------------------------------------------------------------
+    # Each of these is a moment in the life of a task or of the loop, and so are `poll`,
+    # `make_calls`, `make_task`, `make_stepper` and `task_done` above. A subclass that overrides one
+    # calls it too.
+
+    def make_ready_queue(self, make: Callable[[], ReadyQueue]) -> ReadyQueue:
+        """Return the queue of ready tasks: `append` makes one ready, `popleft` begins a step."""
+        return make()
+
     def cancel_asked(self, task: Task[Any], scope: Scope, reason: object) -> None:
         """Somebody has asked `task` to leave `scope`, which may be the task itself."""
 
     def cancel_delivered(self, task: Task[Any], scope: Scope, error: BaseException) -> None:
         """The wait of `task` was taken back; `error` is thrown at it, to leave `scope`."""
-
-    def poll(self, timeout: float | None, deadline: float) -> None:
-        """Wait for files. What a signal handler of the program's raises meanwhile is main's."""
-        try:
-            self._poller.poll(timeout, deadline)
-        except BaseException as exc:
-            if self._lifecycle.ctrl_c.second or self.main is None:
-                raise
-            self._lifecycle.force_main(exc)
-
-    def make_calls(self) -> None:
-        """Make the calls that came from other threads, in order; not those that come meanwhile."""
-        calls = self._callqueue.calls
-        for _ in range(len(calls)):
-            f, args = calls.popleft()
-            self.call(f, args)
 
     # What programs and library modules may ask ------------------------------------------------
 
@@ -609,10 +608,14 @@ class Scheduler(metaclass=Documented):
         """Close a file and wake who waits for it; see `corolib.close`."""
         self.check_usable()
         self._poller.close_file(file)
+        if self.polling:
+            self._callqueue.wake_loop()
 
     def wake_reader(self, trap: Trap) -> None:
         """Have the task that waits with this `ReadWait`, if there is one, look again."""
         self._poller.wake_reader(trap)
+        if self.polling:
+            self._callqueue.wake_loop()
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """A task: one generator (or coroutine) being run, its place in the family, and its outcome.
 
 Programs use the properties and methods. The fields are working memory of the scheduler, the poller
-and the scopes. To step, wake and end a task is the scheduler's: this file does not know it.
+and the scopes. To step, wake and end a task is the scheduler's.
 """
 
 from __future__ import annotations
@@ -221,9 +221,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
         """Make `child` one of the family."""
         child.parent = self
         if self.family is None:
-            self.family = {child.id: child}
-        else:
-            self.family[child.id] = child
+            self.family = {}
+        self.family[child.id] = child
         if not child.daemon:
             self.attached += 1
 

@@ -84,8 +84,8 @@ class Timers:
         """Make the calls that are due at `now`, in order. What they set is for the next turn."""
         self._now = now
         self.next()
-        heap = self._heap
-        while heap and heap[0][0] <= now:
+        heap, last = self._heap, self._count
+        while heap and heap[0][0] <= now and heap[0][1] <= last:
             call = heappop(heap)
             f, arg = call[2], call[3]
             if f is None:

@@ -7,8 +7,8 @@
     value = yield Suspend(arm, what)    until somebody calls `wake`
     yield                               give way: until the next turn
 
-A trap is a plain description and does nothing by itself: what each one means is said in
-`scheduler.py`. Every trap works with `yield`, `yield from` and `await`.
+A trap is a plain description and does nothing by itself; `scheduler.py` says where each one is made
+a wait. Every trap works with `yield`, `yield from` and `await`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 
 from corolib import (
     Cancelled,
+    ClosedError,
     Deadlock,
     Event,
     ReadWait,
@@ -109,6 +110,24 @@ def test_what_is_asked_between_two_turns_makes_the_number_readable(scheduler):
     assert outer.selector.select(0)
     outer.go_on(lambda: "called" in log)
     assert log == ["set", "cancelled", "called"]
+
+
+def test_a_file_that_is_closed_between_two_turns_makes_the_number_readable(scheduler, pair):
+    a, _ = pair
+
+    def reader():
+        with pytest.raises(ClosedError):
+            yield ReadWait(a)
+        return "closed"
+
+    outer = Outer(scheduler)
+    task = scheduler.spawn(reader)
+    outer.go_on(lambda: task.state == "waiting")
+    assert not outer.selector.select(0)
+    scheduler.close_file(a)
+    assert outer.selector.select(0)
+    outer.go_on(lambda: task.done)
+    assert task.result == "closed"
 
 
 def test_another_thread_is_heard(scheduler):

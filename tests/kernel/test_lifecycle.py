@@ -853,3 +853,20 @@ def test_a_signal_that_wakes_a_task_when_a_deadlock_was_seen_is_in_time(monkeypa
 
     monkeypatch.setattr(corolib.Scheduler, "deadlock", late)
     assert corolib.run(main) == "woken"
+
+
+def test_what_the_clean_up_of_an_abandoned_task_raises_is_reported():
+    """Also if it is a RuntimeError, as it is when a generator yields while it is closed."""
+    lost = []
+
+    def child():
+        try:
+            yield Sleep(1000)
+        finally:
+            raise RuntimeError("its own")
+
+    scheduler = corolib.Scheduler(on_task_error=lambda task, exc: lost.append(str(exc)))
+    scheduler.spawn(child)
+    scheduler.turn(0)
+    scheduler.close()
+    assert lost == ["its own"]

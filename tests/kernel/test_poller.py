@@ -2435,3 +2435,17 @@ def test_a_second_task_that_uses_the_same_trap_is_told_that_it_is_busy(pair):
         yield from other
 
     run(main)
+
+
+@pytest.mark.parametrize("trap", [ReadWait, WriteWait])
+def test_a_closed_pipe_object_is_a_closed_file(trap):
+    """Its `fileno()` raises a ValueError, which says nothing of waiting."""
+    r, w = os.pipe()
+    with open(r, "rb", buffering=0) as file, open(w, "wb", buffering=0):
+        pass
+
+    def main():
+        with pytest.raises(ClosedError, match="the file is closed"):
+            yield trap(file)
+
+    run(main)

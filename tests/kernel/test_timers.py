@@ -518,3 +518,18 @@ def test_the_jumping_selector_is_a_whole_selector(pair, selector):
         b.send(b"x")
         assert jumping.select(None)
         assert clock() == 7
+
+
+def test_what_a_call_sets_is_for_the_next_turn_also_if_it_asks_for_the_next_deadline():
+    timers, made = Timers(), []
+
+    def again(n):
+        made.append(n)
+        timers.set(0, again, n + 1)
+        timers.next()
+
+    timers.set(0, again, 0)
+    timers.expire(1)
+    assert made == [0]
+    timers.expire(1)
+    assert made == [0, 1]
