@@ -154,7 +154,6 @@ class Poller:
         ready: Any,
         clock: Callable[[], float],
         timers: Timers,
-        remade: Callable[[], object],
     ) -> None:
         self.entries: dict[int, Entry] = {}
         # The watches of the waits for urgent data, by the number of their file: see urgent.py.
@@ -163,7 +162,8 @@ class Poller:
         self._append = ready.append
         self._clock = clock
         self._timers = timers
-        self._remade = remade  # called when the selector is another one
+        # Called when the selector is another one.
+        self.remade: Callable[[], object] = lambda: None
         self.sweeping = False  # a sweep is planned
         # Whether a step or a call was made since the last sweep began: it may have closed a file.
         self.used = False
@@ -520,7 +520,7 @@ class Poller:
                     self._set_mask(entry, entry.wanted())
                 except (OSError, ValueError) as exc:
                     self._drop(entry, exc)
-        self._remade()
+        self.remade()
 
     def _weed(self) -> bool:
         """Try each file alone; drop those that fail, and return whether there were any (rule 9)."""

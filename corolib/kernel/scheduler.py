@@ -96,7 +96,7 @@ class Scheduler(metaclass=Documented):
         *("cancellation", "timers"),  # the parts, with those above
         *("_handlers", "_undos"),  # the meaning of the traps
         *("_holds", "_steps", "_turns", "polling"),  # the loop
-        "_changed",  # another loop around it
+        "_embedded",  # another loop around it
     )
     __documented__ = (
         "call_soon_threadsafe clock close current deadlock embed fileno grace has_work hold main "
@@ -133,7 +133,7 @@ class Scheduler(metaclass=Documented):
         # True while the loop may be in the selector: what a signal handler asks must also end that
         # wait. And for ever after the end: no wake can act then.
         self.polling = False
-        self._changed: Callable[[], object] | None = None
+        self._embedded = False  # another loop makes the turns: see `embed`
         self._ready = self.make_ready_queue(ready)
         self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
         self._suspended: set[Task[Any]] = set()  # those that only another task can set going
@@ -141,7 +141,7 @@ class Scheduler(metaclass=Documented):
         self.timers = Timers()
         self.cancellation = Cancellation(self)
         self._callqueue = CallQueue()
-        self._poller = Poller(selector, self._ready, clock, self.timers, self._selector_remade)
+        self._poller = Poller(selector, self._ready, clock, self.timers)
         self._urgent = Urgent(self, self._poller.watches)
         self._suspensions = Suspensions(self, self._suspended)
         self._diagnostics = Diagnostics(self, on_task_error)
@@ -196,7 +196,7 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.refuse_reentry()
         timeout = check_number(timeout, "turn()", "a duration")
         with self._lifecycle.one_turn():
-            if self._changed is not None:  # a turn that does not poll would leave it announced
+            if self._embedded:  # a turn that does not poll would leave it announced
                 self._callqueue.drain_if_announced()
             self._loop(self.clock() + timeout, once=True)
         self._lifecycle.raise_fatal()
@@ -712,7 +712,8 @@ class Scheduler(metaclass=Documented):
         may have become another number, `changed` is called: watch the new one.
         """
         self.open()
-        self._changed = changed
+        self._poller.remade = changed
+        self._embedded = True
         self.polling = True
 
     def fileno(self) -> int:
@@ -768,7 +769,7 @@ class Scheduler(metaclass=Documented):
 
     def between_turns(self) -> None:
         """A turn has ended: in another loop, a wake must be announced from now on."""
-        self.polling = self._changed is not None or self.is_closed
+        self.polling = self._embedded or self.is_closed
 
     def _is_deadlock(self) -> bool:
         """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)
@@ -777,10 +778,6 @@ class Scheduler(metaclass=Documented):
         """
         waits = len(self.timers) > self._poller.sweeping
         return not (self._ready or self._callqueue.calls or self._holds or waits)
-
-    def _selector_remade(self) -> None:
-        if self._changed is not None:
-            self._changed()
 
 
 @public

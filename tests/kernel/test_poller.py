@@ -2145,7 +2145,7 @@ def test_the_private_name_of_the_standard_library_is_still_there():
 def test_a_poller_by_itself_makes_its_selector_anew(pair):
     a, b = pair
     counting = Counting(default_selector)
-    poller = Poller(counting, deque(), lambda: 0.0, Timers(), lambda: None)
+    poller = Poller(counting, deque(), lambda: 0.0, Timers())
     wakeup, end = socket.socketpair()
     poller.open(wakeup.fileno(), lambda: None)
     # Of the one that is registered here the table knows nothing.
