@@ -52,14 +52,14 @@ class Lifecycle:
         tell_of_fork(self)
 
     def __enter__(self) -> None:
-        self._hooks.install(self._scheduler.open, self._scheduler.close)
+        self._hooks.install(self._scheduler.open, self._scheduler.close_files)
         _current.scheduler = self._scheduler
 
     def __exit__(self, *exc: object) -> None:
         try:
             self._finish()
-            _current.scheduler = self._scheduler.current = None
         finally:
+            _current.scheduler = self._scheduler.current = None
             self._hooks.remove()
         if self.ctrl_c.pending and self.fatal is None:  # in the last moment
             self.fatal = KeyboardInterrupt()
@@ -160,12 +160,17 @@ class Lifecycle:
             self._scheduler.report_failure(main, failure)
 
     def abandon_all(self) -> None:
-        """Close what is left, as at the end of a run, from outside of one."""
-        outer, _current.scheduler = _current.scheduler, self._scheduler
+        """Close what is left, as at the end of a run, from outside of one.
+
+        And put back what the end of a run would have put back: a second Ctrl-C may have come there.
+        """
+        outer = _current.scheduler
         try:
+            _current.scheduler = self._scheduler
             self._abandon()
         finally:
-            _current.scheduler = outer
+            _current.scheduler = None if outer is self._scheduler else outer
+            self._hooks.remove()
 
     def _abandon(self) -> None:
         """End the run-locals; close the bodies that did not end by themselves, and name them."""

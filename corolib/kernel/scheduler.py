@@ -43,9 +43,9 @@ from typing import Any, Protocol, TypeVar
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_number
-from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
+from corolib.kernel.context import BUDGET, Runnable, running_scheduler, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
-from corolib.kernel.errors import Deadlock, RunFinished
+from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import Poller, Selector, default_selector
@@ -441,6 +441,7 @@ class Scheduler(metaclass=Documented):
             raise error or RuntimeError(FORKED)
         if task.body_over:
             return  # it was given up while it was in the queue
+        forced = task.forced
         if task.pending or task.innermost is not None or task.cancel_request is not None:
             self.cancellation.leave_all(task)
         if task.holds:
@@ -449,6 +450,8 @@ class Scheduler(metaclass=Documented):
         task.end_body(value, error)
         if lifecycle.ctrl_c.second:
             raise KeyboardInterrupt
+        if forced is not None and task is self.main and not isinstance(forced, ScopeError):
+            lifecycle.end(forced)  # Ctrl-C: it has not waited again
         if error is not None:
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 lifecycle.end(error)
@@ -766,8 +769,27 @@ class Scheduler(metaclass=Documented):
         """Give back the selector and the wake-up pipe; for schedulers used by `turn()`.
 
         The bodies of tasks that are not done are closed, and named on stderr, as after a `run()`.
+
+        Raises:
+            RuntimeError: called by a task or a callback of this scheduler.
+            SystemExit, KeyboardInterrupt: left a body that was closed; or Ctrl-C came at the end of
+                the last turn.
         """
-        self._lifecycle.abandon_all()
+        if running_scheduler() is self:
+            raise RuntimeError("close() was called by a task or a callback: cancel the tasks there")
+        self.give_back()
+        if self.main is None:  # else that leaves `run()`
+            self._lifecycle.raise_fatal()
+
+    def give_back(self) -> None:
+        """Close what is left, tasks and files, if the end of a run has not done that."""
+        try:
+            self._lifecycle.abandon_all()
+        finally:
+            self.close_files()
+
+    def close_files(self) -> None:
+        """Give back the selector and the wake-up pipe, and make the calls that are left."""
         self._callqueue.close()
         self.polling = True
         while self._callqueue.calls:  # left before: `RunFinished` tells them that they are late
@@ -858,5 +880,5 @@ def run(
     try:
         return scheduler.run(f, *args)
     finally:
-        scheduler.close()  # the run does that, if it begins
+        scheduler.give_back()  # the run does that, if it begins
         del scheduler
