@@ -175,6 +175,11 @@ class Cancellation:
             if not task.body_over:
                 self._look(task)
 
+    def request_all(self, tasks: list[Task[Any]], reason: str) -> None:
+        """Ask all these tasks to end."""
+        for task in tasks:
+            self.request(task, task, reason)
+
     def force(self, task: Task[Any], error: BaseException) -> None:
         """Throw `error` at the wait of `task` or at its next, whatever the scopes say (rule 10)."""
         task.forced = error

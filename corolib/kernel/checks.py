@@ -65,3 +65,9 @@ def check_count(value: int, who: str, least: int) -> int:
         return value
     text = f"{who} takes a whole number, at least {least}, not {value!r}"
     raise ValueError(text) if whole else TypeError(text)
+
+
+def check_callable(value: object, keyword: str, what: str) -> None:
+    """Raise TypeError if what was given for a keyword cannot be called; `what` ends the message."""
+    if not callable(value):
+        raise TypeError(f"{keyword}={value!r}: give {what}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import forgive
@@ -35,10 +36,9 @@ class Diagnostics:
     __slots__ = ("_hook", "_scheduler", "longest_step")
 
     def __init__(self, scheduler: Scheduler, hook: ErrorHook | None) -> None:
-        if hook is not None and not callable(hook):
-            raise TypeError(f"on_task_error={hook!r}: give a function")
         self._scheduler = scheduler
-        self._hook = hook or log_task_error
+        self._hook = log_task_error if hook is None else hook
+        check_callable(self._hook, "on_task_error", "a function")
         self.longest_step = 0.0  # seconds; measured in debug mode only
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:

@@ -49,9 +49,16 @@ class ProcessHooks:
             raise
 
     def remove(self) -> None:
-        """Put back what was before."""
-        while self._undo:
-            self._undo.pop()()
+        """Put back what was before: all of it, even if a second Ctrl-C is raised meanwhile. Each
+        undo may then be called twice.
+        """
+        try:
+            while self._undo:
+                self._undo[-1]()
+                del self._undo[-1]  # without a call: a signal comes before or after it
+        except KeyboardInterrupt:
+            self.remove()
+            raise
 
     def _set_up(
         self, open_files: Callable[[], object], close_files: Callable[[], object] | None

@@ -57,14 +57,14 @@ class Lifecycle:
         tell_of_fork(self)
 
     def __enter__(self) -> None:
-        self._hooks.install(self._scheduler.open, self._scheduler.close)
+        self._hooks.install(self._scheduler.open, self._scheduler.close_files)
         _current.scheduler = self._scheduler
 
     def __exit__(self, *exc: object) -> None:
         try:
             self._finish()
-            _current.scheduler = self._scheduler.current = None
         finally:
+            _current.scheduler = self._scheduler.current = None
             self._hooks.remove()
         # Ctrl-C may have come in the last moment.
         if self.ctrl_c.pending and self.fatal is None:
@@ -80,7 +80,8 @@ class Lifecycle:
             yield
         finally:
             _current.scheduler = scheduler.current = None
-            scheduler.between_turns()
+            # In another loop, a wake must be announced from now on.
+            scheduler.polling = scheduler.embedded or scheduler.is_closed
             self._hooks.remove()
 
     def raise_fatal(self) -> None:
@@ -106,7 +107,7 @@ class Lifecycle:
         if self.fatal is None or isinstance(self.fatal, Deadlock):
             self.fatal = error
         roots = [task for task in self._scheduler.tasks if not task.parent]
-        self._scheduler.cancel_all(roots, "the run ends")
+        self._scheduler.cancellation.request_all(roots, "the run ends")
 
     def force_main(self, error: BaseException) -> None:
         """Throw `error` into main, at its wait; if its body is over, end the run with it."""
@@ -170,13 +171,33 @@ class Lifecycle:
         if failure is not None and self.fatal is not None:
             self._scheduler.report_failure(main, failure)
 
-    def abandon_all(self) -> None:
-        """Close what is left, as at the end of a run, from outside of one."""
-        outer, _current.scheduler = _current.scheduler, self._scheduler
+    def close(self) -> None:
+        """See `Scheduler.close`."""
+        if _current.scheduler is self._scheduler:
+            raise RuntimeError("close() was called by a task or a callback: cancel the tasks there")
+        self.give_back()
+        if self._scheduler.main is None:  # else that leaves `run()`
+            self.raise_fatal()
+
+    def give_back(self) -> None:
+        """Close what is left, tasks and files, if the end of a run has not done that."""
         try:
+            self._abandon_all()
+        finally:
+            self._scheduler.close_files()
+
+    def _abandon_all(self) -> None:
+        """Close what is left, as at the end of a run, from outside of one.
+
+        And put back what the end of a run would have put back: a second Ctrl-C may have come there.
+        """
+        outer = _current.scheduler
+        try:
+            _current.scheduler = self._scheduler
             self._abandon()
         finally:
-            _current.scheduler = outer
+            _current.scheduler = None if outer is self._scheduler else outer
+            self._hooks.remove()
 
     def _abandon(self) -> None:
         """End the run-locals; close the bodies that did not end by themselves, and name them."""
@@ -212,8 +233,7 @@ class Lifecycle:
         scheduler = self._scheduler
         # The last tasks may have dropped some: these left a call.
         scheduler.make_calls()
-        left = list(self._asyncgens)
-        self._asyncgens.clear()
+        left, self._asyncgens = list(self._asyncgens), weakref.WeakKeyDictionary()
         for agen in left:
             self._close_asyncgen(agen)
         for task in scheduler.tasks:

@@ -33,10 +33,10 @@ from typing import Any, Protocol, TypeVar
 from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
-from corolib.kernel.checks import check_number
+from corolib.kernel.checks import check_callable, check_number
 from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
-from corolib.kernel.errors import Deadlock, RunFinished
+from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import Poller, Selector, default_selector
@@ -96,7 +96,7 @@ class Scheduler(metaclass=Documented):
         *("cancellation", "timers"),  # the parts, with those above
         *("_handlers", "_undos"),  # the meaning of the traps
         *("_holds", "_steps", "_turns", "polling"),  # the loop
-        "_embedded",  # another loop around it
+        "embedded",  # another loop around it
     )
     __documented__ = (
         "call_soon_threadsafe clock close current deadlock embed fileno grace has_work hold main "
@@ -114,11 +114,9 @@ class Scheduler(metaclass=Documented):
         dump_signal: int | None = None,
         network: object = None,
     ) -> None:
-        for name, make in (("selector", selector), ("ready", ready)):
-            if not callable(make):
-                raise TypeError(f"{name}={make!r}: give a class or a function that makes one")
-        if not callable(clock):
-            raise TypeError(f"clock={clock!r}: give a function")
+        check_callable(selector, "selector", "a class or a function that makes one")
+        check_callable(ready, "ready", "a class or a function that makes one")
+        check_callable(clock, "clock", "a function")
         if isinstance(network, type) or not (network is None or hasattr(network, "getaddrinfo")):
             raise TypeError(f"network={network!r}: give a Network, or what is derived from it")
         self.clock = clock
@@ -133,7 +131,7 @@ class Scheduler(metaclass=Documented):
         # True while the loop may be in the selector: what a signal handler asks must also end that
         # wait. And for ever after the end: no wake can act then.
         self.polling = False
-        self._embedded = False  # another loop makes the turns: see `embed`
+        self.embedded = False  # another loop makes the turns: see `embed`
         self._ready = self.make_ready_queue(ready)
         self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
         self._suspended: set[Task[Any]] = set()  # those that only another task can set going
@@ -196,7 +194,7 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.refuse_reentry()
         timeout = check_number(timeout, "turn()", "a duration")
         with self._lifecycle.one_turn():
-            if self._embedded:  # a turn that does not poll would leave it announced
+            if self.embedded:  # a turn that does not poll would leave it announced
                 self._callqueue.drain_if_announced()
             self._loop(self.clock() + timeout, once=True)
         self._lifecycle.raise_fatal()
@@ -472,6 +470,7 @@ class Scheduler(metaclass=Documented):
             raise error or RuntimeError(FORKED)
         if task.body_over:
             return
+        forced = task.forced
         if task.pending or task.innermost is not None or task.cancel_request is not None:
             self.cancellation.leave_all(task)
         if task.holds:
@@ -480,15 +479,17 @@ class Scheduler(metaclass=Documented):
         task.end_body(value, error)
         if lifecycle.ctrl_c.second:
             raise KeyboardInterrupt
+        if forced is not None and task is self.main and not isinstance(forced, ScopeError):
+            lifecycle.end(forced)  # Ctrl-C: it has not waited again
         if error is not None:
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 lifecycle.end(error)
             if task.family:
-                self.cancel_all(task.children, f"{task.label}, its parent, ended")
+                self.cancellation.request_all(task.children, f"{task.label}, its parent, ended")
         if task.family:
             self._suspended.add(task)
             if not task.attached:
-                self.cancel_all(task.children, f"daemon of {task.label}, which ended")
+                self.cancellation.request_all(task.children, f"daemon of {task.label}, which ended")
             return
         done: Task[Any] | None = task
         while done is not None:
@@ -514,7 +515,8 @@ class Scheduler(metaclass=Documented):
             return None
         if parent.family:
             if not parent.attached and not task.daemon:
-                self.cancel_all(parent.children, f"daemon of {parent.label}, which ended")
+                reason = f"daemon of {parent.label}, which ended"
+                self.cancellation.request_all(parent.children, reason)
             return None
         self._suspended.discard(parent)
         return parent
@@ -524,10 +526,6 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.given_up.append((f"{task!r} swallowed every Cancelled", task.body))
         text = f"task {task.label} swallowed every Cancelled and was given up; let Cancelled pass"
         self._body_over(task, None, RuntimeError(text))
-
-    def cancel_all(self, tasks: list[Task[Any]], reason: str) -> None:
-        for task in tasks:
-            self.cancellation.request(task, task, reason)
 
     # What a recorder overrides ----------------------------------------------------------------
     # Each of these is a moment in the life of a task or of the loop, and so are `poll`,
@@ -713,7 +711,7 @@ class Scheduler(metaclass=Documented):
         """
         self.open()
         self._poller.remade = changed
-        self._embedded = True
+        self.embedded = True
         self.polling = True
 
     def fileno(self) -> int:
@@ -739,8 +737,16 @@ class Scheduler(metaclass=Documented):
         return Deadlock(deadlock(self._tasks.values())) if self._is_deadlock() else None
 
     def close(self) -> None:
-        """Close all that is left, as after a `run()`; for schedulers used by `turn()`."""
-        self._lifecycle.abandon_all()
+        """Close all that is left, as after a `run()`; for schedulers used by `turn()`.
+
+        Raises:
+            RuntimeError: called by a task or a callback of this scheduler.
+            SystemExit, KeyboardInterrupt: left a body that was closed, or came in the last turn.
+        """
+        self._lifecycle.close()
+
+    def close_files(self) -> None:
+        """Give back the selector and the wake-up pipe, and make the calls that are left."""
         self._callqueue.close()
         self.polling = True
         # What was left before is made, and `RunFinished` tells it that it is late.
@@ -766,10 +772,6 @@ class Scheduler(metaclass=Documented):
     @property
     def is_closed(self) -> bool:
         return self._callqueue.closed
-
-    def between_turns(self) -> None:
-        """A turn has ended: in another loop, a wake must be announced from now on."""
-        self.polling = self._embedded or self.is_closed
 
     def _is_deadlock(self) -> bool:
         """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)
@@ -833,5 +835,5 @@ def run(
         return scheduler.run(f, *args)
     finally:
         # The run does that too, if it begins.
-        scheduler.close()
+        scheduler._lifecycle.give_back()
         del scheduler

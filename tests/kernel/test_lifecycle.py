@@ -1,6 +1,7 @@
 """How a run begins, what ends it early, and what is left of it."""
 
 import math
+import signal
 import sys
 import weakref
 
@@ -157,6 +158,53 @@ def test_a_scheduler_of_turns_closes_what_is_left_while_its_clean_up_still_finds
     assert "<Task a#1 waiting Sleep(100.0), spawned at" in said[-1]
     scheduler.close()  # once more says nothing
     assert capsys.readouterr().err == ""
+
+
+def test_a_scheduler_is_not_closed_by_its_own_tasks_and_callbacks():
+    reported = []
+    scheduler = Scheduler(on_task_error=lambda task, exc: reported.append(str(exc)))
+
+    def main():
+        yield
+        with pytest.raises(RuntimeError, match="called by a task or a callback"):
+            scheduler.close()
+        scheduler.call_soon_threadsafe(scheduler.close)
+        yield
+        return "went on"
+
+    assert scheduler.run(main) == "went on"
+    assert reported == ["close() was called by a task or a callback: cancel the tasks there"]
+    scheduler.close()
+
+
+@pytest.mark.hazard("H63")
+def test_an_interrupt_at_the_end_of_the_last_turn_leaves_close():
+    def task():
+        strike()
+        return
+        yield
+
+    scheduler = Scheduler()
+    scheduler.spawn(task)
+    scheduler.turn(0)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.close()
+    scheduler.close()
+
+
+def test_system_exit_of_a_body_that_is_closed_leaves_close(capsys):
+    def task():
+        try:
+            yield Sleep(1000)
+        except GeneratorExit:
+            sys.exit(7)
+
+    scheduler = Scheduler()
+    scheduler.spawn(task)
+    scheduler.turn(0)
+    with pytest.raises(SystemExit, match="7"):
+        scheduler.close()
+    assert "was abandoned" in capsys.readouterr().err
 
 
 def test_a_wake_that_the_last_turn_did_not_come_to_is_no_failure(capsys):
@@ -432,6 +480,27 @@ def test_law_ctrl_c_is_raised_in_main_at_its_wait():
     with pytest.raises(KeyboardInterrupt):
         corolib.run(main, **virtual_time())
     assert log == ["not in the middle of a step", "main cleaned up", "child cleaned up"]
+
+
+def test_law_ctrl_c_leaves_run_if_main_does_not_wait_again():
+    log = []
+
+    def child():
+        try:
+            yield Sleep(1000)
+        finally:
+            log.append(now())
+
+    def main():
+        spawn(child)
+        yield
+        strike()
+        yield  # the queue is full of what main does next: the interrupt finds it ready
+        return
+
+    with pytest.raises(KeyboardInterrupt):
+        go(main)
+    assert log == [0]
 
 
 def test_law_ctrl_c_does_not_mind_shields():
@@ -772,6 +841,42 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
         print(lines > 100)
     """
     assert python(program) == (0, "True\n", "")
+
+
+@pytest.mark.hazard("H63")
+def test_two_interrupts_at_any_line_of_the_end_leave_run_and_everything_is_put_back():
+    ours = signal.default_int_handler
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if event == "line" and signal.getsignal(signal.SIGINT) is not ours:
+            left -= 1
+            if left < 0:
+                sys.settrace(before)
+                strike()
+                strike()
+        return trace
+
+    def main():
+        sys.settrace(trace)
+        return
+        yield
+
+    before, lines, interrupted = sys.gettrace(), 0, True
+    while interrupted:
+        left = lines
+        try:
+            run(main)
+            interrupted = False
+        except KeyboardInterrupt:
+            lines += 1
+        finally:
+            sys.settrace(before)
+        assert signal.getsignal(signal.SIGINT) is ours, lines
+        assert signal.set_wakeup_fd(-1) == -1, lines
+        assert sys.get_asyncgen_hooks() == (None, None), lines
+    assert lines > 50
+    assert run(sleeper, 0) is None
 
 
 @pytest.mark.hazard("H63")
