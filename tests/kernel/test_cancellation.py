@@ -429,6 +429,32 @@ def test_a_task_that_is_given_up_takes_its_children_along(capsys):
     assert "parent#2" in capsys.readouterr().err
 
 
+def test_a_task_that_was_given_up_is_not_given_up_again_when_it_is_cancelled_again(capsys):
+    def child():
+        with Bound(shield=10):
+            yield Sleep(5)
+
+    def body():
+        spawn(child)
+        yield from swallow(101)  # the first, and a hundred that are overdue
+        with Bound(shield=1):
+            yield Sleep(1000)
+
+    def main():
+        task = spawn(body)
+        yield
+        task.cancel()
+        yield Sleep(3)
+        assert task.state == "completing"
+        task.cancel()
+        assert task.state == "completing"
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task
+
+    go(main)
+    assert capsys.readouterr().err.count("swallowed every Cancelled") == 1
+
+
 def test_a_task_can_be_given_up_while_it_gives_way(capsys):
     """The shield ends while the task is in the ready queue: it must not be stepped again."""
     vt = virtual_time()

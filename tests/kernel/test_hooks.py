@@ -10,7 +10,7 @@ import pytest
 
 import corolib
 from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
-from corolib.testing import open_files
+from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
 from tests.helpers.inside import drop, fork_in_child
 from tests.helpers.programs import python
@@ -440,6 +440,27 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         idle.turn()
     idle.close()
+
+
+def test_when_a_wake_forks_the_child_steps_none_of_the_tasks_that_are_ready():
+    stepped = []
+
+    def other():
+        yield Sleep(1)
+        stepped.append("other")
+
+    def main():
+        scheduler = current_scheduler()
+        spawn(other)
+
+        def wake(value=None, error=None):
+            fork_in_child(scheduler)
+
+        yield Suspend(lambda _: scheduler.arm(Sleep(1), wake), "the fork", outside=True)
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main, **virtual_time())
+    assert stepped == []
 
 
 # Async generators ---------------------------------------------------------------------------------

@@ -1852,16 +1852,23 @@ def test_a_stale_registration_under_a_number_used_again_does_not_spin_for_ever(e
         assert task.result == b"z"
 
 
-@pytest.mark.parametrize("what", ["poll is absent", "select fails"])
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [
+        ("poll is absent", selectors.SelectSelector),
+        ("poll is absent", selectors.EpollSelector),
+        ("select fails", selectors.SelectSelector),
+    ],
+)
 def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_files(
-    pair, monkeypatch, what
+    pair, monkeypatch, what, make
 ):
     """A number is in doubt, and a file is closed bare between two looks of the selector."""
     if what == "poll is absent":
         monkeypatch.delattr(corolib.kernel.poller.select, "poll")
     a, b = make_pair()
     c, _ = pair
-    scheduler = Scheduler(selector=selectors.SelectSelector)
+    scheduler = Scheduler(selector=make)
     poller = poller_of(scheduler)
     with a, b, contextlib.closing(scheduler):
         for sock in (a, c):
@@ -1983,6 +1990,56 @@ def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(ep
         drive(main, selector=epoll)
 
 
+@epolls
+def test_a_selector_made_anew_knows_no_file_that_nobody_waits_for(pair, epoll):
+    a, b = pair
+    trap = ReadWait(a)
+
+    def main():
+        b.send(b"x")
+        yield trap
+        assert a.recv(5) == b"x"
+        assert files() == 1
+        remake_selector(current_scheduler())
+        assert files() == 0
+        task = spawn(outcome, trap)
+        yield from turns(2)
+        assert registered() == {a.fileno()}
+        b.send(b"y")
+        yield from turns(2)
+        assert task.result == "woken"
+
+    drive(main, selector=epoll)
+
+
+def test_a_trap_whose_wait_could_not_be_taken_back_is_registered_anew(pair):
+    a, b = pair
+    trap = ReadWait(a)
+    scheduler = Scheduler()
+    scheduler.open()
+    selector = selector_of(poller_of(scheduler))
+    unregister = selector.unregister
+
+    def fails(fd):
+        unregister(fd)
+        raise ZeroDivisionError("from a signal handler")
+
+    with contextlib.closing(scheduler):
+        first = scheduler.spawn(outcome, trap)
+        scheduler.turn(0)
+        selector.unregister = fails
+        with pytest.raises(ZeroDivisionError):
+            first.cancel()
+        selector.unregister = unregister
+        second = scheduler.spawn(outcome, trap)
+        scheduler.turn(0)
+        b.send(b"x")
+        for _ in range(2):
+            scheduler.turn(0)
+        assert second.result == "woken"
+
+
+# What nobody waits for ----------------------------------------------------------------------------
 # What nobody waits for ----------------------------------------------------------------------------
 
 
@@ -2160,6 +2217,36 @@ def test_a_poller_by_itself_makes_its_selector_anew(pair):
     end.close()
 
 
+def test_three_early_returns_in_a_row_and_no_fewer_make_the_selector_anew():
+    class Hasty(selectors.SelectSelector):
+        def select(self, timeout=None):
+            return super().select(0)
+
+    counting = Counting(Hasty)
+    poller = Poller(counting, deque(), lambda: 1.0, Timers(), lambda: None)
+    wakeup, end = make_pair()
+
+    def made_after(polls, timeout=1.0, deadline=2.0):
+        for _ in range(polls):
+            poller.poll(timeout, deadline)
+        return counting.calls["make"]
+
+    with wakeup, end, contextlib.closing(poller):
+        poller.open(wakeup.fileno(), lambda: empty(wakeup))
+        assert made_after(EARLY - 1) == 1
+        assert made_after(5 * EARLY, timeout=0) == 1  # these were to return at once
+        assert made_after(5 * EARLY, deadline=1.0) == 1  # these are late enough
+        assert made_after(1) == 2
+        assert made_after(EARLY - 1) == 2  # counted from the beginning
+        assert made_after(1) == 3
+        assert made_after(EARLY - 1) == 3
+        end.send(b"x")
+        assert made_after(1) == 3  # had something to report
+        assert made_after(EARLY - 1) == 3
+        assert made_after(1) == 4
+
+
+# Many connections ---------------------------------------------------------------------------------
 # Many connections ---------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import double, go, in_a_thread, sleeper
+from tests.helpers.driving import double, go, in_a_thread, sleeper, turn
+from tests.helpers.inside import Bound
 
 # Starting -----------------------------------------------------------------------------------------
 
@@ -403,6 +404,29 @@ def test_a_turn_lets_system_exit_of_a_task_out_once():
 
 
 # What a scheduler is made of ----------------------------------------------------------------------
+
+
+def test_a_cancel_at_a_wait_that_is_not_made_delays_no_other_task():
+    stepped = []
+
+    def cancelled():
+        with Bound() as bound:
+            yield
+            bound.interrupt()
+            stepped.append(turn())
+            yield Sleep(1)
+
+    def other():
+        yield
+        stepped.append(turn())
+
+    def main():
+        spawn(cancelled)
+        spawn(other)
+        yield Sleep(5)
+
+    go(main)
+    assert len(stepped) == 2 and stepped[0] == stepped[1]
 
 
 def test_a_scheduling_policy_is_a_small_class():
