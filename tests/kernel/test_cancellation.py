@@ -52,6 +52,21 @@ def test_a_block_left_in_time_is_not_interrupted_later():
     assert go(main) == (False, 104)
 
 
+def test_a_block_that_was_never_left_ends_with_the_body_of_its_task():
+    def body():
+        Bound(5).__enter__()
+        yield Sleep(1)
+        assert current_task().innermost is not None
+
+    def main():
+        task = spawn(body)
+        yield from task
+        assert task.innermost is None
+        yield Sleep(10)
+
+    go(main)
+
+
 def test_a_block_left_before_its_interrupt_was_delivered_was_in_time():
     def main():
         with Bound() as bound:
@@ -188,7 +203,6 @@ def test_a_block_left_open_by_a_source_is_refused_wherever_the_consumer_waits(th
     assert go(main) == 5
 
 
-# Several interrupts -------------------------------------------------------------------------------
 # Several interrupts -------------------------------------------------------------------------------
 
 

@@ -388,7 +388,7 @@ def test_schedulers_that_never_ran_survive_a_fork():
             try:
                 for scheduler in schedulers:
                     try:
-                        scheduler.turn()
+                        scheduler.turn(0)
                     except RuntimeError:
                         refused += 1
             finally:

@@ -2040,7 +2040,6 @@ def test_a_trap_whose_wait_could_not_be_taken_back_is_registered_anew(pair):
 
 
 # What nobody waits for ----------------------------------------------------------------------------
-# What nobody waits for ----------------------------------------------------------------------------
 
 
 def test_returns_that_used_up_their_time_are_not_early(pair, selector):
@@ -2246,7 +2245,16 @@ def test_three_early_returns_in_a_row_and_no_fewer_make_the_selector_anew():
         assert made_after(1) == 4
 
 
-# Many connections ---------------------------------------------------------------------------------
+def test_a_scheduler_that_is_closed_knows_no_file(pair, capsys):
+    scheduler = Scheduler()
+    scheduler.spawn(outcome, ReadWait(pair[0]))
+    scheduler.turn(0)
+    assert scheduler.stats()["files"] == 1
+    scheduler.close()
+    assert scheduler.stats()["files"] == 0
+    assert "was abandoned" in capsys.readouterr().err
+
+
 # Many connections ---------------------------------------------------------------------------------
 
 
