@@ -344,6 +344,33 @@ def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair,
         assert second.state == "waiting"
 
 
+def test_to_ask_a_socket_for_room_takes_no_time(pair, monkeypatch):
+    a, b = pair
+    poll = select.poll
+    times = []
+
+    class Noting:
+        def __init__(self):
+            self.asker = poll()
+            self.register = self.asker.register
+
+        def poll(self, timeout):
+            times.append(timeout)
+            return self.asker.poll(timeout)
+
+    monkeypatch.setattr(select, "poll", Noting)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        a.recv(1)
+        for _ in range(3):
+            yield WriteWait(a)
+
+    run(main)
+    assert times == [0, 0, 0]
+
+
 def test_what_asks_a_watched_socket_for_room_is_made_once_and_not_for_its_successor(
     pair, monkeypatch
 ):
@@ -405,6 +432,30 @@ def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
             assert b.recv(100) == b"%d" % n
         assert counting.changes() == before
         task.cancel()
+
+    run(main, selector=counting)
+
+
+def test_the_registration_of_a_writer_is_kept_from_one_wait_to_the_next(pair, selector):
+    a, b = pair
+    counting = Counting(selector)
+
+    def writer():
+        for _ in range(5):
+            fill(a)
+            yield WriteWait(a)
+
+    def main():
+        task = spawn(writer)
+        yield from turns(2)
+        before = counting.changes()
+        for _ in range(4):
+            empty(b)
+            yield from turns(2)
+            assert task.state == "waiting"
+        assert counting.changes() == before
+        empty(b)
+        yield from task
 
     run(main, selector=counting)
 
@@ -1275,6 +1326,23 @@ def test_law_close_behind_its_back_and_one_cancel_leaves_the_other_its_error(pai
         assert files() == 0
 
     drive_virtually(main, selector=selector)
+
+
+@epolls
+def test_where_a_cancel_finds_the_file_closed_the_other_waiter_is_told_at_once(pair, epoll):
+    a, _ = pair
+    fill(a)
+
+    def main():
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        a.close()
+        reader.cancel()
+        yield from turns(2)
+        assert isinstance(writer.result, ClosedError)
+
+    drive(main, selector=epoll)
 
 
 @pytest.mark.hazard("H01")

@@ -1,7 +1,10 @@
 """The scheduler: what can be run, how tasks begin, their steps, and turns by hand."""
 
+import contextlib
 import contextvars
 import math
+import select
+import selectors
 from collections import deque
 
 import pytest
@@ -20,7 +23,7 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import double, go, in_a_thread, sleeper, turn
+from tests.helpers.driving import double, go, in_a_thread, sleeper, turn, turns
 from tests.helpers.inside import Bound
 
 # Starting -----------------------------------------------------------------------------------------
@@ -365,6 +368,28 @@ def test_turns_by_hand():
     with pytest.raises(TypeError, match=r"turn\(\)"):
         scheduler.turn("x")
     scheduler.close()
+
+
+def test_what_another_loop_watches_can_be_read_when_there_is_something_to_do():
+    scheduler = Scheduler()
+    with pytest.raises(RuntimeError, match=r"call `open\(\)` first"):
+        scheduler.fileno()
+    with contextlib.closing(scheduler):
+        scheduler.embed(list)
+        watched = [scheduler.fileno()]
+        assert select.select(watched, [], [], 0)[0] == []
+        scheduler.spawn(turns, 1)
+        assert select.select(watched, [], [], 0)[0] == watched
+        scheduler.turn(0)
+        assert scheduler.has_work
+        scheduler.turn(0)
+        assert not scheduler.has_work
+        scheduler.turn(0)
+        assert select.select(watched, [], [], 0)[0] == []
+    with contextlib.closing(Scheduler(selector=selectors.SelectSelector)) as scheduler:
+        scheduler.open()
+        with pytest.raises(NotImplementedError, match="SelectSelector has no number"):
+            scheduler.fileno()
 
 
 def test_interrupts_work_between_turns():
