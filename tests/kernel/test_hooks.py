@@ -445,6 +445,20 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     idle.close()
 
 
+def test_calls_that_were_left_for_the_parent_are_not_made_in_a_forked_child():
+    made = []
+
+    def main():
+        scheduler = current_scheduler()
+        scheduler.call_soon_threadsafe(made.append, "in the child")
+        fork_in_child(scheduler)
+        yield
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main)
+    assert made == []
+
+
 def test_when_a_wake_forks_the_child_steps_none_of_the_tasks_that_are_ready():
     stepped = []
 

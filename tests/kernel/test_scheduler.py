@@ -24,7 +24,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from tests.helpers.driving import double, go, in_a_thread, sleeper, turn, turns
-from tests.helpers.inside import Bound
+from tests.helpers.inside import Bound, remake_selector
 
 # Starting -----------------------------------------------------------------------------------------
 
@@ -338,12 +338,16 @@ def test_a_scheduler_runs_once():
 
 
 @pytest.mark.hazard("H47")
-def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
+def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn_or_close_a_file(pair):
     said = []
     scheduler = Scheduler(**virtual_time())
+    calls = [
+        *(scheduler.turn, lambda: scheduler.run(sleeper), lambda: scheduler.spawn(list)),
+        lambda: scheduler.close_file(pair[0]),
+    ]
 
     def thread():
-        for call in (scheduler.turn, lambda: scheduler.run(sleeper), lambda: scheduler.spawn(list)):
+        for call in calls:
             try:
                 call()
             except RuntimeError as exc:
@@ -351,7 +355,7 @@ def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
 
     in_a_thread(thread)
     scheduler.close()
-    assert len(said) == 3 and all("from_thread(scheduler, f, *args)" in text for text in said)
+    assert len(said) == 4 and all("from_thread(scheduler, f, *args)" in text for text in said)
 
 
 def test_turns_by_hand():
@@ -375,7 +379,8 @@ def test_what_another_loop_watches_can_be_read_when_there_is_something_to_do():
     with pytest.raises(RuntimeError, match=r"call `open\(\)` first"):
         scheduler.fileno()
     with contextlib.closing(scheduler):
-        scheduler.embed(list)
+        changed = []
+        scheduler.embed(lambda: changed.append(scheduler.fileno()))
         watched = [scheduler.fileno()]
         assert select.select(watched, [], [], 0)[0] == []
         scheduler.spawn(turns, 1)
@@ -386,6 +391,9 @@ def test_what_another_loop_watches_can_be_read_when_there_is_something_to_do():
         assert not scheduler.has_work
         scheduler.turn(0)
         assert select.select(watched, [], [], 0)[0] == []
+        assert changed == []
+        remake_selector(scheduler)
+        assert changed == [scheduler.fileno()]
     with contextlib.closing(Scheduler(selector=selectors.SelectSelector)) as scheduler:
         scheduler.open()
         with pytest.raises(NotImplementedError, match="SelectSelector has no number"):

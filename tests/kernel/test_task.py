@@ -347,6 +347,7 @@ def test_a_body_that_left_its_group_waits_for_that_before_its_join():
                 yield
                 raise ValueError("x")
         log.append((yield from task))
+        assert not current_task().await_first
 
     go(main)
     assert log == ["gone", "value"]
