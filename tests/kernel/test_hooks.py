@@ -12,7 +12,7 @@ import corolib
 from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
-from tests.helpers.inside import drop, fork_in_child
+from tests.helpers.inside import Bound, drop, fork_in_child
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
@@ -434,7 +434,13 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
         except RuntimeError:
             return
 
-    for body in (guards, catches):
+    def leaves_a_block():
+        with Bound():
+            fork_in_child(corolib.current_scheduler())
+        yield
+        guarded.append("went on")
+
+    for body in (guards, catches, leaves_a_block):
         with pytest.raises(RuntimeError, match="belongs to the parent process"):
             corolib.run(body)
     assert len(guarded) == 1

@@ -391,6 +391,8 @@ def test_what_another_loop_watches_can_be_read_when_there_is_something_to_do():
         assert not scheduler.has_work
         scheduler.turn(0)
         assert select.select(watched, [], [], 0)[0] == []
+        scheduler.spawn(turns, 1)
+        assert select.select(watched, [], [], 0)[0] == watched
         assert changed == []
         remake_selector(scheduler)
         assert changed == [scheduler.fileno()]
