@@ -40,7 +40,7 @@ from corolib import (
     spawn,
 )
 from corolib.kernel import OwnedSocket
-from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector
+from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector, number
 from corolib.kernel.timers import Timers
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
@@ -2246,6 +2246,11 @@ def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(p
         task.cancel()
 
     run(main, selector=make)
+
+
+@pytest.mark.parametrize("fd", [0, 2**31 - 1])
+def test_every_number_that_a_file_may_have_will_do(fd):
+    assert number(ReadWait(fd)) == fd
 
 
 # The table by itself ------------------------------------------------------------------------------

@@ -718,6 +718,23 @@ def leaves_returning():
     yield
 
 
+def leaves_woken():
+    waiting = []
+
+    def arm(wake):
+        waiting.append(wake)
+        return lambda: waiting.remove(wake)
+
+    def child():
+        yield Suspend(arm, "x", outside=True)
+
+    for _ in range(250):
+        spawn(child)
+        yield
+        waiting.pop()()
+    yield
+
+
 def leaves_failing():
     for _ in range(250):
         spawn(failing, 0, ValueError("x"))
@@ -846,6 +863,7 @@ def leaves_families():
     "scenario",
     [
         leaves_returning,
+        leaves_woken,
         leaves_failing,
         leaves_failing_at_once,
         leaves_cancelled,
