@@ -198,9 +198,8 @@ def test_a_block_left_open_by_a_source_is_refused_wherever_the_consumer_waits(th
         for _ in source():
             with pytest.raises(ScopeError, match="has yielded to its consumer"):
                 await (Wrapper() if through == "a wrapper" else anext(pauses()))
-        return now()
 
-    assert go(main) == 5
+    go(main)
 
 
 # Several interrupts -------------------------------------------------------------------------------
