@@ -11,6 +11,7 @@ import pytest
 from corolib import (
     Cancelled,
     RunFinished,
+    ScopeError,
     Sleep,
     Suspend,
     TaskCancelled,
@@ -24,6 +25,20 @@ from corolib.testing import virtual_time
 from tests.helpers.driving import go, swallow
 from tests.helpers.inside import Bound, caught_by
 
+
+class Foreign:
+    """Steps a generator as compiled code does: nobody sees what it delegates to."""
+
+    def __init__(self, body):
+        self.send, self.throw, self.close = body.send, body.throw, body.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+
 # One request --------------------------------------------------------------------------------------
 
 
@@ -35,6 +50,21 @@ def test_a_block_left_in_time_is_not_cancelled_later():
         return bound.expired, now()
 
     assert go(main) == (False, 104)
+
+
+def test_a_block_that_was_never_left_ends_with_the_body_of_its_task():
+    def body():
+        Bound(5).__enter__()
+        yield Sleep(1)
+        assert current_task().innermost is not None
+
+    def main():
+        task = spawn(body)
+        yield from task
+        assert task.innermost is None
+        yield Sleep(10)
+
+    go(main)
 
 
 def test_a_block_left_before_its_cancel_was_delivered_was_in_time():
@@ -133,6 +163,43 @@ def test_an_undo_that_raises_is_reported_and_the_cancel_delivered_all_the_same()
 
     assert go(main, on_task_error=lambda task, exc: lost.append((task.name, str(exc)))) is True
     assert lost == [("main", "undo")]
+
+
+def test_a_block_that_something_foreign_hides_is_interrupted_as_any_other():
+    def hidden():
+        with Bound(5) as bound:
+            yield Sleep(60)
+        return bound.expired, now()
+
+    def main():
+        return (yield from Foreign(hidden()))
+
+    assert go(main) == (True, 5)
+
+
+@pytest.mark.parametrize("through", ["a wrapper", "an async generator"])
+def test_a_block_left_open_by_a_source_is_refused_wherever_the_consumer_waits(through):
+    class Wrapper:
+        def __await__(self):
+            return pause().__await__()
+
+    async def pause():
+        await Sleep(60)
+
+    async def pauses():
+        await Sleep(60)
+        yield
+
+    def source():
+        with Bound(5):
+            yield 1
+
+    async def main():
+        for _ in source():
+            with pytest.raises(ScopeError, match="has yielded to its consumer"):
+                await (Wrapper() if through == "a wrapper" else anext(pauses()))
+
+    go(main)
 
 
 # Several requests ---------------------------------------------------------------------------------
@@ -427,6 +494,52 @@ def test_a_task_that_is_given_up_takes_its_children_along(capsys):
 
     assert go(main) == 2
     assert "parent#2" in capsys.readouterr().err
+
+
+def test_the_wait_at_which_a_task_is_given_up_is_not_made(capsys):
+    made = []
+
+    def arm(wake):
+        made.append(now())
+        return lambda: None
+
+    def main():
+        task = spawn(swallow, 1000, lambda: Suspend(arm, "x", outside=True))
+        yield
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task.stop()
+        assert now() == 1
+        yield Sleep(5)
+
+    go(main)
+    assert made == [0, 0]  # the one that was cancelled, and one of the clean-up
+    assert "swallow#2" in capsys.readouterr().err
+
+
+def test_a_task_that_was_given_up_is_not_given_up_again_when_it_is_cancelled_again(capsys):
+    def child():
+        with Bound(shield=10):
+            yield Sleep(5)
+
+    def body():
+        spawn(child)
+        yield from swallow(101)  # the first, and a hundred that are overdue
+        with Bound(shield=1):
+            yield Sleep(1000)
+
+    def main():
+        task = spawn(body)
+        yield
+        task.cancel()
+        yield Sleep(3)
+        assert task.state == "completing"
+        task.cancel()
+        assert task.state == "completing"
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task
+
+    go(main)
+    assert capsys.readouterr().err.count("swallowed every Cancelled") == 1
 
 
 def test_a_task_can_be_given_up_while_it_gives_way(capsys):

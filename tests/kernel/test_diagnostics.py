@@ -252,6 +252,18 @@ def test_a_thing_yielded_whose_repr_fails():
     assert "yielded a Nasty (whose repr fails), which is not a trap" in complaint(main)
 
 
+@pytest.mark.parametrize(("length", "shown"), [(100, "x" * 100), (101, "x" * 97 + "...")])
+def test_a_thing_yielded_whose_repr_is_long(length, shown):
+    class Long:
+        def __repr__(self):
+            return "x" * length
+
+    def main():
+        yield Long()
+
+    assert f" yielded {shown}, which is not a trap" in complaint(main)
+
+
 def test_a_wrong_yield_in_a_delegate_names_its_line():
     def inner():
         yield 5
@@ -814,6 +826,25 @@ def test_a_main_that_waits_for_its_children_is_shown():
 
     with pytest.raises(Deadlock, match=r"main#1   completing, waits for child#2"):
         go(main)
+
+
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(5, "a#2, a#3, a#4, a#5, a#6  "), (7, "a#2, a#3, a#4, a#5, a#6 and 2 more  ")],
+)
+def test_of_many_children_the_first_five_are_named(count, named):
+    def a():
+        yield Suspend(lambda wake: list, "x")
+
+    def main():
+        for _ in range(count):
+            spawn(a)
+        return
+        yield
+
+    with pytest.raises(Deadlock) as caught:
+        go(main)
+    assert f"completing, waits for {named}" in str(caught.value)
 
 
 @pytest.mark.hazard("H54")

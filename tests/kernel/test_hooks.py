@@ -10,9 +10,9 @@ import pytest
 
 import corolib
 from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
-from corolib.testing import open_files
+from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
-from tests.helpers.inside import drop, fork_in_child
+from tests.helpers.inside import Bound, drop, fork_in_child
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
@@ -373,7 +373,7 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
     assert (status, err) == (0, "")
 
 
-def test_a_scheduler_that_never_ran_survives_a_fork():
+def test_schedulers_that_never_ran_survive_a_fork():
     """In a program of its own: from Python 3.15 on, a process with threads may not fork when
     warnings are errors, and pytest has one.
     """
@@ -381,19 +381,22 @@ def test_a_scheduler_that_never_ran_survives_a_fork():
         import os
         import corolib
 
-        scheduler = corolib.Scheduler()
+        schedulers = [corolib.Scheduler(), corolib.Scheduler()]
         pid = os.fork()
         if pid == 0:
-            status = 1
+            refused = 0
             try:
-                scheduler.turn()
-            except RuntimeError:
-                status = 0
+                for scheduler in schedulers:
+                    try:
+                        scheduler.turn(0)
+                    except RuntimeError:
+                        refused += 1
             finally:
-                os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0
-        scheduler.turn(0)
-        scheduler.close()
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+        for scheduler in schedulers:
+            scheduler.turn(0)
+            scheduler.close()
     """
     assert python(program) == (0, "", "")
 
@@ -431,7 +434,13 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
         except RuntimeError:
             return
 
-    for body in (guards, catches):
+    def leaves_a_block():
+        with Bound():
+            fork_in_child(corolib.current_scheduler())
+        yield
+        guarded.append("went on")
+
+    for body in (guards, catches, leaves_a_block):
         with pytest.raises(RuntimeError, match="belongs to the parent process"):
             corolib.run(body)
     assert len(guarded) == 1
@@ -440,6 +449,41 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         idle.turn()
     idle.close()
+
+
+def test_calls_that_were_left_for_the_parent_are_not_made_in_a_forked_child():
+    made = []
+
+    def main():
+        scheduler = current_scheduler()
+        scheduler.call_soon_threadsafe(made.append, "in the child")
+        fork_in_child(scheduler)
+        yield
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main)
+    assert made == []
+
+
+def test_when_a_wake_forks_the_child_steps_none_of_the_tasks_that_are_ready():
+    stepped = []
+
+    def other():
+        yield Sleep(1)
+        stepped.append("other")
+
+    def main():
+        scheduler = current_scheduler()
+        spawn(other)
+
+        def wake(value=None, error=None):
+            fork_in_child(scheduler)
+
+        yield Suspend(lambda _: scheduler.arm(Sleep(1), wake), "the fork", outside=True)
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main, **virtual_time())
+    assert stepped == []
 
 
 # Async generators ---------------------------------------------------------------------------------

@@ -399,14 +399,16 @@ def test_a_body_given_up_that_yields_in_finally_is_closed_without_a_word_from_py
                 finally:
                     log.append(n)
 
+    body = deaf()  # held here, so that nobody else closes it
+
     def main():
-        task = spawn(deaf)
+        task = spawn(body)
         yield
         with pytest.raises(RuntimeError, match="given up"):
             yield from task.stop()
 
     go(main)
-    assert log[:1] == [0]
+    assert log == [0]
     assert unraisable == []
     assert "deaf#2" in capsys.readouterr().err
 
@@ -628,15 +630,22 @@ def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_with_the_turn():
             pass
         yield Sleep(1000)
 
+    log = []
+
     def main():
         spawn(stubborn)
-        yield Sleep(1000)
+        try:
+            yield Sleep(1000)
+        except BaseException as exc:
+            log.append(type(exc))
+            raise
 
     def clock():
         return 0.0  # time stands still: only the swallowed interrupt can end this
 
     with pytest.raises(KeyboardInterrupt):
         corolib.run(main, clock=clock)
+    assert log == [GeneratorExit]  # its body is closed, and nothing is thrown into it
 
 
 def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
@@ -647,12 +656,21 @@ def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
 
     log = []
 
-    def main():
+    def reader():
         try:
             yield ReadWait(File())
         except BaseException as exc:
             log.append(type(exc))
             raise
+
+    def other():
+        log.append("stepped after it")
+        yield
+
+    def main():
+        spawn(reader)
+        spawn(other)
+        yield Sleep(1000)
 
     with pytest.raises(KeyboardInterrupt):
         corolib.run(main)

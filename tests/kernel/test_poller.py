@@ -40,7 +40,7 @@ from corolib import (
     spawn,
 )
 from corolib.kernel import OwnedSocket
-from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector
+from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector, number
 from corolib.kernel.timers import Timers
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
@@ -344,6 +344,33 @@ def test_a_failure_while_a_socket_is_asked_for_room_spoils_no_later_answer(pair,
         assert second.state == "waiting"
 
 
+def test_to_ask_a_socket_for_room_takes_no_time(pair, monkeypatch):
+    a, b = pair
+    poll = select.poll
+    times = []
+
+    class Noting:
+        def __init__(self):
+            self.asker = poll()
+            self.register = self.asker.register
+
+        def poll(self, timeout):
+            times.append(timeout)
+            return self.asker.poll(timeout)
+
+    monkeypatch.setattr(select, "poll", Noting)
+
+    def main():
+        b.send(b"x")
+        yield ReadWait(a)
+        a.recv(1)
+        for _ in range(3):
+            yield WriteWait(a)
+
+    run(main)
+    assert times == [0, 0, 0]
+
+
 def test_what_asks_a_watched_socket_for_room_is_made_once_and_not_for_its_successor(
     pair, monkeypatch
 ):
@@ -405,6 +432,30 @@ def test_the_steady_path_of_an_echo_changes_no_registration(pair, selector):
             assert b.recv(100) == b"%d" % n
         assert counting.changes() == before
         task.cancel()
+
+    run(main, selector=counting)
+
+
+def test_the_registration_of_a_writer_is_kept_from_one_wait_to_the_next(pair, selector):
+    a, b = pair
+    counting = Counting(selector)
+
+    def writer():
+        for _ in range(5):
+            fill(a)
+            yield WriteWait(a)
+
+    def main():
+        task = spawn(writer)
+        yield from turns(2)
+        before = counting.changes()
+        for _ in range(4):
+            empty(b)
+            yield from turns(2)
+            assert task.state == "waiting"
+        assert counting.changes() == before
+        empty(b)
+        yield from task
 
     run(main, selector=counting)
 
@@ -1277,6 +1328,23 @@ def test_law_close_behind_its_back_and_one_cancel_leaves_the_other_its_error(pai
     drive_virtually(main, selector=selector)
 
 
+@epolls
+def test_where_a_cancel_finds_the_file_closed_the_other_waiter_is_told_at_once(pair, epoll):
+    a, _ = pair
+    fill(a)
+
+    def main():
+        reader = spawn(outcome, ReadWait(a))
+        writer = spawn(outcome, WriteWait(a))
+        yield from turns(2)
+        a.close()
+        reader.cancel()
+        yield from turns(2)
+        assert isinstance(writer.result, ClosedError)
+
+    drive(main, selector=epoll)
+
+
 @pytest.mark.hazard("H01")
 def test_law_close_behind_its_back_does_not_spin(pair, selector):
     a, _ = pair
@@ -1852,16 +1920,23 @@ def test_a_stale_registration_under_a_number_used_again_does_not_spin_for_ever(e
         assert task.result == b"z"
 
 
-@pytest.mark.parametrize("what", ["poll is absent", "select fails"])
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [
+        ("poll is absent", selectors.SelectSelector),
+        ("poll is absent", selectors.EpollSelector),
+        ("select fails", selectors.SelectSelector),
+    ],
+)
 def test_a_sweep_that_cannot_look_for_stale_registrations_still_finds_closed_files(
-    pair, monkeypatch, what
+    pair, monkeypatch, what, make
 ):
     """A number is in doubt, and a file is closed bare between two looks of the selector."""
     if what == "poll is absent":
         monkeypatch.delattr(corolib.kernel.poller.select, "poll")
     a, b = make_pair()
     c, _ = pair
-    scheduler = Scheduler(selector=selectors.SelectSelector)
+    scheduler = Scheduler(selector=make)
     poller = poller_of(scheduler)
     with a, b, contextlib.closing(scheduler):
         for sock in (a, c):
@@ -1981,6 +2056,55 @@ def test_making_the_selector_anew_tells_the_waiters_of_files_closed_meanwhile(ep
 
     with b, c, d:
         drive(main, selector=epoll)
+
+
+@epolls
+def test_a_selector_made_anew_knows_no_file_that_nobody_waits_for(pair, epoll):
+    a, b = pair
+    trap = ReadWait(a)
+
+    def main():
+        b.send(b"x")
+        yield trap
+        assert a.recv(5) == b"x"
+        assert files() == 1
+        remake_selector(current_scheduler())
+        assert files() == 0
+        task = spawn(outcome, trap)
+        yield from turns(2)
+        assert registered() == {a.fileno()}
+        b.send(b"y")
+        yield from turns(2)
+        assert task.result == "woken"
+
+    drive(main, selector=epoll)
+
+
+def test_a_trap_whose_wait_could_not_be_taken_back_is_registered_anew(pair):
+    a, b = pair
+    trap = ReadWait(a)
+    scheduler = Scheduler()
+    scheduler.open()
+    selector = selector_of(poller_of(scheduler))
+    unregister = selector.unregister
+
+    def fails(fd):
+        unregister(fd)
+        raise ZeroDivisionError("from a signal handler")
+
+    with contextlib.closing(scheduler):
+        first = scheduler.spawn(outcome, trap)
+        scheduler.turn(0)
+        selector.unregister = fails
+        with pytest.raises(ZeroDivisionError):
+            first.cancel()
+        selector.unregister = unregister
+        second = scheduler.spawn(outcome, trap)
+        scheduler.turn(0)
+        b.send(b"x")
+        for _ in range(2):
+            scheduler.turn(0)
+        assert second.result == "woken"
 
 
 # What nobody waits for ----------------------------------------------------------------------------
@@ -2124,6 +2248,11 @@ def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(p
     run(main, selector=make)
 
 
+@pytest.mark.parametrize("fd", [0, 2**31 - 1])
+def test_every_number_that_a_file_may_have_will_do(fd):
+    assert number(ReadWait(fd)) == fd
+
+
 # The table by itself ------------------------------------------------------------------------------
 
 
@@ -2158,6 +2287,45 @@ def test_a_poller_by_itself_makes_its_selector_anew(pair):
     poller.close()
     wakeup.close()
     end.close()
+
+
+def test_three_early_returns_in_a_row_and_no_fewer_make_the_selector_anew():
+    class Hasty(selectors.SelectSelector):
+        def select(self, timeout=None):
+            return super().select(0)
+
+    counting = Counting(Hasty)
+    poller = Poller(counting, deque(), lambda: 1.0, Timers())
+    wakeup, end = make_pair()
+
+    def made_after(polls, timeout=1.0, deadline=2.0):
+        for _ in range(polls):
+            poller.poll(timeout, deadline)
+        return counting.calls["make"]
+
+    with wakeup, end, contextlib.closing(poller):
+        poller.open(wakeup.fileno(), lambda: empty(wakeup))
+        assert made_after(EARLY - 1) == 1
+        assert made_after(5 * EARLY, timeout=0) == 1  # these were to return at once
+        assert made_after(5 * EARLY, deadline=1.0) == 1  # these are late enough
+        assert made_after(1) == 2
+        assert made_after(EARLY - 1) == 2  # counted from the beginning
+        assert made_after(1) == 3
+        assert made_after(EARLY - 1) == 3
+        end.send(b"x")
+        assert made_after(1) == 3  # had something to report
+        assert made_after(EARLY - 1) == 3
+        assert made_after(1) == 4
+
+
+def test_a_scheduler_that_is_closed_knows_no_file(pair, capsys):
+    scheduler = Scheduler()
+    scheduler.spawn(outcome, ReadWait(pair[0]))
+    scheduler.turn(0)
+    assert scheduler.stats()["files"] == 1
+    scheduler.close()
+    assert scheduler.stats()["files"] == 0
+    assert "was abandoned" in capsys.readouterr().err
 
 
 # Many connections ---------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """The scheduler: what can be run, how tasks begin, their steps, and turns by hand."""
 
+import contextlib
 import contextvars
 import math
+import select
+import selectors
 from collections import deque
 
 import pytest
@@ -20,7 +23,8 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import double, go, in_a_thread, sleeper
+from tests.helpers.driving import double, go, in_a_thread, sleeper, turn, turns
+from tests.helpers.inside import Bound, remake_selector
 
 # Starting -----------------------------------------------------------------------------------------
 
@@ -334,12 +338,16 @@ def test_a_scheduler_runs_once():
 
 
 @pytest.mark.hazard("H47")
-def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
+def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn_or_close_a_file(pair):
     said = []
     scheduler = Scheduler(**virtual_time())
+    calls = [
+        *(scheduler.turn, lambda: scheduler.run(sleeper), lambda: scheduler.spawn(list)),
+        lambda: scheduler.close_file(pair[0]),
+    ]
 
     def thread():
-        for call in (scheduler.turn, lambda: scheduler.run(sleeper), lambda: scheduler.spawn(list)):
+        for call in calls:
             try:
                 call()
             except RuntimeError as exc:
@@ -347,7 +355,7 @@ def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn():
 
     in_a_thread(thread)
     scheduler.close()
-    assert len(said) == 3 and all("from_thread(scheduler, f, *args)" in text for text in said)
+    assert len(said) == 4 and all("from_thread(scheduler, f, *args)" in text for text in said)
 
 
 def test_turns_by_hand():
@@ -364,6 +372,34 @@ def test_turns_by_hand():
     with pytest.raises(TypeError, match=r"turn\(\)"):
         scheduler.turn("x")
     scheduler.close()
+
+
+def test_what_another_loop_watches_can_be_read_when_there_is_something_to_do():
+    scheduler = Scheduler()
+    with pytest.raises(RuntimeError, match=r"call `open\(\)` first"):
+        scheduler.fileno()
+    with contextlib.closing(scheduler):
+        changed = []
+        scheduler.embed(lambda: changed.append(scheduler.fileno()))
+        watched = [scheduler.fileno()]
+        assert select.select(watched, [], [], 0)[0] == []
+        scheduler.spawn(turns, 1)
+        assert select.select(watched, [], [], 0)[0] == watched
+        scheduler.turn(0)
+        assert scheduler.has_work
+        scheduler.turn(0)
+        assert not scheduler.has_work
+        scheduler.turn(0)
+        assert select.select(watched, [], [], 0)[0] == []
+        scheduler.spawn(turns, 1)
+        assert select.select(watched, [], [], 0)[0] == watched
+        assert changed == []
+        remake_selector(scheduler)
+        assert changed == [scheduler.fileno()]
+    with contextlib.closing(Scheduler(selector=selectors.SelectSelector)) as scheduler:
+        scheduler.open()
+        with pytest.raises(NotImplementedError, match="SelectSelector has no number"):
+            scheduler.fileno()
 
 
 def test_cancels_work_between_turns():
@@ -403,6 +439,29 @@ def test_a_turn_lets_system_exit_of_a_task_out_once():
 
 
 # What a scheduler is made of ----------------------------------------------------------------------
+
+
+def test_a_cancel_at_a_wait_that_is_not_made_delays_no_other_task():
+    stepped = []
+
+    def cancelled():
+        with Bound() as bound:
+            yield
+            bound.cancel()
+            stepped.append(turn())
+            yield Sleep(1)
+
+    def other():
+        yield
+        stepped.append(turn())
+
+    def main():
+        spawn(cancelled)
+        spawn(other)
+        yield Sleep(5)
+
+    go(main)
+    assert len(stepped) == 2 and stepped[0] == stepped[1]
 
 
 def test_a_scheduling_policy_is_a_small_class():

@@ -347,6 +347,7 @@ def test_a_body_that_left_its_group_waits_for_that_before_its_join():
                 yield
                 raise ValueError("x")
         log.append((yield from task))
+        assert not current_task().await_first
 
     go(main)
     assert log == ["gone", "value"]
@@ -717,6 +718,23 @@ def leaves_returning():
     yield
 
 
+def leaves_woken():
+    waiting = []
+
+    def arm(wake):
+        waiting.append(wake)
+        return lambda: waiting.remove(wake)
+
+    def child():
+        yield Suspend(arm, "x", outside=True)
+
+    for _ in range(250):
+        spawn(child)
+        yield
+        waiting.pop()()
+    yield
+
+
 def leaves_failing():
     for _ in range(250):
         spawn(failing, 0, ValueError("x"))
@@ -845,6 +863,7 @@ def leaves_families():
     "scenario",
     [
         leaves_returning,
+        leaves_woken,
         leaves_failing,
         leaves_failing_at_once,
         leaves_cancelled,

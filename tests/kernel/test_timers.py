@@ -99,11 +99,27 @@ def test_setting_and_cancelling_a_million_times_leaves_a_small_heap(living):
     assert SPARE_HUSKS <= 1000
 
 
+def test_cancelled_calls_are_swept_out_when_they_outnumber_a_thousand_and_the_living():
+    timers = Timers()
+    calls = [timers.set(n, Incomparable(), None) for n in range(2 * SPARE_HUSKS + 2)]
+    for call in calls[: SPARE_HUSKS + 1]:
+        timers.cancel(call)
+    assert timers.size == len(calls)
+    timers.cancel(calls[-1])
+    assert timers.size == len(timers) == SPARE_HUSKS
+    for call in calls[SPARE_HUSKS + 1 : -1]:
+        timers.cancel(call)
+    assert (timers.size, len(timers)) == (SPARE_HUSKS, 0)  # as many as may be
+
+
 @pytest.mark.hazard("H62")
-def test_cancelling_every_second_of_many_keeps_the_heap_in_order():
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_cancelling_every_second_of_many_keeps_the_heap_in_order(looked_at):
     timers, made = Timers(), []
     chance = random.Random(62)
     calls = {n: timers.set(chance.random(), made.append, n) for n in range(20_000)}
+    if looked_at:
+        timers.next()
     order = sorted(calls, key=lambda n: calls[n][0])
     gone = set(chance.sample(range(20_000), 15_000))
     for n in gone:
