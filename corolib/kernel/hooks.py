@@ -20,7 +20,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import signal
+
     from corolib.kernel.lifecycle import Lifecycle
+else:  # the other makes enums of all numbers and handlers, at six times the cost of the calls
+    import _signal as signal
 
 # It is the main thread, if nobody knows better.
 _IMPORTED_IN = get_ident()
@@ -63,8 +67,6 @@ class ProcessHooks:
     def _set_up(
         self, open_files: Callable[[], object], close_files: Callable[[], object] | None
     ) -> None:
-        import signal
-
         owner = self._owner
         # Not imported here: on Python 3.11 `threading` takes who imports it for the main thread.
         threading = sys.modules.get("threading")
@@ -88,8 +90,6 @@ class ProcessHooks:
             self._handle(self._dump_signal, owner.on_dump)
 
     def _handle(self, signum: int, call: Callable[[], None]) -> None:
-        import signal
-
         before = signal.signal(signum, lambda signum, frame: call())
         self._undo.append(lambda: signal.signal(signum, before))
 
