@@ -39,7 +39,7 @@ class ProcessHooks:
 
     def __init__(self, owner: Lifecycle, dump_signal: int | None) -> None:
         self._owner = owner
-        self._dump_signal = dump_signal
+        self.dump_signal = dump_signal
         self._undo: list[Callable[[], object]] = []
 
     def install(
@@ -84,10 +84,10 @@ class ProcessHooks:
         hooks = sys.get_asyncgen_hooks()
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
         sys.set_asyncgen_hooks(owner.on_new_asyncgen, owner.on_dropped_asyncgen)
-        if self._dump_signal is not None:
+        if self.dump_signal is not None:
             if not in_main_thread:
                 raise RuntimeError("dump_signal= works only in the main thread, as signals do")
-            self._handle(self._dump_signal, owner.on_dump)
+            self._handle(self.dump_signal, owner.on_dump)
 
     def _handle(self, signum: int, call: Callable[[], None]) -> None:
         before = signal.signal(signum, lambda signum, frame: call())
