@@ -20,7 +20,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import signal
+
     from corolib.kernel.lifecycle import Lifecycle
+else:  # the other makes enums of all numbers and handlers, at six times the cost of the calls
+    import _signal as signal
 
 # It is the main thread, if nobody knows better.
 _IMPORTED_IN = get_ident()
@@ -35,7 +39,7 @@ class ProcessHooks:
 
     def __init__(self, owner: Lifecycle, dump_signal: int | None) -> None:
         self._owner = owner
-        self._dump_signal = dump_signal
+        self.dump_signal = dump_signal
         self._undo: list[Callable[[], object]] = []
 
     def install(
@@ -63,8 +67,6 @@ class ProcessHooks:
     def _set_up(
         self, open_files: Callable[[], object], close_files: Callable[[], object] | None
     ) -> None:
-        import signal
-
         owner = self._owner
         # Not imported here: on Python 3.11 `threading` takes who imports it for the main thread.
         threading = sys.modules.get("threading")
@@ -82,14 +84,12 @@ class ProcessHooks:
         hooks = sys.get_asyncgen_hooks()
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
         sys.set_asyncgen_hooks(owner.on_new_asyncgen, owner.on_dropped_asyncgen)
-        if self._dump_signal is not None:
+        if self.dump_signal is not None:
             if not in_main_thread:
                 raise RuntimeError("dump_signal= works only in the main thread, as signals do")
-            self._handle(self._dump_signal, owner.on_dump)
+            self._handle(self.dump_signal, owner.on_dump)
 
     def _handle(self, signum: int, call: Callable[[], None]) -> None:
-        import signal
-
         before = signal.signal(signum, lambda signum, frame: call())
         self._undo.append(lambda: signal.signal(signum, before))
 

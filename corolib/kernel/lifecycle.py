@@ -100,6 +100,14 @@ class Lifecycle:
             raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
         self._scheduler.check_usable()
 
+    def refuse_dump_signal(self) -> None:
+        """Refuse to be embedded: between two turns the signal would end the process."""
+        if self._hooks.dump_signal is not None:
+            raise ValueError(
+                "dump_signal= is heard within turns only: in another loop, handle the signal "
+                "there, and print `scheduler.report()`"
+            )
+
     # What ends it early -----------------------------------------------------------------------
 
     def end(self, error: BaseException) -> None:

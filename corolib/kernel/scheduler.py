@@ -707,10 +707,14 @@ class Scheduler(metaclass=Documented):
         It is time when `fileno()` can be read, at `next_deadline()`, and while `has_work`; ask for
         the last two after each turn. What is asked between two turns (a task to be spawned or
         cancelled, an event to be set) makes that number readable, so the loop hears of it. When it
-        may have become another number, `changed` is called: watch the new one.
+        may be that of another file, perhaps with the same value, `changed` is called: let go of the
+        old one, and watch it anew. Whatever else tasks do, `stream.close()` for one, is left with
+        `call_soon_threadsafe()`: no scheduler runs between two turns. A `dump_signal` is refused
+        with ValueError, since it would be heard within turns only.
         """
+        self._lifecycle.refuse_dump_signal()
         self.open()
-        self._poller.remade = changed
+        self._poller.remade = partial(self.call, changed, ())
         self.embedded = True
         self.polling = True
 

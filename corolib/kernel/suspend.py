@@ -39,7 +39,6 @@ from __future__ import annotations
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.diagnostics import no_error, no_undo
@@ -173,20 +172,12 @@ class ProxyWaiter:
         self.wait_state: Any = None
         self.outcome: Any = None
 
-    @property
-    def label(self) -> str:
-        return self.task.label
-
-    @property
-    def spawned_at(self) -> str:
-        return self.task.spawned_at
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)  # for messages, and for who orders the queue by name
 
     @property
     def body(self) -> ProxyWaiter:
         return self
-
-    def stack(self) -> list[FrameType]:
-        return self.task.stack()
 
     def resume(self, step: Callable[[Any], object], value: Any) -> ProxyWaiter:
         step(value)

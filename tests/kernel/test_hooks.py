@@ -169,7 +169,8 @@ def test_a_wake_from_a_signal_handler_ends_the_wait_of_the_selector():
             return (yield Suspend(lambda wake: box.append(wake) or int, "x", outside=True))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(signal, "set_wakeup_fd", lambda *args, **options: -1)
+            name = "corolib.kernel.hooks.signal.set_wakeup_fd"
+            patch.setattr(name, lambda *args, **options: -1)
             assert corolib.run(main) == "from the handler"
     finally:
         timer.join()

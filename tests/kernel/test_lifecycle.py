@@ -484,25 +484,24 @@ def test_law_ctrl_c_is_raised_in_main_at_its_wait():
     assert log == ["not in the middle of a step", "main cleaned up", "child cleaned up"]
 
 
-def test_law_ctrl_c_leaves_run_if_main_does_not_wait_again():
-    log = []
+def test_law_ctrl_c_leaves_run_if_main_has_its_result_and_does_not_wait_again():
+    log, wakes = [], []
 
     def child():
+        current_scheduler().call_soon_threadsafe(wakes[0])
+        strike()
         try:
             yield Sleep(1000)
         finally:
             log.append(now())
 
     def main():
-        spawn(child)
-        yield
-        strike()
-        yield  # the queue is full of what main does next: the interrupt finds it ready
-        return
+        yield Suspend(lambda wake: wakes.append(wake) or spawn(child).cancel, "a wake")
+        log.append("resumed")
 
     with pytest.raises(KeyboardInterrupt):
         go(main)
-    assert log == [0]
+    assert log == ["resumed", 0]
 
 
 def test_law_ctrl_c_does_not_mind_shields():

@@ -18,6 +18,7 @@ from corolib import (
     Task,
     current_scheduler,
     current_task,
+    first,
     now,
     run,
     spawn,
@@ -482,6 +483,21 @@ def test_a_scheduling_policy_is_a_small_class():
 
     go(main, ready=OldestLast)
     assert order == [2, 1, 0]
+
+
+def test_a_scheduling_policy_may_ask_what_it_orders_for_all_that_a_task_tells():
+    asked = set()
+
+    class Asking(deque):
+        def append(self, task):
+            asked.add((task.name, task.id, task.parent, task.daemon, task.done, task.state))
+            super().append(task)
+
+    def main():
+        return (yield from first(Sleep(1), Sleep(2)))
+
+    assert go(main, ready=Asking) == (0, None)
+    assert {name for name, *_ in asked} == {"main"}
 
 
 @pytest.mark.parametrize(
