@@ -705,12 +705,10 @@ class Scheduler(metaclass=Documented):
         """Prepare for another loop in the same thread, which calls `turn(0)` when it is time.
 
         It is time when `fileno()` can be read, at `next_deadline()`, and while `has_work`; ask for
-        the last two after each turn. What is asked between two turns (a task to be spawned or
-        cancelled, an event to be set) makes that number readable, so the loop hears of it. When it
-        may be that of another file, perhaps with the same value, `changed` is called: let go of the
-        old one, and watch it anew. Whatever else tasks do, `stream.close()` for one, is left with
-        `call_soon_threadsafe()`: no scheduler runs between two turns. A `dump_signal` is refused
-        with ValueError, since it would be heard within turns only.
+        the last two after each turn. What is asked of the scheduler between two turns makes the
+        number readable. What needs a running one, `stream.close()` for example, is left there with
+        `call_soon_threadsafe()`. `changed` is called when the number stands for another file: watch
+        it anew. A `dump_signal`, which would be heard within turns only, is a ValueError.
         """
         self._lifecycle.refuse_dump_signal()
         self.open()
