@@ -214,7 +214,8 @@ class TaskGroup(CancelScope):
         handshake = _Handshake(self, task)
         context.run(_handshake.set, handshake)
         try:
-            return (yield Suspend(handshake.arm, f"started() of {task.label}", holder=task.held_by))
+            what = f"started() of {task.label}"
+            return (yield Suspend(handshake.arm, what, holder=[task].copy))
         except BaseException:
             handshake.over = True
             leave_behind(task.scheduler.current or task, [task], "its start was cancelled")

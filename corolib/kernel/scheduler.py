@@ -705,10 +705,9 @@ class Scheduler(metaclass=Documented):
         """Prepare for another loop in the same thread, which calls `turn(0)` when it is time.
 
         It is time when `fileno()` can be read, at `next_deadline()`, and while `has_work`; ask for
-        the last two after each turn. What is asked of the scheduler between two turns makes the
-        number readable. What needs a running one, `stream.close()` for example, is left there with
-        `call_soon_threadsafe()`. `changed` is called when the number stands for another file: watch
-        it anew. A `dump_signal`, which would be heard within turns only, is a ValueError.
+        the last two after each turn. What is asked of the scheduler between turns makes the number
+        readable; what needs a running one, as `stream.close()` does, is left for the next turn with
+        `call_soon_threadsafe()`. When the number stands for another file, `changed()` is called.
         """
         self._lifecycle.refuse_dump_signal()
         self.open()

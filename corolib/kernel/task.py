@@ -200,10 +200,6 @@ class Task(Scope, Generic[T], metaclass=Documented):
         self.joiners[call] = None
         return lambda: self.joiners and self.joiners.pop(call, None)
 
-    def held_by(self) -> tuple[Task[Any]]:
-        """Return what a wait for the task gives as its `holder=`: itself."""
-        return (self,)
-
     def refuse_circle(self, joiner: Task[Any]) -> None:
         """Raise Deadlock if `joiner` is this task or one of its descendants."""
         if joiner is not self and not self.family:
@@ -269,7 +265,7 @@ class Join:
     task: Task[Any]
 
     def holder(self) -> tuple[Task[Any]]:
-        return self.task.held_by()
+        return (self.task,)
 
     def __repr__(self) -> str:
         return f"join {self.task.label}"

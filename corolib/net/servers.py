@@ -403,7 +403,7 @@ class Server:
     __await__ = __iter__
 
     def _ending(self) -> Suspend[None]:
-        return Suspend(self.task.watch, f"the end of {self!r}", holder=self.task.held_by)
+        return Suspend(self.task.watch, f"the end of {self!r}", holder=[self.task].copy)
 
     def _end(self) -> Generator[Any, Any, StopReport]:
         yield self._ending()
