@@ -491,6 +491,11 @@ def timed_out_meanwhile(wakes):
     assert now() == begun + 1
 
 
+def timed_out_twice_meanwhile(wakes):
+    for _ in range(2):
+        yield from timed_out_meanwhile(wakes)
+
+
 def one_of_several(wakes):
     queue = Queue(1)
     a, b = socket.socketpair()
@@ -554,7 +559,7 @@ def joiner_cancelled_meanwhile(wakes):
     "scenario",
     [
         cancelled_twice_meanwhile,
-        timed_out_meanwhile,
+        timed_out_twice_meanwhile,
         one_of_several,
         joined_meanwhile,
         joiner_cancelled_meanwhile,
