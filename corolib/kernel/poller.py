@@ -119,8 +119,8 @@ class Entry:
         *("reads", "mask", "poller", "reader", "writer"),
     )
 
-    def __init__(self, poller: Poller, fd: int, ref: Callable[[], Any], kept: bool) -> None:
-        self.poller: Poller | None = poller
+    def __init__(self, poller: Poller | None, fd: int, ref: Callable[[], Any], kept: bool) -> None:
+        self.poller = poller
         self.fd = fd
         self.ref = ref  # returns the file object, or None when it is gone (rule 5)
         self.kept = kept  # the registration stays between waits (rule 4)
@@ -143,6 +143,10 @@ class Entry:
     def wanted(self) -> int:
         """Return the directions in which somebody waits."""
         return (READ if self.reader else 0) | (WRITE if self.writer else 0)
+
+
+UNKNOWN = Entry(None, -1, lambda: None, False)
+"""Stands for the entry of a file that no poller knows."""
 
 
 class Poller:

@@ -39,7 +39,7 @@ from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, w
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
-from corolib.kernel.poller import Poller, Selector, default_selector
+from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
 from corolib.kernel.suspend import ProxyWaiter, Suspensions
 from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
@@ -294,15 +294,10 @@ class Scheduler(metaclass=Documented):
                             entry = poller.entries[trap.file.fileno()]
                             ref = entry.ref
                             if ref() is not trap.file:
-                                entry = None
+                                entry = UNKNOWN
                         except (AttributeError, KeyError, TypeError, ValueError):
-                            pass
-                    if (
-                        entry is not None
-                        and entry.reader is None
-                        and entry.reads
-                        and entry.poller is poller
-                    ):
+                            entry = UNKNOWN
+                    if entry.reader is None and entry.reads and entry.poller is poller:
                         entry.reader = task
                         task.wait = trap
                         task.wait_state = entry
