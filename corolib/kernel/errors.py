@@ -47,6 +47,9 @@ class TaskCancelled(Exception):
         self.task = task
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task, self.reason), vars(self)
+
 
 @public
 class Deadlock(RuntimeError):
@@ -70,6 +73,9 @@ class ClosedError(OSError):
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.EBADF, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strerror,), vars(self)
 
 
 @public

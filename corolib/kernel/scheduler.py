@@ -424,13 +424,13 @@ class Scheduler(metaclass=Documented):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
         new = is_maker(f)
         body: Any = f(*args) if new else body_of("spawn", f, args)  # type: ignore[operator]
-        task: Task[T] = self.make_task(body, new, name, daemon, context, 4)
-        if parent is not None:
-            parent.adopt(task)
-            if parent.body_over and (
-                parent.cancel_request or parent.failure is not None or not parent.attached
-            ):
-                self.cancellation.request(task, task, f"{parent.label}, its parent, ended")
+        task: Task[T] = self.make_task(body, new, name, daemon, context, parent, 4)
+        if (
+            parent is not None
+            and parent.body_over
+            and (parent.cancel_request or parent.failure is not None or not parent.attached)
+        ):
+            self.cancellation.request(task, task, f"{parent.label}, its parent, ended")
         return task
 
     def make_task(
@@ -440,15 +440,19 @@ class Scheduler(metaclass=Documented):
         name: str | None = None,
         daemon: bool = False,
         context: Context | None = None,
+        parent: Task[Any] | None = None,
         depth: int = 2,
     ) -> Task[Any]:
         """Make a ready task of `body`; if `new`, nobody else has it. `depth`: see `call_site`."""
-        self._spawned += 1
+        number = self._spawned = self._spawned + 1  # its own, whatever a signal handler spawns
         if not name:
             name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
         step = self.make_stepper(copy_context() if context is None else context)
-        task: Task[Any] = Task(self, body, new, name, self._spawned, daemon, step, call_site(depth))
-        self._tasks[task.id] = task
+        task: Task[Any] = Task(self, body, new, name, number, daemon, step, call_site(depth))
+        self._tasks[number] = task
+        if parent is not None:
+            parent.adopt(task)
+        self.task_made(task)
         self._ready.append(task)
         if self.polling:
             self._callqueue.wake_loop()
@@ -524,12 +528,15 @@ class Scheduler(metaclass=Documented):
 
     # What a recorder overrides ----------------------------------------------------------------
     # Each of these is a moment in the life of a task or of the loop, and so are `poll`,
-    # `make_calls`, `make_task`, `make_stepper` and `task_done` above. A subclass that overrides one
-    # calls it too.
+    # `make_calls`, `make_stepper` and `task_done` above. A subclass that overrides one calls it
+    # too.
 
     def make_ready_queue(self, make: Callable[[], ReadyQueue]) -> ReadyQueue:
         """Return the queue of ready tasks: `append` makes one ready, `popleft` begins a step."""
         return make()
+
+    def task_made(self, task: Task[Any]) -> None:
+        """A task was made, which is made ready next."""
 
     def cancel_asked(self, task: Task[Any], scope: Scope, reason: object) -> None:
         """Somebody has asked `task` to leave `scope`, which may be the task itself."""

@@ -91,6 +91,9 @@ class LimitExceeded(ValueError):
         self.limit = limit
         self.seen = seen
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.limit, self.seen), vars(self)
+
 
 @public
 class IncompleteRead(EOFError):
@@ -104,6 +107,9 @@ class IncompleteRead(EOFError):
         super().__init__(message)
         self.expected = expected
         self.partial = partial
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.expected, self.partial), vars(self)
 
 
 class Connection(Protocol):

@@ -179,23 +179,6 @@ def test_what_a_loop_raises_that_cannot_watch_the_new_number_is_reported():
     scheduler.close()
 
 
-def test_closing_a_file_between_two_turns_is_told(scheduler, pair):
-    a, _ = pair
-
-    def reader():
-        with pytest.raises(ClosedError):
-            yield ReadWait(a)
-
-    outer = Outer(scheduler)
-    task = scheduler.spawn(reader)
-    outer.go_on(lambda: task.state == "waiting")
-    assert not outer.selector.select(0)
-    scheduler.close_file(a)
-    assert outer.selector.select(0)
-    outer.go_on(lambda: task.done)
-    assert task.exception is None
-
-
 def test_a_dump_signal_is_refused_for_between_two_turns_it_would_end_the_process():
     scheduler = Scheduler(dump_signal=signal.SIGINT)
     with pytest.raises(ValueError, match="heard within turns only"):

@@ -46,10 +46,9 @@ class Recorder(Scheduler):
         super().make_ready_queue(make)
         return Noting(self.note)
 
-    def make_task(self, *args, **options):
-        task = super().make_task(*args, **options)
-        self.note("made", task.id, task.name)
-        return task
+    def task_made(self, task):
+        self.note("made", task.id, task.name, task.parent and task.parent.id)
+        super().task_made(task)
 
     def make_stepper(self, context):
         step = super().make_stepper(context)
@@ -111,11 +110,11 @@ def test_each_moment_in_the_life_of_a_task_is_told_once_and_in_order():
 
     events = record(main)
     assert [event for event in events if event[0] not in ("poll", "polled")] == [
+        ("made", 1, "main", None),
         ("ready", 1),
-        ("made", 1, "main"),
         ("step", 1),
+        ("made", 2, "child", 1),
         ("ready", 2),
-        ("made", 2, "child"),
         ("yield", 1, "Join"),
         ("step", 2),
         ("yield", 2, "Sleep"),

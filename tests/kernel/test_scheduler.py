@@ -93,6 +93,27 @@ def test_names_numbers_and_places():
     go(main)  # ids belong to the scheduler: they begin anew
 
 
+def test_a_task_that_a_signal_handler_spawns_meanwhile_has_a_number_of_its_own():
+    struck = []
+
+    class Striking(Scheduler):
+        def make_stepper(self, context):
+            if self.current is not None and not struck:
+                struck.append(True)
+                spawn(sleeper, 1)  # what a handler would do that is called here
+            return super().make_stepper(context)
+
+    def main():
+        task = spawn(sleeper, 2)
+        assert len({task.id for task in current_scheduler().tasks}) == 3
+        yield from task
+
+    scheduler = Striking(**virtual_time())
+    scheduler.run(main)
+    assert struck
+    scheduler.close()
+
+
 def test_a_context_of_ones_own():
     var = contextvars.ContextVar("var", default="outside")
 
