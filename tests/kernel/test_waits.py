@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from corolib import spawn
+from corolib import Scheduler, Task, current_task, spawn
 from tests.helpers.driving import double, go
 from tests.helpers.programs import python
 
@@ -79,3 +79,16 @@ def test_frames_are_the_same_in_both_modes():
         yield from double(1)
 
     assert go(main) == ["outer", "double"]
+
+
+def test_the_classes_that_the_library_uses_too_show_what_programs_may_use():
+    for kind in (Scheduler, Task):
+        shown = [name for name in dir(kind) if not name.startswith("__")]
+        assert shown == sorted(kind.__documented__.split())
+        assert {"__init__", "__repr__"} < set(dir(kind))
+
+    def main():
+        yield
+        return dir(current_task())
+
+    assert go(main) == dir(Task)
