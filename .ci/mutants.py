@@ -83,8 +83,9 @@ class Mutant:
     output: str = ""
 
     def __post_init__(self) -> None:
-        nth = f" #{self.nth}" if self.nth > 1 else ""
-        self.text = f"{self.path} {self.scope}{nth}\n- {self.old_line}\n+ {self.new_line}"
+        nth = f"#{self.nth}" if self.nth > 1 else ""
+        where = " ".join(filter(None, (self.path, self.scope, nth)))
+        self.text = f"{where}\n- {self.old_line}\n+ {self.new_line}"
         self.name = hashlib.sha256(self.text.encode()).hexdigest()[:8]
         self.place = f"{self.path}:{self.lines[-1]}"
 

@@ -360,7 +360,7 @@ def test_a_scheduler_runs_once():
 
 
 @pytest.mark.hazard("H47")
-def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn_or_close_a_file(pair):
+def test_a_scheduler_of_another_thread_refuses_to_turn_or_spawn(pair):
     said = []
     scheduler = Scheduler(**virtual_time())
     calls = [
