@@ -352,9 +352,8 @@ def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
     """Return all tasks as text, children under their parents: what, since where, standing where."""
     tasks = list(tasks)
     below: dict[Task[Any] | None, list[Task[Any]]] = {}
-    alive = set(tasks)
     for task in tasks:
-        below.setdefault(task.parent if task.parent in alive else None, []).append(task)
+        below.setdefault(task.parent, []).append(task)
     lines = [summary]
     todo = [(task, 0) for task in reversed(below.get(None, []))]
     while todo:

@@ -470,7 +470,7 @@ class Scheduler(metaclass=Documented):
         if task.body_over:
             return
         forced = task.forced
-        if task.pending or task.innermost is not None or task.cancel_request is not None:
+        if task.pending or task.innermost is not None:
             self.cancellation.leave_all(task)
         if task.holds:
             for thing in list(task.holds):
