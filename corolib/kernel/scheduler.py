@@ -244,6 +244,8 @@ class Scheduler(metaclass=Documented):
         try:
             self._poller.poll(timeout, deadline)
         except BaseException as exc:
+            if self._lifecycle.forked:
+                raise RuntimeError(FORKED) from None
             if self._lifecycle.ctrl_c.second or self.main is None:
                 raise
             self._lifecycle.force_main(exc)
@@ -777,11 +779,8 @@ class Scheduler(metaclass=Documented):
         return self._callqueue.closed
 
     def _is_deadlock(self) -> bool:
-        """Return whether nothing at all can make a task ready. (The sweep's timer cannot.)
-
-        A signal handler may have made one ready since the caller has looked.
-        """
-        waits = len(self.timers) > self._poller.sweeping
+        """Return whether nothing can make a task ready: a signal handler may just have done it."""
+        waits = len(self.timers) > self._poller.sweeping  # but for the timer of the sweep
         return not (self._ready or self._callqueue.calls or self._holds or waits)
 
 

@@ -323,6 +323,31 @@ def test_a_forked_child_neither_harms_the_parent_nor_uses_its_scheduler():
     assert status == 0
 
 
+def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_there():
+    program = """
+        import os
+        import corolib
+
+        def main():
+            corolib.current_scheduler().call_soon_threadsafe(os.fork)
+            try:
+                yield corolib.Sleep(0.05)
+            except BaseException as exc:
+                print("stepped in the child:", exc, flush=True)
+            os.wait()
+            print("parent done")
+
+        try:
+            corolib.run(main)
+        except RuntimeError as exc:
+            print(exc, flush=True)
+            os._exit(0)
+    """
+    status, out, err = python(program)
+    text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
+    assert (status, out.splitlines(), err) == (0, [text, "parent done"], "")
+
+
 @pytest.mark.parametrize("statement", ["yield", "return"])
 @pytest.mark.parametrize("block", ["contextlib.nullcontext()", "shield()", "timeout(60)"])
 def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(block, statement):
