@@ -230,7 +230,7 @@ class Cancellation:
                 scheduler.give_up(task)
                 return True
         scheduler.cancel_delivered(task, scope or task, error)
-        scheduler.resume(task, None, error)
+        scheduler.make_ready(task, None, error)
         return True
 
     def _cancelled(self, task: Task[Any], scope: Scope, wait: object) -> Cancelled | None:

@@ -312,7 +312,7 @@ class Scheduler(metaclass=Documented):
             except BaseException as exc:
                 if self._lifecycle.ctrl_c.second or self._lifecycle.forked:
                     raise
-                self.resume(task, None, users_part(exc, LIBRARY))
+                self.make_ready(task, None, users_part(exc, LIBRARY))
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
         self.current = task = None  # type: ignore[assignment]
         trap = handle = entry = ref = resume = None  # type: ignore[assignment]
@@ -334,7 +334,7 @@ class Scheduler(metaclass=Documented):
             self._lifecycle.stop_in_child(task)
         return self.cancellation.deliver(task) or self._suspensions.await_those_first(task, trap)
 
-    def resume(
+    def make_ready(
         self, task: Task[Any], value: Any = None, error: BaseException | None = None
     ) -> None:
         """Make `task` ready: its next step gets `value`, or `error` if there is one."""
@@ -359,7 +359,9 @@ class Scheduler(metaclass=Documented):
             self._ready.append(task)
             return
         task.wait = trap
-        task.wait_state = None if deadline == inf else self.timers.set(deadline, self.resume, task)
+        task.wait_state = (
+            None if deadline == inf else self.timers.set(deadline, self.make_ready, task)
+        )
 
     def _undo_sleep(self, task: Task[Any]) -> None:
         if task.wait_state is not None:
@@ -393,7 +395,7 @@ class Scheduler(metaclass=Documented):
         if joiner.wait_state is joined:
             joiner.wait = joiner.wait_state = None
             self._suspended.discard(joiner)
-            self.resume(joiner, joined.returned, error)
+            self.make_ready(joiner, joined.returned, error)
 
     def _undo_join(self, task: Task[Any]) -> None:
         self._suspended.discard(task)

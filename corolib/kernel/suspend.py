@@ -135,7 +135,7 @@ class Suspensions:
         self._suspended.discard(task)
         if error is None and task.outcome is not None:
             _, error = task.outcome
-        self.scheduler.resume(task, value, error)
+        self.scheduler.make_ready(task, value, error)
 
     def undo(self, task: Task[Any]) -> bool:
         """Take the wait of `task` back; False if a result is on its way already (rules 1 and 4).

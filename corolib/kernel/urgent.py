@@ -66,7 +66,7 @@ class Urgent:
     def _end(self, watch: UrgentWatch, error: BaseException | None) -> None:
         """End the wait of a watch's task."""
         self._take_down(watch)
-        self._scheduler.resume(watch.task, None, error)
+        self._scheduler.make_ready(watch.task, None, error)
 
     def _take_down(self, watch: UrgentWatch) -> None:
         assert watch.undo is not None
