@@ -131,6 +131,23 @@ def test_a_file_that_is_closed_between_two_turns_makes_the_number_readable(sched
     assert task.result == "closed"
 
 
+def test_a_reader_that_is_told_to_look_again_makes_the_number_readable(scheduler, pair):
+    a, _ = pair
+    readable = ReadWait(a)
+
+    def reader():
+        yield readable
+        with pytest.raises(BlockingIOError):
+            a.recv(1)
+
+    outer = Outer(scheduler)
+    task = scheduler.spawn(reader)
+    outer.go_on(lambda: task.state == "waiting")
+    scheduler.wake_reader(readable)
+    assert outer.selector.select(0)
+    outer.go_on(lambda: task.done)
+
+
 def test_another_thread_is_heard(scheduler):
     outer = Outer(scheduler)
 

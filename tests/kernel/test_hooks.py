@@ -3,13 +3,16 @@
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 import corolib
 from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
+from corolib.kernel.hooks import ProcessHooks
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
 from tests.helpers.inside import Bound, drop, fork_in_child
@@ -332,7 +335,7 @@ def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_the
             corolib.current_scheduler().call_soon_threadsafe(os.fork)
             try:
                 yield corolib.Sleep(0.05)
-            except BaseException as exc:
+            except Exception as exc:
                 print("stepped in the child:", exc, flush=True)
             os.wait()
             print("parent done")
@@ -341,7 +344,6 @@ def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_the
             corolib.run(main)
         except RuntimeError as exc:
             print(exc, flush=True)
-            os._exit(0)
     """
     status, out, err = python(program)
     text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
@@ -643,3 +645,32 @@ def test_an_async_generator_that_is_dropped_after_the_end_of_a_run_is_left_alone
     scheduler.close()
     drop(scheduler, numbers())
     assert scheduler.tasks == []
+
+
+@pytest.mark.hazard("H63")
+def test_a_ctrl_c_while_the_hooks_are_removed_leaves_none_of_them():
+    calls = []
+
+    def close_files():
+        calls.append("close")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        owner = SimpleNamespace(
+            on_ctrl_c=lambda: None,
+            on_new_asyncgen=lambda agen: None,
+            on_dropped_asyncgen=lambda agen: None,
+            wakeup_fd=a.fileno,
+        )
+        hooks = ProcessHooks(owner, None)
+        hooks.install(lambda: None, close_files)
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        with pytest.raises(KeyboardInterrupt):
+            hooks.remove()
+    assert calls == ["close", "close"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+    assert sys.get_asyncgen_hooks() == (None, None)

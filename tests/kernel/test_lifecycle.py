@@ -992,3 +992,24 @@ def test_what_the_clean_up_of_an_abandoned_task_raises_is_reported():
     scheduler.turn(0)
     scheduler.close()
     assert lost == ["its own"]
+
+
+def test_a_task_that_the_clean_up_after_a_deadlock_has_spawned_is_ended_as_well():
+    """Nobody has cancelled it: it came after all tasks were."""
+    log = []
+
+    def waits_for_ever():
+        try:
+            yield corolib.Suspend(lambda wake: lambda: None, "nothing")
+        finally:
+            log.append("child")
+
+    def main():
+        try:
+            yield corolib.Suspend(lambda wake: lambda: None, "nothing")
+        finally:
+            yield from corolib.spawn(waits_for_ever)
+
+    with pytest.raises(corolib.Deadlock):
+        corolib.run(main, grace=math.inf)
+    assert log == ["child"]
