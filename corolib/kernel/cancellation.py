@@ -421,11 +421,14 @@ def due(task: Task[Any]) -> tuple[Scope | None, list[CancelScope]]:
 
     With it come the shields that put a request off.
     """
+    if task.innermost is None:  # it has no blocks, as most that are cancelled
+        mine = task.cancel_request
+        return (task if mine and (mine.overdue or not mine.delivered) else None), []
     target: Scope | None = None
     shields: list[CancelScope] = []  # those passed on the way out
     holding: list[CancelScope] = []  # those of them that put something off
     under_way = False
-    scope: Scope | None = task.innermost or task
+    scope: Scope | None = task.innermost
     while scope is not None:
         request = scope.cancel_request
         if request is not None:
