@@ -19,6 +19,7 @@ import mimetypes
 import os
 import re
 import time
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from itertools import islice
@@ -31,13 +32,13 @@ with extra():
     import h11
 
 FULL = {errno.EMFILE, errno.ENFILE}  # no more files can be opened
-LISTED = 10_000  # names in a listing, at most
+LISTED = 2000  # names in a listing, at most: more would keep the other clients waiting
 TARGET = re.compile(rb"(?:https?://[^/?]+)?(/[^?]*)?(\?.*)?", re.IGNORECASE)
 RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class Part:
-    """A part of an open file, which stands for its bytes: h11 asks for no more than the length."""
+    """A part of an open file, which stands for its bytes."""
 
     def __init__(self, file: BinaryIO, offset: int, count: int) -> None:
         self.file = file
@@ -116,11 +117,12 @@ def listing(folder: bytes, names: list[bytes]) -> Answer:
         inside = sorted(
             e.name + b"/" * e.is_dir(follow_symlinks=False) for e in islice(shown, LISTED)
         )
+        more = next(shown, None) is not None
     title = html.escape(os.fsdecode(b"/".join([b"", *names, b""])))
     lines = ["<!DOCTYPE html>", '<meta charset="utf-8">', f"<title>{title}</title>", "<ul>"]
     for name in [b"../"] * bool(names) + inside:
         lines.append(f'<li><a href="./{quote(name)}">{html.escape(os.fsdecode(name))}</a>')
-    page = "\n".join([*lines, "</ul>", ""]).encode("utf-8", "replace")
+    page = "\n".join([*lines, "</ul>", "<p>There is more." * more, ""]).encode("utf-8", "replace")
     return Answer(200, page, Content_Type="text/html; charset=utf-8")
 
 
@@ -179,6 +181,8 @@ def has_already(asked: dict[str, str], etag: str, modified: int) -> bool:
         return etag in tags or "*" in tags
     try:
         since = parsedate_to_datetime(asked.get("if-modified-since", ""))
-        return modified <= since.timestamp()
     except (TypeError, ValueError, OverflowError):  # there is no date, or it is none
         return False
+    if since.tzinfo is None:  # the form of C's asctime names no zone: it is GMT (RFC 9110, 5.6.7)
+        since = since.replace(tzinfo=UTC)
+    return modified <= since.timestamp()

@@ -4,8 +4,8 @@
     files on 127.0.0.1 port 7080; try: curl -i http://127.0.0.1:7080/
     $ curl -r 0-99 http://127.0.0.1:7080/some/file
 
-h11 knows the protocol and does no I/O: bytes go in, and come out. This file is the I/O. What is
-answered stands in `answers.py`, which does not wait.
+h11 reads requests and does no I/O: bytes go in, and what they mean comes out. This file is the I/O.
+What is answered stands in `answers.py`, which does not wait.
 
 What to look at: a connection is one loop, from request to request, although it may stay open for
 minutes. A file goes from the disk to the network by `sendfile`, past this program. (A slow disk
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import mimetypes
 import os
+import re
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -39,18 +40,21 @@ BODY = 65536  # bytes of a request's body, which nobody wants: 413
 PATIENCE = 10  # seconds for a request, from its first byte to its last: 408
 IDLE = 30  # seconds in which nothing moves
 SLOWEST = 5000  # bytes a second that a client has to take
+FOLDED = re.compile(rb"\n[ \t]")  # a header that goes on in the next line
+UNREAD = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # the states in which a request has not ended
 CLIENTS = 400  # with a file each they stay below the 1024 that a process may have open
 
 
 def serve_client(root: bytes, stream: Stream) -> Coro[None]:
     """Answer one request after the other, until either side wants no more."""
-    http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
-    while (yield from is_another(stream, http)):
+    rest = b""  # what has come of the next request: a client need not wait for its answers
+    while rest or (yield from is_another(stream)):
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
         request = None
         try:
             with timeout(PATIENCE):
-                request = yield from next_event(stream, http)
-                if not isinstance(request, h11.Request):
+                request = yield from read_head(stream, http, rest)
+                if request is None:
                     return  # it has left
                 yield from drop_body(stream, http)
             found = answer(root, request)
@@ -58,21 +62,53 @@ def serve_client(root: bytes, stream: Stream) -> Coro[None]:
             found = problem(408)
         except h11.RemoteProtocolError as exc:
             found = problem(exc.error_status_hint)
+        kept = request is not None and may_stay(http, request) and not stream.server.stopping.is_set
         try:
-            yield from send(stream, http, found, request is not None and request.method == b"HEAD")
+            kept &= yield from send(stream, found, kept, request)
         finally:
             found.close()
-        if not http.our_state is http.their_state is h11.DONE:
+        if not kept:
             return
-        http.start_next_cycle()
+        rest = http.trailing_data[0].lstrip(b"\r\n")
+        yield  # a thousand requests may have come at once: the others have their turn
 
 
-def is_another(stream: Stream, http: h11.Connection) -> Coro[bool]:
+def is_another(stream: Stream) -> Coro[bool]:
     """Wait until the client begins a request; return False if it does not, or the server ends."""
-    if http.trailing_data[0]:  # it has not waited for the last answer
-        return True
     index, more = yield from race(stream.more(), stream.server.stopping.wait())
     return index == 0 and more
+
+
+def read_head(stream: Stream, http: h11.Connection, data: bytes) -> Coro[h11.Request | None]:
+    """Wait for a request, of which `data` has come already; return None if there is none.
+
+    Empty lines before it are ignored (RFC 9112, section 2.2), headers that go on in a second line
+    are refused (5.2), and so is a length beside a transfer coding (6.1): another server on the way
+    may have taken either of them for the end.
+    """
+    head = b""
+    while not data or (event := feed(http, data)) is h11.NEED_DATA:
+        head += data
+        data = yield from stream.recv(CHUNK)
+        if not data:
+            http.receive_data(b"")
+            event = http.next_event()
+            break
+        if not head:
+            data = data.lstrip(b"\r\n")
+    if not isinstance(event, h11.Request):
+        return None
+    head += data
+    if FOLDED.search(head, 0, len(head) - len(http.trailing_data[0])):
+        raise h11.RemoteProtocolError("a header has two lines")
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+        raise h11.RemoteProtocolError("the end of the body is said twice")
+    return event
+
+
+def feed(http: h11.Connection, data: bytes) -> Any:
+    http.receive_data(data)
+    return http.next_event()
 
 
 def next_event(stream: Stream, http: h11.Connection) -> Coro[Any]:
@@ -95,30 +131,30 @@ def drop_body(stream: Stream, http: h11.Connection) -> Coro[None]:
         yield  # what was read at once may be a thousand parts: the others have their turn
 
 
-def send(stream: Stream, http: h11.Connection, found: Answer, head_only: bool) -> Coro[None]:
-    """Send an answer. If that fails h11 is told, and there will be no further request."""
+def may_stay(http: h11.Connection, request: h11.Request) -> bool:
+    """Tell whether another request may follow: this one has ended, and the client wants it so."""
+    said = b",".join(value for name, value in request.headers if name == b"connection")
+    options = {option.strip() for option in said.lower().split(b",")}
+    wanted = b"keep-alive" in options or request.http_version != b"1.0"
+    return wanted and b"close" not in options and http.their_state not in UNREAD
+
+
+def send(stream: Stream, found: Answer, kept: bool, request: h11.Request | None) -> Coro[bool]:
+    """Send an answer; return whether all of it has left."""
     headers = [("Date", formatdate(usegmt=True)), *found.headers]
-    unread = http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
-    if stream.server.stopping.is_set or unread:
-        headers.append(("Connection", "close"))
-    reason = HTTPStatus(found.status).phrase
-    events: list[h11.Event] = [
-        h11.Response(status_code=found.status, headers=headers, reason=reason),
-        h11.EndOfMessage(),
-    ]
-    if found.body and not head_only:
-        events.insert(1, h11.Data(found.body))  # type: ignore[arg-type] # it may be a `Part`
-    pieces: list[Any] = []
-    for event in events:
-        pieces += http.send_with_data_passthrough(event) or ()
-    with move_on_after(PATIENCE + sum(map(len, pieces)) / SLOWEST) as scope:
-        yield from stream.sendall([piece for piece in pieces if isinstance(piece, bytes)])
-        for part in (piece for piece in pieces if isinstance(piece, Part)):
-            sent = yield from stream.sendfile(part.file, part.offset, part.count)
-            if sent < part.count:  # the file has become shorter
-                http.send_failed()
-    if scope.expired:
-        http.send_failed()
+    headers.append(("Connection", "keep-alive" if kept else "close"))
+    lines = [f"HTTP/1.1 {found.status} {HTTPStatus(found.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    body = b"" if request is not None and request.method == b"HEAD" else found.body
+    with move_on_after(PATIENCE + len(body) / SLOWEST):
+        if not isinstance(body, Part):
+            yield from stream.sendall([head, body])
+            return True
+        yield from stream.sendall(head)
+        sent = yield from stream.sendfile(body.file, body.offset, body.count)
+        return sent == body.count  # or the file has become shorter
+    return False
 
 
 def serve(root: bytes, listener: Listener) -> Coro[None]:

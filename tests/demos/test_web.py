@@ -11,6 +11,8 @@ import socket
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -413,6 +415,83 @@ def test_a_connection_is_kept_unless_the_client_will_not_have_it(site):
         assert receive(sock).text == b"sub/a.txt"
 
 
+def test_a_client_of_http_1_0_keeps_its_connection_if_it_says_so(site):
+    """As `ab -k` does: the answer says that it is granted."""
+    with site.connect() as sock:
+        for _ in range(3):
+            sock.sendall(request("/ten", version="1.0", Connection="Keep-Alive"))
+            answer = receive(sock)
+            assert answer.getheader("Connection") == "keep-alive"
+            assert answer.text == b"0123456789"
+        sock.sendall(request("/ten", version="1.0"))
+        assert receive(sock).getheader("Connection") == "close"
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.found("D4")
+def test_empty_lines_before_a_request_are_ignored(site):
+    with site.connect() as sock:
+        for before in (b"\r\n", b"\r\n\r\n", b"\n", b""):
+            sock.sendall(before + request("/ten"))
+            assert receive(sock).text == b"0123456789"
+        last = request("/ten", Connection="close")
+        sock.sendall(b"\r\n".join([b"", request("/ten"), request("/ten"), b"", last]))
+        assert read_all(sock).count(b"0123456789") == 3
+    assert send(site, b"\r\n" + b"nonsense\r\n\r\n").status == 400
+
+
+@pytest.mark.found("D4")
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("/ten", "POST", Content_Length=5, Transfer_Encoding="chunked") + b"0\r\n\r\n",
+        request("/ten", Transfer_Encoding="chunked", Content_Length=0) + b"0\r\n\r\n",
+        b"GET /ten HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
+        b"GET /ten HTTP/1.1\nHost: x\nX: a\n\tContent-Length: 3\n\n",
+    ],
+    ids=brief,
+)
+def test_a_request_that_two_servers_might_read_in_two_ways_ends_the_connection(site, data):
+    with site.connect() as sock:
+        sock.sendall(data + request("/sub/a.txt"))
+        answer = receive(sock)
+        assert (answer.status, answer.getheader("Connection")) == (400, "close")
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.found("D4")
+def test_a_body_may_look_like_a_folded_header(site):
+    body = b"a\n b"
+    with site.connect() as sock:
+        last = request("/ten", X="\n b", Connection="close")
+        sock.sendall(request("/ten", Content_Length=len(body)) + body + last)
+        text = read_all(sock)
+    assert text.startswith(b"HTTP/1.1 200 ")
+    assert text.count(b"HTTP/1.1 400 ") == 1
+
+
+@pytest.mark.found("D4")
+def test_a_date_without_a_zone_is_in_gmt(root, monkeypatch):
+    """The form of C's asctime is one of the three that a server has to accept."""
+    os.utime(root / "ten", ns=(0, 10**18))  # Sun, 09 Sep 2001 01:46:40 GMT
+    monkeypatch.setenv("TZ", "Etc/GMT+5")
+    time.tzset()
+    try:
+        for date, status in (
+            ("Sun Sep  9 01:46:40 2001", 304),
+            ("Sun Sep  9 01:46:39 2001", 200),
+            ("Sunday, 09-Sep-01 01:46:40 GMT", 304),
+        ):
+            headers = [("Host", "x"), ("If-Modified-Since", date)]
+            asked = answers.h11.Request(method="GET", target=b"/ten", headers=headers)
+            found = answers.answer(os.fsencode(root), asked)
+            found.close()
+            assert found.status == status, date
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_clients_that_break_off_leave_nothing_behind(site):
     files = f"/proc/{site.process.pid}/fd"
     if not os.path.isdir(files):
@@ -554,6 +633,37 @@ def test_a_body_of_many_parts_holds_nobody_up(root, monkeypatch):
     scenario(main)
     assert calls.total() > 500
     assert max(calls.values()) <= 2
+
+
+def test_requests_that_came_at_once_are_answered_one_in_a_turn(root, monkeypatch):
+    calls = Counter()
+
+    def counted(*args):
+        calls[current_scheduler().stats()["turns"]] += 1
+        return answers.answer(*args)
+
+    monkeypatch.setattr(static, "answer", counted)
+
+    def main():
+        with serving(files_of(root)) as server:
+            with (yield from open_tcp("127.0.0.1", server.port)) as stream:
+                yield from stream.sendall(request("/sub/") * 100)
+                yield from stream.send_eof()
+                return (yield from everything(stream))
+
+    assert scenario(main).count(b"HTTP/1.1 200 OK") == 100
+    assert max(calls.values()) == 1
+
+
+def test_a_listing_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "LISTED", 3)
+    for number in range(3):
+        (tmp_path / str(number)).touch()
+    assert b"There is more" not in answers.listing(os.fsencode(tmp_path), []).body
+    (tmp_path / "3").touch()
+    page = answers.listing(os.fsencode(tmp_path), []).body
+    assert page.count(b"<li>") == 3
+    assert b"There is more" in page
 
 
 def test_a_file_that_gets_shorter_ends_the_connection(root, tmp_path):
@@ -774,6 +884,37 @@ def test_what_asks_for_no_websocket_is_turned_away(echo, data, status):
     assert send(echo, data).status == status
 
 
+@pytest.mark.found("D7")
+def test_a_page_that_is_no_websocket_says_what_this_is(echo):
+    answer = send(echo, request("/"))
+    assert answer.getheader("Content-Type") == "text/plain"
+    assert b"This is a WebSocket server" in answer.text
+
+
+@pytest.mark.found("D7")
+def test_a_frame_may_come_with_the_handshake(echo):
+    with echo.connect() as sock:
+        sock.sendall(HANDSHAKE + frame(1, b"first") + frame(8, b""))
+        assert read_all(sock).endswith(b"\r\n\r\n\x81\x05first\x88\x00")
+
+
+@pytest.mark.found("D7")
+def test_a_message_takes_the_memory_of_its_bytes_however_many_fragments_it_has():
+    client = websocket.Client(None)
+    data = [bytes([0, number % 256]) for number in range(1000)]  # small objects that are not shared
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200_000):
+            event = websocket.BytesMessage(data[number % 1000], message_finished=False)
+            assert list(client.react(event)) == []
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(client.message) == 400_000
+    assert after - before < 2 * len(client.message)
+
+
 def test_a_message_of_many_parts_holds_nobody_up(monkeypatch):
     calls = each_turn(monkeypatch, websocket.Client, "react")
 
@@ -789,18 +930,6 @@ def test_a_message_of_many_parts_holds_nobody_up(monkeypatch):
     scenario(main)
     assert calls.total() == 502
     assert max(calls.values()) == 1
-
-
-def test_parts_with_nothing_in_them_are_not_kept():
-    client = websocket.Client(None)
-
-    def main():
-        for _ in range(1000):
-            yield from client.react(websocket.TextMessage("", message_finished=False))
-        yield
-
-    scenario(main)
-    assert client.parts == []
 
 
 def test_a_websocket_that_reads_nothing_is_given_up_or_hears_the_end(monkeypatch):
