@@ -17,9 +17,18 @@ Ctrl-C and SIGTERM say good-bye to each client, and wait a little for its answer
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from corolib import Coro, Listener, Lock, Stream, listen_tcp, move_on_after, run, spawn
+from corolib import (
+    Coro,
+    LimitExceeded,
+    Listener,
+    Lock,
+    Stream,
+    listen_tcp,
+    move_on_after,
+    run,
+    spawn,
+)
 from demos.extra import extra
 from demos.start import start
 
@@ -33,6 +42,7 @@ with extra():
         Event,
         Ping,
         RejectConnection,
+        RejectData,
         Request,
         TextMessage,
     )
@@ -40,10 +50,11 @@ with extra():
     from wsproto.utilities import RemoteProtocolError
 
 CHUNK = 65536  # bytes that are read at once
-MESSAGE = 1 << 20  # bytes or characters of a message
+MESSAGE = 1 << 20  # bytes of a message
 PATIENCE = 10  # seconds for the handshake
 QUIET = 30  # seconds until a client is pinged, and the same again for its answer
 CLIENTS = 1000
+ABOUT = b"This is a WebSocket server, and that was no WebSocket request.\n"
 
 
 class Client:
@@ -53,21 +64,22 @@ class Client:
         self.stream = stream
         self.ws = WSConnection(ConnectionType.SERVER)
         self.turn = Lock()
-        self.parts: list[Any] = []
-        self.size = 0
+        self.message = bytearray()  # not a list of its parts: each of them might be a byte
 
     def shake_hands(self) -> Coro[bool]:
         """Wait for the request, and answer it; return whether there is a WebSocket now."""
         try:
-            while data := (yield from self.stream.recv(CHUNK)):
-                self.ws.receive_data(data)
-                for event in self.ws.events():
-                    if isinstance(event, Request):
-                        yield from self.stream.sendall(self.ws.send(AcceptConnection()))
-                        return True
-        except (RemoteProtocolError, UnicodeError) as exc:
+            # The frames that may have come with it stay in the stream: wsproto would drop them.
+            self.ws.receive_data((yield from self.stream.readuntil(b"\r\n\r\n")))
+            for event in self.ws.events():
+                if isinstance(event, Request):
+                    yield from self.stream.sendall(self.ws.send(AcceptConnection()))
+                    return True
+        except (RemoteProtocolError, UnicodeError, LimitExceeded) as exc:
             hint = getattr(exc, "event_hint", None) or RejectConnection()
-            yield from self.stream.sendall(self.ws.send(hint))
+            headers = [*hint.headers, (b"Content-Type", b"text/plain")]
+            reject = RejectConnection(hint.status_code, headers, has_body=True)
+            yield from self.stream.sendall(self.ws.send(reject) + self.ws.send(RejectData(ABOUT)))
         return False
 
     def receive(self) -> Coro[bytes]:
@@ -88,16 +100,16 @@ class Client:
     def react(self, event: Event) -> Coro[None]:
         """Do what an event asks for."""
         if isinstance(event, TextMessage | BytesMessage):
-            self.size += len(event.data)
-            if self.size > MESSAGE:
+            self.message += event.data.encode() if isinstance(event, TextMessage) else event.data
+            if len(self.message) > MESSAGE:
                 yield from self.send(CloseConnection(CloseReason.MESSAGE_TOO_BIG))
-                return
-            if event.data:  # else a client could make the list as long as it likes, for nothing
-                self.parts.append(event.data)
-            if event.message_finished:
-                whole: Any = event.data[:0].join(self.parts)
-                self.parts, self.size = [], 0
-                yield from self.send(type(event)(whole))
+            elif event.message_finished:
+                whole = bytes(self.message)
+                self.message.clear()
+                is_text = isinstance(event, TextMessage)
+                yield from self.send(
+                    TextMessage(whole.decode()) if is_text else BytesMessage(whole)
+                )
         elif isinstance(event, Ping | CloseConnection):
             yield from self.send(event.response())
 
