@@ -4,13 +4,17 @@
     keys and values on 127.0.0.1 port 7379; try: redis-cli -p 7379 set greeting hello
     $ redis-benchmark -p 7379 -t ping,set,get,incr,lpush -n 20000 -c 50 -P 16 -q
 
-It knows PING, ECHO, GET, SET with EX, PX, NX and XX, DEL, INCR, LPUSH, LRANGE, EXPIRE, TTL and
-INFO. Everything is in memory and gone in the end.
+It knows PING, ECHO, GET, SET with EX, PX, NX and XX, DEL, INCR, INCRBY, LPUSH, LRANGE, EXPIRE, TTL,
+INFO, and what clients of today say first: HELLO, CLIENT and SELECT 0. Everything is in memory and
+gone in the end.
 
 What to look at: no lock guards the data, for no command waits: what stands between two `yield`s is
 done as if nobody else were there. And a client that sends many requests without waiting for replies
-gets its replies in batches; one that does not take them is not read from either. `protocol.py` cuts
-bytes into requests, `store.py` has the data.
+gets its replies in batches; one that does not take them is not read from either, and what waits for
+all of these is bounded. `protocol.py` cuts bytes into requests, `store.py` has the data.
+
+There is no password. So that no web page in a browser beside it can write to it, a connection that
+speaks HTTP is closed.
 
 Ctrl-C and SIGTERM end it, when the requests that have come are answered.
 """
@@ -19,17 +23,81 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import count
 from typing import Any
 
 from corolib import ClosedError, Coro, Listener, Stream, listen_tcp, now, run, spawn
 from demos.keyvalue.protocol import Refused, Requests, batches, encode
-from demos.keyvalue.store import Store
+from demos.keyvalue.store import Store, size
 from demos.start import at_least, start
 
 CHUNK = 16384  # bytes that are read at once: other clients wait while these are answered
 CLIENTS = 1000
 IDLE = 300  # seconds in which nothing moves
+PENDING = 64 << 20  # bytes that may wait for clients, besides the memory for keys and values
+NAME = 64  # bytes of a client's name
+VERSION = "0.0.0"
+
+
+class Client:
+    """What is known of one connection, and the commands that concern nothing else."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = b""
+        self.version = 2  # of the protocol
+        self.requests = Requests()
+        self.kept = 0  # bytes of a request that has not ended, as they are counted in the store
+        self.ended = False  # there will be no more replies
+
+    def hello(self, version: bytes = b"", *options: bytes) -> dict[bytes, Any]:
+        """Agree on the version of the protocol. What comes with it is a name; nobody logs in."""
+        if version and version not in (b"2", b"3"):
+            raise Refused("NOPROTO unsupported protocol version")
+        name = self.name
+        words = iter(options)
+        for word in words:
+            if word.upper() == b"AUTH":
+                raise Refused("ERR there is no password to log in with")
+            if word.upper() != b"SETNAME":
+                raise Refused("ERR syntax error in HELLO")
+            name = next(words, b"")
+        self.name = name[:NAME]
+        self.version = int(version or self.version)
+        return {
+            b"server": b"corolib demo",
+            b"version": VERSION.encode(),
+            b"proto": self.version,
+            b"id": self.number,
+            b"mode": b"standalone",
+            b"role": b"master",
+            b"modules": [],
+        }
+
+    def client(self, verb: bytes, *args: bytes) -> Any:
+        """Libraries tell their names, and wait for the answer."""
+        match verb.upper(), args:
+            case b"SETNAME", (name,):
+                self.name = name[:NAME]
+                return "OK"
+            case b"GETNAME", ():
+                return self.name or None
+            case b"SETINFO", (_, _):
+                return "OK"
+            case b"ID", ():
+                return self.number
+        raise Refused(f"ERR unknown subcommand {ascii(verb[:64])[1:]}, or wrong arguments")
+
+    def select(self, number: bytes) -> str:
+        if number != b"0":
+            raise Refused("ERR DB index is out of range")
+        return "OK"
+
+    def quit(self, *args: bytes) -> str:
+        self.ended = True
+        return "OK"
 
 
 class Service(Store):
@@ -39,6 +107,8 @@ class Service(Store):
         super().__init__(memory)
         self.server = listener.serve(self.serve_client, max_connections=CLIENTS, idle_timeout=IDLE)
         self.idle: set[Stream] = set()
+        self.numbers = count(1)  # of clients
+        self.pending = 0  # bytes of replies that are not taken, and of requests that are not whole
         self.begun = now()
         self.settings = {  # redis-benchmark asks for the first two
             b"save": b"",
@@ -49,13 +119,17 @@ class Service(Store):
 
     def serve_client(self, stream: Stream) -> Coro[None]:
         """Answer requests until the client, or the server, wants no more."""
-        requests = Requests()
-        while not (requests.ended or self.server.stopping.is_set):
-            data = yield from self.receive(stream)
-            if not data:
-                return
-            for batch in batches(self.replies(requests, data)):
-                yield from stream.sendall(batch)
+        client = Client(next(self.numbers))
+        try:
+            while not (client.ended or self.server.stopping.is_set):
+                data = yield from self.receive(stream)
+                if not data:
+                    return
+                with closing(self.replies(client, data)) as replies:
+                    for batch in batches(replies):
+                        yield from stream.sendall(batch)
+        finally:
+            self.pending -= client.kept
 
     def receive(self, stream: Stream) -> Coro[bytes]:
         """Wait for data; return b"" when there is no more, or the server ends."""
@@ -73,28 +147,55 @@ class Service(Store):
         for stream in self.idle:
             stream.close()
 
-    def replies(self, requests: Requests, data: bytes) -> Iterator[bytes]:
+    def replies(self, client: Client, data: bytes) -> Generator[bytes, None, None]:
         """Yield the replies to what a client sent, in pieces."""
         try:
-            for request in requests.feed(data):
-                if request:
-                    yield from encode(self.execute(*request))
-                    if request[0].upper() == b"QUIT":
-                        requests.ended = True
-                        return
+            for request in client.requests.feed(data):
+                reply = self.execute(client, *request)
+                if not self.has_room(size(reply)):
+                    reply = Refused("ERR too many replies wait for clients that do not read them")
+                self.pending += (cost := size(reply))
+                try:
+                    yield from encode(reply, client.version)
+                finally:
+                    self.pending -= cost
+                if client.ended:
+                    return
+            self.keep(client)
         except Refused as exc:
-            requests.ended = True
+            client.ended = True
             yield from encode(exc)
 
-    def execute(self, name: bytes, *args: bytes) -> Any:
+    def keep(self, client: Client) -> None:
+        """Count what a client has sent of a request that is not whole, or refuse it."""
+        more = client.requests.size - client.kept
+        if more > 0 and not self.has_room(more):
+            raise Refused("ERR too many requests wait for their rest")
+        client.kept += more
+        self.pending += more
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether so much more may wait for clients. One alone may be of any size."""
+        return not self.pending or self.pending + size <= PENDING
+
+    def execute(self, client: Client, name: bytes, *args: bytes) -> Any:
         """Return the reply to one request."""
-        if name.upper() not in COMMANDS:
+        upper = name.upper()
+        if upper in (b"POST", b"HOST:"):
+            client.ended = True
+            return Refused("ERR this is no web server")
+        if upper in CLIENTS_OWN:
+            command, least, most = CLIENTS_OWN[upper]
+            owner: Any = client
+        elif upper in COMMANDS:
+            command, least, most = COMMANDS[upper]
+            owner = self
+        else:
             return Refused(f"ERR unknown command {ascii(name[:64])[1:]}")
-        command, least, most = COMMANDS[name.upper()]
         if not least <= len(args) <= most:
             return Refused(f"ERR wrong number of arguments for {ascii(name.lower())[1:]} command")
         try:
-            return command(self, *args)
+            return command(owner, *args)
         except Refused as exc:
             return exc
 
@@ -106,23 +207,21 @@ class Service(Store):
     def echo(self, text: bytes) -> bytes:
         return text
 
-    def quit(self) -> str:
-        return "OK"
-
     def command(self, *args: bytes) -> list[bytes]:
         """redis-cli asks for the documentation of all commands, and does without."""
         return []
 
-    def config(self, verb: bytes, name: bytes) -> list[bytes]:
+    def config(self, verb: bytes, *names: bytes) -> dict[bytes, bytes]:
         if verb.upper() != b"GET":
             raise Refused("ERR the settings cannot be changed")
-        found = self.settings.get(name.lower())
-        return [] if found is None else [name, found]
+        return {
+            name: self.settings[name.lower()] for name in names if name.lower() in self.settings
+        }
 
     def info(self, *sections: bytes) -> bytes:
         counts = self.server.stats()
         facts = {
-            "redis_version": "0.0.0",
+            "redis_version": VERSION,
             "uptime_in_seconds": int(now() - self.begun),
             "connected_clients": counts["open"],
             "total_connections_received": counts["accepted"],
@@ -135,11 +234,18 @@ class Service(Store):
 
 
 # What does it, and how many arguments it takes: from, and up to.
+CLIENTS_OWN: dict[bytes, tuple[Callable[..., Any], int, float]] = {
+    b"HELLO": (Client.hello, 0, math.inf),
+    b"CLIENT": (Client.client, 1, math.inf),
+    b"SELECT": (Client.select, 1, 1),
+    b"QUIT": (Client.quit, 0, math.inf),
+}
 COMMANDS: dict[bytes, tuple[Callable[..., Any], int, float]] = {
     b"GET": (Service.get, 1, 1),
     b"SET": (Service.set, 2, math.inf),
     b"DEL": (Service.delete, 1, math.inf),
     b"INCR": (Service.incr, 1, 1),
+    b"INCRBY": (Service.incr, 2, 2),
     b"LPUSH": (Service.lpush, 2, math.inf),
     b"LRANGE": (Service.lrange, 3, 3),
     b"EXPIRE": (Service.expire, 2, 2),
@@ -147,9 +253,8 @@ COMMANDS: dict[bytes, tuple[Callable[..., Any], int, float]] = {
     b"PING": (Service.ping, 0, 1),
     b"ECHO": (Service.echo, 1, 1),
     b"INFO": (Service.info, 0, math.inf),
-    b"QUIT": (Service.quit, 0, math.inf),
     b"COMMAND": (Service.command, 0, math.inf),
-    b"CONFIG": (Service.config, 2, 2),
+    b"CONFIG": (Service.config, 2, math.inf),
 }
 
 

@@ -1,7 +1,12 @@
 r"""RESP, the protocol of Redis: requests out of bytes, replies into bytes. Nothing here waits.
 
-A request is an array of strings, which hiredis reads: `*2\r\n$3\r\nGET\r\n$1\r\na\r\n`. Or it is
-a line, as a person types it into `nc`: `GET a\r\n`.
+A request is an array of strings: `*2\r\n$3\r\nGET\r\n$1\r\na\r\n`. Or it is a line, as a person
+types it into `nc`: `GET a\r\n`, with quotes where a word has spaces. The two may follow each other
+in any order.
+
+Libraries that read RESP are made for clients: they read replies, which may be nested and of many
+kinds, and make room for as many elements as are announced. A server has to read less, and trusts
+nobody; so this is our own.
 """
 
 from __future__ import annotations
@@ -10,17 +15,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from demos.extra import extra
-
-with extra():
-    import hiredis
-
 REQUEST = 1 << 20  # bytes of a request
 LINE = 65536  # bytes of a request that is a line
+ELEMENTS = 10_000  # of a request
 BATCH = 65536  # bytes of replies that are sent at once
-# What may be the head of an array of 10000 elements or more, or of which more is to come.
-HEAD = re.compile(rb"[*~%>|]([0-9]{5,}|[0-9]*\Z)")
-PART = object()  # of a request: there is no whole one yet
+
+NUMBER = re.compile(rb"-?[0-9]{1,10}")
+WORD = re.compile(
+    rb'\s*(?:"((?:\\.|[^"\\])*)"' rb"|'((?:\\.|[^'\\])*)'" rb"|([^\s\"']+))(?=\s|\Z)", re.DOTALL
+)
+ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)  # in a word with double quotes
+ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 
 
 class Refused(Exception):
@@ -28,74 +33,102 @@ class Refused(Exception):
 
 
 class Requests:
-    """Cuts what a client sends into requests.
-
-    hiredis makes room for as many elements as the head of an array announces, and a head of 12
-    bytes can announce four billion. So it does not get to see such heads. Whether `*10000` is one,
-    or stands in a value, can be told by hiredis: it takes a value only when that is whole, and all
-    else at once. So if it has left nothing of what comes before, then this is no value.
-
-    Attributes:
-        ended: True when the client is to get no more replies.
-    """
+    """Cuts what a client sends into requests."""
 
     def __init__(self) -> None:
-        self.reader = hiredis.Reader(notEnoughData=PART)
-        self.between = True  # two requests
-        self.held = b""  # until more of it comes
-        self.size = 0  # bytes that came since the last whole request, or a little more
-        self.ended = False
+        self._read = 0  # bytes of the request that has begun
+        self._data = bytearray()  # what was not read yet
+        self._request: list[bytes] = []  # the elements that have come
+        self._missing = 0  # elements that are still to come; 0 between two requests
+        self._length = -1  # bytes of the element that comes now; -1 if that is not known yet
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept, since their request has not come to its end."""
+        return self._read + len(self._data)
 
     def feed(self, data: bytes) -> Iterator[list[bytes]]:
         """Yield the requests that are whole now; raise Refused where one can never be."""
-        data, self.held = self.held + data, b""
-        self.size += len(data)
-        begin = 0
-        while self.between and begin < len(data) and not data.startswith(b"*", begin):
-            end = data.find(b"\n", begin) + 1
-            if not end:
-                self.held = data[begin:]
-                break
-            yield data[begin:end].split()
-            begin = end
-        else:
-            yield from self._arrays(data, begin)
-        if self.between:
-            self.size = len(self.held)
-        if self.size > REQUEST or len(self.held) > LINE:
-            raise Refused("ERR Protocol error: the request is too big")
-
-    def _arrays(self, data: bytes, begin: int) -> Iterator[list[bytes]]:
-        for head in HEAD.finditer(data, begin):
-            yield from self._read(data[begin : head.start()])
-            begin = head.start()
-            if not self.reader.has_data():
-                if len(head[1]) >= 5:
-                    raise Refused("ERR Protocol error: invalid multibulk length")
-                self.held = head[0]
-                return
-        yield from self._read(data[begin:])
-
-    def _read(self, data: bytes) -> Iterator[list[bytes]]:
-        if not data:
-            return
-        self.between = False
-        self.reader.feed(data)
+        searched = len(self._data)  # there is no end of a line before
+        self._data += data
+        at = 0
         try:
-            while (request := self.reader.gets()) is not PART:
-                if type(request) is not list or not all(type(each) is bytes for each in request):
-                    raise Refused("ERR Protocol error: a request is an array of strings")
-                self.between = not self.reader.has_data()
-                self.size = len(data)
-                yield request
-        except hiredis.ProtocolError as exc:
-            raise Refused(
-                f"ERR Protocol error: {str(exc).removeprefix('Protocol error, ')}"
-            ) from None
+            while True:
+                if self._length >= 0:
+                    end = at + self._length + 2
+                    if end > len(self._data):
+                        break
+                    self._take(bytes(self._data[at:end]))
+                else:
+                    end = self._data.find(b"\n", max(at, searched)) + 1
+                    if not end:
+                        break
+                    self._read_line(bytes(self._data[at:end].rstrip(b"\r\n")))
+                self._read += end - at
+                at = end
+                if self._read > REQUEST:
+                    raise error("the request is too big")
+                if not self._missing:
+                    request, self._request, self._read = self._request, [], 0
+                    if request:
+                        yield request
+        finally:
+            del self._data[:at]
+        if self.size > (REQUEST if self._missing else LINE):
+            raise error("the request is too big")
+
+    def _read_line(self, line: bytes) -> None:
+        if self._missing:
+            if line[:1] != b"$":
+                raise error(f"expected '$', got {ascii(line[:1])[1:]}")
+            self._length = number(line[1:], "bulk length", 0, REQUEST)
+        elif line[:1] == b"*":  # none, or less than none, is no request
+            self._missing = max(0, number(line[1:], "multibulk length", -(10**10), ELEMENTS))
+        else:
+            self._request = words(line)
+
+    def _take(self, element: bytes) -> None:
+        if not element.endswith(b"\r\n"):
+            raise error("a string is longer than it said")
+        self._request.append(element[:-2])
+        self._missing -= 1
+        self._length = -1
 
 
-def encode(reply: Any) -> Iterator[bytes]:
-    """Yield a reply in pieces, for it may be a long list."""
+def error(text: str) -> Refused:
+    return Refused(f"ERR Protocol error: {text}")
+
+
+def number(text: bytes, what: str, least: int, most: int) -> int:
+    if NUMBER.fullmatch(text) is None or not least <= int(text) <= most:
+        raise error(f"invalid {what}")
+    return int(text)
+
+
+def words(line: bytes) -> list[bytes]:
+    """Return the words of a line. Those that stand in quotes may hold spaces."""
+    found, at = [], 0
+    line = line.strip()
+    while at < len(line):
+        word = WORD.match(line, at)
+        if word is None:
+            raise error("unbalanced quotes in request")
+        double, single, bare = word.groups()
+        if double is not None:
+            found.append(ESCAPE.sub(unescape, double))
+        else:
+            found.append(bare if single is None else single.replace(rb"\'", b"'"))
+        at = word.end()
+    return found
+
+
+def unescape(match: re.Match[bytes]) -> bytes:
+    text = match[1]
+    return bytes.fromhex(text[1:].decode()) if len(text) == 3 else ESCAPED.get(text, text)
+
+
+def encode(reply: Any, version: int = 2) -> Iterator[bytes]:
+    """Yield a reply in pieces, for it may be a long list; in version 2 of the protocol, or 3."""
     if isinstance(reply, bytes):
         yield b"$%d\r\n%b\r\n" % (len(reply), reply)
     elif isinstance(reply, str):
@@ -103,13 +136,18 @@ def encode(reply: Any) -> Iterator[bytes]:
     elif isinstance(reply, int):
         yield b":%d\r\n" % reply
     elif reply is None:
-        yield b"$-1\r\n"
+        yield b"_\r\n" if version == 3 else b"$-1\r\n"
     elif isinstance(reply, Refused):
         yield b"-%b\r\n" % " ".join(str(reply).split()).encode()
+    elif isinstance(reply, dict):
+        yield b"%%%d\r\n" % len(reply) if version == 3 else b"*%d\r\n" % (2 * len(reply))
+        for pair in reply.items():
+            for each in pair:
+                yield from encode(each, version)
     else:
         yield b"*%d\r\n" % len(reply)
         for each in reply:
-            yield from encode(each)
+            yield from encode(each, version)
 
 
 def batches(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -60,10 +60,10 @@ class Store:
     def delete(self, key: bytes, *keys: bytes) -> int:
         return sum(self.find(each) is not None and self.remove(each) for each in (key, *keys))
 
-    def incr(self, key: bytes) -> int:
+    def incr(self, key: bytes, by: bytes = b"1") -> int:
         old = self.string_at(key)
-        value = 1 if old is None else number(old) + 1
-        if value >> 63 > 0:
+        value = (0 if old is None else number(old)) + number(by)
+        if not -1 << 63 <= value < 1 << 63:
             raise Refused("ERR increment or decrement would overflow")
         self.put(key, b"%d" % value)
         return value
@@ -153,8 +153,14 @@ WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 
 def cost(key: bytes, value: Value) -> int:
     """Return how many bytes a key and its value take, about."""
-    size = len(value) if isinstance(value, bytes) else sum(map(len, value)) + ENTRY * len(value)
-    return ENTRY + len(key) + size
+    return ENTRY + len(key) + size(value)
+
+
+def size(value: object) -> int:
+    """Return how many bytes a value takes, about. What is neither string nor list is small."""
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(map(len, value)) + ENTRY * len(value) if isinstance(value, list) else 0
 
 
 def number(text: bytes) -> int:
