@@ -7,18 +7,21 @@ throughput; and where the receiver is too slow the queue is full, and the sender
 
 from __future__ import annotations
 
+import fcntl
 import math
 import socket
 import struct
 import sys
+import termios
 from random import Random
 from typing import NamedTuple
 
-from corolib import Coro, Queue, Sleep, Stream, now
+from corolib import Coro, Queue, Sleep, Stream, move_on_after, now, spawn
 
 CHUNK = 65536  # bytes that are read at once
 QUEUED = 16  # chunks that may be under way
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
+WORTH = 1  # seconds to wait until what was sent has arrived
 
 
 class Faults(NamedTuple):
@@ -35,6 +38,10 @@ class Struck(Exception):
     """As many bytes have passed as may."""
 
 
+class Broken(Exception):
+    """The source has broken off, and everything that came before has been passed on."""
+
+
 class Side(Stream):
     """A stream that can be closed in such a way that the other end gets ECONNRESET."""
 
@@ -47,6 +54,12 @@ class Side(Stream):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.close()
 
+    def wait_sent(self) -> Coro[None]:
+        """Wait until the other end's kernel has all that was sent: a reset would drop the rest."""
+        with move_on_after(WORTH):
+            while self.sock.fileno() >= 0 and unsent(self.sock):
+                yield Sleep(0.01)
+
     def swallow(self) -> Coro[None]:
         """Read all that comes, and drop it."""
         try:
@@ -56,23 +69,51 @@ class Side(Stream):
             pass
 
 
+def unsent(sock: socket.socket) -> int:
+    """Return how many bytes the kernel keeps, since the other end has not acknowledged them."""
+    count = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0")
+    return int.from_bytes(count, sys.byteorder)
+
+
 class Way:
-    """One direction of a connection."""
+    """One direction of a connection.
+
+    If the target is gone, what still comes is lost. That ends this direction alone: in the other
+    one things may be under way.
+
+    Attributes:
+        passed: bytes that were passed on.
+        lost: True if the target was gone before the end.
+    """
 
     def __init__(self, source: Side, target: Side, faults: Faults, seed: str) -> None:
         self.source = source
         self.target = target
         self.faults = faults
         self.seed = seed
-        self.queue: Queue[tuple[float, bytes]] = Queue(QUEUED)
+        self.queue: Queue[tuple[float, bytes | OSError]] = Queue(QUEUED)
         self.passed = 0
+        self.lost = False
+
+    def pass_on(self) -> Coro[None]:
+        """Pass on what comes, up to its end; raise Broken or Struck if it has another end."""
+        reading = spawn(self.read)
+        try:
+            yield from self.write()
+        except OSError:
+            self.lost = True
+        reading.cancel()
 
     def read(self) -> Coro[None]:
         """Take what comes, and last the end, and note when it is due."""
         random = Random(f"{self.seed} jitter")
-        due, data = 0.0, b"?"
-        while data:
-            data = yield from self.source.recv(CHUNK)
+        due = 0.0
+        data: bytes | OSError = b"?"
+        while data and not isinstance(data, OSError):
+            try:
+                data = yield from self.source.recv(CHUNK)
+            except OSError as exc:
+                data = exc
             late = self.faults.delay + random.uniform(0, self.faults.jitter)
             due = max(due, now() + late)  # nothing overtakes
             yield from self.queue.put((due, data))
@@ -86,6 +127,9 @@ class Way:
         left = 0  # bytes up to the next cut: cuts are at the same places in each run
         while self.passed < after:
             due, data = yield from self.queue.get()
+            if isinstance(data, OSError):
+                yield Sleep(at=due)
+                raise Broken from data
             rest = memoryview(data)
             while rest and self.passed < after:
                 left = left or (random.randint(1, pieces) if pieces else len(rest))

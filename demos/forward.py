@@ -31,7 +31,7 @@ from typing import Any
 
 from corolib import Coro, TaskGroup, WriteWait, gather, run
 from demos.echo import accept_clients
-from demos.faults import Faults, Side, Struck, Way
+from demos.faults import Broken, Faults, Side, Struck, Way
 from demos.start import at_least, start
 
 
@@ -82,14 +82,13 @@ class Forwarder:
         try:
             with TaskGroup() as g:
                 for way in ways:
-                    g.spawn(way.read)
-                    g.spawn(way.write)
+                    g.spawn(way.pass_on)
                 yield from g
-        except* OSError:  # one side is gone
+        except* Broken:
             end = "reset"
         except* Struck:
             end = self.options.then
-        return end
+        return "reset" if end == "ended" and any(way.lost for way in ways) else end
 
 
 def finish(end: str, *sides: Side) -> Coro[None]:
@@ -99,6 +98,7 @@ def finish(end: str, *sides: Side) -> Coro[None]:
     elif end == "hole":
         yield from gather(*[side.swallow() for side in sides])
     elif end == "reset":
+        yield from gather(*[side.wait_sent() for side in sides])
         for side in sides:
             side.reset()
 

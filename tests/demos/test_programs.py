@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError, Namespace
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -671,6 +672,37 @@ class TestForward:
             "2: 0 bytes there, 5 back; reset",
         ]
         assert heard == [(b"", False), (b"", True)]
+
+    @pytest.mark.found("D2")
+    def test_what_was_answered_arrives_though_the_server_has_gone(self, forwarding):
+        """It closes while its client still sends, so that the next piece is answered by a reset."""
+        size = 60_000
+        gone, heard = Event(), []
+
+        def server(stream):
+            yield from stream.recv(1)
+            yield from stream.sendall(b"x" * size)
+            stream.close()
+            gone.set()
+
+        def client(address):
+            with (yield from open_tcp(*address)) as stream:
+                yield from stream.sendall(b"first")
+                yield from gone.wait()
+                sending = spawn(send_on, stream)
+                data, _ = yield from read_to_the_end(stream)
+                heard.append(len(data))
+                sending.cancel()
+
+        def send_on(stream):
+            with suppress(OSError):
+                while True:
+                    yield from stream.sendall(b"more")
+                    yield Sleep(0.001)
+
+        lines = forwarding(client, server, delay=0.05)
+        assert heard == [size]
+        assert re.fullmatch(rf"1: \d+ bytes there, {size} back; reset", lines[0])
 
     def test_without_a_server_the_client_is_refused(self, forwarding):
         def client(address):
