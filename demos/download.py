@@ -5,8 +5,9 @@
     http://example.net/big.iso: has more than 1000000000 bytes
 
 At most `--at-once` files are on their way, none takes longer than `--seconds` or more than
-`--bytes`. A file gets its name when it is whole: until then it is called `NAME.PID.part`, which is
-gone in the end, however that comes. An older file of that name is replaced.
+`--bytes`. A file gets its name when it is whole, and replaces an older one. Until then it has a name
+that nobody can guess, so that nobody can lay a link there; that is gone in the end, however it
+comes.
 
 What to look at: `fetch` and all below read from top to bottom, as if there were one file only.
 `map_concurrent` does several of them, and `move_on_after` bounds one in time, both from outside.
@@ -22,17 +23,29 @@ import os
 import re
 import string
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from corolib import Coro, Stream, map_concurrent, move_on_after, open_tcp, run, spawn
+from corolib import (
+    Coro,
+    LimitExceeded,
+    Stream,
+    map_concurrent,
+    move_on_after,
+    open_tcp,
+    run,
+    spawn,
+)
 from demos.progress import show, wipe
 from demos.start import at_least, start
 
 CHUNK = 65536  # bytes that are read at once
+UMASK = os.umask(0o022)  # it can only be asked for by setting it
+os.umask(UMASK)
 BAD = (OSError, EOFError, ValueError)  # a file that cannot be had: one line, and on to the others
 
 
@@ -40,8 +53,10 @@ class Download:
     """One file: where it is, where it shall be, and how much of it there is."""
 
     def __init__(self, url: SplitResult, options: argparse.Namespace) -> None:
-        name = re.sub(r"[/\0-\x1f\x7f]", "_", unquote(url.path.rpartition("/")[2]))
+        name = unquote(url.path.rpartition("/")[2]).replace("/", "_")
+        name = "".join(each if each.isprintable() else "_" for each in name)
         self.url = url
+        self.title = shown(url.geturl())
         self.path = Path(options.into, name if name.strip(".") else "index.html")
         self.most: int = options.bytes
         self.seconds: float = options.seconds
@@ -58,11 +73,14 @@ class Download:
         except BAD as exc:
             self.state = "failed"
             wipe()
-            print(f"{self.url.geturl()}: {exc}", file=sys.stderr, flush=True)
+            text = (
+                "has a line that is too long" if isinstance(exc, LimitExceeded) else shown(str(exc))
+            )
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
         else:
             self.state = "done"
             wipe()
-            print(f"{self.path}: {self.size} bytes from {self.url.geturl()}", flush=True)
+            print(f"{self.path}: {self.size} bytes from {self.title}", flush=True)
 
     def get(self, file: BinaryIO) -> Coro[None]:
         """Ask for it, and write down what comes."""
@@ -70,7 +88,7 @@ class Download:
         target = quote(url.path or "/", string.punctuation)
         if url.query:
             target += "?" + quote(url.query, string.punctuation)
-        host = url.netloc.rpartition("@")[2]
+        host = url.netloc.rpartition("@")[2].encode("idna").decode("ascii")
         request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         with (yield from open_tcp(url.hostname or "", url.port or 80)) as stream:
             yield from stream.sendall(request.encode("ascii"))
@@ -84,7 +102,10 @@ class Download:
                     if (yield from stream.readline()).strip():
                         raise ValueError("has a chunk that is longer than it says")
             elif size is not None:
-                if not re.fullmatch("[0-9]{1,18}", size):
+                sizes = set(
+                    re.split(r"[ \t]*,[ \t]*", size)
+                )  # it may be said twice (RFC 9110, 8.6)
+                if len(sizes) > 1 or not re.fullmatch("[0-9]{1,18}", size := sizes.pop()):
                     raise ValueError(f"has no size in {size!r}")
                 yield from self.copy(stream, file, int(size))
             else:
@@ -110,13 +131,21 @@ class Download:
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file that gets its name if the block ends well, and else is gone."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    number, part = tempfile.mkstemp(".part", ".", path.parent)
     try:
-        with open(part, "wb") as file:
+        with open(number, "wb") as file:
+            os.fchmod(number, 0o666 & ~UMASK)  # as any other new file; so far it was ours alone
             yield file
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
+
+
+def shown(text: str) -> str:
+    """Return a text in which nothing plays tricks on a terminal."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def read_head(stream: Stream) -> Coro[dict[str, str]]:
@@ -126,10 +155,11 @@ def read_head(stream: Stream) -> Coro[dict[str, str]]:
         head = (yield from stream.readuntil(b"\r\n\r\n", b"\n\n")).decode("latin-1")
         first, *lines = head.split("\n")
         status = int(m[1]) if (m := re.match(r"HTTP/1\.[01] (\d{3})\b", first)) else 0
-    fields = {}
+    fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
-        fields[name.lower()] = value.strip()
+        name, value = name.lower(), value.strip()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
     if status != 200:
         where = f", it is at {fields['location']!r}" if "location" in fields else ""
         raise ValueError(
@@ -160,7 +190,7 @@ def http_url(text: str) -> SplitResult:
     """Return a URL in its parts; the `type=` of an option."""
     url = urlsplit(text)
     if url.scheme != "http" or not url.hostname or url.port == 0:
-        raise argparse.ArgumentTypeError(f"{text}: give an address that begins with http://")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: give an address that begins with http://")
     return url
 
 

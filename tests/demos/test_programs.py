@@ -35,7 +35,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from demos.chat import BEHIND, Room, serve, visit
-from demos.download import http_url
+from demos.download import Download, http_url
 from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
@@ -807,6 +807,7 @@ ANSWERS = {
     "until-the-end": OK + b"Server: old\n\n" + MUCH,
     "early": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + SIZE % 2 + b"hi",
     "nothing": OK + SIZE % 0,
+    "twice": OK + b"Content-Length: 5, 5\r\ncontent-length: 5\r\n\r\nhello",
 }
 
 REFUSED = {
@@ -828,6 +829,8 @@ REFUSED = {
     ),
     "packed": (OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nxx", "comes as 'gzip, chunked'"),
     "bad-size": (OK + b"Content-Length: -5\r\n\r\nhello", "has no size in '-5'"),
+    "two-sizes": (OK + b"Content-Length: 5, 6\r\n\r\nhello", "has no size in '5, 6'"),
+    "long-line": (OK + b"X: " + b"x" * 100_000, "has a line that is too long"),
     "too-large": (OK + SIZE % 10**9, "has more than 300000 bytes"),
     "too-large-chunk": (CHUNKED + b"FFFFFFFF\r\n", "has more than 300000 bytes"),
     "endless": (OK + b"\r\n" + bytes(300001), "has more than 300000 bytes"),
@@ -852,6 +855,12 @@ def download(port, *names, into, options=(), **settings):
     return outcome("demos.download", f"--into={into}", *options, *urls, **settings)
 
 
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def lines_of(text, port):
     return sorted(text.replace(f"http://127.0.0.1:{port}/", "").splitlines())
 
@@ -866,7 +875,7 @@ class TestDownload:
             status, out, err = download(port, *ANSWERS, into=tmp_path)
         assert (status, err) == (0, "")
         sizes = {"size": len(MUCH), "chunks": len(MUCH) + 3, "until-the-end": len(MUCH)}
-        sizes |= {"early": 2, "nothing": 0}
+        sizes |= {"early": 2, "nothing": 0, "twice": 5}
         expected = [f"{tmp_path}/{name}: {size} bytes from {name}" for name, size in sizes.items()]
         assert lines_of(out, port) == sorted(expected)
         assert sorted(os.listdir(tmp_path)) == sorted(ANSWERS)
@@ -917,6 +926,65 @@ class TestDownload:
             status, out, err = download(port, "", *names[-1:], into=tmp_path)
             assert (status, out) == (1, "")
             assert err == f"{tmp_path}/index.html: several of these have this name\n"
+
+    @pytest.mark.found("D6")
+    def test_nobody_can_lay_a_link_where_it_writes(self, tmp_path):
+        """The name of the part cannot be guessed; a link with the file's own name is replaced."""
+        seen = []
+
+        def answer(conn):
+            asked(conn)
+            seen.extend(each for each in os.listdir(into) if each.endswith(".part"))
+            conn.sendall(OK + SIZE % 4 + b"good")
+
+        into, secret = tmp_path / "into", tmp_path / "secret"
+        into.mkdir()
+        secret.write_text("secret")
+        (into / "file").symlink_to(secret)
+        with serving(answer) as port:
+            for _ in range(2):
+                assert download(port, "file", into=into)[0] == 0
+        assert secret.read_text() == "secret"
+        assert not (into / "file").is_symlink()
+        assert (into / "file").stat().st_mode & 0o777 == 0o666 & ~umask()
+        assert len(seen) == len(set(seen)) == 2
+        assert not any("file" in name for name in seen)
+
+    @pytest.mark.found("D6")
+    def test_a_name_outside_ascii_is_asked_for_as_dns_has_it(self, tmp_path):
+        heads = []
+
+        def answer(conn):
+            heads.append(conn.recv(4096))
+            conn.sendall(OK + SIZE % 2 + b"hi")
+
+        with serving(answer) as port:
+            url = http_url(f"http://bücher.example:{port}/x")
+            options = Namespace(into=tmp_path, bytes=100, seconds=PATIENCE)
+            file = Download(url, options)
+            with pytest.MonkeyPatch.context() as patch:
+                here = partial(open_tcp, "127.0.0.1", port)
+                patch.setattr("demos.download.open_tcp", lambda host, port: here())
+                run(file.fetch)
+        assert file.state == "done"
+        assert f"Host: xn--bcher-kva.example:{port}\r\n".encode() in heads[0]
+
+    @pytest.mark.found("D6")
+    def test_what_is_printed_plays_no_tricks_on_a_terminal(self, tmp_path):
+        def answer(conn):
+            asked(conn)
+            conn.sendall(OK + SIZE % 2 + b"hi")
+
+        with serving(answer) as port:
+            status, out, err = download(port, "a\x1b[2J\u202eb", "%1b%e2%80%aec", into=tmp_path)
+        assert (status, err) == (0, "")
+        assert out.isascii()
+        assert r"from http://127.0.0.1" in out
+        assert r"/a\x1b[2J\u202eb" in out
+        assert sorted(os.listdir(tmp_path)) == ["__c", "a_[2J_b"]
+        status, out, err = outcome("demos.download", "ftp://x/\x1b[2J")
+        assert status == 2
+        assert "\x1b" not in err
 
     def test_so_many_at_once_and_no_more(self, tmp_path):
         lock, together = threading.Lock(), threading.Barrier(3)
