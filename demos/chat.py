@@ -16,15 +16,29 @@ Ctrl-D leaves the room; Ctrl-C, typed where the server runs, ends it.
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from functools import partial
 
-from corolib import Coro, LimitExceeded, Listener, Stream, Topic, listen_tcp, race, run
+from corolib import (
+    Coro,
+    LimitExceeded,
+    Listener,
+    Stream,
+    Topic,
+    listen_tcp,
+    move_on_after,
+    race,
+    run,
+)
 from demos.start import start
 
 BEHIND = 100  # lines that a guest may be behind
 LINE = 1000  # bytes of a line
 NAME = 20  # characters of a name
 GUESTS = 1000
+PATIENCE = 30  # seconds for a guest to give a name: until then he takes a place and says nothing
+MARKS = 3  # accents on one letter: more of them would run over the lines above
+SAME = str.maketrans("0i1", "oll")  # what looks alike in many fonts
 
 
 class Room:
@@ -41,7 +55,17 @@ class Room:
 
 def readable(line: bytes) -> str:
     """Return a line as text, without what would play tricks on a terminal."""
-    return "".join(filter(str.isprintable, line.decode("utf-8", "replace"))).strip()
+    kept, marks = [], 0
+    for each in filter(str.isprintable, line.decode("utf-8", "replace")):
+        marks = marks + 1 if unicodedata.category(each).startswith("M") else 0
+        if marks <= MARKS:
+            kept.append(each)
+    return "".join(kept).strip()
+
+
+def look(name: str) -> str:
+    """Return what a name looks like: nobody is to be taken for another."""
+    return name.lower().translate(SAME)
 
 
 def send(stream: Stream, line: str) -> Coro[None]:
@@ -51,7 +75,9 @@ def send(stream: Stream, line: str) -> Coro[None]:
 def visit(room: Room, stream: Stream) -> Coro[None]:
     """Serve one guest, from the first word to the last."""
     try:
-        name = yield from ask_name(room, stream)
+        name = ""
+        with move_on_after(PATIENCE):
+            name = yield from ask_name(room, stream)
         if not name:
             return
         room.names.add(name)
@@ -66,14 +92,19 @@ def visit(room: Room, stream: Stream) -> Coro[None]:
 
 
 def ask_name(room: Room, stream: Stream) -> Coro[str]:
-    """Return a name that nobody has yet; none if the guest leaves."""
+    """Return a name that nobody has yet; none if the guest leaves.
+
+    It is in ASCII: letters of other scripts may look like these.
+    """
     while True:
         yield from send(stream, "* your name?")
         line = yield from stream.readline()
         name = readable(line)
-        if not line or (name.isalnum() and len(name) <= NAME and name not in room.names):
+        fits = name.isascii() and name.isalnum() and len(name) <= NAME
+        if not line or (fits and look(name) not in map(look, room.names)):
             return name
-        yield from send(stream, f"* take up to {NAME} letters and digits that nobody else has")
+        yield from send(stream, f"* take up to {NAME} letters and digits, a to z and 0 to 9,")
+        yield from send(stream, "* that look like nobody else's name")
 
 
 def until_gone(side: Coro[None]) -> Coro[None]:

@@ -5,9 +5,9 @@
     http://example.net/big.iso: has more than 1000000000 bytes
 
 At most `--at-once` files are on their way, none takes longer than `--seconds` or more than
-`--bytes`. A file gets its name when it is whole, and replaces an older one. Until then it has a name
-that nobody can guess, so that nobody can lay a link there; that is gone in the end, however it
-comes.
+`--bytes`. A file gets its name when it is whole, and replaces an older one. Until then it has a
+name that nobody can guess, so that nobody can lay a link there; that is gone in the end, however
+it comes.
 
 What to look at: `fetch` and all below read from top to bottom, as if there were one file only.
 `map_concurrent` does several of them, and `move_on_after` bounds one in time, both from outside.

@@ -195,10 +195,52 @@ class TestChat:
         assert ann.hear() == "* welcome, ann; here: ann"
         other = join("ann")
         for name in ("", "two words", "x" * 21, "\x1b[2J", "bob"):
-            assert other.hear() == "* take up to 20 letters and digits that nobody else has"
+            assert other.hear() == "* take up to 20 letters and digits, a to z and 0 to 9,"
+            assert other.hear() == "* that look like nobody else's name"
             assert other.hear() == "* your name?"
             other.say(name)
         assert other.hear() == "* welcome, bob; here: ann, bob"
+
+    @pytest.mark.found("D8")
+    def test_nobody_can_be_taken_for_another(self, join):
+        ann = join("Olli10")
+        assert ann.hear() == "* welcome, Olli10; here: Olli10"
+        other = join("OLLI10")
+        for name in ("0lliIO", "olIil0", "\u041ell\u0456", "e\u0301" * 5, "\uff21nn", "bob"):
+            assert other.hear().startswith("* take up to 20 letters")
+            assert other.hear() == "* that look like nobody else's name"
+            assert other.hear() == "* your name?"
+            other.say(name)
+        assert other.hear() == "* welcome, bob; here: Olli10, bob"
+
+    @pytest.mark.found("D8")
+    def test_piles_of_accents_are_cut_and_accents_are_not(self, join):
+        ann, bob = join("ann"), join("bob")
+        assert ann.hear() == "* welcome, ann; here: ann" and ann.hear() == "* bob is here"
+        bob.sock.sendall(("e" + "\u0301" * 400 + " a\u0323\u0302 ok\n").encode())
+        assert ann.hear() == "<bob> e" + "\u0301" * 3 + " a\u0323\u0302 ok"
+
+    @pytest.mark.found("D8")
+    def test_who_gives_no_name_makes_room(self, monkeypatch):
+        monkeypatch.setattr("demos.chat.GUESTS", 2)
+
+        def main():
+            with listen_tcp("127.0.0.1", 0) as listener:
+                serving = spawn(serve, listener)
+                silent = []
+                for _ in range(2):
+                    silent.append((yield from open_tcp(*listener.addresses[0])))
+                yield from silent[1].sendall(b"\n" * 3)
+                with silent[0], silent[1], (yield from open_tcp(*listener.addresses[0])) as guest:
+                    with timeout(100):
+                        assert (yield from guest.readline()) == b"* your name?\n"
+                    assert 30 <= now() < 45  # with the time in which they may still read
+                    for each in silent:
+                        while (yield from each.readline()):
+                            pass
+                yield from serving.stop()
+
+        run(main, **virtual_time())
 
     def test_what_plays_tricks_on_terminals_is_left_out(self, join):
         ann, bob = join("ann"), join("bob")
@@ -312,8 +354,9 @@ class TestChat:
                 for _ in range(3):
                     guests.append((yield from open_tcp(*listener.addresses[0])))
                 with guests[0] as first, guests[1] as second, guests[2] as third:
-                    for guest in (first, second):
+                    for name, guest in ((b"ann", first), (b"bob", second)):
                         assert (yield from guest.readline()) == b"* your name?\n"
+                        yield from guest.sendall(name + b"\n")
                     with move_on_after(1000) as scope:
                         yield from third.more()
                     assert scope.expired
