@@ -53,11 +53,11 @@ def start(
         output = io.BufferedWriter(Output(sys.stdout.fileno(), "w", closefd=False))
         sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, sys.stdout.errors, None, True)
     options = parser_for(doc, port, arguments or {}).parse_args()
-    if port is not None and not 0 <= options.port <= 65535:
-        sys.exit(f"port {options.port}: ports have numbers from 0 to 65535")
     try:
         main(options)
     except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():
+            print(file=sys.stderr)  # behind the ^C that the terminal shows
         sys.exit(130)
     except (OSError, OverflowError, UnicodeError) as exc:
         if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
@@ -89,13 +89,33 @@ def parser_for(
     about = (doc or "").strip().partition("\n")[0]
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = f"python3 -m {spec.name.removesuffix('.__main__')}" if spec else None
-    parser = argparse.ArgumentParser(name, argparse.SUPPRESS, f"{about} Ctrl-C ends it.")
+    parser = argparse.ArgumentParser(
+        name,
+        usage=argparse.SUPPRESS,
+        description=f"{about} Ctrl-C ends it.",
+        epilog=example_of(doc or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     if port is not None:
-        parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
-        parser.add_argument("--port", default=port, type=int, help="default: %(default)s; 0: any")
+        parser.add_argument("--host", default="127.0.0.1", type=host, help="default: %(default)s")
+        ports = at_least(0, 65535)
+        parser.add_argument("--port", default=port, type=ports, help="default: %(default)s; 0: any")
     for option, settings in arguments.items():
         parser.add_argument(option, **settings)
     return parser
+
+
+def example_of(doc: str) -> str:
+    """Return what the docstring shows of a terminal, for `--help`."""
+    lines = [line for line in doc.splitlines() if line.startswith("    ")]
+    return "\n".join(["example:", *(line[2:] for line in lines)]) if lines else ""
+
+
+def host(text: str) -> str:
+    """Return a host, which is the `type=` of an option; all addresses have to be asked for."""
+    if not text:
+        raise argparse.ArgumentTypeError("give an address; 0.0.0.0 or :: for all of this machine")
+    return text
 
 
 def at_least(least: N, most: float = math.inf) -> Callable[[str], N]:

@@ -298,8 +298,9 @@ class TestBothPrograms:
         [
             (["--port=seven"], 2),
             (["--nonsense"], 2),
-            (["--port=65536"], 1),
-            (["--port=-1"], 1),
+            (["--port=65536"], 2),
+            (["--port=-1"], 2),
+            (["--host="], 2),
             (["--host=127.0.0..1"], 1),
             (["--host=192.0.2.1", "--port=0"], 1),  # an address of nobody's (RFC 5737)
         ],
