@@ -125,7 +125,10 @@ class TaskGroup(CancelScope):
     ) -> Task[Any]:
         if self.task is None or self._ended or self._failures:
             state = "failed" if self._failures else "ended" if self._ended else "not begun"
-            raise RuntimeError(f"this group has {state}: no task can be spawned into it")
+            refusal = RuntimeError(f"this group has {state}: no task can be spawned into it")
+            # If it leaves the block, the failure that is behind it leaves in its place.
+            refusal.group = self  # type: ignore[attr-defined]
+            raise refusal
         scheduler = self.task.scheduler
         if self._limit is None:
             return scheduler.spawn(f, *args, name=name, parent=self.task, context=context)
@@ -296,6 +299,8 @@ class TaskGroup(CancelScope):
         if self.is_left_by(error):
             # Without failures: the body was given them before.
             return self._group() if self._failures else None
+        if self._failures and getattr(error, "group", None) is self:
+            error = self._group()
         if error is None:
             error = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
         elif misuse is not None:

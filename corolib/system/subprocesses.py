@@ -68,6 +68,7 @@ def open_process(
     stderr: Any = None,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    group: bool = False,
     **options: Any,
 ) -> Generator[Any, Any, Process]:
     """Wait for the next turn, start a program, and return its `Process`.
@@ -85,6 +86,10 @@ def open_process(
             `stderr` also `subprocess.STDOUT`, the same as stdout.
         cwd: the folder in which it begins.
         env: its environment, instead of a copy of ours.
+        group: True: the program and all that it starts are ended together. They are a process
+            group of their own, which every signal reaches, also SIGKILL at the end of a `with`
+            block; and when the program itself has ended, what is left of the group is killed. A
+            Ctrl-C at the terminal does not reach it. What leaves the group (a daemon) is spared.
         options: others of `subprocess.Popen`, such as `start_new_session=True`.
 
     Raises:
@@ -114,15 +119,16 @@ def open_process(
     yield
     files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     children = current_scheduler().run_local(Children)
-    return children.start(program, {**files, "cwd": cwd, "env": env, **options})
+    return children.start(program, {**files, "cwd": cwd, "env": env, **options}, group)
 
 
 def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
     """Return the program and its arguments as a list, if they can be started."""
     if isinstance(args, str | bytes):
+        # The line itself is not shown: it may hold a password.
         raise TypeError(
-            f"open_process({args!r}): write the program and its arguments as a list, "
-            f"{args.split()!r}; for a shell, ['sh', '-c', {args!r}]"
+            "open_process() of one string: write the program and its arguments as a list, as in "
+            "['ls', '-l']; for a shell, ['sh', '-c', line]"
         )
     if not isinstance(args, Iterable):
         raise TypeError(f"open_process({args!r}): write a list, as in ['ls', '-l']")
@@ -147,6 +153,7 @@ def run_process(
     check: bool = False,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    group: bool = False,
     **options: Any,
 ) -> Generator[Any, Any, subprocess.CompletedProcess[bytes]]:
     """Wait until a program has run to its end, and return its exit code and what it wrote.
@@ -155,10 +162,11 @@ def run_process(
     of the signal that ended it), `result.stdout` and `result.stderr`, both bytes.
 
     Feeds the input and reads both outputs at once. The outputs end when everybody has closed
-    them: a program that leaves others behind in the background is waited for until they end too.
+    them: a program that leaves others behind in the background is waited for until they end too,
+    unless `group=True` has them killed.
 
     Args:
-        args, cwd, env, options: as for `open_process()`.
+        args, cwd, env, group, options: as for `open_process()`.
         input: what the program reads. Without any it reads the end of the file.
         capture: False: it writes where this program does, and the result has None.
         timeout: seconds until it is ended; None: no limit.
@@ -170,8 +178,10 @@ def run_process(
 
     Raises:
         TimeoutError: the program was still running. It got SIGTERM, and SIGKILL after the grace
-            of the run (`run(grace=)`), and is gone.
-        LimitExceeded: it wrote more than `limit`. It was killed and is gone.
+            of the run (`run(grace=)`), and is gone. What it had written is in the exception's
+            `stdout` and `stderr`.
+        LimitExceeded: it wrote more than `limit`. It was killed and is gone. The exception has
+            `stdout` and `stderr`, up to the limit.
         subprocess.CalledProcessError: with `check`, and what the result would have had.
         OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
         ValueError: both `input` and `stdin=` were given.
@@ -199,7 +209,7 @@ def run_process(
         "stdout": PIPE if capture else None,
         "stderr": PIPE if capture else None,
     }
-    files = {**files, "cwd": cwd, "env": env, **options}
+    files = {**files, "cwd": cwd, "env": env, "group": group, **options}
     with (yield from open_process(args, **files)) as process:
         code, out, err = yield from _communicate(process, input, limit, timeout)
     if check and code != 0:
@@ -211,9 +221,13 @@ def _communicate(
     process: Process, data: bytes, limit: float, timeout: float | None
 ) -> Generator[Any, Any, tuple[int, bytes | None, bytes | None]]:
     """Feed a program, read its outputs, wait for its end; or see to it that it is gone."""
-    streams = (process.stdout, process.stderr)
-    readers = [stream and spawn(_read_all, process, stream, limit) for stream in streams]
-    helpers: list[Task[Any]] = [reader for reader in readers if isinstance(reader, Task)]
+    written: list[bytearray | None] = []
+    helpers: list[Task[Any]] = []
+    for stream in (process.stdout, process.stderr):
+        output = None if stream is None else bytearray()
+        written.append(output)
+        if stream is not None and output is not None:
+            helpers.append(spawn(_read_all, process, stream, limit, output))
     if process.stdin is not None:
         helpers.append(spawn(_feed, process.stdin, data))
     try:
@@ -222,7 +236,7 @@ def _communicate(
             code = yield from process.wait()
         if scope.expired:
             raise TimeoutError(f"{process.label} took longer than {timeout:g} s, and was ended")
-        out, err = (reader.result if isinstance(reader, Task) else None for reader in readers)
+        out, err = _copies(written)
         return code, out, err
     except GeneratorExit:
         raise
@@ -230,10 +244,16 @@ def _communicate(
         if isinstance(exc, LimitExceeded):
             process.kill()
         yield from _finish(process, helpers)
+        if isinstance(exc, TimeoutError | LimitExceeded):
+            exc.stdout, exc.stderr = _copies(written)  # type: ignore[union-attr]
         raise
     finally:
         # A traceback holds this frame, and they hold the error, which would be a cycle.
-        del readers, helpers
+        del helpers
+
+
+def _copies(written: Iterable[bytearray | None]) -> list[bytes | None]:
+    return [None if output is None else bytes(output) for output in written]
 
 
 def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
@@ -245,17 +265,16 @@ def _feed(stream: Stream, data: bytes) -> Generator[Any, Any, None]:
             pass
 
 
-def _read_all(process: Process, stream: Stream, limit: float) -> Generator[Any, Any, bytes]:
+def _read_all(
+    process: Process, stream: Stream, limit: float, output: bytearray
+) -> Generator[Any, Any, None]:
     """Read an output of a program to its end."""
-    chunks: list[bytes] = []
-    seen = 0
     while chunk := (yield from stream.recv(CHUNK)):
-        seen += len(chunk)
-        if seen > limit:
+        output += chunk
+        if (seen := len(output)) > limit:
+            del output[int(limit) :]
             text = f"{process.label} wrote more than {limit} bytes to one output, and was killed"
             raise LimitExceeded(text, limit, seen)
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _end_of(tasks: Sequence[Task[Any]], heed: bool) -> Suspend[None]:
@@ -315,6 +334,7 @@ class Process:
     __slots__ = (
         "_children",
         "_ended",
+        "_group",
         "_lost",
         "_pidfd",
         "_popen",
@@ -329,7 +349,9 @@ class Process:
         "stdout",
     )
 
-    def __init__(self, children: Children, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, children: Children, popen: subprocess.Popen[bytes], group: bool = False
+    ) -> None:
         self.args: list[Any] = popen.args  # type: ignore[assignment]
         self.pid = popen.pid
         self.stdin = _stream(popen.stdin)
@@ -338,6 +360,8 @@ class Process:
         self.returncode: int | None = None
         self._children = children
         self._popen = popen
+        # Whether it is the head of a process group, which is signalled as a whole.
+        self._group = group
         self._ended = self.killed = False
         # Why it could not be watched any more, and was killed.
         self._lost = ""
@@ -388,7 +412,8 @@ class Process:
     def send_signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process has ended. Does not wait.
 
-        In a fork of this program nothing happens either: the process is the parent's.
+        With `open_process(group=True)` all processes of its group get it. In a fork of this
+        program nothing happens either: the process is the parent's.
 
         Raises:
             PermissionError: the process has changed its user.
@@ -396,7 +421,9 @@ class Process:
         if self._popen.returncode is not None or os.getpid() != self._children.pid:
             return
         try:
-            if self._pidfd is not None:
+            if self._group:
+                os.killpg(self.pid, number)
+            elif self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
             else:
                 # It is not reaped yet, so the number is still its own.
@@ -469,6 +496,8 @@ class Process:
     def reap(self) -> bool:
         """Take the status if the process has ended, and return whether it has."""
         if self._popen.returncode is None:
+            if self._group and not self._end_group():
+                return False
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
@@ -488,12 +517,34 @@ class Process:
             self._pidfd.close()
         return True
 
+    def _end_group(self) -> bool:
+        """Kill what is left of the group, if its head has ended; return whether it has.
+
+        The number of the group is its own as long as its head has not been reaped.
+        """
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError, PermissionError):
+            # Something else has reaped it, or what is left has changed its user.
+            pass
+        except AttributeError:
+            # On macOS before Python 3.13 nobody can look without reaping it.
+            pass
+        return True
+
     def wait_until(self, deadline: float) -> bool:
         """Wait without the scheduler, in real time: for the end of the run. Return whether it has
         ended.
         """
         from subprocess import TimeoutExpired
 
+        while self._group and not self.reap():
+            if time.monotonic() > deadline:
+                return False
+            # `Popen.wait` would reap its head before the rest was killed.
+            time.sleep(0.01)
         try:
             self._popen.wait(deadline - time.monotonic())
         except TimeoutExpired:
@@ -550,9 +601,11 @@ class Children:
             options = {"preexec_fn": unblock, **options}
         return Popen(args, bufsize=0, **options)
 
-    def start(self, args: list[Any], options: dict[str, Any]) -> Process:
+    def start(self, args: list[Any], options: dict[str, Any], group: bool = False) -> Process:
         """Start a program and watch it."""
-        process = Process(self, self.spawn(args, options))
+        if group:
+            options = {**options, "process_group": 0}
+        process = Process(self, self.spawn(args, options), group)
         self.running[process] = None
         try:
             process.watch()

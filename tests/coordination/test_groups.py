@@ -237,6 +237,55 @@ def test_law_groups_spawning_into_a_failed_or_ended_group_raises(limit):
     go(main)
 
 
+@pytest.mark.found("T4")
+@pytest.mark.parametrize("limit", [None, 2])
+@pytest.mark.parametrize("how", ["spawn", "start"])
+def test_a_refused_spawn_leaves_the_block_as_the_failure_that_is_behind_it(limit, how):
+    """Siblings clean up meanwhile; the task waits for them before it goes on."""
+    ended = []
+
+    def tidy():
+        try:
+            yield Sleep(100)
+        finally:
+            yield Sleep(0.5)
+            ended.append(now())
+
+    def main():
+        with pytest.raises(ExceptionGroup) as caught:
+            with TaskGroup(limit=limit) as g:
+                g.spawn(failing, 1, KeyError("cause"))
+                g.spawn(tidy)
+                with shield():
+                    yield Sleep(1.25)
+                if how == "spawn":
+                    g.spawn(sleeper)
+                else:
+                    yield from g.start(sleeper)
+        assert [repr(e) for e in caught.value.exceptions] == ["KeyError('cause')"]
+        yield
+        assert ended == [1.5]
+
+    go(main)
+
+
+def test_a_refusal_by_another_group_is_the_bodys_own_error():
+    def main():
+        with pytest.raises(RuntimeError, match="this group has ended"):
+            with TaskGroup() as ended:
+                yield from ended
+            with TaskGroup() as g:
+                g.spawn(failing, 1, KeyError())
+                g.spawn(stubborn, 0.5)
+                with shield():
+                    yield Sleep(1.25)
+                ended.spawn(sleeper)
+
+    failed = []
+    go(main, on_task_error=lambda task, exc: failed.append(exc))
+    assert [type(exc) for exc in failed] == [KeyError]
+
+
 def test_law_groups_with_a_limit_a_task_that_never_got_its_turn_is_never_started():
     called = []
 
