@@ -599,14 +599,10 @@ class Scheduler(metaclass=Documented):
         return self._lifecycle.run_local(factory)
 
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
-        """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
+        """Have `f(arg)` called when `deadline` has come; return the call, for `timers.cancel`."""
         if self.polling:
             self._callqueue.wake_loop()
         return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
-
-    def cancel_call(self, call: list[Any]) -> None:
-        """Take back a call that `call_at` returned; one that was made stays so."""
-        self.timers.cancel(call)
 
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file and wake who waits for it; see `corolib.close`."""

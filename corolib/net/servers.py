@@ -382,7 +382,7 @@ class Server:
 
     def _forget_cut(self) -> None:
         if self._cut_call is not None:
-            self._scheduler.cancel_call(self._cut_call)
+            self._scheduler.timers.cancel(self._cut_call)
             self._cut_call = None
 
     def _settle(self) -> None:

@@ -192,7 +192,7 @@ class Bound(CancelScope):
 
     def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> bool:
         if self.call:
-            self.scheduler.cancel_call(self.call)
+            self.scheduler.timers.cancel(self.call)
         self.scheduler.cancellation.leave(self, kind)
         self.expired = caught_by(self, exc)
         return self.expired
