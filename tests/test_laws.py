@@ -31,7 +31,17 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import FULL, failing, files, go, in_a_thread, in_threads, sleeper, turn
+from tests.helpers.driving import (
+    FULL,
+    failing,
+    files,
+    go,
+    in_a_thread,
+    in_threads,
+    sleeper,
+    standard,
+    turn,
+)
 
 # Order --------------------------------------------------------------------------------------------
 
@@ -88,7 +98,7 @@ def test_law_order_a_task_made_ready_during_a_turn_runs_in_the_next():
 @pytest.mark.parametrize("spinners", [2, 10_000])
 def test_law_order_files_and_timers_are_looked_at_every_turn(spinners, selector, pair):
     a, b = pair
-    vt = virtual_time(selector=selector)
+    vt = virtual_time(selector=standard(selector))
     served = {}
 
     def spinner():

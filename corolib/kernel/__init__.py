@@ -2,9 +2,9 @@
 
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
-the marks `public` and `Documented`; `must_yield` and `running_scheduler`; `CallQueue`,
-`OwnedSocket` and `default_selector`; `body_of` and `forgive`; the words for messages, `brief`,
-`doing`, `where`, `file_name`, `no_error`, `no_undo`; and the checks of what a caller gives.
+the marks `public` and `Documented`; `must_yield` and `running_scheduler`; `CallQueue` and
+`OwnedSocket`; `body_of` and `forgive`; the words for messages, `brief`, `doing`, `where`,
+`file_name`, `no_error`, `no_undo`; and the checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -38,7 +38,7 @@ from corolib.kernel.errors import (
     TaskCancelled,
 )
 from corolib.kernel.late import LateModule
-from corolib.kernel.poller import OwnedSocket, Selector, default_selector
+from corolib.kernel.poller import OwnedSocket, Selector
 from corolib.kernel.scheduler import Scheduler, run
 from corolib.kernel.task import Task
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
@@ -83,7 +83,6 @@ __all__ = [
     "close",
     "current_scheduler",
     "current_task",
-    "default_selector",
     "doing",
     "file_name",
     "forgive",

@@ -21,6 +21,7 @@ LIBRARY = "corolib."
 PACKAGES = frozenset(
     f"corolib.{name}" for name in ("kernel", "coordination", "net", "system", "testing")
 )
+Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
 _PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
 
 
@@ -30,7 +31,7 @@ def line_of(code: CodeType, lasti: int) -> int:
     return next(lines, None) or code.co_firstlineno
 
 
-def call_site(depth: int) -> tuple[CodeType, int]:
+def call_site(depth: int) -> Site:
     """Return code and instruction of the innermost caller outside the library.
 
     It is `depth` frames up, or further: to look at each of them costs as much as all the rest. To

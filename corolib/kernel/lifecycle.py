@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from corolib.kernel.bodies import close_for_good
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
+from corolib.kernel.frames import call_site
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
 from corolib.kernel.task import Task
 
@@ -234,7 +235,7 @@ class Lifecycle:
             self._scheduler.call_soon_threadsafe(self._close_asyncgen, agen)
 
     def _close_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
-        self._scheduler.make_task(aclose(agen), True, "aclose")
+        self._scheduler.make_task(aclose(agen), True, call_site(1), "aclose")
 
     def close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""

@@ -56,8 +56,9 @@ import selectors
 import socket
 from _thread import get_ident
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import KeyedRef, getweakrefs
+from weakref import ReferenceType, getweakrefs
 
 from corolib.kernel.diagnostics import busy
 from corolib.kernel.errors import BusyError, ClosedError
@@ -79,22 +80,34 @@ SWEEP_SLICE = 2000  # files a turn: about 0.2 ms
 EARLY = 3  # empty returns before the time, in a row, that make a selector suspect (rule 11)
 
 Selector = Callable[[], selectors.BaseSelector]
+Pairs = list[tuple[int, int]]  # numbers of files and what is reported of each
 
-if hasattr(selectors, "EpollSelector"):
+if hasattr(select, "epoll"):
 
-    class DirectEpoll(selectors.EpollSelector):
-        """EpollSelector that also hands out epoll's own pairs of number and event.
+    class Epoll:
+        """What the poller asks of a selector, asked of epoll itself: without keys, but in `pairs`.
 
-        The list of keys that `select()` makes of them costs 1700 instructions a message, a sixth
-        of an echo. `_selector` is a private name of the standard library; a test pins it.
+        The key that an `EpollSelector` makes of each file costs 9000 instructions a connection, and
+        its list of those that are ready 1700 a message, a sixth of an echo.
         """
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.pairs: Callable[[float | None], list[tuple[int, int]]]
-            self.pairs = self._selector.poll  # type: ignore[attr-defined]
+        MASKS = (0, IN, OUT, IN | OUT)
 
-    default_selector: Selector = DirectEpoll
+        def __init__(self) -> None:
+            epoll = select.epoll()
+            self.fileno = epoll.fileno
+            self.close = epoll.close
+            self.unregister = epoll.unregister
+            self.pairs: Callable[[float | None], Pairs] = epoll.poll
+            self._epoll = epoll
+
+        def register(self, fd: int, mask: int) -> None:
+            self._epoll.register(fd, self.MASKS[mask])
+
+        def modify(self, fd: int, mask: int) -> None:
+            self._epoll.modify(fd, self.MASKS[mask])
+
+    default_selector: Any = Epoll
 else:  # pragma: no cover - systems without epoll; the suite runs on the other selectors by name
     default_selector = selectors.DefaultSelector
 
@@ -109,6 +122,13 @@ class OwnedSocket(socket.socket):
 
 
 OwnedSocket.__name__ = "socket"  # as messages call it
+
+
+class SocketRef(ReferenceType["socket.socket"]):
+    """A weak reference to a socket, which knows the number of that even when it is closed."""
+
+    __slots__ = ("fd",)
+    fd: int
 
 
 class Entry:
@@ -127,7 +147,8 @@ class Entry:
         self.watched = True  # it may be closed behind our back: sweeps look at it (rule 10)
         self.identity: tuple[int, int] | None = None  # device and inode, unless it is a socket
         self.asker: select.poll | None = None  # asks whether the file takes data at once
-        self.set_mask(0)
+        self.mask = 0
+        self.reads = False
         self.reader: Task[Any] | None = None
         self.writer: Task[Any] | None = None
 
@@ -173,7 +194,8 @@ class Poller:
         self.used = False
         self._wakeup: int
         self._drain: Callable[[], object]
-        self._selector: selectors.BaseSelector
+        self._selector: Any
+        self._pairs: Callable[[float | None], Pairs]
         self.opened = False
         self._thread = get_ident()
         self._early = 0  # empty returns before the time, in a row
@@ -201,7 +223,7 @@ class Poller:
         if not self.opened:
             raise RuntimeError("the scheduler is not open: call `open()` first")
         try:
-            return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
+            return self._selector.fileno()  # type: ignore[no-any-return]
         except AttributeError:
             kind = type(self._selector).__name__
             raise NotImplementedError(f"{kind} has no number that can be watched") from None
@@ -209,17 +231,20 @@ class Poller:
     def _new_selector(self) -> None:
         self._selector = self._make()
         self.opened = True
-        self._pairs = getattr(self._selector, "pairs", self._translated)
+        self._pairs = self._pairs_of(self._selector)
         self._selector.register(self._wakeup, READ)
 
-    def _translated(self, timeout: float | None) -> list[tuple[int, int]]:
+    def _pairs_of(self, selector: Any) -> Callable[[float | None], Pairs]:
+        return getattr(selector, "pairs", None) or partial(self._translated, selector)
+
+    def _translated(self, selector: selectors.BaseSelector, timeout: float | None) -> Pairs:
         """Return what a standard selector reports, as epoll would.
 
         A file that is closed gets an error beside: `poll()` reports it as ready.
         """
         bits = (0, IN, OUT, IN | OUT)
         pairs = []
-        for key, events in self._selector.select(timeout):
+        for key, events in selector.select(timeout):
             entry = self.entries.get(key.fd)
             gone = entry is not None and fileno(entry.ref()) == -1
             pairs.append((key.fd, bits[events] | (ERR if gone else 0)))
@@ -314,7 +339,9 @@ class Poller:
 
     def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
         if isinstance(file, socket.socket):
-            entry = Entry(self, fd, KeyedRef(file, self._forget, fd), True)  # rules 4 and 5
+            ref = SocketRef(file, self._forget)
+            ref.fd = fd
+            entry = Entry(self, fd, ref, True)  # rules 4 and 5
             entry.watched = not isinstance(file, OwnedSocket)
             return entry
         entry = Entry(self, fd, lambda: file, False)
@@ -446,15 +473,16 @@ class Poller:
     def _set_mask(self, entry: Entry, mask: int) -> None:
         """Tell the selector; an entry is in the table exactly while it is registered."""
         fd = entry.fd
-        if entry.mask == 0:
-            self._register(fd, mask)
-            self.entries[fd] = entry
-        elif mask == 0:
+        if mask == 0:
             del self.entries[fd]
             entry.set_mask(0)
             if fileno(entry.ref()) != fd:
                 self._doubtful.add(fd)  # rule 11
             self._unregister(fd)
+            return
+        if entry.mask == 0:
+            self._register(fd, mask)
+            self.entries[fd] = entry
         else:
             try:
                 self._selector.modify(fd, mask)
@@ -475,8 +503,8 @@ class Poller:
     def _unregister(self, fd: int) -> None:
         try:
             self._selector.unregister(fd)
-        except KeyError:
-            # A failed `modify` has dropped it already.
+        except (KeyError, OSError):
+            # The file is closed, or a failed `modify` has dropped it already.
             pass
 
     def _drop(self, entry: Entry, cause: OSError | ValueError | None = None) -> None:
@@ -486,7 +514,7 @@ class Poller:
         """
         if self.entries.get(entry.fd) is entry:
             self._set_mask(entry, 0)
-        if fileno(entry.ref()) == -1:
+        if cause is not None and fileno(entry.ref()) == -1:
             cause = None
         waiters = (entry.reader, entry.writer)
         entry.reader = entry.writer = None
@@ -497,12 +525,12 @@ class Poller:
                 task.wait = None
                 self._append(task)
 
-    def _collected(self, ref: KeyedRef[int, Any]) -> None:
+    def _collected(self, ref: SocketRef) -> None:
         """Forget a socket that was dropped: nobody can wait for it any more (rule 5).
 
         The sweep finds one that was dropped in another thread: the table belongs to ours.
         """
-        entry = self.entries.get(ref.key)
+        entry = self.entries.get(ref.fd)
         if entry is not None and entry.ref is ref:
             entry.watched = True
             if get_ident() == self._thread:
@@ -533,7 +561,7 @@ class Poller:
             alone = self._make()
             try:
                 alone.register(entry.fd, entry.mask)
-                alone.select(0)
+                self._pairs_of(alone)(0)
             except (OSError, ValueError) as exc:
                 self._drop(entry, exc)
                 found = True
@@ -570,8 +598,8 @@ class Poller:
         Our weak reference to a socket still knows the number.
         """
         if isinstance(file, socket.socket):
-            keys = [ref.key for ref in getweakrefs(file) if isinstance(ref, KeyedRef)]
-            entries = [self.entries[key] for key in keys if key in self.entries]
+            fds = [ref.fd for ref in getweakrefs(file) if isinstance(ref, SocketRef)]
+            entries = [self.entries[fd] for fd in fds if fd in self.entries]
         else:
             entries = list(self.entries.values())
         return next((entry for entry in entries if entry.ref() is file), None)
@@ -655,6 +683,8 @@ class Poller:
 def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
     """Return the number of the trap's file, or raise what is wrong with it."""
     file: Any = trap.file
+    if isinstance(file, socket.socket) and (fd := file.fileno()) != -1:
+        return fd
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
         raise TypeError(
             f"{type(trap).__name__}({file!r}): a {type(file).__name__} is not a file; "

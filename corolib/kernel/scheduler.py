@@ -37,7 +37,7 @@ from corolib.kernel.checks import check_callable, check_number
 from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
-from corolib.kernel.frames import LIBRARY, call_site, users_part
+from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
 from corolib.kernel.suspend import ProxyWaiter, Suspensions
@@ -171,7 +171,7 @@ class Scheduler(metaclass=Documented):
         """Run `f(*args)` as the main task until all tasks are done; see `corolib.run`."""
         self._lifecycle.refuse_reentry()
         with self._lifecycle:
-            main = self.main = self.make_task(body_of("run", f, args), False)
+            main = self.main = self.make_task(body_of("run", f, args), False, call_site(1))
             main.taken = True
             # What was spawned before the run becomes main's.
             for task in [t for t in self._tasks.values() if t is not main and not t.parent]:
@@ -414,10 +414,11 @@ class Scheduler(metaclass=Documented):
         self,
         f: Callable[..., Runnable[T]] | Runnable[T],
         args: tuple[Any, ...],
-        name: str | None,
-        daemon: bool,
-        parent: Task[Any] | None,
-        context: Context | None,
+        name: str | None = None,
+        daemon: bool = False,
+        parent: Task[Any] | None = None,
+        context: Context | None = None,
+        site: Site | None = None,
     ) -> Task[T]:
         """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
         given = parent is not None or context is not None
@@ -428,7 +429,8 @@ class Scheduler(metaclass=Documented):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
         new = is_maker(f)
         body: Any = f(*args) if new else body_of("spawn", f, args)  # type: ignore[operator]
-        task: Task[T] = self.make_task(body, new, name, daemon, context, parent, 4)
+        site = site or call_site(3)
+        task: Task[T] = self.make_task(body, new, site, name, daemon, context, parent)
         if (
             parent is not None
             and parent.body_over
@@ -441,18 +443,18 @@ class Scheduler(metaclass=Documented):
         self,
         body: Any,
         new: bool,
+        site: Site,
         name: str | None = None,
         daemon: bool = False,
         context: Context | None = None,
         parent: Task[Any] | None = None,
-        depth: int = 2,
     ) -> Task[Any]:
-        """Make a ready task of `body`; if `new`, nobody else has it. `depth`: see `call_site`."""
+        """Make a ready task of `body`; if `new`, nobody else has it. `site`: see `call_site`."""
         number = self._spawned = self._spawned + 1  # its own, whatever a signal handler spawns
         if not name:
             name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
         step = self.make_stepper(copy_context() if context is None else context)
-        task: Task[Any] = Task(self, body, new, name, number, daemon, step, call_site(depth))
+        task: Task[Any] = Task(self, body, new, name, number, daemon, step, site)
         self._tasks[number] = task
         if parent is not None:
             parent.adopt(task)
@@ -599,14 +601,10 @@ class Scheduler(metaclass=Documented):
         return self._lifecycle.run_local(factory)
 
     def call_at(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
-        """Have `f(arg)` called when `deadline` has come; return the call, for `cancel_call`."""
+        """Have `f(arg)` called when `deadline` has come; return the call, for `timers.cancel`."""
         if self.polling:
             self._callqueue.wake_loop()
         return self.timers.set(deadline, lambda arg: self.call(f, (arg,)), arg)
-
-    def cancel_call(self, call: list[Any]) -> None:
-        """Take back a call that `call_at` returned; one that was made stays so."""
-        self.timers.cancel(call)
 
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file and wake who waits for it; see `corolib.close`."""

@@ -15,7 +15,7 @@ from corolib.kernel.bodies import is_begun
 from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task
 from corolib.kernel.errors import Deadlock, TaskCancelled
-from corolib.kernel.frames import frames_of, knows_its_frames, line_of, users_part
+from corolib.kernel.frames import Site, frames_of, knows_its_frames, line_of, users_part
 from corolib.kernel.waits import Documented, public, waits
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         *("abandoned", "cancel_request", "forced", "innermost", "pending"),  # cancellation
         *("attached", "await_first", "body_over", "cancelled", "daemon", "done", "failure"),
         *("family", "holds", "joiners", "parent", "returned", "taken"),  # family and outcome
-        *("_site", "id", "name", "scheduler"),  # who it is
+        *("site", "id", "name", "scheduler"),  # who it is
     )
     __documented__ = (
         "cancel children daemon done exception id label name parent result spawned_at stack state "
@@ -62,7 +62,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         number: int,
         daemon: bool,
         run: Callable[..., Any],
-        site: tuple[types.CodeType, int],
+        site: Site,
     ) -> None:
         # What the next step resumes the body with, and how; and the trap that it is parked in.
         self.send = body.send
@@ -95,7 +95,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         self.id = number
         self.parent: Task[Any] | None = None
         self.daemon = daemon
-        self._site = site
+        self.site = site
 
     @property
     def label(self) -> str:
@@ -105,7 +105,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
     @property
     def spawned_at(self) -> str:
         """Where the task was made: "file:line" of the call."""
-        code, lasti = self._site
+        code, lasti = self.site
         return f"{code.co_filename}:{line_of(code, lasti)}"
 
     @property

@@ -259,7 +259,8 @@ class Server:
                 self._close(stream)
                 return
             body: Any = self._handler if self._tls is None else self._handle_tls
-            task = self._scheduler.spawn(body, stream, parent=self.task)
+            # Our own task's place is named: to look for it each time would cost 9000 instructions.
+            task = self._scheduler.start(body, (stream,), site=self.task.site)
         except Exception as exc:
             # The predicate has failed, or the handler is no generator function.
             self._close(stream)
@@ -382,7 +383,7 @@ class Server:
 
     def _forget_cut(self) -> None:
         if self._cut_call is not None:
-            self._scheduler.cancel_call(self._cut_call)
+            self._scheduler.timers.cancel(self._cut_call)
             self._cut_call = None
 
     def _settle(self) -> None:

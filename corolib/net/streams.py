@@ -40,7 +40,6 @@ from corolib.kernel import (
     WriteWait,
     brief,
     check_count,
-    close,
     current_scheduler,
     current_task,
     file_name,
@@ -707,8 +706,9 @@ class Stream:
         self._buffer.clear()
         # No task is busy with it any more.
         self._calm = True
-        if running_scheduler() is not None and isinstance(self._reading, ReadWait):
-            close(file)
+        scheduler = running_scheduler()
+        if scheduler is not None and isinstance(self._reading, ReadWait):
+            scheduler.close_file(file)
         else:
             # The run is over and nobody waits; or the file wakes its waiters itself.
             file.close()

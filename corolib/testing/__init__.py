@@ -22,7 +22,6 @@ from corolib.kernel import (
     Task,
     TaskCancelled,
     current_scheduler,
-    default_selector,
     waits,
 )
 
@@ -74,7 +73,7 @@ class JumpingSelector(selectors.BaseSelector):
 
 
 def virtual_time(
-    start: float = 0.0, selector: Selector = default_selector
+    start: float = 0.0, selector: Selector = selectors.DefaultSelector
 ) -> dict[str, Callable[[], Any]]:
     """Return arguments for `run()` or `Scheduler()` with which time passes without waiting.
 
@@ -310,7 +309,7 @@ class _Sweep:
         before = open_files()
         scheduler = Scheduler(
             clock=clock,
-            selector=lambda: _Impatient(default_selector(), clock),
+            selector=lambda: _Impatient(selectors.DefaultSelector(), clock),
             ready=lambda: queue,
             on_task_error=lambda task, exc: complaints.append(f"{task!r} failed: {exc!r}"),
             **self._options,

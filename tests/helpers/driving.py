@@ -1,6 +1,7 @@
 """Running tasks and watching them: what the tests of all packages begin with."""
 
 import os
+import selectors
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -17,12 +18,18 @@ from corolib import (
     run,
     waits,
 )
+from corolib.kernel.poller import default_selector
 from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
 """Whether sweeps shall try every case, and counts be large."""
 
 LONG = 60  # seconds; only a broken program waits that long
+
+
+def standard(selector: Any) -> Any:
+    """Return `selector`, or one of the standard library in the place of our own, with its keys."""
+    return selectors.DefaultSelector if selector is default_selector else selector
 
 
 def go(f: Any, *args: Any, **options: Any) -> Any:

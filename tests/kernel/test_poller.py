@@ -40,14 +40,13 @@ from corolib import (
     spawn,
 )
 from corolib.kernel import OwnedSocket
-from corolib.kernel.poller import EARLY, DirectEpoll, Poller, default_selector, number
+from corolib.kernel.poller import EARLY, IN, OUT, Epoll, Poller, default_selector, number
 from corolib.kernel.timers import Timers
 from corolib.testing import VirtualClock, virtual_time
-from tests.helpers.driving import FULL, files, in_a_thread, outcome, turns
+from tests.helpers.driving import FULL, files, in_a_thread, outcome, standard, turns
 from tests.helpers.inside import (
     SWEEP_EVERY,
     SWEEP_SLICE,
-    kernel_object,
     poller_of,
     registered,
     remake_selector,
@@ -81,13 +80,13 @@ class Counted(selectors.BaseSelector):
         self.calls["select"] += 1
         return self.inner.select(timeout)
 
-    def register(self, fileobj, events, data=None):
+    def register(self, fileobj, events, *data):
         self.calls["register"] += 1
-        return self.inner.register(fileobj, events, data)
+        return self.inner.register(fileobj, events, *data)
 
-    def modify(self, fileobj, events, data=None):
+    def modify(self, fileobj, events, *data):
         self.calls["modify"] += 1
-        return self.inner.modify(fileobj, events, data)
+        return self.inner.modify(fileobj, events, *data)
 
     def unregister(self, fileobj):
         self.calls["unregister"] += 1
@@ -96,6 +95,9 @@ class Counted(selectors.BaseSelector):
 
     def get_map(self):
         return self.inner.get_map()
+
+    def fileno(self):
+        return self.inner.fileno()
 
     def close(self):
         self.inner.close()
@@ -171,7 +173,7 @@ def drive(main, *args, most=10, **options):
 
 
 def drive_virtually(main, *args, selector=default_selector):
-    return drive(main, *args, **virtual_time(selector=selector))
+    return drive(main, *args, **virtual_time(selector=standard(selector)))
 
 
 # Waiting and waking -------------------------------------------------------------------------------
@@ -712,7 +714,7 @@ def test_what_is_neither_readable_nor_writable_concerns_both_waiters(pair, event
     a, _ = pair
     told = []
 
-    class Telling(DirectEpoll):
+    class Telling(Epoll):
         def __init__(self):
             super().__init__()
             self.pairs = lambda timeout: [told.pop()] if told else []
@@ -1022,11 +1024,11 @@ class Liar(Counted):
     def __init__(self, inner):
         self.inner = inner
 
-    def register(self, fileobj, events, data=None):
-        return self.inner.register(fileobj, events, data)
+    def register(self, fileobj, events):
+        return self.inner.register(fileobj, events)
 
-    def modify(self, fileobj, events, data=None):
-        return self.inner.modify(fileobj, events, data)
+    def modify(self, fileobj, events):
+        return self.inner.modify(fileobj, events)
 
     def unregister(self, fileobj):
         return self.inner.unregister(fileobj)
@@ -1063,7 +1065,7 @@ def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, 
         b.send(b"real")
         assert (yield from task) == b"real"
 
-    run(main, selector=lambda: Liar(selector()))
+    run(main, selector=lambda: Liar(standard(selector)()))
     assert steps >= 10_000
 
 
@@ -1107,7 +1109,7 @@ def test_false_reports_at_random_lose_no_data(selector):
     with contextlib.ExitStack() as stack:
         for sock in sum(pairs, ()):
             stack.enter_context(sock)
-        run(main, selector=lambda: RandomLiar(selector()))
+        run(main, selector=lambda: RandomLiar(standard(selector)()))
 
 
 # Closing through the library ----------------------------------------------------------------------
@@ -2256,19 +2258,24 @@ def test_every_number_that_a_file_may_have_will_do(fd):
 # The table by itself ------------------------------------------------------------------------------
 
 
-def test_the_private_name_of_the_standard_library_is_still_there():
-    with selectors.EpollSelector() as plain:
-        assert callable(kernel_object(plain).poll)
-        assert callable(kernel_object(plain).modify)
-    with DirectEpoll() as direct:
-        assert direct.pairs(0) == []
-        with contextlib.ExitStack() as stack:
-            a, b = make_pair()
-            stack.enter_context(a)
-            stack.enter_context(b)
-            direct.register(a.fileno(), selectors.EVENT_READ)
-            b.send(b"x")
-            assert direct.pairs(0) == [(a.fileno(), corolib.kernel.poller.IN)]
+def test_epoll_is_told_of_numbers_and_tells_pairs(pair):
+    a, b = pair
+    with contextlib.closing(Epoll()) as epoll:
+        fd = a.fileno()
+        assert epoll.pairs(0) == []
+        epoll.register(fd, selectors.EVENT_READ)
+        assert epoll.pairs(0) == []
+        b.send(b"x")
+        assert epoll.pairs(0) == [(fd, IN)]
+        epoll.modify(fd, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        assert epoll.pairs(0) == [(fd, IN | OUT)]
+        epoll.modify(fd, selectors.EVENT_WRITE)
+        assert epoll.pairs(0) == [(fd, OUT)]
+        epoll.unregister(fd)
+        assert epoll.pairs(0) == []
+        assert is_open(epoll.fileno())
+    with pytest.raises(ValueError, match="closed"):
+        epoll.pairs(0)
 
 
 def test_a_poller_by_itself_makes_its_selector_anew(pair):

@@ -28,7 +28,7 @@ from corolib import (
 )
 from corolib.kernel.timers import SPARE_HUSKS, Timers
 from corolib.testing import JumpingSelector, VirtualClock, virtual_time
-from tests.helpers.driving import FULL, turn
+from tests.helpers.driving import FULL, standard, turn
 from tests.helpers.inside import timers_of
 
 
@@ -477,7 +477,7 @@ def test_virtual_time_lets_ready_tasks_and_files_go_first(pair, selector):
         b.send(b"x")
         assert (yield from task) == 0
 
-    run(main, **virtual_time(selector=selector))
+    run(main, **virtual_time(selector=standard(selector)))
 
 
 def test_virtual_time_really_waits_for_a_file_when_nothing_else_is_due(pair, selector):
@@ -495,7 +495,7 @@ def test_virtual_time_really_waits_for_a_file_when_nothing_else_is_due(pair, sel
         assert (yield from task) == 3
 
     try:
-        run(main, **virtual_time(selector=selector))
+        run(main, **virtual_time(selector=standard(selector)))
     finally:
         os.close(r)
         os.close(w)
@@ -517,7 +517,7 @@ def test_virtual_time_moves_on_though_the_step_is_lost_in_rounding():
 def test_the_jumping_selector_is_a_whole_selector(pair, selector):
     a, b = pair
     clock = VirtualClock()
-    with JumpingSelector(selector(), clock) as jumping:
+    with JumpingSelector(standard(selector)(), clock) as jumping:
         jumping.register(a, selectors.EVENT_READ, "data")
         assert jumping.get_key(a).data == "data"
         assert jumping.select(0) == []

@@ -33,7 +33,7 @@ from corolib import (
     spawn,
 )
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
-from tests.helpers.driving import FULL, files, outcome, turn, turns
+from tests.helpers.driving import FULL, files, outcome, standard, turn, turns
 from tests.helpers.garbage import garbage_of
 from tests.helpers.sockets import make_tcp
 
@@ -488,7 +488,7 @@ def test_a_file_closed_behind_our_back_is_found_by_the_sweep(tcp, kind, dup, sel
         assert len(before - open_files()) == 1
         assert open_files() < before
 
-    run(main, **virtual_time(selector=selector))
+    run(main, **virtual_time(selector=standard(selector)))
     if other:
         other.close()
 
