@@ -40,7 +40,7 @@ from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
-from corolib.kernel.suspend import ProxyWaiter, Suspensions
+from corolib.kernel.suspend import Enqueue, ProxyWaiter, Suspensions
 from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import (
@@ -151,6 +151,7 @@ class Scheduler(metaclass=Documented):
             UrgentWait: self._urgent.wait,
             Sleep: self._sleep,
             Suspend: self._suspensions.wait,
+            Enqueue: self._suspensions.enqueue,
             Join: self._join,
             ProxyWaiter: lambda proxy, _: None,
         }
@@ -160,6 +161,7 @@ class Scheduler(metaclass=Documented):
             UrgentWait: self._urgent.undo,
             Sleep: self._undo_sleep,
             Suspend: self._suspensions.undo,
+            Enqueue: self._suspensions.undo_enqueue,
             Join: self._undo_join,
             type(GIVE_WAY): lambda task: True,
             type(None): lambda task: False,  # a signal handler woke it at this very moment
