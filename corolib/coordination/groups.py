@@ -37,6 +37,7 @@ from corolib.kernel import (
     forgive,
     must_yield,
     public,
+    serve,
     spawn,
     waits,
 )
@@ -446,8 +447,8 @@ class _TaskSet:
         assert self is not None, "a set that is dropped watches no task any more"
         self._left -= 1
         if self._waiting:
-            wake, _ = self._waiting.popitem(last=False)
-            wake(place)
+            waiter, _ = self._waiting.popitem(last=False)
+            serve(waiter, place)
         else:
             self._ended.append(place)
 

@@ -31,8 +31,10 @@ from corolib.kernel import (
     Wake,
     check_count,
     current_task,
+    in_queue,
     must_yield,
     public,
+    serve,
     waits,
 )
 
@@ -92,7 +94,9 @@ class Event(Waitable):
         Raises:
             Cancelled: the wait was cancelled.
         """
-        if not self.is_set or must_yield():
+        if not self.is_set:
+            yield in_queue(self._waiting, self.waiting)
+        elif must_yield():
             yield self.waiting()
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
@@ -108,17 +112,26 @@ class Event(Waitable):
 class Held:
     """What `with (yield from lock):` is about: leaving the block gives the lock back."""
 
-    __slots__ = ("_task", "_thing")
-
-    def __init__(self, thing: Acquirable, task: Task[Any]) -> None:
-        self._thing = thing
-        self._task = task
+    # There is no `__init__`: it would be half of what the object costs.
+    __slots__ = ("depth", "task", "thing")
+    task: Task[Any]
+    thing: Acquirable
+    depth: int  # how often a lock is then held
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        self._thing.give_back(self._task, kind)
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self.thing.give_back(self.task, kind)
+
+
+def held_by(task: Task[Any], thing: Acquirable, depth: int = 1) -> Held:
+    """Return what the `with` block of `task` is about."""
+    held = Held()
+    held.task = task
+    held.thing = thing
+    held.depth = depth
+    return held
 
 
 class Acquirable(Waitable):
@@ -150,21 +163,22 @@ class Acquirable(Waitable):
             RuntimeError: the task that held the lock ended without releasing it.
             Cancelled: the wait was cancelled; nothing was acquired.
         """
-        if not must_yield():
-            task = current_task()
-            if self.take(task):
-                return Held(self, task)
-        held: Held = yield self.acquiring()
-        return held
+        task = current_task()
+        if must_yield(task.scheduler):
+            held: Held = yield self.acquiring()
+            return held
+        if not self.take(task):
+            yield in_queue(self._waiting, self.acquiring)
+        return held_by(task, self)
 
     __iter__ = acquire
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         task = current_task()
         if self.take(task):
-            wake(Held(self, task))
+            wake(held_by(task, self))
             return nothing
-        return enqueue(self._waiting, wake, (task, 1))
+        return enqueue(self._waiting, wake, held_by(task, self))
 
     def __enter__(self) -> None:
         raise TypeError(
@@ -238,9 +252,10 @@ class Lock(Acquirable):
 
         After a `Condition.wait()` that could not get the lock back it is somebody else's.
         """
-        if kind is None or self.owner is task:
-            self.check_holder(task, "releases")
+        if self.owner is task:
             self._release()
+        elif kind is None:
+            self.check_holder(task, "releases")
 
     def check_holder(self, task: Task[Any], does: str) -> None:
         """Raise RuntimeError if `task` does not hold the lock."""
@@ -253,14 +268,15 @@ class Lock(Acquirable):
 
     def let_go(self) -> int:
         """Hand the lock to the first that waits, or to nobody; return how often it was held."""
-        task, depth = self.owner, self._depth
-        assert task is not None
-        assert task.holds is not None
-        del task.holds[self]
+        depth = self._depth
+        del self.owner.holds[self]  # type: ignore[union-attr]
         if self._waiting:
-            wake, (task, again) = self._waiting.popitem(last=False)
-            self._own(task, again)
-            wake(Held(self, task))
+            waiter, held = self._waiting.popitem(last=False)
+            if isinstance(waiter, Task):
+                self._own(waiter, 1)
+            else:
+                self._own(held.task, held.depth)
+            serve(waiter, held)
         else:
             self.owner = None
         return depth
@@ -270,7 +286,7 @@ class Lock(Acquirable):
         """Wait until the lock that was let go is held again; at once if it was not let go."""
         task = current_task()
         if self.owner is not task and not self.take(task, depth):
-            arm = partial(enqueue, self._waiting, item=(task, depth))
+            arm = partial(enqueue, self._waiting, item=held_by(task, self, depth))
             yield Suspend(arm, ("acquire", self), holder=self.holders)
 
     def attach(self, condition: Condition) -> None:
@@ -293,8 +309,7 @@ class Lock(Acquirable):
             task.holds = {}
         task.holds[self] = None
 
-    def _release(self) -> None:
-        self.let_go()
+    _release = let_go
 
     def _again(self) -> bool:
         """Take a lock that the taker holds."""
@@ -337,10 +352,9 @@ class RLock(Lock):
     Source: threading.RLock.
     """
 
-    def _release(self) -> None:
+    def _release(self) -> int:
         self._depth -= 1
-        if self._depth == 0:
-            self.let_go()
+        return self._depth or self.let_go()
 
     def _again(self) -> bool:
         self._depth += 1
@@ -387,8 +401,8 @@ class Semaphore(Acquirable):
     def release(self) -> None:
         """Give a permit back, to the first waiter if there is one; does not wait."""
         if self._waiting:
-            wake, (task, _) = self._waiting.popitem(last=False)
-            wake(Held(self, task))
+            waiter, held = self._waiting.popitem(last=False)
+            serve(waiter, held)
         else:
             self.value += 1
 
@@ -550,8 +564,7 @@ class Condition(Waitable):
         self.notify(len(self._waiting))
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
-        task = current_task()
-        self._waiting[wake] = (task, self.lock.let_go())
+        self._waiting[wake] = held_by(current_task(), self.lock, self.lock.let_go())
         return partial(self._undo, wake)
 
     def _undo(self, wake: Wake) -> None:
@@ -627,9 +640,13 @@ class Barrier(Waitable):
         Raises:
             Cancelled: the wait was cancelled; this one does not count as having come.
         """
-        if len(self._waiting) + 1 == self.parties and not must_yield():
-            return self._open()
-        index: int = yield self.waiting()
+        index: int
+        if len(self._waiting) + 1 < self.parties:
+            index = yield in_queue(self._waiting, self.waiting)
+        elif must_yield():
+            index = yield self.waiting()
+        else:
+            index = self._open()
         return index
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
@@ -641,8 +658,8 @@ class Barrier(Waitable):
     def _open(self) -> int:
         """Let all go on that wait; return the place of the one who came last."""
         for index in range(self.parties - 1):
-            wake, _ = self._waiting.popitem(last=False)
-            wake(index)
+            waiter, _ = self._waiting.popitem(last=False)
+            serve(waiter, index)
         return self.parties - 1
 
     def _state(self) -> str:
@@ -716,11 +733,15 @@ class Result(Waitable, Generic[T]):
             What `fail()` was given. Cancelled: the wait was cancelled.
         """
         try:
-            if self._done and not must_yield():
-                if self._error is not None:
-                    raise self._error
-                return self._value  # type: ignore[return-value]
-            value: T = yield self.waiting()
+            value: T
+            if not self._done:
+                value = yield in_queue(self._waiting, self.waiting)
+            elif must_yield():
+                value = yield self.waiting()
+            elif self._error is not None:
+                raise self._error
+            else:
+                value = self._value  # type: ignore[assignment]
             return value
         except BaseException as exc:
             if exc is self._error:

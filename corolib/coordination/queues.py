@@ -24,7 +24,7 @@ from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
 from corolib.coordination.waitqueue import Waitable, WaitQueue, enqueue, nothing, wake_all
-from corolib.kernel import Suspend, Wake, check_count, must_yield, public, waits
+from corolib.kernel import Suspend, Wake, check_count, in_queue, must_yield, public, serve, waits
 
 T = TypeVar("T")
 Items = deque[Any] | list[Any]
@@ -207,10 +207,13 @@ class Queue(Closable, Generic[T]):
             QueueShutDown: the queue was shut down, before or during the wait.
             Cancelled: the wait was cancelled; the item was not put.
         """
-        if (self._getters or len(self._items) < self.size) and not (self._shut or must_yield()):
+        room = self._getters or len(self._items) < self.size
+        if room and not (self._shut or must_yield()):
             self._put(item)
-        else:
+        elif room or self._shut:
             yield self.putting(item)
+        else:
+            yield in_queue(self._putters, partial(self.putting, item), item)
 
     @waits
     def get(self) -> Generator[Any, Any, T]:
@@ -220,9 +223,14 @@ class Queue(Closable, Generic[T]):
             QueueShutDown: no item is left, and the queue was shut down, before or during the wait.
             Cancelled: the wait was cancelled; nothing was taken.
         """
-        if (self._items or self._putters) and not must_yield():
+        there = self._items or self._putters
+        if there and not must_yield():
             return self._get()
-        item: T = yield self.getting()
+        item: T
+        if there or self._shut:
+            item = yield self.getting()
+        else:
+            item = yield in_queue(self._getters, self.getting)
         return item
 
     @waits
@@ -249,8 +257,8 @@ class Queue(Closable, Generic[T]):
     def _put(self, item: T) -> None:
         """Put an item where there is room, or a getter."""
         if self._getters:
-            wake, _ = self._getters.popitem(last=False)
-            wake(item)
+            waiter, _ = self._getters.popitem(last=False)
+            serve(waiter, item)
         else:
             push = self._push
             push(item)
@@ -270,9 +278,9 @@ class Queue(Closable, Generic[T]):
             item = pop()
             self._let_in()
         else:
-            wake, item = self._putters.popitem(last=False)
+            waiter, item = self._putters.popitem(last=False)
             self._unfinished += 1
-            wake()
+            serve(waiter)
         return item
 
     def _let_in(self) -> None:
@@ -282,15 +290,15 @@ class Queue(Closable, Generic[T]):
         """
         push = self._push
         while self._putters:
-            wake, item = self._putters.popitem(last=False)
+            waiter, item = self._putters.popitem(last=False)
             try:
                 push(item)
             except BaseException as exc:
                 # Its traceback leads to the getter, which would be a cycle.
-                wake(error=exc.with_traceback(None))
+                serve(waiter, error=exc.with_traceback(None))
             else:
                 self._unfinished += 1
-                wake()
+                serve(waiter)
                 return
 
     def _arm_put(self, item: T, wake: Wake) -> Callable[[], object]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from corolib.coordination.waitqueue import WaitQueue, enqueue, wake_all
-from corolib.kernel import RunFinished, Scheduler, Suspend, Wake, current_scheduler, public
+from corolib.kernel import RunFinished, Scheduler, Suspend, Wake, current_scheduler, public, serve
 
 
 @public
@@ -159,8 +159,8 @@ class SignalReceiver:
         """Give what has arrived to those who wait."""
         self._handing_out = False
         while self._arrived and self._waiting:
-            wake, _ = self._waiting.popitem(last=False)
-            wake(self._arrived.popleft())
+            waiter, _ = self._waiting.popitem(last=False)
+            serve(waiter, self._arrived.popleft())
 
     def _closed(self) -> RuntimeError:
         return RuntimeError(f"{self!r} is not open: receive inside its `with` block")

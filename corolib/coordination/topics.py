@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from corolib.coordination.queues import Closable, Queue, check_size
 from corolib.coordination.waitqueue import enqueue, nothing, wake_all
-from corolib.kernel import Suspend, Wake, must_yield, public, waits
+from corolib.kernel import Suspend, Wake, in_queue, must_yield, public, serve, waits
 
 T = TypeVar("T")
 
@@ -142,10 +142,12 @@ class Topic(Closable, Generic[T]):
             QueueShutDown: the topic was shut down, before or during the wait.
             Cancelled: the wait was cancelled; nobody got the item.
         """
-        if self._takes() and not must_yield():
-            self._publish(item)
-        else:
+        if not self._takes():
+            yield in_queue(self._waiting, partial(self.publishing, item), item)
+        elif must_yield():
             yield self.publishing(item)
+        else:
+            self._publish(item)
 
     def shutdown(self) -> None:
         """Publish nothing any more. Subscribers may take what they have; then `get` raises."""
@@ -170,9 +172,9 @@ class Topic(Closable, Generic[T]):
     def let_in(self) -> None:
         """Publish what has waited for room, as long as all subscribers have some."""
         while self._waiting and not self._full:
-            wake, item = self._waiting.popitem(last=False)
+            waiter, item = self._waiting.popitem(last=False)
             self._publish(item)
-            wake()
+            serve(waiter)
 
     def _takes(self) -> bool:
         """Return whether an item can be published now."""

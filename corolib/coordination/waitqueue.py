@@ -1,9 +1,13 @@
 """Wait queues: who waits, first come, first served; and what all objects that have one share.
 
-An object that tasks wait for keeps their wakes in a `WaitQueue`. A task that waits is enqueued, one
-whose wait is cancelled is taken out by the undo, and the first is served:
+An object that tasks wait for keeps them in a `WaitQueue`: the task itself if it waits for nothing
+else, or the wake that a `Suspend` was given, as in `first`. Whose wait is cancelled is taken out,
+and the first is served:
 
-    wake, item = queue.popitem(last=False)
+    yield in_queue(queue, general)                      the task stands there
+    undo = enqueue(queue, wake)                         a wake stands there
+    waiter, item = queue.popitem(last=False)            the first of both
+    serve(waiter, value)
 
 When a task waits, and what for, is not known here: that is in `locks.py`, `queues.py` and the
 others.
@@ -16,12 +20,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from corolib.kernel import Wake
+from corolib.kernel import Task, Wake, serve
 
-WaitQueue = OrderedDict[Wake, Any]
-"""The wakes of those who wait, first come first, each with what it waits with. To add one, to take
-the first and to remove any one cost the same however many there are. That is true of neither deque
-nor dict."""
+WaitQueue = OrderedDict[Task[Any] | Wake, Any]
+"""Those who wait, first come first, each with what it waits with. To add one, to take the first and
+to remove any one cost the same however many there are. That is true of neither deque nor dict."""
 
 
 def enqueue(queue: WaitQueue, wake: Wake, item: Any = None) -> Callable[[], object]:
@@ -40,8 +43,8 @@ def wake_all(
     tracebacks of all.
     """
     while queue:
-        wake, _ = queue.popitem(last=False)
-        wake(value, None if error is None else error())
+        waiter, _ = queue.popitem(last=False)
+        serve(waiter, value, None if error is None else error())
 
 
 def nothing() -> None:

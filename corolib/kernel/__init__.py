@@ -2,9 +2,9 @@
 
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
-the marks `public` and `Documented`; `must_yield` and `running_scheduler`; `CallQueue` and
-`OwnedSocket`; `body_of` and `forgive`; the words for messages, `brief`, `doing`, `where`,
-`file_name`, `no_error`, `no_undo`; and the checks of what a caller gives.
+the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
+`CallQueue` and `OwnedSocket`; `body_of` and `forgive`; the words for messages, `brief`, `doing`,
+`where`, `file_name`, `no_error`, `no_undo`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -40,6 +40,7 @@ from corolib.kernel.errors import (
 from corolib.kernel.late import LateModule
 from corolib.kernel.poller import OwnedSocket, Selector
 from corolib.kernel.scheduler import Scheduler, run
+from corolib.kernel.suspend import in_queue, serve
 from corolib.kernel.task import Task
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
 from corolib.kernel.waits import Waiting, forgive, public, waits
@@ -86,6 +87,7 @@ __all__ = [
     "doing",
     "file_name",
     "forgive",
+    "in_queue",
     "must_yield",
     "no_error",
     "no_undo",
@@ -93,6 +95,7 @@ __all__ = [
     "public",
     "run",
     "running_scheduler",
+    "serve",
     "spawn",
     "waits",
     "where",

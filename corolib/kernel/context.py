@@ -79,7 +79,8 @@ def current_task() -> Task[Any]:
         >>> corolib.run(main)
         'main#1'
     """
-    task = current_scheduler().current
+    # If there is none, `current_scheduler()` says why.
+    task = (_current.scheduler or current_scheduler()).current
     if task is None:
         raise RuntimeError("no task is running: this was called between two steps, in a callback")
     return task
@@ -164,13 +165,14 @@ def now() -> float:
     return current_scheduler().clock()
 
 
-def must_yield() -> bool:
+def must_yield(scheduler: Scheduler | None = None) -> bool:
     """Return whether an operation that could succeed at once should give way all the same.
 
     That is so of every 64th of all tasks together. So no task keeps the others from their turn,
-    whatever it finds ready.
+    whatever it finds ready. Who knows the scheduler that runs here may say it: to look it up is
+    most of the price.
     """
-    scheduler = _current.scheduler or current_scheduler()
+    scheduler = scheduler or _current.scheduler or current_scheduler()
     left = scheduler.budget - 1
     # It may be below 0, if a stream has counted in another thread.
     scheduler.budget = left if left > 0 else BUDGET

@@ -40,7 +40,7 @@ from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
-from corolib.kernel.suspend import ProxyWaiter, Suspensions
+from corolib.kernel.suspend import Enqueue, ProxyWaiter, Suspensions, serve
 from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import (
@@ -151,6 +151,7 @@ class Scheduler(metaclass=Documented):
             UrgentWait: self._urgent.wait,
             Sleep: self._sleep,
             Suspend: self._suspensions.wait,
+            Enqueue: self._suspensions.enqueue,
             Join: self._join,
             ProxyWaiter: lambda proxy, _: None,
         }
@@ -160,6 +161,7 @@ class Scheduler(metaclass=Documented):
             UrgentWait: self._urgent.undo,
             Sleep: self._undo_sleep,
             Suspend: self._suspensions.undo,
+            Enqueue: self._suspensions.undo_enqueue,
             Join: self._undo_join,
             type(GIVE_WAY): lambda task: True,
             type(None): lambda task: False,  # a signal handler woke it at this very moment
@@ -394,8 +396,7 @@ class Scheduler(metaclass=Documented):
         # would be one more moment at which such a handler may come.
         if joiner.wait_state is joined:
             joiner.wait = joiner.wait_state = None
-            self._suspended.discard(joiner)
-            self.make_ready(joiner, joined.returned, error)
+            serve(joiner, joined.returned, error)
 
     def _undo_join(self, task: Task[Any]) -> None:
         self._suspended.discard(task)
@@ -672,13 +673,12 @@ class Scheduler(metaclass=Documented):
         if self._callqueue.closed:
             raise RunFinished
 
-    def check_open(self) -> None:
-        """Raise RunFinished if the run has ended."""
-        self._callqueue.check_open()
-
     def at_once(self) -> bool:
-        """Return whether a wake may act now: in our own thread, while the loop does not wait."""
-        self.check_open()
+        """Return whether a wake may act now: in our own thread, while the loop does not wait.
+
+        Raises RunFinished if the run has ended.
+        """
+        self._callqueue.check_open()
         return not self.polling and get_ident() == self.thread
 
     def call(

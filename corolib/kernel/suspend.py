@@ -1,4 +1,4 @@
-"""What `Suspend` means: its wait, and the `wake` it hands out.
+"""What `Suspend` means: its wait, and the `wake` it hands out. And the wait in a queue.
 
 All that is not a file, a time or the end of a task is waited for in this way. The waiting task
 gives its `arm` a function, `wake`, and whoever has the result calls it. Neither knows anything of
@@ -31,13 +31,19 @@ The same wait serves two things of the scheduler's own. A task may have somethin
 tasks that must be gone before it makes its next wait. And a *proxy waiter* makes a wait for a file
 or a time in the place of a task that waits for something else as well.
 
+Most waits for what another task does are plainer than that: the task stands in a queue, first come,
+first served. For these there is the trap `Enqueue`. It has neither a wake nor an undo: the task
+itself is in the queue, and rule 1 holds as it stands. Whoever takes the task out of the queue has
+the say: who serves it, or the scheduler that takes the wait back.
+
 Who is woken when, in what order, is the business of what is built on this: see `coordination/`.
 """
 
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +124,12 @@ class Suspensions:
             return undo
 
         def send(value: Any) -> Any:
-            """Step the task, as if its body had yielded the trap just now."""
+            """Step the task, as if its body had yielded the trap just now.
+
+            Meanwhile what it would have stood in a queue for may have become free.
+            """
             task.send = task.body.send
-            return trap
+            return trap.general() if type(trap) is Enqueue else trap
 
         what = "the end of " + ", ".join(each.label for each in await_first)
         self.wait(task, Suspend(arm, what, holder=await_first.copy))
@@ -151,6 +160,71 @@ class Suspensions:
         if undo is not None:
             self.scheduler.call(undo, (), task)
         return True
+
+    def enqueue(self, task: Task[Any], trap: Enqueue) -> None:
+        """Park `task` in a queue until it is served."""
+        trap.queue[task] = trap.item
+        self._suspended.add(task)
+        task.wait = trap
+
+    def undo_enqueue(self, task: Task[Any]) -> bool:
+        """Take `task` out of its queue; False if it was served already (rule 1)."""
+        if task.wait.queue.pop(task, self) is self:
+            return False
+        self._suspended.discard(task)
+        return True
+
+
+class Enqueue:
+    """The wait in a queue until one is served. `Suspend` could say it, at three times the cost."""
+
+    # There is no `__init__`: see `Join`.
+    __slots__ = ("general", "item", "queue")
+    queue: OrderedDict[Any, Any]
+    item: Any
+    general: Callable[[], Suspend[Any]]
+
+    def holder(self) -> Iterable[Task[Any]]:
+        holder = self.general().holder
+        return () if holder is None else holder()
+
+    def __repr__(self) -> str:
+        return repr(self.general())
+
+
+def in_queue(
+    queue: OrderedDict[Any, Any], general: Callable[[], Suspend[Any]], item: Any = None
+) -> Enqueue:
+    """Return the trap with which a task stands in `queue`, with `item`, until it is served.
+
+    To be yielded at once by who has found that there is something to wait for. `general()` returns
+    the trap for the same wait that finds it out by itself.
+    """
+    trap = Enqueue()
+    trap.queue = queue
+    trap.item = item
+    trap.general = general
+    return trap
+
+
+def serve(waiter: Task[Any] | Wake, value: Any = None, error: BaseException | None = None) -> None:
+    """End the wait of one that was just taken out of a queue: a task, or a wake that stood there.
+
+    In another thread, and while the loop may be in the selector, a call is left (rule 3).
+    """
+    if not isinstance(waiter, Task):
+        waiter(value, error)
+        return
+    scheduler = waiter.scheduler
+    if scheduler.polling or get_ident() != scheduler.thread:
+        scheduler.call_soon_threadsafe(scheduler._suspensions.woken, waiter, value, error)
+        return
+    # This is `woken()`, at a third of its price.
+    scheduler._suspended.discard(waiter)
+    waiter.wait = None
+    if value is not None or error is not None:
+        waiter.outcome = (value, error)
+    scheduler._ready.append(waiter)
 
 
 class ProxyWaiter:
@@ -216,10 +290,7 @@ class SuspendWake:
             raise TypeError(no_error(error))
         home = self._home
         scheduler = home.scheduler
-        # Rule 3. `polling` is also true for ever after the end.
-        at_once = not scheduler.polling and get_ident() == scheduler.thread
-        if not at_once:
-            scheduler.check_open()
+        at_once = scheduler.at_once()  # rule 3
         try:
             task = self._claim.pop()
         except IndexError:

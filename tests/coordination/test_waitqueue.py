@@ -7,13 +7,20 @@ from signal import SIGHUP
 import pytest
 
 from corolib import (
+    Barrier,
     BoundedSemaphore,
     Condition,
+    Event,
+    LifoQueue,
     Lock,
+    PriorityQueue,
+    Queue,
+    Result,
     RLock,
     Semaphore,
     Sleep,
     TaskGroup,
+    Topic,
     first,
     move_on_after,
     open_signal_receiver,
@@ -22,7 +29,7 @@ from corolib import (
 )
 from corolib.testing import survivors
 from tests.helpers.driving import FULL, go, hold, sleeper
-from tests.helpers.inside import queue_of, turns_of
+from tests.helpers.inside import queue_of, queues_of, turns_of
 
 LOCKS = [Lock, RLock, Semaphore, BoundedSemaphore, Condition]
 
@@ -115,6 +122,19 @@ def test_those_who_wait_for_their_turn_are_in_a_queue_that_costs_the_same_howeve
             yield from g
 
     go(main)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *LOCKS,
+        *(Event, Result, lambda: Barrier(2), lambda: Topic(1)),
+        *(lambda: Queue(1), lambda: PriorityQueue(1), lambda: LifoQueue(1)),
+    ],
+)
+def test_to_leave_the_middle_of_a_queue_costs_the_same_however_long_it_is(make):
+    for queue in queues_of(make()):
+        assert type(queue) is OrderedDict  # a subclass would take and remove the slow way
 
 
 def test_the_head_of_a_long_queue_is_found_at_once():

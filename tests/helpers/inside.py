@@ -219,6 +219,12 @@ def queue_of(thing: Any) -> Any:
     return thing._waiting
 
 
+def queues_of(thing: Any) -> list[Any]:
+    """Return all queues of those who wait for a thing, whatever for."""
+    names = ("_waiting", "_getters", "_putters", "_joiners")
+    return [getattr(thing, name) for name in names if hasattr(thing, name)]
+
+
 def turns_of(group: TaskGroup) -> Any:
     """Return what the tasks of a group with a limit wait for."""
     return group._turns
@@ -236,6 +242,9 @@ class LossyLock(Lock):
     def _arm(self, wake: Wake) -> Callable[[], object]:
         super()._arm(wake)
         return lambda: None
+
+    def __iter__(self) -> Any:
+        return (yield self.acquiring())
 
 
 def receivers_of(scheduler: Scheduler) -> Collection[int]:

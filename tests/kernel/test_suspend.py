@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import OrderedDict
 from dis import opname
 
 import pytest
@@ -14,11 +15,13 @@ import corolib
 from corolib import (
     Cancelled,
     ClosedError,
+    Lock,
     Queue,
     ReadWait,
     Sleep,
     Suspend,
     TaskCancelled,
+    TaskGroup,
     close,
     current_scheduler,
     current_task,
@@ -26,10 +29,12 @@ from corolib import (
     move_on_after,
     now,
     run,
+    shield,
     spawn,
 )
+from corolib.kernel import in_queue, serve
 from corolib.kernel.suspend import SuspendWake
-from corolib.testing import virtual_time
+from corolib.testing import survivors, virtual_time
 from tests.helpers.driving import go, in_a_thread, in_threads
 from tests.helpers.inside import suspended
 
@@ -325,11 +330,11 @@ class FakeScheduler:
     def __init__(self, polling):
         self.scheduler = self
         self.polling = polling
-        self.thread = threading.get_ident()
         self.log = []
 
-    def check_open(self):
+    def at_once(self):
         self.log.append("asked")
+        return not self.polling
 
     def woken(self, task, value, error):
         self.log.append(("woken", task, value, error))
@@ -352,7 +357,99 @@ def test_a_claimed_wake_does_nothing():
     wake = SuspendWake(scheduler, "task")
     assert wake.claim() == "task"
     wake("value")
-    assert scheduler.log == []
+    assert scheduler.log == ["asked"]
+
+
+# In a queue ---------------------------------------------------------------------------------------
+
+
+def stand_in(queue, item=None):
+    """Wait in a queue until served."""
+
+    def general():
+        raise AssertionError("nobody asks")
+
+    return (yield in_queue(queue, general, item))
+
+
+@pytest.mark.parametrize("do", [lambda call: call(), in_a_thread], ids=["here", "in a thread"])
+@pytest.mark.parametrize("error", [None, ValueError("no more")], ids=["value", "error"])
+def test_who_stands_in_a_queue_gets_what_it_is_served(do, error):
+    def child(queue, n, got):
+        try:
+            got.append((yield from stand_in(queue, n)))
+        except ValueError as exc:
+            got.append(exc)
+
+    def main():
+        queue, got = OrderedDict(), []
+        tasks = [spawn(child, queue, n, got) for n in range(3)]
+        yield
+        assert list(queue.items()) == list(zip(tasks, range(3), strict=True))
+        assert suspended(current_scheduler()) == set(tasks)
+        while queue:
+            waiter, item = queue.popitem(last=False)
+            do(lambda: serve(waiter, item, error))
+        yield from survivors(tasks)
+        assert not suspended(current_scheduler())
+        return got
+
+    assert go(main) == ([0, 1, 2] if error is None else [error] * 3)
+
+
+def test_who_was_served_in_a_thread_gets_that_before_a_cancel():
+    def child(queue, got):
+        got.append((yield from stand_in(queue)))
+        try:
+            yield Sleep(1)
+        except Cancelled:
+            got.append("cancelled")
+            raise
+
+    def main():
+        queue, got = OrderedDict(), []
+        task = spawn(child, queue, got)
+        yield
+        waiter, _ = queue.popitem()
+        in_a_thread(lambda: serve(waiter, "served"))
+        task.cancel()
+        yield from task.stop()
+        return got
+
+    assert go(main) == ["served", "cancelled"]
+
+
+def test_what_became_free_while_other_tasks_were_awaited_first_is_had_at_once():
+    """A body has left its group by an exception: its next wait first waits for the children."""
+
+    def child():
+        try:
+            yield Sleep(9)
+        finally:
+            with shield():
+                yield Sleep(1)
+
+    def work(lock, got):
+        with pytest.raises(LookupError):
+            with TaskGroup() as g:
+                g.spawn(child)
+                yield
+                raise LookupError
+        with (yield from lock):
+            got.append(now())
+
+    def main():
+        lock, got = Lock("A"), []
+        with (yield from lock):
+            task = spawn(work, lock, got)
+            yield
+            yield
+            assert repr(task.wait).startswith("the end of child")
+            assert lock.waiters == 0
+        yield from task
+        return got
+
+    assert go(main) == [1]
 
 
 # Who waits in the place of a task -----------------------------------------------------------------
@@ -555,10 +652,34 @@ def joiner_cancelled_meanwhile(wakes):
         yield from task
 
 
+def cancelled_in_a_queue_meanwhile(wakes):
+    """A task that waits for a lock is cancelled at any moment, also while it is given the lock."""
+    lock, got = Lock(), []
+
+    def child():
+        with (yield from lock):
+            got.append("lock")
+            yield Sleep(1)
+
+    with (yield from lock):
+        task, other = spawn(child), spawn(child)
+        yield
+        wakes.append(task.cancel)
+        yield
+    yield from other
+    with contextlib.suppress(TaskCancelled):
+        yield from task
+    assert got[-1] == "lock"
+    assert lock.owner is None
+    assert lock.waiters == 0
+    assert not suspended(current_scheduler())
+
+
 @pytest.mark.parametrize(
     "scenario",
     [
         cancelled_twice_meanwhile,
+        cancelled_in_a_queue_meanwhile,
         timed_out_twice_meanwhile,
         one_of_several,
         joined_meanwhile,
