@@ -252,7 +252,9 @@ class Cancellation:
         while inner is not None and inner is not scope:  # rule 9
             inner.abandoned = True
             inner = inner.outer
-        return Cancelled(request.reason, request)
+        error = Cancelled() if request.reason is None else Cancelled(request.reason)
+        error.cancel_request = request
+        return error
 
     def _grace_over(self, whose: tuple[Task[Any], CancelRequest]) -> None:
         """From now on every wait inside the scope raises `Cancelled` (rule 4)."""
