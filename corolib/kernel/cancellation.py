@@ -61,14 +61,15 @@ SWALLOWS = 100  # overdue `Cancelled` that a task may swallow before it is given
 class CancelRequest:
     """A request that a task leave a scope: from the asking until the scope is left (rule 1)."""
 
-    __slots__ = ("delivered", "overdue", "reason", "swallowed", "timer")
+    __slots__ = ("delivered", "grace_ends", "overdue", "reason", "swallowed", "timer")
 
     def __init__(self, reason: object) -> None:
         self.reason = reason
         self.delivered = False  # `Cancelled` was thrown: the request is under way
+        self.grace_ends: float | None = None  # the time; None once there is a timer for it
+        self.timer: list[Any] | None = None  # the end of the grace
         self.overdue = False  # its grace is over
         self.swallowed = 0  # of the `Cancelled` thrown after that
-        self.timer: list[Any] | None = None  # the end of the grace
 
 
 class Scope:
@@ -162,23 +163,29 @@ class Cancellation:
 
     def request(self, task: Task[Any], scope: Scope, reason: object) -> None:
         """Ask `task` to leave `scope`; if that is the task itself, its children as well."""
-        todo = [(task, scope)]
-        while todo:
-            task, scope = todo.pop()
-            if task.done or (scope.cancel_request is not None and not task.body_over):
-                continue  # rule 2
-            if scope is task and task.family:
-                todo += [(child, child) for child in reversed(task.children)]
-            if scope.cancel_request is None:
-                scope.cancel_request = CancelRequest(reason)
-                self._scheduler.cancel_asked(task, scope, reason)
-            if not task.body_over:
-                self._look(task)
+        if scope is task and task.family:
+            self.request_all([task], reason)
+        elif scope.cancel_request is None and not task.done:  # rule 2
+            self._ask(task, scope, reason)
 
-    def request_all(self, tasks: list[Task[Any]], reason: str) -> None:
-        """Ask all these tasks to end."""
-        for task in tasks:
-            self.request(task, task, reason)
+    def request_all(self, tasks: list[Task[Any]], reason: object) -> None:
+        """Ask all these tasks, and all below them, to end."""
+        todo = tasks[::-1]
+        while todo:
+            task = todo.pop()
+            asked = task.cancel_request is not None
+            if task.done or (asked and not task.body_over):
+                continue  # rule 2
+            if task.family:
+                todo += reversed(task.family.values())
+            if not asked:
+                self._ask(task, task, reason)
+
+    def _ask(self, task: Task[Any], scope: Scope, reason: object) -> None:
+        scope.cancel_request = CancelRequest(reason)
+        self._scheduler.cancel_asked(task, scope, reason)
+        if not task.body_over:
+            self._look(task)
 
     def force(self, task: Task[Any], error: BaseException) -> None:
         """Throw `error` at the wait of `task` or at its next, whatever the scopes say (rule 10)."""
@@ -214,6 +221,8 @@ class Cancellation:
             for each in shields:
                 self._start_time_of(task, each)
             if scope is None:
+                if wait is None:
+                    self._start_graces(task)
                 return False
         if wait is not None and not scheduler.take_back(task):
             return False  # rule 3: a result came first
@@ -242,9 +251,8 @@ class Cancellation:
             if request.swallowed > SWALLOWS:
                 return None  # rule 5
         else:
-            if scheduler.grace != math.inf:  # rule 4
-                end = scheduler.clock() + scheduler.grace
-                request.timer = scheduler.timers.set(end, self._grace_over, (task, request))
+            if scheduler.grace != math.inf:
+                request.grace_ends = scheduler.clock() + scheduler.grace
             if isinstance(scope, CancelScope) and scope.names_wait and wait is not None:
                 scope.waited_for = brief(wait)
         request.delivered = True
@@ -252,7 +260,20 @@ class Cancellation:
         while inner is not None and inner is not scope:  # rule 9
             inner.abandoned = True
             inner = inner.outer
-        return Cancelled(request.reason, request)
+        error = Cancelled() if request.reason is None else Cancelled(request.reason)
+        error.cancel_request = request
+        return error
+
+    def _start_graces(self, task: Task[Any]) -> None:
+        """The clean-up of `task` makes a wait: set the timers of the graces (rule 4).
+
+        Most clean-up never waits, so none is set before.
+        """
+        for scope in chain(task):
+            request = scope.cancel_request
+            if request is not None and request.grace_ends is not None:
+                end, request.grace_ends = request.grace_ends, None
+                request.timer = self._scheduler.timers.set(end, self._grace_over, (task, request))
 
     def _grace_over(self, whose: tuple[Task[Any], CancelRequest]) -> None:
         """From now on every wait inside the scope raises `Cancelled` (rule 4)."""

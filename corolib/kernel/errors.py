@@ -23,12 +23,13 @@ class Cancelled(BaseException):
     """
 
     bytes_sent: int | None = None  # by the `sendall()` that was cancelled, if it was one
+    # Only the scope that has this very request catches the exception: see cancellation.py. There is
+    # no `__init__` to set it: that would be half of what a delivery costs.
+    cancel_request: object = None
 
-    def __init__(self, reason: object = None, cancel_request: object = None) -> None:
-        super().__init__(*(() if reason is None else (reason,)))
-        self.reason = reason
-        # Only the scope that has this very request catches the exception: see cancellation.py.
-        self.cancel_request = cancel_request
+    @property
+    def reason(self) -> Any:
+        return self.args[0] if self.args else None
 
 
 @public

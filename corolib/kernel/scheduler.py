@@ -270,15 +270,22 @@ class Scheduler(metaclass=Documented):
             task = self.current = ready.popleft()
             task.wait = None
             try:
+                resume = task.resume
                 if task.outcome is None:
-                    resume = task.resume
                     trap = resume(task.send, None)
                 else:
-                    trap = self._step_with(task)
+                    (value, error), task.outcome = task.outcome, None
+                    if error is None:
+                        trap = resume(task.send, value)
+                    else:
+                        trap = resume(task.body.throw, error)
+                    value = error = None  # what the task lets go of is gone before the next step
             except StopIteration as stop:
+                value = error = None
                 self._body_over(task, stop.value, None)
                 continue
             except BaseException as exc:
+                value = error = None
                 self._body_over(task, None, exc)
                 continue
             if task.pending and self._look_closer(task, trap):
@@ -318,17 +325,6 @@ class Scheduler(metaclass=Documented):
         # From Python 3.12 on, the frame of a body that failed keeps this frame: let go of the task.
         self.current = task = None  # type: ignore[assignment]
         trap = handle = entry = ref = resume = None  # type: ignore[assignment]
-
-    def _step_with(self, task: Task[Any]) -> Any:
-        """Step a task with the outcome of its wait: a value, or an error."""
-        (value, error), task.outcome = task.outcome, None  # type: ignore[misc]
-        try:
-            if error is None:
-                return task.resume(task.send, value)
-            return task.resume(task.body.throw, error)
-        finally:
-            # The error's traceback holds this frame: they would be a cycle.
-            del value, error, task
 
     def _look_closer(self, task: Task[Any], trap: Any) -> bool:
         """Look closer at a wait before it is made; return whether something else came first."""

@@ -22,8 +22,8 @@ from corolib import (
     spawn,
 )
 from corolib.testing import virtual_time
-from tests.helpers.driving import go, swallow
-from tests.helpers.inside import Bound, caught_by
+from tests.helpers.driving import go, sleeper, swallow
+from tests.helpers.inside import Bound, caught_by, timers_set
 
 
 class Foreign:
@@ -447,6 +447,43 @@ def test_the_grace_of_a_scope_left_in_time_cuts_nothing_later():
         return bound.expired, now()
 
     assert go(main) == (True, 101.5)
+
+
+def test_a_cancel_sets_no_timer_if_clean_up_does_not_wait():
+    def main():
+        tasks = [spawn(sleeper, 1000) for _ in range(10)]
+        yield Sleep(1)
+        for task in tasks:
+            task.cancel()
+        assert timers_set(current_scheduler()) == 0
+        yield
+        assert timers_set(current_scheduler()) == 0
+        return [task.state for task in tasks]
+
+    assert go(main) == ["done"] * 10
+
+
+def test_the_grace_begins_at_the_delivery_and_not_when_clean_up_waits():
+    options = virtual_time()
+
+    def child():
+        try:
+            yield Sleep(100)
+        finally:
+            options["clock"].move(0.75)  # clean-up that takes time, and does not wait
+            try:
+                yield Sleep(0.5)
+            finally:
+                times.append(now())
+
+    def main():
+        task = spawn(child)
+        yield Sleep(1)
+        yield from task.stop()
+
+    times = []
+    go(main, **options)
+    assert times == [2]
 
 
 # Those who swallow --------------------------------------------------------------------------------

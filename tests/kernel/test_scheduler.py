@@ -5,6 +5,7 @@ import contextvars
 import math
 import select
 import selectors
+import weakref
 from collections import deque
 
 import pytest
@@ -344,6 +345,40 @@ def test_generator_exit_raised_by_a_body_is_a_failure():
 
     assert go(main, on_task_error=lambda task, exc: lost.append(type(exc))) == "fine"
     assert lost == [GeneratorExit]
+
+
+@pytest.mark.parametrize("then", ["waits", "returns", "fails"])
+@pytest.mark.parametrize("what", ["value", "error"])
+def test_what_ended_a_wait_is_kept_no_longer_than_the_task_keeps_it(what, then):
+    class Given(Exception):
+        pass
+
+    wakes, given, seen = [], [], []
+
+    def taker():
+        try:
+            yield Suspend(lambda wake: wakes.append(wake) or (lambda: None), "something")
+        except Given:
+            pass
+        if then == "waits":
+            yield
+        elif then == "fails":
+            raise ValueError
+
+    def main():
+        task = spawn(taker)
+        task.watch(lambda value, error: None)  # so that nobody is told of a failure
+        yield
+        yield
+        thing = Given()
+        given.append(weakref.ref(thing))
+        wakes[0](**{what: thing})
+        del thing
+        yield
+        seen.append(given[0]())
+
+    go(main)
+    assert seen == [None]
 
 
 # Runs and turns -----------------------------------------------------------------------------------

@@ -620,13 +620,13 @@ def test_a_daemon_that_spawns_a_daemon_beside_it_keeps_nobody():
 
 def test_many_daemons_are_each_cancelled_once(monkeypatch):
     asked = []
-    request = Cancellation.request
+    request_all = Cancellation.request_all
 
-    def counted(self, task, scope, reason):
-        asked.append(task)
-        request(self, task, scope, reason)
+    def counted(self, tasks, reason):
+        asked.extend(tasks)
+        request_all(self, tasks, reason)
 
-    monkeypatch.setattr(Cancellation, "request", counted)
+    monkeypatch.setattr(Cancellation, "request_all", counted)
 
     def daemon():
         yield Sleep(1000)
