@@ -13,7 +13,7 @@ The house, where each floor imports only from those below it:
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
         servers -> listening -> streams -> tls     limits
-        connecting -> streams     connecting, datagrams -> resolving
+        connecting -> streams     connecting, datagrams -> resolving     datagrams -> packet_info
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2

@@ -44,9 +44,11 @@ from corolib.net.network import (
     Socket,
     address_text,
     discard,
+    has_met_itself,
     named,
     network,
     pauses,
+    reset,
     unix_path,
 )
 from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure
@@ -191,6 +193,9 @@ def _attempt(info: AddressInfo, source: Any) -> Generator[Trap, Any, Socket]:
             if source is not None:
                 sock.bind(source)
             yield from _connect(sock, address)
+            if has_met_itself(sock, address):
+                reset(sock)
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except BaseException:
             discard(sock)
             raise

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,9 @@ NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 SUN_PATH = 108 if sys.platform == "linux" else 104
 """Bytes for the path of a Unix socket and the zero at its end."""
+
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing waits for nothing, and resets the connection."""
 
 PAUSES = 0.001, 0.05
 """Seconds between two tries, at first and at most: soon, and twenty times a second at no cost."""
@@ -119,6 +123,24 @@ def discard(sock: Socket) -> None:
         sock.close()
     else:
         close(sock)
+
+
+def reset(sock: Socket) -> None:
+    """Close a socket so that a TCP connection is reset: the other side is told of it, what it has
+    not got yet is thrown away, and the port of this side is free at once.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    discard(sock)
+
+
+def has_met_itself(sock: Socket, address: Any) -> bool:
+    """Return whether a socket is connected to itself.
+
+    So it is if nobody was at `address`, on this machine, and the system chose that very port for
+    our end. For TCP its request is its own answer (RFC 9293, 3.5: a simultaneous open).
+    """
+    own = sock.getsockname()
+    return isinstance(own, tuple) and own[1] == address[1] and own == sock.getpeername()
 
 
 def named(error: OSError, what: str) -> OSError:
