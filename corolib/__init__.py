@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     from corolib.coordination.topics import Subscription, Topic
     from corolib.net.connecting import open_tcp, open_unix
     from corolib.net.datagrams import DatagramSocket, open_udp, open_unix_datagrams
-    from corolib.net.network import Network
+    from corolib.net.network import Network, PeerCredentials
     from corolib.net.servers import (
         Handler,
         Listener,
@@ -140,7 +140,7 @@ else:
         "coordination.topics": "Subscription Topic",
         "net.connecting": "open_tcp open_unix",
         "net.datagrams": "DatagramSocket open_udp open_unix_datagrams",
-        "net.network": "Network",
+        "net.network": "Network PeerCredentials",
         "net.servers": (
             "Handler Listener Server StopReport listen_tcp listen_unix serve_tcp serve_unix"
         ),
@@ -187,6 +187,7 @@ __all__ = [
     "Listener",
     "Lock",
     "Network",
+    "PeerCredentials",
     "PriorityQueue",
     "Process",
     "Queue",

@@ -15,14 +15,16 @@ and connects is in `listening.py`, `connecting.py` and `datagrams.py`.
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from corolib.kernel import OwnedSocket, close, public, running_scheduler
+from corolib.kernel import OwnedSocket, check_number, close, public, running_scheduler
 
 Socket = socket.socket
 AddressInfo = tuple[int, int, int, str, Any]
@@ -33,6 +35,15 @@ NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 SUN_PATH = 108 if sys.platform == "linux" else 104
 """Bytes for the path of a Unix socket and the zero at its end."""
+
+KEEPIDLE: int = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))
+"""The option that macOS has under another name."""
+
+PROBES = 4
+"""How often a peer that is silent is asked whether it is still there, in a `keepalive`."""
+
+CREDENTIALS = "iII"
+"""The struct ucred of unix(7)."""
 
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing waits for nothing, and resets the connection."""
@@ -123,6 +134,57 @@ def discard(sock: Socket) -> None:
         sock.close()
     else:
         close(sock)
+
+
+def tcp_options(
+    who: str, keepalive: float | None, user_timeout: float | None
+) -> list[tuple[int, int, int]]:
+    """Return the options that sockets of TCP get: level, number, value.
+
+    Small messages are sent at once, and a peer that has vanished is noticed, if only after hours.
+    What the two keywords mean is said at `open_tcp`; TypeError or ValueError if they are no
+    numbers of seconds.
+    """
+    tcp = socket.IPPROTO_TCP
+    options = [(tcp, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if keepalive is not None:
+        idle = _whole(f"{who}(keepalive=)", keepalive, 1, 32767)
+        options.append((tcp, KEEPIDLE, idle))
+        options.append((tcp, socket.TCP_KEEPINTVL, -(-idle // PROBES)))
+        options.append((tcp, socket.TCP_KEEPCNT, PROBES))
+    if user_timeout is not None:
+        most = _whole(f"{who}(user_timeout=)", user_timeout, 1000, 2**31 - 1)
+        options.append((tcp, socket.TCP_USER_TIMEOUT, most))
+    return options
+
+
+def _whole(what: str, value: float, unit: int, most: int) -> int:
+    """Return a duration in whole parts of a second, at least one."""
+    number = check_number(value, what, "a duration")
+    if number <= 0:
+        raise ValueError(f"{what} got {value!r}: give a number of seconds, more than 0, or None")
+    return math.ceil(min(number * unit, most))
+
+
+@public
+class PeerCredentials(NamedTuple):
+    """Who has connected to a Unix socket, or listens on it: the kernel's word, not the peer's.
+
+    `pid` is the number of its process at that time (a number may be used again), `uid` and `gid`
+    are the user and the group that it had.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(sock: Socket) -> PeerCredentials:
+    """Return who is on the other side of a Unix socket."""
+    if sock.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        raise io.UnsupportedOperation("only Unix sockets have peer credentials, on Linux")
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(CREDENTIALS))
+    return PeerCredentials(*struct.unpack(CREDENTIALS, data))
 
 
 def reset(sock: Socket) -> None:

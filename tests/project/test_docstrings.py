@@ -62,6 +62,7 @@ SECTIONS = {
     "Process": ["Attributes"],
     "Server": ["Attributes"],
     "SignalReceiver": [],
+    "PeerCredentials": [],
     "StopReport": [],
     "Subscription": [],
     "ThreadEnd": ["Example"],
