@@ -13,7 +13,8 @@ The house, where each floor imports only from those below it:
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
         servers -> listening -> streams -> tls     limits
-        connecting -> streams     connecting, datagrams -> resolving     datagrams -> packet_info
+        datagram_servers -> servers, datagrams     datagrams -> packet_info
+        connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from corolib.coordination.timeouts import move_on_after, shield, timeout
     from corolib.coordination.topics import Subscription, Topic
     from corolib.net.connecting import open_tcp, open_unix
+    from corolib.net.datagram_servers import DatagramHandler, DatagramServer, serve_udp
     from corolib.net.datagrams import DatagramSocket, open_udp, open_unix_datagrams
     from corolib.net.network import Network, PeerCredentials
     from corolib.net.servers import (
@@ -139,6 +141,7 @@ else:
         "coordination.timeouts": "move_on_after shield timeout",
         "coordination.topics": "Subscription Topic",
         "net.connecting": "open_tcp open_unix",
+        "net.datagram_servers": "DatagramHandler DatagramServer serve_udp",
         "net.datagrams": "DatagramSocket open_udp open_unix_datagrams",
         "net.network": "Network PeerCredentials",
         "net.servers": (
@@ -177,6 +180,8 @@ __all__ = [
     "ClosedError",
     "Condition",
     "Coro",
+    "DatagramHandler",
+    "DatagramServer",
     "DatagramSocket",
     "Deadlock",
     "Event",
@@ -243,6 +248,7 @@ __all__ = [
     "run_process",
     "run_workers",
     "serve_tcp",
+    "serve_udp",
     "serve_unix",
     "shield",
     "spawn",

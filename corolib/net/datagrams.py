@@ -21,10 +21,11 @@ import errno
 import socket
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from corolib.kernel import (
     ClosedError,
+    LateModule,
     ReadWait,
     Sleep,
     WriteWait,
@@ -45,6 +46,11 @@ from corolib.net.network import (
 )
 from corolib.net.packet_info import Address, packet_info
 from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure, resolve
+
+if TYPE_CHECKING:
+    from corolib.net import datagram_servers
+else:
+    datagram_servers = LateModule("corolib.net.datagram_servers")
 
 Choice = tuple[int, int, Any, Any, bool]
 """Family, protocol, address of this side, of the other, and whether it is of both families."""
@@ -103,7 +109,7 @@ class DatagramSocket:
     """
 
     __slots__ = (
-        *("_asker", "_patience", "_reading", "_receive", "_send", "_writer_waits", "_writing"),
+        *("_asker", "_calls", "_patience", "_reading", "_writer_waits", "_writing"),
         *("socket", "truncated"),
     )
 
@@ -111,10 +117,8 @@ class DatagramSocket:
         sock.setblocking(False)
         self.socket = sock
         self.truncated = False
-        # Plain calls of the socket's, unless it is to be told at which address it was asked.
-        told = packet_info(sock) or sock
-        self._receive: Callable[[int], tuple[bytes, Any]] = told.recvfrom
-        self._send: Callable[[Any, Any], object] = told.sendto
+        # What receives and sends: the socket, or what is told at which address it was asked.
+        self._calls: Any = packet_info(sock) or sock
         self._reading = ReadWait(sock)
         self._writing = WriteWait(sock)
         self._writer_waits = False
@@ -155,7 +159,7 @@ class DatagramSocket:
                 yield self._reading
                 self._patience = left - 1
             try:
-                got = self._receive(most + 1)
+                got: tuple[bytes, Any] = self._calls.recvfrom(most + 1)
             except (BlockingIOError, InterruptedError):
                 # Woken in vain.
                 self._patience = PATIENCE
@@ -210,7 +214,7 @@ class DatagramSocket:
         if address is self._asker is not None:
             self._asker = None
             try:
-                self._send(data, address)
+                self._calls.sendto(data, address)
                 return
             except (BlockingIOError, InterruptedError):
                 pass
@@ -227,7 +231,7 @@ class DatagramSocket:
                 flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
                 found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM, flags)
                 address = next(iter(found))[4]
-        yield from self._put(lambda: self._send(data, address))
+        yield from self._put(lambda: self._calls.sendto(data, address))
 
     @waits
     def send(self, data: bytes | bytearray | memoryview) -> Generator[Any, Any, None]:
@@ -236,6 +240,47 @@ class DatagramSocket:
         See `sendto`.
         """
         yield from self._put(lambda: self.socket.send(data))
+
+    def serve(
+        self,
+        handler: datagram_servers.DatagramHandler,
+        **limits: Unpack[datagram_servers.DatagramLimits],
+    ) -> datagram_servers.DatagramServer:
+        """Have each datagram answered, by a task of its own; does not wait.
+
+        `server = sock.serve(lambda data, sender: data)`. The caller owns the server, and the server
+        the socket. An answer leaves from the address that was asked. What cannot be sent is lost,
+        and what fails concerns one datagram. Whoever sends can forge the address that the answer
+        goes to: what follows from that is what most of the limits are for.
+
+        Args:
+            handler: called with each datagram and the address of its sender; returns the answer,
+                bytes, or None. An ordinary function, or one that waits, a generator function or an
+                `async def`: then it is a task of its own.
+            rate: answers that one address gets in a second, and one network of IPv6 (/64). What it
+                asks beyond is not handled. Two services that answer each other for ever are stopped
+                by that too.
+            amplify: how many times longer than its question an answer may be. A longer one is
+                withheld, unless it goes to this machine itself: it could be aimed at somebody else.
+                18 bytes are always allowed. `math.inf`: any.
+            services: answer also to where services are: ports below 1024, and those that servers
+                of this run have. Only for protocols in which an answer is never taken for a
+                question, as DNS and NTP.
+            max_waiting: handlers that may wait at the same time; further datagrams are dropped.
+            max_per_address: those of one address or network.
+            on_error: called as `f(exc, sender)` with what leaves a handler; by default it is logged
+                to "corolib.server", once a second at most.
+            grace: seconds that handlers are given to finish, where `stop()` names no other time.
+
+        Raises:
+            TypeError, ValueError: a limit is not of its kind, or there is none of this name.
+            RuntimeError: no scheduler runs in this thread.
+            ClosedError: the socket is closed.
+
+        Source: RFC 8085, section 5 (UDP usage guidelines); CERT CA-1996-01; RFC 9000, section 8.
+        """
+        self._check_open()
+        return datagram_servers.DatagramServer(self, self._calls.sendto, handler, limits)
 
     def _put(self, send: Callable[[], object]) -> Generator[Any, Any, None]:
         """Call `send` until there is room for what it sends."""

@@ -51,7 +51,7 @@ PORTS = 16
 
 
 @functools.cache
-def _log() -> logging.Logger:
+def server_log() -> logging.Logger:
     """Return where servers report to, and have everything imported that a report needs: later,
     there may be no file number left to import it with.
 
@@ -291,7 +291,7 @@ class Listening:
         file: SocketFile | None = None,
         backlog: int | None = None,
     ) -> None:
-        self.log = _log()
+        self.log = server_log()
         self._sockets = list(sockets)
         if not self._sockets:
             raise ValueError("a Listener takes at least one listening socket")

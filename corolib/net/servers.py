@@ -696,7 +696,8 @@ def serve_tcp(
         keepalive=keepalive,
         user_timeout=user_timeout,
     )
-    return (yield from _serve_to_the_end(listener, handler, limits))
+    with listener:
+        return (yield from to_the_end(listener.serve(handler, **limits)))
 
 
 @public
@@ -724,20 +725,18 @@ def serve_unix(
     """
     check_names("serve_unix", limits, "mode", "backlog")
     listener = listen_unix(path, mode=mode, backlog=backlog)
-    return (yield from _serve_to_the_end(listener, handler, limits))
-
-
-def _serve_to_the_end(
-    listener: Listener, handler: Handler, limits: Limits
-) -> Generator[Any, Any, StopReport]:
     with listener:
-        server = listener.serve(handler, **limits)
-        try:
-            return (yield from server)
-        finally:
-            owner = server.task.parent
-            assert owner is not None
-            leave_behind(owner, [server.task], "its owner went on")
+        return (yield from to_the_end(listener.serve(handler, **limits)))
+
+
+def to_the_end(server: Server) -> Generator[Any, Any, StopReport]:
+    """Wait until a server has ended, which ends with this wait."""
+    try:
+        return (yield from server)
+    finally:
+        owner = server.task.parent
+        assert owner is not None
+        leave_behind(owner, [server.task], "its owner went on")
 
 
 def _who(stream: Stream) -> Any:
