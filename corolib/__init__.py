@@ -13,6 +13,7 @@ The house, where each floor imports only from those below it:
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
         servers -> listening -> streams -> tls     limits
+        datagram_servers -> servers, datagrams     datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
@@ -108,8 +109,9 @@ if TYPE_CHECKING:
     from corolib.coordination.timeouts import move_on_after, shield, timeout
     from corolib.coordination.topics import Subscription, Topic
     from corolib.net.connecting import open_tcp, open_unix
+    from corolib.net.datagram_servers import DatagramHandler, DatagramServer, serve_udp
     from corolib.net.datagrams import DatagramSocket, open_udp, open_unix_datagrams
-    from corolib.net.network import Network
+    from corolib.net.network import Network, PeerCredentials
     from corolib.net.servers import (
         Handler,
         Listener,
@@ -139,8 +141,9 @@ else:
         "coordination.timeouts": "move_on_after shield timeout",
         "coordination.topics": "Subscription Topic",
         "net.connecting": "open_tcp open_unix",
+        "net.datagram_servers": "DatagramHandler DatagramServer serve_udp",
         "net.datagrams": "DatagramSocket open_udp open_unix_datagrams",
-        "net.network": "Network",
+        "net.network": "Network PeerCredentials",
         "net.servers": (
             "Handler Listener Server StopReport listen_tcp listen_unix serve_tcp serve_unix"
         ),
@@ -177,6 +180,8 @@ __all__ = [
     "ClosedError",
     "Condition",
     "Coro",
+    "DatagramHandler",
+    "DatagramServer",
     "DatagramSocket",
     "Deadlock",
     "Event",
@@ -187,6 +192,7 @@ __all__ = [
     "Listener",
     "Lock",
     "Network",
+    "PeerCredentials",
     "PriorityQueue",
     "Process",
     "Queue",
@@ -242,6 +248,7 @@ __all__ = [
     "run_process",
     "run_workers",
     "serve_tcp",
+    "serve_udp",
     "serve_unix",
     "shield",
     "spawn",

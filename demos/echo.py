@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from typing import Any
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
 from demos.start import start
@@ -64,26 +67,68 @@ def accept_clients(listener: socket.socket, handler: Handler) -> Coro[None]:
             yield Sleep(0.1)
 
 
-def answer_datagrams(sock: socket.socket, answer: Callable[[bytes], bytes]) -> Coro[None]:
-    """Answer each datagram with one; an empty one is a datagram, too.
+RATE = 100  # answers that one address gets in a second; two services would ask far more often
+SHORT = 18  # bytes of an answer to a question of none: as long, in the smallest frame of Ethernet
+MANY = 10_000  # addresses whose answers are counted
 
-    Services of the system, on ports below 1024, get no answer: two services that answer each
-    other would do so for ever (CERT CA-1996-01).
+
+class Caution:
+    """Whom a UDP service answers.
+
+    The address of a datagram's sender can be forged. So an answer may hit somebody who has not
+    asked, or another service, which answers it in turn, for ever (CERT CA-1996-01).
     """
+
+    def __init__(self, ports: Collection[int]) -> None:
+        self.ports = ports  # of our own services
+        self.second = 0
+        self.answers: Counter[str] = Counter()  # in that second
+
+    def allows(self, question: bytes, sender: Any, answer: bytes) -> bool:
+        """Return whether an answer may be sent."""
+        host, port = sender[:2]
+        if port < 1024 or port in self.ports:  # a service of the system, or one of ours
+            return False
+        here = host.startswith("127.") or host == "::1"  # which nobody elsewhere can forge
+        if len(answer) > max(len(question), SHORT) and not here:
+            return False
+        second = int(time.monotonic())
+        if second != self.second or len(self.answers) >= MANY:
+            self.second = second
+            self.answers.clear()
+        self.answers[host] += 1
+        return self.answers[host] <= RATE
+
+
+def answer_datagrams(
+    sock: socket.socket, answer: Callable[[bytes], bytes], ports: Collection[int]
+) -> Coro[None]:
+    """Answer each datagram with one, if it is wise to; an empty one is a datagram, too.
+
+    `ports` are those of all services of this program. What goes to all addresses of a machine with
+    several may be answered from another one; `serve_udp()` of corolib answers from the same.
+    """
+    caution = Caution(ports)
     while True:
         yield ReadWait(sock)
         try:
-            data, sender = sock.recvfrom(65535)
-            if sender[1] >= 1024:
-                sock.sendto(answer(data), sender)
+            question, sender = sock.recvfrom(65535)
+            reply = answer(question)
+            if caution.allows(question, sender, reply):
+                sock.sendto(reply, sender)
         except OSError:
             pass  # woken for nothing, or this answer cannot be sent: datagrams may get lost
 
 
-def serve(port: Port, handler: Handler, answer: Callable[[bytes], bytes]) -> Coro[None]:
-    """Serve both transports of a port, for ever."""
+def serve(
+    port: Port,
+    handler: Handler,
+    answer: Callable[[bytes], bytes],
+    others: Collection[int] = (),
+) -> Coro[None]:
+    """Serve both transports of a port, for ever; `others` are ports that are served beside it."""
     tcp, udp = port
-    spawn(answer_datagrams, udp, answer)
+    spawn(answer_datagrams, udp, answer, {udp.getsockname()[1], *others})
     yield from accept_clients(tcp, handler)
 
 

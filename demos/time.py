@@ -6,7 +6,8 @@
 
 The first server sends the seconds since 1900 as four bytes, the second sends a line of text. What
 they have in common with the echo server, how to accept clients and to answer datagrams, is in
-`echo.py`, which is to be read first.
+`echo.py`, which is to be read first. Over UDP another machine must ask for the line of text with as
+many bytes as it has, 26: nobody shall get more from here than was sent in his name.
 
 Ctrl-C ends it, with exit status 130. Status 1: a port cannot be opened; 2: a wrong option.
 """
@@ -70,15 +71,16 @@ def hang_up(conn: socket.socket) -> Coro[None]:
     close(conn)  # `tell` gets a ClosedError where it waits
 
 
-def serve_time(port: Port, answer: Answer) -> Coro[None]:
+def serve_time(port: Port, answer: Answer, other: Port) -> Coro[None]:
     """Serve one of the two services, for ever."""
-    yield from serve(port, partial(tell, answer), lambda _: answer(time.time()))
+    others = [other[1].getsockname()[1]]
+    yield from serve(port, partial(tell, answer), lambda _: answer(time.time()), others)
 
 
 def serve_both(time_port: Port, daytime_port: Port) -> Coro[None]:
     """Serve both, for ever."""
-    spawn(serve_time, daytime_port, daytime_of)
-    yield from serve_time(time_port, time_of)
+    spawn(serve_time, daytime_port, daytime_of, time_port)
+    yield from serve_time(time_port, time_of, daytime_port)
 
 
 def main(options: argparse.Namespace) -> None:

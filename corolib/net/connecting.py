@@ -44,9 +44,12 @@ from corolib.net.network import (
     Socket,
     address_text,
     discard,
+    has_met_itself,
     named,
     network,
     pauses,
+    reset,
+    tcp_options,
     unix_path,
 )
 from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure
@@ -72,14 +75,14 @@ def open_tcp(
     source: Source | None = None,
     family: int = 0,
     delay: float = DELAY,
+    keepalive: float | None = None,
+    user_timeout: float | None = None,
 ) -> Generator[Any, Any, Stream]:
     """Wait until there is a TCP connection to a host, and return its stream.
 
     `stream = yield from open_tcp("example.org", 443, tls=True)`. If the name has several
     addresses they are raced, as in RFC 8305. There is no limit of time but that of the system,
-    minutes it may be: put `with timeout(...)` around it.
-
-    What one `sendall` sends is on its way at once (`TCP_NODELAY`).
+    minutes it may be: put `with timeout(...)` around it. `TCP_NODELAY` is set.
 
     Args:
         host: a name, or an address: "127.0.0.1", "::1", "fe80::1%eth0".
@@ -92,6 +95,10 @@ def open_tcp(
         family: `AF_INET` or `AF_INET6`, to try only these.
         delay: seconds until the next address is tried beside those that have not answered yet;
             `math.inf`: one after the other.
+        keepalive: seconds of silence until the other side is asked for a sign of life. If none
+            comes for as long again, the connection fails. None: the system's times, two hours.
+        user_timeout: seconds until it fails if what was sent is not acknowledged, or the other side
+            does not read (Linux). None: the system's time, a quarter of an hour.
 
     Raises:
         OSError: no address could be connected to: ConnectionRefusedError and the like. If several
@@ -115,15 +122,16 @@ def open_tcp(
         ...     corolib.run(main, listener)
         b'hello'
 
-    Source: RFC 8305 (Happy Eyeballs 2); trio.open_tcp_stream.
+    Source: RFC 8305 (Happy Eyeballs 2), RFC 5482 (user timeout), tcp(7); trio.open_tcp_stream.
     """
     if not isinstance(host, str):
         raise TypeError(f"open_tcp() got the host {host!r}: give a name or an address, as a str")
     delay = check_number(delay, "open_tcp(delay=)", "a duration")
     check_pair("open_tcp(source=)", source)
+    options = tcp_options("open_tcp", keepalive, user_timeout)
     context = yield from _context("open_tcp", tls, server_hostname)
     found = yield from candidates(host, port, source, family, socket.SOCK_STREAM)
-    attempts = deque(_attempt(info, source_address) for info, source_address in found)
+    attempts = deque(_attempt(info, source_address, options) for info, source_address in found)
     sock = yield from _race(f"{host}:{port}", attempts, delay)
     if server_hostname is None:
         server_hostname = host.partition("%")[0].rstrip(".")
@@ -173,24 +181,29 @@ def open_unix(
     context = yield from _context("open_unix", tls, server_hostname)
     address = unix_path(path)
     info = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)
-    sock = yield from _race(repr(address), deque([_attempt(info, None)]), math.inf)
+    sock = yield from _race(repr(address), deque([_attempt(info, None, [])]), math.inf)
     return (yield from _secured(Stream(sock), context, server_hostname))
 
 
 # One attempt, and the race of several -------------------------------------------------------------
 
 
-def _attempt(info: AddressInfo, source: Any) -> Generator[Trap, Any, Socket]:
+def _attempt(
+    info: AddressInfo, source: Any, options: list[tuple[int, int, int]]
+) -> Generator[Trap, Any, Socket]:
     """Connect to one address. Its failure names the address."""
     family, kind, proto, _, address = info
     try:
         sock = network().socket(family, kind, proto)
         try:
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option in options:
+                sock.setsockopt(*option)
             if source is not None:
                 sock.bind(source)
             yield from _connect(sock, address)
+            if has_met_itself(sock, address):
+                reset(sock)
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except BaseException:
             discard(sock)
             raise

@@ -17,13 +17,15 @@ Connections, on which data arrives in order, are in `streams.py`; how names are 
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from corolib.kernel import (
     ClosedError,
+    LateModule,
     ReadWait,
     Sleep,
     WriteWait,
@@ -32,11 +34,39 @@ from corolib.kernel import (
     public,
     waits,
 )
-from corolib.net.network import Socket, address_text, discard, named, network, pauses, unix_path
+from corolib.net.network import (
+    Socket,
+    address_text,
+    discard,
+    has_met_itself,
+    named,
+    network,
+    pauses,
+    unix_path,
+)
+from corolib.net.packet_info import Address, packet_info
 from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure, resolve
+
+if TYPE_CHECKING:
+    from corolib.net import datagram_servers
+else:
+    datagram_servers = LateModule("corolib.net.datagram_servers")
+
+Choice = tuple[int, int, Any, Any, bool]
+"""Family, protocol, address of this side, of the other, and whether it is of both families."""
 
 DATAGRAM = 65535
 """Bytes of the longest datagram: UDP's lengths have 16 bits."""
+
+PAUSE = 0.01
+"""Seconds until an error is raised that may stay, because the socket is broken or the system has no
+memory: who passes over it tries a hundred times a second, and does not spin."""
+
+SHORTAGE = (errno.ENOBUFS, errno.ENOMEM)
+"""What sending fails with when the system has no memory for it."""
+
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
+"""What a socket of both families fails with where there is one family only."""
 
 PATIENCE = 8
 """Waits after a read in vain, until the next read is tried without one. Under load most of these
@@ -79,7 +109,7 @@ class DatagramSocket:
     """
 
     __slots__ = (
-        *("_asker", "_patience", "_reading", "_writer_waits", "_writing"),
+        *("_asker", "_calls", "_patience", "_reading", "_writer_waits", "_writing"),
         *("socket", "truncated"),
     )
 
@@ -87,6 +117,8 @@ class DatagramSocket:
         sock.setblocking(False)
         self.socket = sock
         self.truncated = False
+        # What receives and sends: the socket, or what is told at which address it was asked.
+        self._calls: Any = packet_info(sock) or sock
         self._reading = ReadWait(sock)
         self._writing = WriteWait(sock)
         self._writer_waits = False
@@ -99,7 +131,10 @@ class DatagramSocket:
     def recvfrom(self, most: int = DATAGRAM) -> Generator[Any, Any, tuple[bytes, Any]]:
         """Wait for a datagram, and return it and the address of its sender.
 
-        That is None for a Unix socket without a name. See `truncated`.
+        That is None for a Unix socket without a name. On a UDP socket that is bound to all
+        addresses of this machine, 0.0.0.0 or ::, `address.local` is the one that it was sent to
+        (None for a group's), and `sendto()` to `address` answers from there: a connected client
+        takes no answer from elsewhere. See `truncated`.
 
         Args:
             most: bytes to take of it.
@@ -108,7 +143,8 @@ class DatagramSocket:
             BusyError: another task receives from this socket.
             ClosedError: the socket is closed, or was closed during the wait.
             ConnectionRefusedError and other OSErrors: a complaint of the network's about an
-                earlier datagram; see above.
+                earlier datagram; see above. A server passes over them. (After each that follows
+                another there is a pause of 10 ms.)
             ValueError: `most` is negative.
             Cancelled: the wait was cancelled; no datagram was taken.
         """
@@ -123,13 +159,17 @@ class DatagramSocket:
                 yield self._reading
                 self._patience = left - 1
             try:
-                got: tuple[bytes, Any] = self.socket.recvfrom(most + 1)
+                got: tuple[bytes, Any] = self._calls.recvfrom(most + 1)
             except (BlockingIOError, InterruptedError):
                 # Woken in vain.
                 self._patience = PATIENCE
                 continue
             except OSError:
                 self._check_open()
+                self._patience = PATIENCE + 1
+                if left > PATIENCE:
+                    # The last one failed as well: who passes over that must not spin.
+                    yield Sleep(PAUSE)
                 raise
             data, self._asker = got
             self.truncated = len(data) > most
@@ -150,14 +190,22 @@ class DatagramSocket:
         That it has left this machine is not said, and nobody will say that it has arrived. Several
         tasks may send at the same time.
 
+        The address of a sender can be forged, so that no answer can be sent there; and an answer
+        may do harm to whom it reaches. `serve()` heeds all that. Who answers by hand passes over
+        OSError.
+
         Args:
             data: at most 65507 bytes over IPv4 (and not many more than 1400 are wise).
-            address: as `recvfrom` returned it: (host, port) or the path of a Unix socket. A name
-                is looked up at each call: to send many, connect the socket.
+            address: as `recvfrom` returned it, for an answer from where it was asked; (host, port)
+                or the path of a Unix socket. A name is looked up at each call: to send many,
+                connect the socket.
 
         Raises:
-            OSError: the datagram is too long (EMSGSIZE), there is no way to the address, the
-                system has no memory (ENOBUFS); nobody listens on a Unix socket. And see above.
+            OSError: the datagram is too long (EMSGSIZE), the system has no memory (ENOBUFS, after
+                a pause of 10 ms), nobody listens on a Unix socket. Or nothing can be sent to the
+                address, which its sender can bring about: its port is 0 (EINVAL), it is a broadcast
+                (EACCES), there is no way to it (ENETUNREACH, EHOSTUNREACH), or a firewall refuses
+                it (EPERM). And see above.
             TypeError: the address is not a host and a port; ValueError: it cannot be one.
             ClosedError: the socket is closed, or was closed during the wait.
             Cancelled: the wait was cancelled; the datagram was not sent.
@@ -166,7 +214,7 @@ class DatagramSocket:
         if address is self._asker is not None:
             self._asker = None
             try:
-                self.socket.sendto(data, address)
+                self._calls.sendto(data, address)
                 return
             except (BlockingIOError, InterruptedError):
                 pass
@@ -174,15 +222,16 @@ class DatagramSocket:
                 self._check_open()
                 raise
         family = self.socket.family
-        if family in (socket.AF_INET, socket.AF_INET6):
+        if not isinstance(address, Address) and family in (socket.AF_INET, socket.AF_INET6):
             pair = isinstance(address, tuple) and len(address) > 1
             if not pair or not isinstance(address[0], str):
                 text = "give a host and a port, ('127.0.0.1', 5353)"
                 raise TypeError(f"sendto() got {address!r} as the address: {text}")
             if not _is_numeric(family, address[0]):
-                found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM)
+                flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
+                found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM, flags)
                 address = next(iter(found))[4]
-        yield from self._put(lambda: self.socket.sendto(data, address))
+        yield from self._put(lambda: self._calls.sendto(data, address))
 
     @waits
     def send(self, data: bytes | bytearray | memoryview) -> Generator[Any, Any, None]:
@@ -191,6 +240,47 @@ class DatagramSocket:
         See `sendto`.
         """
         yield from self._put(lambda: self.socket.send(data))
+
+    def serve(
+        self,
+        handler: datagram_servers.DatagramHandler,
+        **limits: Unpack[datagram_servers.DatagramLimits],
+    ) -> datagram_servers.DatagramServer:
+        """Have each datagram answered, by a task of its own; does not wait.
+
+        `server = sock.serve(lambda data, sender: data)`. The caller owns the server, and the server
+        the socket. An answer leaves from the address that was asked. What cannot be sent is lost,
+        and what fails concerns one datagram. Whoever sends can forge the address that the answer
+        goes to: what follows from that is what most of the limits are for.
+
+        Args:
+            handler: called with each datagram and the address of its sender; returns the answer,
+                bytes, or None. An ordinary function, or one that waits, a generator function or an
+                `async def`: then it is a task of its own.
+            rate: answers that one address gets in a second, and one network of IPv6 (/64). What it
+                asks beyond is not handled. Two services that answer each other for ever are stopped
+                by that too.
+            amplify: how many times longer than its question an answer may be. A longer one is
+                withheld, unless it goes to this machine itself: it could be aimed at somebody else.
+                18 bytes are always allowed. `math.inf`: any.
+            services: answer also to where services are: ports below 1024, and those that servers
+                of this run have. Only for protocols in which an answer is never taken for a
+                question, as DNS and NTP.
+            max_waiting: handlers that may wait at the same time; further datagrams are dropped.
+            max_per_address: those of one address or network.
+            on_error: called as `f(exc, sender)` with what leaves a handler; by default it is logged
+                to "corolib.server", once a second at most.
+            grace: seconds that handlers are given to finish, where `stop()` names no other time.
+
+        Raises:
+            TypeError, ValueError: a limit is not of its kind, or there is none of this name.
+            RuntimeError: no scheduler runs in this thread.
+            ClosedError: the socket is closed.
+
+        Source: RFC 8085, section 5 (UDP usage guidelines); CERT CA-1996-01; RFC 9000, section 8.
+        """
+        self._check_open()
+        return datagram_servers.DatagramServer(self, self._calls.sendto, handler, limits)
 
     def _put(self, send: Callable[[], object]) -> Generator[Any, Any, None]:
         """Call `send` until there is room for what it sends."""
@@ -205,6 +295,10 @@ class DatagramSocket:
                 return
             except (BlockingIOError, InterruptedError):
                 pass
+            except OSError as exc:
+                if exc.errno in SHORTAGE:
+                    yield Sleep(PAUSE)
+                raise
             if waited or self._writer_waits:
                 # The queue of a receiver on this machine is full, which is no matter of our own
                 # socket's; or another task has the wait for this one.
@@ -269,7 +363,8 @@ def open_udp(
     Args:
         host, port: the other side: a name or an address, a number or the name of a service. Of
             several addresses the first is taken to which there is a way from here.
-        local: address and port of this side; `None` as address: all of this machine's, port 0: any.
+        local: address and port of this side. `None` as address: all of this machine's, of IPv6 and
+            IPv4 (those of "0.0.0.0" and "::" are of one family). Port 0: any.
         family: `AF_INET` or `AF_INET6`, to take only such an address. Without any address: IPv4.
 
     Raises:
@@ -297,16 +392,7 @@ def open_udp(
     check_pair("open_udp(local=)", local)
     if must_yield():
         yield
-    # Family, protocol, address of this side, address of the other.
-    found: list[tuple[int, int, Any, Any]]
-    if host is not None and port is not None:
-        both = yield from candidates(host, port, local, family, socket.SOCK_DGRAM)
-        found = [(info[0], info[2], source, info[4]) for info, source in both]
-    elif local is not None:
-        infos = yield from resolve(*local, family, socket.SOCK_DGRAM, socket.AI_PASSIVE)
-        found = [(info[0], info[2], info[4], None) for info in infos]
-    else:
-        found = [(family or socket.AF_INET, 0, None, None)]
+    found = yield from _choices(host, port, local, family)
     failures: list[OSError] = []
     try:
         for each in found:
@@ -314,6 +400,8 @@ def open_udp(
                 return _open(*each)
             except OSError as exc:
                 failures.append(exc.with_traceback(None))
+                if each[4] and exc.errno not in NO_IPV6:
+                    break
         raise failure("cannot open a UDP socket", failures)
     finally:
         # A traceback holds this frame, which would be a cycle.
@@ -349,17 +437,41 @@ def open_unix_datagrams(path: Path | None = None, *, local: Path | None = None) 
     Source: unix(7).
     """
     own, other = (None if each is None else unix_path(each) for each in (local, path))
-    return _open(socket.AF_UNIX, 0, own, other)
+    return _open(socket.AF_UNIX, 0, own, other, False)
 
 
-def _open(family: int, proto: int, own: Any, other: Any) -> DatagramSocket:
-    """Return a socket that is bound to `own` and connected to `other`, if they are not None."""
+def _choices(
+    host: str | None, port: Port | None, local: Source | None, family: int
+) -> Generator[Any, Any, list[Choice]]:
+    """Wait until it is known what `open_udp` can open; it takes the first that it can."""
+    if host is not None and port is not None:
+        both = yield from candidates(host, port, local, family, socket.SOCK_DGRAM)
+        return [(info[0], info[2], source, info[4], False) for info, source in both]
+    if local is None:
+        return [(family or socket.AF_INET, 0, None, None, False)]
+    infos = yield from resolve(*local, family, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+    found: list[Choice] = [(info[0], info[2], info[4], None, False) for info in infos]
+    if local[0] is None and not family:
+        # One socket of IPv6 is enough for both; or where there is none, one of IPv4.
+        six: list[Choice] = [(*each[:4], True) for each in found if each[0] == socket.AF_INET6]
+        found = six + [each for each in found if each[0] != socket.AF_INET6]
+    return found
+
+
+def _open(family: int, proto: int, own: Any, other: Any, both: bool) -> DatagramSocket:
+    """Return a socket that is bound to `own` and connected to `other`, if they are not None.
+
+    Args:
+        both: whether one of IPv6 is to be of IPv4 too.
+    """
     about = own if other is None else other
     try:
         sock = network().socket(family, socket.SOCK_DGRAM, proto)
         try:
             if own is not None:
                 about = own
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
                 sock.bind(own)
             if other is not None:
                 about = other
@@ -369,6 +481,10 @@ def _open(family: int, proto: int, own: Any, other: Any) -> DatagramSocket:
             raise
     except OSError as exc:
         raise named(exc, "a new socket" if about is None else address_text(about)) from None
+    if other is not None and has_met_itself(sock, other) and not (own and own[1]):
+        # The next one gets another port, since this one has that.
+        with sock:
+            return _open(family, proto, own, other, both)
     return DatagramSocket(sock)
 
 

@@ -9,16 +9,26 @@ of `servers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from corolib.kernel import LateModule, check_number
+from corolib.kernel import LateModule, check_count, check_number
 from corolib.net.streams import Stream
 
 if TYPE_CHECKING:
     import ssl
 else:
     ssl = LateModule("ssl")
+
+AT_ONCE = 1000
+"""Handlers of datagrams that may wait at the same time, each with one of up to 64 KiB."""
+
+OF_ONE = 100
+"""Those of one address."""
+
+RATE = 100
+"""Answers that one address gets in a second: enough for a person and most programs. Two services
+that answer each other exceed it at once, and then it is over."""
 
 WAITS = 0x20 | 0x80 | 0x200
 """Flags of code that can wait: a generator, a coroutine, an async generator."""
@@ -55,11 +65,39 @@ def checked(given: Limits) -> Limits:
     )
 
 
-def check_names(caller: str, given: Limits, *others: str) -> None:
+class DatagramLimits(TypedDict, total=False):
+    """The limits of who serves datagrams, by name: see `DatagramSocket.serve`."""
+
+    rate: float
+    amplify: float
+    services: bool
+    max_waiting: int
+    max_per_address: int
+    on_error: Callable[[BaseException, Any], object] | None
+    grace: float
+
+
+def checked_for_datagrams(given: DatagramLimits) -> DatagramLimits:
+    """Do the same for who serves datagrams."""
+    check_names("serve", given, kind=DatagramLimits)
+    return DatagramLimits(
+        rate=_number("rate", given.get("rate", RATE), 1),
+        amplify=_number("amplify", given.get("amplify", 1), 0),
+        services=bool(given.get("services")),
+        max_waiting=check_count(given.get("max_waiting", AT_ONCE), "serve(max_waiting=)", 1),
+        max_per_address=check_count(
+            given.get("max_per_address", OF_ONE), "serve(max_per_address=)", 1
+        ),
+        on_error=_function("on_error", given.get("on_error")),
+        grace=check_number(given.get("grace", 5.0), "serve(grace=)", "a duration"),
+    )
+
+
+def check_names(caller: str, given: Mapping[str, Any], *others: str, kind: Any = Limits) -> None:
     """Refuse a keyword that is no limit; `others` are those that the caller has besides."""
     for word in given:
-        if word not in Limits.__annotations__:
-            known = ", ".join([*others, *Limits.__annotations__])
+        if word not in kind.__annotations__:
+            known = ", ".join([*others, *kind.__annotations__])
             raise TypeError(f"{caller}() has no keyword {word!r}; its keywords are {known}")
 
 
@@ -76,6 +114,14 @@ def _seconds(name: str, value: float | None) -> float | None:
     if number <= 0:
         raise ValueError(f"serve({name}={value!r}): give a number of seconds, or None")
     return number
+
+
+def _number(name: str, value: float, least: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"serve({name}={value!r}): give a number; math.inf is no limit")
+    if not value >= least:
+        raise ValueError(f"serve({name}={value!r}): give a number, at least {least}")
+    return value
 
 
 def _function(name: str, value: Any) -> Any:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import logging
 
 L = TypeVar("L", bound="Listening")
+Options = list[tuple[int, int, int]]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: what Linux allows by default (net.core.somaxconn).
@@ -50,7 +51,7 @@ PORTS = 16
 
 
 @functools.cache
-def _log() -> logging.Logger:
+def server_log() -> logging.Logger:
     """Return where servers report to, and have everything imported that a report needs: later,
     there may be no file number left to import it with.
 
@@ -84,7 +85,12 @@ DEAD = _numbers("EBADF", "EINVAL", "ENOTSOCK")
 
 
 def tcp_sockets(
-    hosts: Iterable[str | None], port: int | str, family: int, backlog: int, reuse_port: bool
+    hosts: Iterable[str | None],
+    port: int | str,
+    family: int,
+    backlog: int,
+    reuse_port: bool,
+    options: Options,
 ) -> list[socket.socket]:
     """Return a listening socket for each address of the hosts, all with one port; blocks.
 
@@ -99,7 +105,7 @@ def tcp_sockets(
     while True:
         tries -= 1
         try:
-            return _bind_all(found, backlog, reuse_port)
+            return _bind_all(found, backlog, reuse_port, options)
         except OSError as exc:
             # The port that the kernel chose in one family may be used in another.
             if exc.errno != errno.EADDRINUSE or not tries:
@@ -116,7 +122,7 @@ def _addresses(host: str | None, port: int | str, family: int) -> list[tuple[int
 
 
 def _bind_all(
-    found: list[list[tuple[int, Any]]], backlog: int, reuse_port: bool
+    found: list[list[tuple[int, Any]]], backlog: int, reuse_port: bool, options: Options
 ) -> list[socket.socket]:
     """Return a socket for each address; or none of them, and the error."""
     sockets: list[socket.socket] = []
@@ -127,7 +133,7 @@ def _bind_all(
             for family, (host, wanted, *rest) in addresses:
                 try:
                     address = (host, wanted or port, *rest)
-                    sockets.append(_bind(family, address, backlog, reuse_port))
+                    sockets.append(_bind(family, address, backlog, reuse_port, options))
                 except OSError as exc:
                     if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         raise
@@ -143,12 +149,10 @@ def _bind_all(
     return sockets
 
 
-def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
-    """Return a socket that listens on one address.
-
-    What is set here, accepted connections inherit: small messages are sent at once, and a peer
-    that has vanished is noticed, if only after hours.
-    """
+def _bind(
+    family: int, address: Any, backlog: int, reuse_port: bool, options: Options
+) -> socket.socket:
+    """Return a socket that listens on one address. Accepted connections inherit the options."""
     try:
         sock = network().socket(family, socket.SOCK_STREAM)
         try:
@@ -158,8 +162,8 @@ def _bind(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.s
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option in options:
+                sock.setsockopt(*option)
             sock.bind(address)
             sock.listen(backlog)
         except BaseException:
@@ -247,7 +251,9 @@ class SocketFile:
             self._inode = None
 
 
-def inherited(fds: int | Sequence[int], families: Sequence[int], who: str) -> list[socket.socket]:
+def inherited(
+    fds: int | Sequence[int], families: Sequence[int], who: str, options: Options | None = None
+) -> list[socket.socket]:
     """Return sockets that another program has opened and listens on; it stays their owner's
     business where they are bound.
     """
@@ -262,6 +268,8 @@ def inherited(fds: int | Sequence[int], families: Sequence[int], who: str) -> li
             listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             if sock.family not in families or not listens:
                 raise ValueError(f"{who}(fd={fd}): this is not a listening socket of that family")
+            for option in options or ():
+                sock.setsockopt(*option)
     except BaseException:
         for sock in sockets:
             # The files stay the caller's.
@@ -283,7 +291,7 @@ class Listening:
         file: SocketFile | None = None,
         backlog: int | None = None,
     ) -> None:
-        self.log = _log()
+        self.log = server_log()
         self._sockets = list(sockets)
         if not self._sockets:
             raise ValueError("a Listener takes at least one listening socket")

@@ -15,13 +15,16 @@ and connects is in `listening.py`, `connecting.py` and `datagrams.py`.
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from corolib.kernel import OwnedSocket, close, public, running_scheduler
+from corolib.kernel import OwnedSocket, check_number, close, public, running_scheduler
 
 Socket = socket.socket
 AddressInfo = tuple[int, int, int, str, Any]
@@ -32,6 +35,18 @@ NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 SUN_PATH = 108 if sys.platform == "linux" else 104
 """Bytes for the path of a Unix socket and the zero at its end."""
+
+KEEPIDLE: int = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))
+"""The option that macOS has under another name."""
+
+PROBES = 4
+"""How often a peer that is silent is asked whether it is still there, in a `keepalive`."""
+
+CREDENTIALS = "iII"
+"""The struct ucred of unix(7)."""
+
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing waits for nothing, and resets the connection."""
 
 PAUSES = 0.001, 0.05
 """Seconds between two tries, at first and at most: soon, and twenty times a second at no cost."""
@@ -121,6 +136,75 @@ def discard(sock: Socket) -> None:
         sock.close()
     else:
         close(sock)
+
+
+def tcp_options(
+    who: str, keepalive: float | None, user_timeout: float | None
+) -> list[tuple[int, int, int]]:
+    """Return the options that sockets of TCP get: level, number, value.
+
+    Small messages are sent at once, and a peer that has vanished is noticed, if only after hours.
+    What the two keywords mean is said at `open_tcp`; TypeError or ValueError if they are no
+    numbers of seconds.
+    """
+    tcp = socket.IPPROTO_TCP
+    options = [(tcp, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if keepalive is not None:
+        idle = _whole(f"{who}(keepalive=)", keepalive, 1, 32767)
+        options.append((tcp, KEEPIDLE, idle))
+        options.append((tcp, socket.TCP_KEEPINTVL, -(-idle // PROBES)))
+        options.append((tcp, socket.TCP_KEEPCNT, PROBES))
+    if user_timeout is not None:
+        most = _whole(f"{who}(user_timeout=)", user_timeout, 1000, 2**31 - 1)
+        options.append((tcp, socket.TCP_USER_TIMEOUT, most))
+    return options
+
+
+def _whole(what: str, value: float, unit: int, most: int) -> int:
+    """Return a duration in whole parts of a second, at least one."""
+    number = check_number(value, what, "a duration")
+    if number <= 0:
+        raise ValueError(f"{what} got {value!r}: give a number of seconds, more than 0, or None")
+    return math.ceil(min(number * unit, most))
+
+
+@public
+class PeerCredentials(NamedTuple):
+    """Who has connected to a Unix socket, or listens on it: the kernel's word, not the peer's.
+
+    `pid` is the number of its process at that time (a number may be used again), `uid` and `gid`
+    are the user and the group that it had.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(sock: Socket) -> PeerCredentials:
+    """Return who is on the other side of a Unix socket."""
+    if sock.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        raise io.UnsupportedOperation("only Unix sockets have peer credentials, on Linux")
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(CREDENTIALS))
+    return PeerCredentials(*struct.unpack(CREDENTIALS, data))
+
+
+def reset(sock: Socket) -> None:
+    """Close a socket so that a TCP connection is reset: the other side is told of it, what it has
+    not got yet is thrown away, and the port of this side is free at once.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    discard(sock)
+
+
+def has_met_itself(sock: Socket, address: Any) -> bool:
+    """Return whether a socket is connected to itself.
+
+    So it is if nobody was at `address`, on this machine, and the system chose that very port for
+    our end. For TCP its request is its own answer (RFC 9293, 3.5: a simultaneous open).
+    """
+    own = sock.getsockname()
+    return isinstance(own, tuple) and own[1] == address[1] and own == sock.getpeername()
 
 
 def named(error: OSError, what: str) -> OSError:

@@ -49,7 +49,7 @@ from corolib.kernel import (
 )
 from corolib.net.limits import Limits, check_names, checked
 from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
-from corolib.net.network import address_text, unix_path
+from corolib.net.network import address_text, tcp_options, unix_path
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
 
 Handler = Callable[[Stream], Runnable[Any]]
@@ -137,7 +137,8 @@ class Listener(Listening):
                 def`. When it and its children are done the stream is closed: gracefully after a
                 return, at once after a failure or a cancel.
             max_connections: while as many are open, nobody is accepted; they wait in the backlog.
-            accept: called with the address of each peer; a false answer closes the connection.
+            accept: called with the address of each peer, or, on a Unix socket, with its
+                `PeerCredentials`; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is
                 cancelled; found at most a quarter late. After as many more the stream is closed, in
                 case that the handler has swallowed its `Cancelled`, or is shielded from it.
@@ -254,7 +255,7 @@ class Server:
         if self._max_line is not None:
             stream.max_line = self._max_line
         try:
-            if self._accept is not None and not self._accept(stream.peer):
+            if self._accept is not None and not self._accept(_who(stream)):
                 self._counts["refused"] += 1
                 self._close(stream)
                 return
@@ -530,6 +531,8 @@ def listen_tcp(
     family: int = 0,
     backlog: int = BACKLOG,
     reuse_port: bool = False,
+    keepalive: float | None = None,
+    user_timeout: float | None = None,
     fd: int | Sequence[int] | None = None,
 ) -> Listener:
     """Open sockets that listen for TCP connections: `listener = listen_tcp("127.0.0.1", 7007)`.
@@ -545,6 +548,8 @@ def listen_tcp(
         backlog: connections that may wait to be accepted.
         reuse_port: share the port with other sockets that ask for it too; the kernel deals
             connections out among them.
+        keepalive, user_timeout: seconds until a client that has vanished is noticed, with nothing
+            under way and with something: see `open_tcp`.
         fd: instead of host and port: the number, or numbers, of inherited sockets that listen.
 
     Raises:
@@ -565,15 +570,16 @@ def listen_tcp(
     """
     if (port is None) == (fd is None) or (host is not None and fd is not None):
         raise TypeError("listen_tcp() takes a host and a port, or sockets that listen, as fd=")
+    options = tcp_options("listen_tcp", keepalive, user_timeout)
     if fd is not None:
-        return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp"))
+        return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp", options))
     assert port is not None
     if isinstance(host, int):
         raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
     if not hosts:
         raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
-    return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port), backlog=backlog)
+    return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port, options), backlog=backlog)
 
 
 @public
@@ -643,6 +649,8 @@ def serve_tcp(
     family: int = 0,
     backlog: int = BACKLOG,
     reuse_port: bool = False,
+    keepalive: float | None = None,
+    user_timeout: float | None = None,
     **limits: Unpack[Limits],
 ) -> Generator[Any, Any, StopReport]:
     """Wait until a server, for TCP connections, has ended: `run(serve_tcp, echo, host, port)`.
@@ -656,7 +664,7 @@ def serve_tcp(
 
     Args:
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
-        host, port, family, backlog, reuse_port: see `listen_tcp`.
+        host, port, family, backlog, reuse_port, keepalive, user_timeout: see `listen_tcp`.
         limits: see `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
 
     Returns:
@@ -678,9 +686,19 @@ def serve_tcp(
 
     Source: asyncio.start_server, trio.serve_tcp; the graceful stop is nginx's.
     """
-    check_names("serve_tcp", limits, "family", "backlog", "reuse_port")
-    listener = listen_tcp(host, port, family=family, backlog=backlog, reuse_port=reuse_port)
-    return (yield from _serve_to_the_end(listener, handler, limits))
+    others = ("family", "backlog", "reuse_port", "keepalive", "user_timeout")
+    check_names("serve_tcp", limits, *others)
+    listener = listen_tcp(
+        host,
+        port,
+        family=family,
+        backlog=backlog,
+        reuse_port=reuse_port,
+        keepalive=keepalive,
+        user_timeout=user_timeout,
+    )
+    with listener:
+        return (yield from to_the_end(listener.serve(handler, **limits)))
 
 
 @public
@@ -708,20 +726,23 @@ def serve_unix(
     """
     check_names("serve_unix", limits, "mode", "backlog")
     listener = listen_unix(path, mode=mode, backlog=backlog)
-    return (yield from _serve_to_the_end(listener, handler, limits))
-
-
-def _serve_to_the_end(
-    listener: Listener, handler: Handler, limits: Limits
-) -> Generator[Any, Any, StopReport]:
     with listener:
-        server = listener.serve(handler, **limits)
-        try:
-            return (yield from server)
-        finally:
-            owner = server.task.parent
-            assert owner is not None
-            leave_behind(owner, [server.task], "its owner went on")
+        return (yield from to_the_end(listener.serve(handler, **limits)))
+
+
+def to_the_end(server: Server) -> Generator[Any, Any, StopReport]:
+    """Wait until a server has ended, which ends with this wait."""
+    try:
+        return (yield from server)
+    finally:
+        owner = server.task.parent
+        assert owner is not None
+        leave_behind(owner, [server.task], "its owner went on")
+
+
+def _who(stream: Stream) -> Any:
+    """Return who has connected: an address, or, where that says nothing, the credentials."""
+    return stream.peer if isinstance(stream.peer, tuple) else stream.peer_credentials
 
 
 def _is_of(stream: Stream, error: BaseException) -> bool:

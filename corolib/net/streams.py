@@ -49,6 +49,7 @@ from corolib.kernel import (
     waits,
     where,
 )
+from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset
 from corolib.net.tls import HANDSHAKE, TLS
 
 if TYPE_CHECKING:
@@ -713,6 +714,22 @@ class Stream:
             # The run is over and nobody waits; or the file wakes its waiters itself.
             file.close()
 
+    def reset(self) -> None:
+        """Close the file so that the other side learns that this is no orderly end; does not wait.
+
+        Over TCP it gets ConnectionResetError, and what was sent and is not there yet is thrown
+        away. TLS says no farewell. Pipes and Unix sockets are just closed. Tasks that wait for it
+        get `ClosedError`.
+
+        Source: RFC 9293, 3.10.5 (ABORT); SO_LINGER in socket(7).
+        """
+        try:
+            reset(self.socket)
+        except OSError:
+            # Closed already, or no socket.
+            pass
+        self.close()
+
     @waits
     def aclose(self, within: float = DRAIN) -> Generator[Any, Any, None]:
         """Wait until the other side has closed as well, so that it gets all that was sent; close.
@@ -765,6 +782,32 @@ class Stream:
     def local(self) -> Any:
         """The address of this side; None if there is none, or the stream is closed."""
         return self._address("getsockname")
+
+    @property
+    def socket(self) -> Socket:
+        """The socket itself, also that under TLS, for its options: `s.socket.setsockopt(...)`.
+
+        What is read from it or written to it is missing in the stream. `ClosedError` if the stream
+        is closed, `io.UnsupportedOperation` if its file is no socket.
+        """
+        file = self._file
+        while isinstance(file, TLS):
+            file = file.below
+        if isinstance(file, _Closed):
+            raise ClosedError(f"{self!r} is closed")
+        if not hasattr(file, "setsockopt"):
+            raise io.UnsupportedOperation(f"{self!r} is not a socket's")
+        return file  # type: ignore[no-any-return]
+
+    @property
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is on the other side of a Unix socket, as the kernel knows it: pid, uid, gid (Linux).
+
+        `io.UnsupportedOperation` for other files, `ClosedError` if the stream is closed.
+
+        Source: SO_PEERCRED in unix(7).
+        """
+        return peer_credentials(self.socket)
 
     def _address(self, name: str) -> Any:
         try:

@@ -123,6 +123,11 @@ class TLS:
         # Nothing is here and nobody else waits to read: a reader needs nothing but the file.
         self._quiet = False
 
+    @property
+    def below(self) -> Any:
+        """The file that the ciphertext goes through."""
+        return self._file
+
     # Waiting --------------------------------------------------------------------------------------
 
     @property

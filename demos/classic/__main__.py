@@ -17,23 +17,22 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 
-from corolib import Coro, DatagramSocket, Listener, gather, run, spawn
-from demos.classic.services import Service, answer_datagrams, services
+from corolib import Coro, DatagramSocket, Listener, gather, run
+from demos.classic.services import Service, services
 from demos.echo import Port, open_port
-from demos.start import at_least, start
+from demos.start import start
 
 
-def serve(service: Service, port: Port, lowest: int) -> Coro[None]:
+def serve(service: Service, port: Port) -> Coro[None]:
     """Serve both transports of one service, for ever."""
     tcp, udp = port
-    with DatagramSocket(udp) as datagrams:
-        spawn(answer_datagrams, datagrams, service.answer, lowest)
-        yield from Listener([tcp]).serve(service.handler, grace=0)
+    DatagramSocket(udp).serve(service.answer, grace=0)
+    yield from Listener([tcp]).serve(service.handler, grace=0)
 
 
-def serve_all(ports: dict[str, Port], lowest: int) -> Coro[None]:
+def serve_all(ports: dict[str, Port]) -> Coro[None]:
     known = services()
-    yield from gather(*(serve(known[name], port, lowest) for name, port in ports.items()))
+    yield from gather(*(serve(known[name], port) for name, port in ports.items()))
 
 
 def main(options: argparse.Namespace) -> None:
@@ -46,14 +45,8 @@ def main(options: argparse.Namespace) -> None:
             opened.enter_context(udp)
             host, number = tcp.getsockname()[:2]
             print(f"{name} on {host} port {number}, TCP and UDP", flush=True)
-        run(serve_all, ports, options.lowest)
+        run(serve_all, ports)
 
 
 if __name__ == "__main__":
-    low = "answer datagrams only from ports N and above, where no services are; default: 1024"
-    start(
-        main,
-        __doc__,
-        port=7000,
-        arguments={"--lowest": {"type": at_least(0), "default": 1024, "metavar": "N", "help": low}},
-    )
+    start(main, __doc__, port=7000)

@@ -25,9 +25,10 @@ from demos.time import FROM_1900_TO_1970
 TRIES = 3
 PATIENCE = 2.0  # seconds for an answer
 MOST = 65536  # bytes of an answer that are taken
+QUESTION = bytes(512)  # says nothing; but a careful server answers no more than it was sent
 
 
-def ask(host: str, port: int, udp: bool, question: bytes = b"") -> Coro[bytes]:
+def ask(host: str, port: int, udp: bool, question: bytes = QUESTION) -> Coro[bytes]:
     """Return what a service has to say: all that it sends, or one datagram."""
     if not udp:
         with timeout(TRIES * PATIENCE):

@@ -11,6 +11,10 @@ Compare `demos/echo.py` and `demos/time.py`, which do three of them with nothing
 they do by hand, the stream and its server do here: `sendall` waits for the client to take what is
 sent; when a handler returns, the server tells the client that this was all, throws away what still
 comes, and closes when the client does (or after two seconds).
+
+Datagrams get no answer where that might do harm to somebody in whose name they are sent: see
+`DatagramSocket.serve`. So another machine must ask with as many bytes as it wants to have, as
+`client.py` does.
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from corolib import ClosedError, Coro, DatagramSocket, Stream, spawn
+from corolib import Coro, Stream, spawn
 from demos.time import daytime_of, time_of
 
 Clock = Callable[[], float | None]  # seconds since 1970; None: it is not known what time it is
@@ -30,7 +34,7 @@ Content = Callable[[], bytes | None]  # what a service has to say; None: nothing
 class Service(NamedTuple):
     number: int  # of its well-known port
     handler: Callable[[Stream], Coro[None]]
-    answer: Callable[[bytes], bytes | None]  # to a datagram; None: there is no answer
+    answer: Callable[[bytes, Any], bytes | None]  # to a datagram of a sender; None: there is none
 
 
 # With what a client sends -------------------------------------------------------------------------
@@ -70,9 +74,10 @@ def ignore(stream: Stream) -> Coro[None]:
         pass  # the client is gone, which the other task learns as well
 
 
-def some_characters(_: bytes) -> bytes:
-    """Return up to 512 characters."""
-    return PATTERN[: random.randint(0, 512)]
+def some_characters(question: bytes, sender: Any) -> bytes:
+    """Return up to 512 characters; no more than it was asked with, if that may be forged."""
+    here = sender[0].startswith("127.") or sender[0] == "::1"
+    return PATTERN[: random.randint(0, 512 if here else min(len(question), 512))]
 
 
 # One thing to say ---------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def says(number: int, content: Content) -> Service:
         if data is not None:
             yield from stream.sendall(data)
 
-    return Service(number, tell, lambda _: content())
+    return Service(number, tell, lambda question, sender: content())
 
 
 def at(clock: Clock, form: Callable[[float], bytes]) -> Content:
@@ -116,35 +121,10 @@ def at(clock: Clock, form: Callable[[float], bytes]) -> Content:
 def services(clock: Clock = time.time) -> dict[str, Service]:
     """Return all six, by their names."""
     return {
-        "echo": Service(7, echo, lambda data: data),
-        "discard": Service(9, discard, lambda _: None),
+        "echo": Service(7, echo, lambda data, sender: data),
+        "discard": Service(9, discard, lambda data, sender: None),
         "daytime": says(13, at(clock, daytime_of)),
         "qotd": says(17, at(clock, quote_of)),
         "chargen": Service(19, chargen, some_characters),
         "time": says(37, at(clock, time_of)),
     }
-
-
-# Datagrams ----------------------------------------------------------------------------------------
-
-
-def answer_datagrams(
-    sock: DatagramSocket, answer: Callable[[bytes], bytes | None], lowest: int = 1024
-) -> Coro[None]:
-    """Answer each datagram, also an empty one, with one.
-
-    Those from ports below `lowest` get no answer: there live services like these, and two that
-    answer each other would do so for ever (CERT CA-1996-01).
-    """
-    while True:
-        try:
-            data, sender = yield from sock.recvfrom()
-            if sender[1] < lowest:
-                continue
-            reply = answer(data)
-            if reply is not None:
-                yield from sock.sendto(reply, sender)
-        except ClosedError:
-            return
-        except OSError:
-            pass  # an earlier answer did not arrive, or this one cannot be sent: they may get lost

@@ -7,19 +7,22 @@ Type 34, and then 5 in another terminal: the second answer does not wait for the
 
 The faults of the old shape, `old/fibonacci.py`: what is no number killed the server; a failure in
 the pool was never answered; and its list of completions, which two threads changed, could lose one.
-Here the task that asks for a number waits for it and answers. What may fail stands in its `try`.
+Here the task that asks for a number waits for it. What may fail stands in its `try`, and
+`sock.serve()` sends what it returns.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
-from corolib import Coro, DatagramSocket, current_task, open_udp, run, spawn, to_process
+from corolib import Coro, open_udp, run, to_process
 from demos.start import at_least, start
 
 SMALL = 15  # what is less is computed at once: to hand it over would take longer
 AT_ONCE = 100  # numbers that may be under way; what is asked beyond gets no answer
+OF_ONE = 50  # those of one address
 
 
 def fib(n: int) -> int:
@@ -27,8 +30,14 @@ def fib(n: int) -> int:
     return 1 if n <= 1 else fib(n - 1) + fib(n - 2)
 
 
-def answer(message: bytes, largest: int) -> Coro[bytes]:
-    """Wait for the answer to a message: a number, or what is wrong."""
+def answer(message: bytes, sender: Any, largest: int) -> Coro[bytes | None]:
+    """Wait for the answer to a message: a number, or what is wrong.
+
+    An error gets none, for it is an answer itself. Two of these servers would tell each other for
+    ever that this is not a number.
+    """
+    if message.startswith(b"error"):
+        return None
     try:
         n = int(message)
     except ValueError:
@@ -42,26 +51,13 @@ def answer(message: bytes, largest: int) -> Coro[bytes]:
     return b"%d" % number
 
 
-def reply(sock: DatagramSocket, message: bytes, sender: Any, largest: int) -> Coro[None]:
-    data = yield from answer(message, largest)
-    try:
-        yield from sock.sendto(data, sender)
-    except OSError:
-        pass  # datagrams may get lost
-
-
 def serve(host: str, port: int, largest: int) -> Coro[None]:
-    with (yield from open_udp(local=(host, port))) as sock:
-        host, port, *_ = sock.local
-        try_it = f"try: nc -u {host} {port}, then type 30"
-        print(f"fibonacci on {host} port {port}, UDP; {try_it}", flush=True)
-        while True:
-            try:
-                message, sender = yield from sock.recvfrom()
-            except OSError:
-                continue  # an earlier answer did not arrive
-            if len(current_task().children) < AT_ONCE and sender[1] >= 1024:
-                spawn(reply, sock, message, sender, largest)
+    sock = yield from open_udp(local=(host, port))
+    host, port, *_ = sock.local
+    try_it = f"try: nc -u {host} {port}, then type 30"
+    print(f"fibonacci on {host} port {port}, UDP; {try_it}", flush=True)
+    handler = partial(answer, largest=largest)
+    yield from sock.serve(handler, max_waiting=AT_ONCE, max_per_address=OF_ONE)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -3,29 +3,30 @@
     $ python3 -m demos.cookbook.udp_echo
     echo on 127.0.0.1 port 15000, UDP; try: nc -u 127.0.0.1 15000
 
-The fault of the old shape, `old/udp_echo.py`: it asked for 8192 bytes at most, and the rest of a
-longer datagram was lost. `recvfrom()` of corolib takes the largest there is, unless told otherwise.
+The faults of the old shape, `old/udp_echo.py`: it asked for 8192 bytes at most, and the rest of a
+longer datagram was lost. And it answered whoever seemed to ask, another echo server too, which
+answers that, and so on for ever. `sock.serve()` takes the largest datagram there is, and knows whom
+not to answer.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from corolib import Coro, open_udp, run
 from demos.start import start
 
 
+def echo(data: bytes, sender: Any) -> bytes:
+    return data
+
+
 def serve(host: str, port: int) -> Coro[None]:
-    with (yield from open_udp(local=(host, port))) as sock:
-        host, port, *_ = sock.local
-        print(f"echo on {host} port {port}, UDP; try: nc -u {host} {port}", flush=True)
-        while True:
-            try:
-                data, sender = yield from sock.recvfrom()
-                if sender[1] >= 1024:  # below are services: two that echo would do so for ever
-                    yield from sock.sendto(data, sender)
-            except OSError:
-                pass  # an answer that cannot be sent, or did not arrive: datagrams may get lost
+    sock = yield from open_udp(local=(host, port))
+    host, port, *_ = sock.local
+    print(f"echo on {host} port {port}, UDP; try: nc -u {host} {port}", flush=True)
+    yield from sock.serve(echo)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """The classic services of the demos: as programs with real clients, and their parts inside."""
 
 import argparse
-import errno
 import shutil
 import socket
 import subprocess
@@ -10,8 +9,6 @@ import time
 import pytest
 
 from corolib import (
-    ClosedError,
-    DatagramSocket,
     Stream,
     current_scheduler,
     listen_tcp,
@@ -22,7 +19,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from demos.classic import client as clients
-from demos.classic.services import PATTERN, QUOTES, answer_datagrams, chargen, services
+from demos.classic.services import PATTERN, QUOTES, chargen, services, some_characters
 from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
@@ -31,7 +28,6 @@ from tests.helpers.programs import (
     outcome,
     quiet,
     read_all,
-    readable,
     start,
 )
 
@@ -156,14 +152,6 @@ def test_over_ipv6_it_ends_quietly_with_clients_at_work():
     assert (status, out) == (130, "") and quiet(err)
 
 
-def test_datagrams_from_lower_ports_get_no_answer():
-    with Classic("--lowest=65536") as program, program.udp(program.of["echo"]) as sock:
-        sock.send(b"hello")
-        with program.connect(program.of["echo"]) as conn:
-            assert exchange(conn, b"hello") == b"hello"
-        assert readable([sock], 0) == []
-
-
 def test_a_port_in_use_gets_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -273,14 +261,13 @@ def asked_of(service, ask):
     def main():
         with listen_tcp("127.0.0.1", 0) as listener:
             address = listener.addresses[0]
-            with (yield from open_udp(local=address)) as sock:
-                server = listener.serve(service.handler)
-                answering = spawn(answer_datagrams, sock, service.answer)
-                value = yield from ask(*address)
-                yield from server.stop(grace=0)
-                yield from answering.stop()
-                assert server.stats()["failed"] == 0
-                return value
+            datagrams = (yield from open_udp(local=address)).serve(service.answer)
+            server = listener.serve(service.handler)
+            value = yield from ask(*address)
+            for each in (server, datagrams):
+                yield from each.stop(grace=0)
+                assert each.stats()["failed"] == 0
+            return value
 
     return run(main)
 
@@ -328,6 +315,27 @@ def test_quotes_are_short_and_plain():
     allowed = set(range(32, 127)) | set(b"\r\n")
     for quote in QUOTES:
         assert 0 < len(quote) < 512 and set(quote) <= allowed and quote.endswith(b"\r\n")
+
+
+def test_discard_has_no_answer_to_datagrams():
+    assert services()["discard"].answer(b"hello", ("127.0.0.1", 5000)) is None
+
+
+@pytest.mark.found("D1")
+def test_who_may_not_have_asked_gets_no_more_characters_than_bytes_came_in_its_name():
+    """As a server that answers no more than it was asked needs it, to answer at all."""
+    for size in (0, 1, 100, 512, 9000):
+        for host in ("192.0.2.1", "2001:db8::1"):
+            sizes = {len(some_characters(bytes(size), (host, 5000))) for _ in range(1000)}
+            assert max(sizes) <= min(size, 512) and (len(sizes) > 1 or size == 0)
+        for host in ("127.0.0.1", "::1"):
+            assert max(len(some_characters(b"", (host, 5000))) for _ in range(1000)) > 100
+
+
+@pytest.mark.found("D1")
+def test_the_clients_ask_with_as_many_bytes_as_they_want_to_have():
+    longest = max(map(len, QUOTES))
+    assert max(longest, 512, len(time.ctime()) + 2) <= len(clients.QUESTION)
 
 
 @pytest.mark.parametrize(("clock", "number"), CLOCKS)
@@ -448,60 +456,3 @@ def test_echo_stops_reading_while_the_client_does_not_read():
         yield from server.stop()
 
     run(main)
-
-
-# Datagrams ----------------------------------------------------------------------------------------
-
-
-class Datagrams(socket.socket):
-    """A UDP socket that receives what stands in `script`, and keeps `sent`; always readable."""
-
-    def __init__(self, script: list) -> None:
-        super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
-        self.script = script
-        self.sent = []
-        self.bind(("127.0.0.1", 0))
-        super().sendto(b"to be readable", self.getsockname())
-
-    def recvfrom(self, size):
-        assert size > 65535
-        if not self.script:
-            raise ClosedError("the end of the script")
-        item = self.script.pop(0)
-        if isinstance(item, OSError):
-            raise item
-        return item
-
-    def sendto(self, data, address):
-        if data == b"unreachable":
-            raise OSError(errno.ENETUNREACH, "no way there")
-        self.sent.append((data, address))
-
-
-def script():
-    return [
-        (b"echo", ("127.0.0.1", 7)),
-        (b"time", ("127.0.0.1", 1023)),
-        ConnectionRefusedError(errno.ECONNREFUSED, "of an earlier answer"),
-        BlockingIOError(errno.EAGAIN, "woken for nothing"),
-        (b"unreachable", ("127.0.0.1", 5000)),
-        (b"", ("127.0.0.1", 1024)),
-        (b"hello", ("127.0.0.2", 1024)),
-    ]
-
-
-@pytest.mark.parametrize("lowest", [1024, 0])
-def test_datagrams_from_ports_below_1024_and_errors_are_passed_over(lowest):
-    with Datagrams(script()) as udp:
-        run(answer_datagrams, DatagramSocket(udp), lambda data: data, lowest)
-    assert udp.sent == [
-        (data, address)
-        for data, address in (each for each in script() if isinstance(each, tuple))
-        if address[1] >= lowest and data != b"unreachable"
-    ]
-
-
-def test_discard_has_no_answer_to_datagrams():
-    with Datagrams(script()) as udp:
-        run(answer_datagrams, DatagramSocket(udp), services()["discard"].answer)
-    assert udp.sent == []

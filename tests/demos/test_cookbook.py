@@ -390,7 +390,9 @@ def test_others_are_served_while_a_large_number_is_computed(shared):
         assert {two.recv(100) for _ in range(20)} == {b"2584"}
 
 
-def test_every_message_has_an_answer():
+@pytest.mark.found("D1")
+def test_every_message_has_an_answer_but_for_errors():
+    """Two of these servers would tell each other for ever that an error is not a number."""
     with twin("fibonacci", "--largest=5000") as program, program.udp() as sock:
         for message, reply in [
             (b"abc", b"error: b'abc' is not a whole number"),
@@ -401,6 +403,7 @@ def test_every_message_has_an_answer():
             (b"20", b"10946"),
         ]:
             sock.send(message)
+            sock.send(b"error: an answer itself, which gets none")
             answer = sock.recv(65535)
             assert answer == reply or (reply is None and answer.startswith(b"error: "))
             assert len(answer) < 200
@@ -414,17 +417,24 @@ def test_so_many_numbers_are_under_way_and_no_more(monkeypatch, capsys):
         serving = spawn(fibonacci.serve, "127.0.0.1", 0, 40)
         while not (line := capsys.readouterr().out):
             yield
-        with (yield from open_udp("127.0.0.1", int(re.search(r"port (\d+)", line)[1]))) as sock:
-            for _ in range(fibonacci.AT_ONCE + 5):
-                yield from sock.send(b"20")
-            yield from at_rest(lambda: len(serving.children))
-            computed.set()
-            yield from at_rest(lambda: len(serving.children))
-            for _ in range(fibonacci.AT_ONCE):
+        port = int(re.search(r"port (\d+)", line)[1])
+        for each in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+            clients.append((yield from open_udp("127.0.0.1", port, local=(each, 0))))
+            for _ in range(fibonacci.OF_ONE + 5):
+                yield from clients[-1].send(b"20")
+            yield from at_rest(lambda: len(current_scheduler().tasks))
+        computed.set()
+        yield from at_rest(lambda: len(current_scheduler().tasks))
+        for sock in clients[:2]:
+            for _ in range(fibonacci.OF_ONE):
                 assert (yield from sock.recv()) == b"20"
-            with pytest.raises(BlockingIOError):
+        for sock in clients:
+            with sock, pytest.raises(BlockingIOError):
                 sock.socket.recv(100)
         yield from serving.stop()
+
+    clients = []
+    assert fibonacci.AT_ONCE == 2 * fibonacci.OF_ONE
 
     run(main)
 

@@ -523,13 +523,55 @@ class TestEchoParts:
         with udp:
 
             def main():
-                server = spawn(echo_demo.answer_datagrams, udp, same)
+                server = spawn(echo_demo.answer_datagrams, udp, same, [])
                 yield from until(lambda: not udp.script)
                 yield
                 yield from server.stop()
 
             run(main)
         assert udp.sent == [(b"", ("127.0.0.1", 1024)), (b"hello", ("::1", 1024, 0, 0))]
+
+
+class TestWhomUDPAnswers:
+    """Whoever sends a datagram can forge the address that the answer goes to."""
+
+    def allowed(self, senders, question=b"x", answer=b"x", ports=()):
+        caution = echo_demo.Caution(ports)
+        return [sender for sender in senders if caution.allows(question, sender, answer)]
+
+    @pytest.mark.found("D1")
+    def test_no_service_of_the_system_and_none_of_the_program(self):
+        senders = [("127.0.0.1", port) for port in (0, 7, 1023, 1024, 7013, 7037, 7038)]
+        assert self.allowed(senders, ports={7013, 7037}) == [senders[3], senders[6]]
+
+    @pytest.mark.found("D1")
+    def test_nobody_too_often(self, monkeypatch):
+        clock = [10.0]
+        monkeypatch.setattr(echo_demo.time, "monotonic", lambda: clock[0])
+        caution = echo_demo.Caution(())
+        for _ in range(2):
+            for host in ("192.0.2.1", "2001:db8::1"):
+                senders = [(host, 2000 + n) for n in range(echo_demo.RATE + 5)]
+                allowed = [each for each in senders if caution.allows(b"x", each, b"x")]
+                assert len(allowed) == echo_demo.RATE
+            clock[0] += 1
+
+    @pytest.mark.found("D1")
+    def test_nobody_elsewhere_with_more_than_was_sent_in_its_name(self):
+        near = [("127.0.0.1", 5000), ("127.9.9.9", 5000), ("::1", 5000, 0, 0)]
+        far = [("192.0.2.1", 5000), ("2001:db8::1", 5000, 0, 0)]
+        assert self.allowed(near + far, b"", bytes(26)) == near
+        assert self.allowed(near + far, bytes(25), bytes(26)) == near
+        assert self.allowed(near + far, bytes(26), bytes(26)) == near + far
+        # RFC 868 has no bytes in a question; on the wire an answer of four is no longer
+        assert self.allowed(near + far, b"", bytes(4)) == near + far
+
+    @pytest.mark.found("D1")
+    def test_what_it_remembers_has_a_bound(self):
+        caution = echo_demo.Caution(())
+        for n in range(3 * echo_demo.MANY):
+            assert caution.allows(b"x", (f"192.0.{n >> 8}.{n & 255}", 5000), b"x")
+            assert len(caution.answers) <= echo_demo.MANY
 
 
 class Listener(socket.socket):

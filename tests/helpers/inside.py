@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import corolib
 from corolib import (
     CancelScope,
+    DatagramServer,
     DatagramSocket,
     Listener,
     Lock,
@@ -313,6 +314,16 @@ def patience_of(sock: DatagramSocket) -> int:
 
 def set_patience(sock: DatagramSocket, waits: int) -> None:
     sock._patience = waits
+
+
+def counted_sources(server: DatagramServer) -> int:
+    """Return of how many senders the answers are counted."""
+    return len(server._answers)
+
+
+def question_counts(server: DatagramServer) -> dict[Any, int]:
+    """Return how many handlers wait for each sender."""
+    return dict(server._waiting)
 
 
 def sockets_of(listener: Listener) -> list[Any]:

@@ -67,3 +67,54 @@ def reset(sock: socket.socket) -> None:
     """Close a connection so that the other side gets ECONNRESET."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def can_forge() -> bool:
+    """Return whether this user may send datagrams with any address in them."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except OSError:
+        return False
+    return True
+
+
+def forge(data: bytes, sender: tuple[str, int], receiver: tuple[str, int]) -> None:
+    """Send a datagram over IPv4 as if `sender` did; see `can_forge`."""
+    size = 8 + len(data)
+    # No checksum, which means that there is none; that of the first header Linux writes itself.
+    udp = struct.pack("!HHHH", sender[1], receiver[1], size, 0) + data
+    hosts = socket.inet_aton(sender[0]) + socket.inet_aton(receiver[0])
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, socket.IPPROTO_UDP, 0) + hosts
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip + udp, receiver)
+
+
+class Wiretap:
+    """Hears all datagrams over IPv4 that come to this machine; see `can_forge`.
+
+    `with Wiretap(*ports) as tap:` hears those between these ports; `tap.heard()` are the ports of
+    sender and receiver of each that has come since, in order.
+    """
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = ports
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self.sock.setblocking(False)
+
+    def heard(self) -> list[tuple[int, int]]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = self.sock.recv(65535)
+                header = (packet[0] & 15) * 4
+                sender, receiver = struct.unpack("!HH", packet[header : header + 4])
+                if sender in self.ports and receiver in self.ports:
+                    found.append((sender, receiver))
+        return found
+
+    def __enter__(self) -> "Wiretap":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.sock.close()

@@ -197,6 +197,46 @@ def test_nobody_listens_there(closed_port):
         run(open_tcp, host, port)
 
 
+@pytest.mark.found("N5")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_to_itself_is_refused_and_its_port_is_free(host):
+    """As if the system had chosen the port that is connected to, where nobody listens."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.bind((host, 0))
+        port = sock.getsockname()[1]
+    before = open_files()
+    with pytest.raises(ConnectionRefusedError, match=rf"refused: .*:{port}$"):
+        run(lambda: open_tcp(host, port, source=(host, port)))
+    assert open_files() == before
+    with socket.socket(family) as sock:  # without SO_REUSEADDR: nothing is left of it
+        sock.bind((host, port))
+
+
+@pytest.mark.found("N5")
+def test_the_next_address_is_tried_after_a_connection_to_itself(listener):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.2", 0))
+        closed = sock.getsockname()
+
+    class Unlucky(FakeNetwork):
+        def socket(self, family, kind, proto=0):
+            sock = super().socket(family, kind, proto)
+            if not tried:
+                sock.bind(closed)
+            tried.append(sock)
+            return sock
+
+    def main():
+        with (yield from open_tcp("name", 80)) as stream:
+            return stream.peer
+
+    tried = []
+    network = Unlucky(hosts={"name": [closed, listener.getsockname()]})
+    assert run(main, network=network) == listener.getsockname()
+    assert len(tried) == 2
+
+
 @pytest.mark.hazard("H13")
 def test_a_connection_to_a_full_queue_waits_until_there_is_room(full):
     def main():

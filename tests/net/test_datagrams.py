@@ -1,8 +1,11 @@
 """Datagrams: whole or not at all, the network's complaints, senders and receivers that wait."""
 
+import contextlib
 import errno
 import os
+import pickle
 import socket
+import struct
 import threading
 from collections import Counter
 
@@ -22,7 +25,8 @@ from corolib import (
     spawn,
 )
 from corolib.kernel.context import BUDGET
-from corolib.net.datagrams import PATIENCE
+from corolib.net import packet_info
+from corolib.net.datagrams import PATIENCE, PAUSE, SHORTAGE
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 from tests.helpers.driving import FULL, turn
 from tests.helpers.faults import (
@@ -255,6 +259,30 @@ def test_a_socket_that_is_not_connected_is_told_nothing(closed_port):
             task.cancel()
 
     run(main)
+
+
+@pytest.mark.parametrize("call", ["recvfrom", "sendto", "send"])
+def test_who_passes_over_an_error_that_stays_does_not_spin(scripted, call):
+    error = errno.EIO if call == "recvfrom" else errno.ENOBUFS
+
+    def passes_over(datagrams):
+        address = sock.far.getsockname()
+        args = {"recvfrom": (), "sendto": (b"x", address), "send": (b"x",)}[call]
+        while True:
+            with contextlib.suppress(OSError):
+                yield from getattr(datagrams, call)(*args)
+
+    def main():
+        with DatagramSocket(sock) as datagrams:
+            sock.far.send(b"to be ready")
+            task = spawn(passes_over, datagrams)
+            yield Sleep(1)
+            assert 90 <= sock.calls[call] <= 110
+            assert current_scheduler().stats()["steps"] < 400
+            yield from task.stop()
+
+    sock = scripted(call == "send", **{call: [error] * 10_000})
+    run(main, **virtual_time())
 
 
 # Waiting, closing, cancelling ---------------------------------------------------------------------
@@ -634,6 +662,211 @@ def test_all_addresses_of_this_machine(far):
     assert run(main) == ("0.0.0.0", b"x")
 
 
+@pytest.mark.found("N7")
+def test_no_address_means_all_of_both_families():
+    """And who sends over IPv4 has an address as anywhere else."""
+
+    def main():
+        with (yield from open_udp(local=(None, 0))) as server:
+            for host in ("127.0.0.1", "::1", "127.0.0.2"):
+                with (yield from open_udp(host, server.local[1])) as client:
+                    yield from client.send(host.encode())
+                    data, address = yield from server.recvfrom()
+                    assert (data, address) == (host.encode(), client.local)
+                    yield from server.sendto(b"1", address)
+                    assert (yield from client.recv()) == b"1"
+                    # An address that was written by hand is no less understood.
+                    yield from server.sendto(b"2", tuple(address)[:2])
+                    if host != "127.0.0.2":  # which it does not say to answer from
+                        assert (yield from client.recv()) == b"2"
+
+    run(main)
+
+
+@pytest.mark.found("N7")
+@pytest.mark.parametrize("hosts", [("0.0.0.0", "::"), ("::", "0.0.0.0")])
+def test_all_addresses_of_each_family_have_sockets_beside_each_other(hosts):
+    def main():
+        with (yield from open_udp(local=(hosts[0], 0))) as one:
+            with (yield from open_udp(local=(hosts[1], one.local[1]))) as two:
+                for sock in (one, two):
+                    near = "::1" if ":" in sock.local[0] else "127.0.0.1"
+                    with udp(near) as far:
+                        far.sendto(b"x", (near, one.local[1]))
+                        data, address = yield from sock.recvfrom()
+                        assert (data, address) == (b"x", far.getsockname())
+
+    run(main)
+
+
+@pytest.mark.found("N7")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_all_addresses_are_not_half_of_them(host):
+    """If one family has the port in use, what is asked for is not to be had."""
+
+    def main():
+        with (yield from open_udp(local=(host, 0))) as sock:
+            with pytest.raises(OSError, match="in use") as caught:
+                yield from open_udp(local=(None, sock.local[1]))
+            assert caught.value.errno == errno.EADDRINUSE
+
+    run(main)
+
+
+@pytest.mark.found("N7")
+@pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_where_there_is_no_ipv6_all_addresses_are_those_of_ipv4(scripted, error):
+    six = error if error == errno.EAFNOSUPPORT else scripted(bind=error)
+    with FakeNetwork(six, hosts={None: [("::", 0), ("0.0.0.0", 0)]}) as network:
+        with run(lambda: open_udp(local=(None, 0)), network=network) as sock:
+            assert sock.socket.family == socket.AF_INET
+
+
+# At which address a datagram came -----------------------------------------------------------------
+
+ASKED = [("0.0.0.0", "127.0.0.2"), ("::", "::1"), (None, "127.0.0.2"), (None, "::1")]
+
+
+@pytest.mark.found("N8")
+@pytest.mark.parametrize(("bound", "host"), ASKED)
+def test_an_answer_leaves_from_the_address_that_was_asked(bound, host):
+    """At once or later: a connected client hears no other."""
+
+    def main():
+        with (yield from open_udp(local=(bound, 0))) as server:
+            port = server.local[1]
+            with (yield from open_udp(host, port)) as client, udp(host) as other:
+                yield from client.send(b"now")
+                data, address = yield from server.recvfrom()
+                assert address.local == client.peer
+                yield from server.sendto(data, address)
+                assert (yield from client.recv()) == b"now"
+                other.sendto(b"", (host, port))
+                _, stranger = yield from server.recvfrom()
+                yield from server.sendto(b"later", address)
+                assert (yield from client.recv()) == b"later"
+                # It is an address as any other, and may travel.
+                assert (address, address == client.local) == (client.local, True)
+                assert {client.local: 1}[address] == 1
+                again = pickle.loads(pickle.dumps(address))
+                assert (again, again.local) == (address, address.local)
+                yield from server.sendto(b"again", again)
+                assert (yield from client.recv()) == b"again"
+                assert stranger == other.getsockname()
+
+    run(main)
+
+
+@pytest.mark.found("N8")
+def test_a_socket_of_both_families_that_somebody_else_has_opened():
+    def main():
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        with DatagramSocket(sock) as server:
+            with (yield from open_udp("127.0.0.2", server.local[1])) as client:
+                yield from client.send(b"x")
+                data, address = yield from server.recvfrom()
+                assert address.local == client.peer
+                yield from server.sendto(data, address)
+                return (yield from client.recv())
+
+    assert run(main) == b"x"
+
+
+@pytest.mark.found("N8")
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_what_is_told_of_a_datagram_changes_nothing_of_it(far, most):
+    def main():
+        with (yield from open_udp(local=("0.0.0.0", 0))) as sock:
+            far.sendto(b"abc", ("127.0.0.1", sock.local[1]))
+            data, _ = yield from sock.recvfrom(most)
+            return data, sock.truncated
+
+    assert run(main) == (b"abc"[:most], most < 3)
+
+
+@pytest.mark.found("N8")
+def test_what_a_group_was_asked_is_answered_from_an_address_of_ours(far):
+    def main():
+        with (yield from open_udp(local=("0.0.0.0", 0))) as server:
+            ours = socket.inet_aton("127.0.0.1")
+            request = socket.inet_aton("224.1.2.3") + ours
+            server.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+            far.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, ours)
+            far.sendto(b"x", ("224.1.2.3", server.local[1]))
+            data, sender = yield from server.recvfrom()
+            assert (sender, sender.local) == (far.getsockname(), ("127.0.0.1", server.local[1]))
+            yield from server.sendto(data, sender)
+            yield corolib.ReadWait(far)
+            return far.recvfrom(10)[1] == sender.local
+
+    assert run(main)
+
+
+def note(host, index):
+    """Return what the system tells of a datagram of IPv6."""
+    data = socket.inet_pton(socket.AF_INET6, host) + struct.pack("=I", index)
+    return (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, data)
+
+
+@pytest.mark.found("N8")
+@pytest.mark.parametrize(
+    ("come", "local", "gone"),
+    [
+        (note("fe80::1", 7), ("fe80::1", 9, 0, 7), note("fe80::1", 7)),
+        (note("2001:db8::1", 7), ("2001:db8::1", 9, 0, 0), note("2001:db8::1", 0)),
+        (note("ff02::1", 7), None, None),  # a group: no answer can leave from there
+    ],
+    ids=["link-local", "global", "group"],
+)
+def test_addresses_of_ipv6_that_this_machine_does_not_have(come, local, gone):
+    """The interface belongs to those that each interface has."""
+    near = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    near.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    near.bind(("::", 0))
+    sender, sent = ("fe80::2", 5, 0, 7), []
+    sock = FakeSocket(
+        (near, None),
+        getsockname=Value(("::", 9, 0, 0)),
+        recvmsg=lambda sock, recvmsg, *args: (recvmsg(*args)[0], [come], 0, sender),
+        sendmsg=lambda sock, sendmsg, *args: sent.append(args),
+        sendto=lambda sock, sendto, *args: sent.append(args),
+    )
+    sock.family = socket.AF_INET6
+
+    def main():
+        with DatagramSocket(sock) as server, udp("::1") as far:
+            far.sendto(b"x", near.getsockname())
+            data, address = yield from server.recvfrom()
+            assert (data, address, address.local) == (b"x", sender, local)
+            yield from server.sendto(b"answer", address)
+
+    run(main)
+    assert sent == [((b"answer",), [gone], 0, sender) if gone else (b"answer", sender)]
+
+
+@pytest.mark.parametrize("how", ["no name", "an error"])
+def test_where_the_system_does_not_tell_addresses_are_plain(far, how, monkeypatch):
+    class Mute(socket.socket):
+        def setsockopt(self, *args):
+            raise OSError(errno.ENOPROTOOPT, "no such option")
+
+    def main():
+        sock = (Mute if how == "an error" else socket.socket)(type=socket.SOCK_DGRAM)
+        sock.bind(("0.0.0.0", 0))
+        with DatagramSocket(sock) as server:
+            far.sendto(b"x", ("127.0.0.1", server.local[1]))
+            data, address = yield from server.recvfrom()
+            assert type(address) is tuple
+            yield from server.sendto(data, address)
+            return far.recv(10)
+
+    if how == "no name":
+        monkeypatch.setattr(packet_info, "IP_PKTINFO", None)
+    assert run(main) == b"x"
+
+
 def test_a_blocking_socket_is_made_one_that_does_not_block():
     with DatagramSocket(socket.socket(type=socket.SOCK_DGRAM)) as sock:
         assert sock.socket.gettimeout() == 0
@@ -656,6 +889,44 @@ def test_an_address_in_use_is_named(far):
     with pytest.raises(OSError, match=rf"in use: 127\.0\.0\.1:{port}$") as caught:
         run(lambda: open_udp(local=(host, port)))
     assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.found("N5")
+def test_a_socket_is_not_connected_to_itself():
+    """As if the system had chosen the port of the other side, where nobody is, for our own."""
+
+    class Unlucky(FakeNetwork):
+        def socket(self, family, kind, proto=0):
+            sock = super().socket(family, kind, proto)
+            if not opened:
+                sock.bind(address)
+            opened.append(sock)
+            return sock
+
+    def main():
+        with (yield from open_udp(*address)) as sock:
+            assert sock.peer == address != sock.local
+            assert opened[0].fileno() == -1
+            yield from sock.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                yield from sock.recv()
+
+    opened = []
+    with udp() as sock:
+        address = sock.getsockname()
+    run(main, network=Unlucky())
+    assert len(opened) == 2
+
+
+def test_who_wants_to_be_connected_to_itself_is():
+    def main():
+        with udp() as sock:
+            address = sock.getsockname()
+        with (yield from open_udp(*address, local=address)) as sock:
+            yield from sock.send(b"x")
+            return (yield from sock.recv())
+
+    assert run(main) == b"x"
 
 
 def test_the_first_address_is_taken_to_which_there_is_a_way(scripted):
@@ -868,8 +1139,11 @@ def test_sending_with_each_error(scripted, call, error, times):
     address = sock.far.getsockname()
     before = 0
     took = run(main, **virtual_time())
-    # woken in vain more than once, it asks again after pauses: 1 ms, 2 ms, 4 ms and so on
+    # woken in vain more than once, it asks again after pauses: 1 ms, 2 ms, 4 ms and so on; and who
+    # passes over a want of memory does not spin
     expected = {1: 0, 2: 0.001, 5: 0.015}[times] if error in TRIED_AGAIN else 0
+    if error in SHORTAGE:
+        expected = PAUSE * times
     assert took == pytest.approx(expected)
     assert sock.far.recv(10) == b"hello"
     with pytest.raises(BlockingIOError):

@@ -50,6 +50,7 @@ def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
                 listener.serve(echo, idle=5)
         text = (
             r"^serve_tcp\(\) has no keyword 'idle'; its keywords are family, backlog, reuse_port, "
+            "keepalive, user_timeout, "
         )
         with pytest.raises(TypeError, match=text + limits):
             yield from serve_tcp(echo, LOCAL, 0, idle=5)

@@ -60,8 +60,10 @@ SECTIONS = {
     "CancelScope": [],
     "Network": [],
     "Process": ["Attributes"],
+    "DatagramServer": ["Attributes"],
     "Server": ["Attributes"],
     "SignalReceiver": [],
+    "PeerCredentials": [],
     "StopReport": [],
     "Subscription": [],
     "ThreadEnd": ["Example"],
@@ -90,6 +92,7 @@ SECTIONS = {
     "run_workers": ["Args", "Returns", "Raises", "Source"],  # the example forks: in the README
     "run_process": ["Args", "Returns", "Raises", "Example", "Source"],
     "serve_tcp": ["Args", "Returns", "Raises", "Example", "Source"],
+    "serve_udp": ["Args", "Raises", "Example"],
     "serve_unix": ["Args", "Raises"],
     "spawn": ["Args", "Returns", "Raises", "Example"],
     "to_process": ["Args", "Returns", "Raises", "Example"],

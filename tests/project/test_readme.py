@@ -24,6 +24,7 @@ import pytest
 
 import corolib
 from demos.__main__ import demos
+from tests.helpers.sockets import can_forge, forge
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -215,6 +216,19 @@ def test_a_server_echoes_and_ends_at_ctrl_c(program, tmp_path, reserved):
     assert re.search(r"\nKeyboardInterrupt(\n\d+ finished, .*)?$", output.rstrip(), re.S), output
     assert "abandoned" not in output
     assert server.returncode == -signal.SIGINT
+
+
+@pytest.mark.found("N23")
+@pytest.mark.skipif(not can_forge(), reason="this user can forge no datagrams")
+def test_the_server_of_datagrams_survives_one_that_cannot_be_answered(capsys):
+    """It seems to come from port 0, to which nothing can be sent."""
+    (program,) = [p for p in OTHERS if "open_udp(local=" in p.block.text]
+    line = "        yield from client.send("
+    forged = '        forge(b"x", ("127.0.0.1", 0), client.peer)\n'
+    text = program.block.text.replace(line, forged + line, 1)
+    assert text != program.block.text
+    exec(compile(text, "app.py", "exec"), {"forge": forge})
+    assert matches(program.output, capsys.readouterr().out)
 
 
 def test_the_first_program_comes_first_and_is_the_first_screen():

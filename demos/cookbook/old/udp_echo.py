@@ -1,4 +1,6 @@
-"""Echo over UDP. Fault: what is longer than the buffer comes back cut off."""
+"""Echo over UDP. Faults: what is longer than the buffer comes back cut off, and a datagram that
+seems to come from another echo server, or from this one, is answered for ever.
+"""
 
 from __future__ import annotations
 

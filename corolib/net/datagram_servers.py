@@ -1,0 +1,388 @@
+"""Servers of datagrams: a handler for each, and whom it is wise to answer.
+
+    run(serve_udp, echo, "127.0.0.1", 7007)             SIGTERM and Ctrl-C stop it gracefully
+
+    server = sock.serve(echo, rate=1000)                sock: a `DatagramSocket`; does not wait
+    report = yield from server.stop(grace=5)
+
+The address of a datagram's sender can be forged. So its answer may hit somebody who has not asked,
+or another service, which answers in turn, for ever. What there is against that is here, and is on
+unless the program switches it off: the keywords are explained at `DatagramSocket.serve`.
+
+How datagrams are received and sent is in `datagrams.py`, how a server stops in `servers.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Unpack
+
+from corolib.coordination.locks import Event
+from corolib.coordination.timeouts import move_on_after
+from corolib.kernel import (
+    ClosedError,
+    LateModule,
+    Runnable,
+    Scheduler,
+    Task,
+    brief,
+    current_scheduler,
+    doing,
+    public,
+    spawn,
+    waits,
+    where,
+)
+from corolib.net.datagrams import DatagramSocket, open_udp
+from corolib.net.limits import DatagramLimits as DatagramLimits
+from corolib.net.limits import check_names, checked_for_datagrams
+from corolib.net.listening import server_log
+from corolib.net.network import address_text
+from corolib.net.resolving import Port
+from corolib.net.servers import CancelledHandler, Server, StopReport, to_the_end
+
+if TYPE_CHECKING:
+    import logging
+else:
+    logging = LateModule("logging")
+
+Answer = bytes | bytearray | memoryview | None
+DatagramHandler = Callable[[bytes, Any], Answer | Runnable[Answer]]
+"""What is called with each datagram and the address of its sender, and returns the answer."""
+
+SERVICES = 1024
+"""Ports below belong to the services of a system; nobody asks from there (CERT CA-1996-01)."""
+
+FRAME = 18
+"""Bytes of a datagram that the smallest frame of Ethernet has room for, over IPv4: on the wire so
+short an answer is no longer than a question of no bytes."""
+
+WINDOW = 1.0
+"""Seconds in which the answers to one source are counted, and between two warnings."""
+
+SOURCES = 10_000
+"""Sources whose answers are counted, in a megabyte. When there are more, counting begins anew."""
+
+
+class ServedPorts:
+    """The ports of UDP that a run serves; lives as long as the run."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.ports: Counter[int | None] = Counter()
+
+    def end(self) -> None:
+        self.ports.clear()
+
+
+@public
+class DatagramServer(Server):
+    """What answers the datagrams of a socket: `sock.serve(handler)` makes it.
+
+    `report = yield from server` waits until it has ended, and `yield from server.stop(grace=5)`
+    stops it: it takes no more datagrams, and handlers that wait may finish. For both, and for what
+    signals do, see `Server`.
+
+    Attributes:
+        sock: the `DatagramSocket` that it serves; closed when it has ended.
+        task: the server's own task, of which those of handlers that wait are children.
+        stopping: an `Event` that is set when the server takes no more datagrams.
+    """
+
+    def __init__(
+        self,
+        sock: DatagramSocket,
+        send: Callable[[Any, Any], object],
+        handler: DatagramHandler,
+        limits: DatagramLimits,
+    ) -> None:
+        self._limits: Any = checked_for_datagrams(limits)
+        if not callable(handler):
+            raise TypeError(f"serve() got {handler!r}: give a function of a datagram and a sender")
+        self._scheduler = current_scheduler()
+        self.sock = sock
+        self._send = send
+        self._handler: Any = handler
+        self._rate = self._limits["rate"]
+        # The handlers that wait, and how many of them there are for each source.
+        self._open: dict[Any, None] = {}
+        self._waiting: Counter[Any] = Counter()
+        # How many answers each source has got since the clock showed `_since`.
+        self._answers: dict[Any, int] = {}
+        self._since = -math.inf
+        # When each warning was logged last.
+        self._warned: dict[str, float] = {}
+        names = ("received", "limited", "dropped", "answered", "withheld", "unsent", "failed")
+        self._counts = dict.fromkeys((*names, "errors"), 0)
+        self._finished = 0
+        self._cancelled: list[CancelledHandler] = []
+        self._cut_call: list[Any] | None = None
+        # The block in which datagrams are received, and whether it is over.
+        self._receiving: move_on_after | None = None
+        self._over = False
+        self.stopping = Event("stopping")
+        self.place = address_text(sock.local)
+        self.log = server_log()
+        self._ports = self._scheduler.run_local(ServedPorts).ports
+        name = getattr(handler, "__name__", type(handler).__name__)
+        self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
+
+    # Questions --------------------------------------------------------------------------------
+
+    def _serve(self) -> Generator[Any, Any, None]:
+        port = port_of(self.sock.local)
+        self._ports[port] += 1
+        try:
+            with move_on_after(None) as self._receiving:
+                while not self._over:
+                    yield from self._next()
+        finally:
+            self._receiving = None
+            self._ports[port] -= 1
+            self._stop_accepting()
+
+    def _next(self) -> Generator[Any, Any, None]:
+        """Wait for a datagram, and give it to the handler."""
+        try:
+            data, sender = yield from self.sock.recvfrom()
+        except ClosedError:
+            # By the program.
+            self._over = True
+            return
+        except OSError:
+            # A complaint about an earlier answer.
+            self._counts["errors"] += 1
+            return
+        self._counts["received"] += 1
+        source = source_of(sender)
+        if not self._has_room(source):
+            return
+        try:
+            made = self._handler(data, sender)
+            if hasattr(made, "send"):
+                self._open[_Question(self, made, data, sender, source)] = None
+                self._waiting[source] += 1
+            else:
+                self._answer(made, len(data), sender, source)
+        except Exception as exc:
+            self._note_failure(exc, sender)
+
+    def _has_room(self, source: Any) -> bool:
+        """Return whether a datagram of this source is to be handled; count it if it is not."""
+        now = self._scheduler.clock()
+        if now >= self._since + WINDOW or len(self._answers) >= SOURCES:
+            self._since = now
+            self._answers.clear()
+        if not self._may_have_more(source):
+            return False
+        limits = self._limits
+        many = len(self._open) >= limits["max_waiting"]
+        if many or self._waiting[source] >= limits["max_per_address"]:
+            self._counts["dropped"] += 1
+            return False
+        return True
+
+    def _may_have_more(self, source: Any) -> bool:
+        """Return whether a source may get one more answer in this second; count it if not."""
+        if self._answers.get(source, 0) < self._rate:
+            return True
+        self._counts["limited"] += 1
+        self._warn("rate: %s is answered no more in this second", source)
+        return False
+
+    # Answers ----------------------------------------------------------------------------------
+
+    def _answer(self, answer: Answer, asked: int, sender: Any, source: Any) -> None:
+        """Send an answer to a question of so many bytes, if it is wise to."""
+        if answer is None:
+            return
+        if not isinstance(answer, bytes | bytearray | memoryview):
+            text = "an answer is bytes, or None; text has encode()"
+            raise TypeError(f"the handler of {self!r} returned {brief(answer)}: {text}")
+        if not self._may_get(sender, len(answer), asked):
+            self._counts["withheld"] += 1
+            return
+        if not self._may_have_more(source):
+            # It has asked often while the handlers waited.
+            return
+        self._answers[source] = self._answers.get(source, 0) + 1
+        try:
+            self._send(answer, sender)
+        except OSError:
+            # There is no room, or no way there: datagrams may get lost.
+            self._counts["unsent"] += 1
+        else:
+            self._counts["answered"] += 1
+
+    def _may_get(self, sender: Any, size: int, asked: int) -> bool:
+        """Return whether a sender may get an answer of this size."""
+        port = port_of(sender)
+        if port is None:
+            return bool(sender)
+        if (port < SERVICES or self._ports[port]) and not self._limits["services"]:
+            return False
+        amplify = self._limits["amplify"]
+        if size <= max(asked * amplify, FRAME) or is_here(sender[0]):
+            return True
+        self._warn("amplify: an answer of %d bytes to a question of %d was withheld", size, asked)
+        return False
+
+    def _ended(self, question: Any) -> None:
+        """A handler that has waited is done, and its children are."""
+        del self._open[question]
+        self._waiting[question.source] -= 1
+        if not self._waiting[question.source]:
+            del self._waiting[question.source]
+        self._settle()
+
+    def _note_failure(self, error: BaseException, sender: Any) -> None:
+        self._counts["failed"] += 1
+        # Later: what the hook raises is then reported, and reaches nobody.
+        report = self._limits["on_error"] or self._log_failure
+        self._scheduler.call_soon_threadsafe(report, error, sender)
+
+    def _log_failure(self, error: BaseException, sender: Any) -> None:
+        self._warn("the handler for %s failed", address_text(sender), error=error)
+
+    def _warn(self, text: str, *args: Any, error: BaseException | None = None) -> None:
+        """Log what senders can bring about: each kind of it once a second at most."""
+        now = self._scheduler.clock()
+        if now >= self._warned.get(text, -math.inf) + WINDOW:
+            self._warned[text] = now
+            level = logging.WARNING if error is None else logging.ERROR
+            self.log.log(level, f"%s: {text}", self.place, *args, exc_info=error)
+
+    # Stopping ---------------------------------------------------------------------------------
+
+    def _stop_accepting(self) -> None:
+        self._over = True
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            self._scheduler.cancel_scope(self.task, receiving, "the server stops")
+        self.stopping.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        super()._settle()
+        if self._over and not self._open:
+            self.sock.close()
+
+    @property
+    def listener(self) -> Any:  # type: ignore[override]
+        return self
+
+    # What is seen of it -----------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and limits; does not wait.
+
+        Counts of datagrams: `received`, of which `limited` by `rate=`, `dropped` for want of a
+        place, `waiting` in their handlers just now, and `failed`. Of answers: `answered`,
+        `withheld` since the sender may be a service or the answer is too long, and `unsent` for
+        want of room or of a way. `errors` of receiving. Limits by their names.
+        """
+        names = ("rate", "amplify", "services", "max_waiting", "max_per_address", "grace")
+        limits = {name: self._limits[name] for name in names}
+        return {**self._counts, "waiting": len(self._open), **limits}
+
+    def __repr__(self) -> str:
+        state = "ended" if self.task.done else "stopping" if self._over else "serving"
+        return f"<DatagramServer on {self.place}, {state}, {len(self._open)} waiting>"
+
+
+@public
+@waits
+def serve_udp(
+    handler: DatagramHandler,
+    host: str | None,
+    port: Port,
+    *,
+    family: int = 0,
+    **limits: Unpack[DatagramLimits],
+) -> Generator[Any, Any, StopReport]:
+    """Wait until a server, for UDP, has ended: `run(serve_udp, echo, "127.0.0.1", 7007)`.
+
+    For what ends it, and for what comes back, see `serve_tcp`.
+
+    Args:
+        handler: called with each datagram and the address of its sender; returns the answer, bytes,
+            or None. An ordinary function, or one that waits.
+        host, port, family: see `open_udp(local=(host, port))`.
+        limits: see `DatagramSocket.serve`. With `run`: `run(serve_udp(echo, host, port, rate=10))`.
+
+    Raises:
+        OSError: the address cannot be bound; `socket.gaierror`: the name is not known.
+        Cancelled: the wait was cancelled; the server is ended, and gone before the next wait.
+
+    Example:
+        >>> import corolib
+        >>> def echo(data, sender):
+        ...     return data
+        >>> def main():
+        ...     with corolib.move_on_after(0.01):
+        ...         yield from corolib.serve_udp(echo, "127.0.0.1", 0, rate=1000)
+        >>> corolib.run(main)
+    """
+    check_names("serve_udp", limits, "family", kind=DatagramLimits)
+    with (yield from open_udp(local=(host, port), family=family)) as sock:
+        return (yield from to_the_end(sock.serve(handler, **limits)))
+
+
+class _Question:
+    """A datagram whose handler waits. It is called when that and its children are done."""
+
+    __slots__ = ("asked", "sender", "server", "source", "task")
+    # As a connection has it whose handler is over.
+    closing = False
+
+    def __init__(
+        self, server: DatagramServer, body: Any, data: bytes, sender: Any, source: Any
+    ) -> None:
+        self.server = server
+        self.asked = len(data)
+        self.sender = sender
+        self.source = source
+        self.task: Task[Answer] = spawn(body, parent=server.task)
+        self.task.watch(self)
+
+    def __call__(self, answer: Any, error: BaseException | None) -> None:
+        server = self.server
+        try:
+            if error is None:
+                server._answer(answer, self.asked, self.sender, self.source)
+        except Exception as exc:
+            error = exc
+        if not self.task.cancelled:
+            server._finished += server._over and not server._cancelled
+            if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
+                server._note_failure(error, self.sender)
+        server._ended(self)
+
+    def describe(self) -> CancelledHandler:
+        task = self.task
+        return CancelledHandler(task.label, self.sender, where(task), doing(task))
+
+
+def port_of(address: Any) -> int | None:
+    """Return the port of an address, None for that of a Unix socket."""
+    return address[1] if isinstance(address, tuple) else None
+
+
+def source_of(address: Any) -> Any:
+    """Return what stands for who is behind an address: for one of IPv6 the first half of it, since
+    the other half is chosen freely by each host (RFC 4291, 2.5.4).
+    """
+    if not isinstance(address, tuple):
+        return address
+    host = address[0]
+    if ":" not in host:
+        return host
+    net = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return f"{socket.inet_ntop(socket.AF_INET6, net + bytes(8))}/64"
+
+
+def is_here(host: str) -> bool:
+    """Return whether an address is the loopback interface's, which nobody elsewhere can forge."""
+    return host.startswith("127.") or host == "::1"
