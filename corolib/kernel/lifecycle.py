@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from corolib.kernel.bodies import close_for_good
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
+from corolib.kernel.frames import programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
 from corolib.kernel.task import Task
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from corolib.kernel.scheduler import Scheduler
 
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
@@ -187,6 +190,15 @@ class Lifecycle:
         if self._scheduler.main is None:  # else that leaves `run()`
             self.raise_fatal()
 
+    def leave_run(self) -> None:
+        """The last that `run()` does, whatever leaves it; called in its frame."""
+        self.give_back()
+        error = sys.exception()
+        trace = None if error is None else error.__traceback__
+        # Else it is one that the program is handling while it calls `run()`.
+        if trace is not None and trace.tb_frame is sys._getframe(1):
+            shorten(error, trace)
+
     def give_back(self) -> None:
         """Close what is left, tasks and files, if the end of a run has not done that."""
         try:
@@ -270,6 +282,17 @@ class Lifecycle:
     def wakeup_fd(self) -> int:
         """Return the number to which signals are written: see `hooks.py`."""
         return self._scheduler.wakeup_fd()
+
+
+def shorten(error: BaseException | None, trace: TracebackType) -> None:
+    """Have a Ctrl-C that leaves a function of the library show that and the program's own lines.
+
+    An error that was being handled is shown as well, but not that something was cancelled.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        trace.tb_next = programs_lines(trace.tb_next)
+        while error.__context__ is not None and not isinstance(error.__context__, Exception):
+            error.__context__ = error.__context__.__context__
 
 
 async def aclose(agen: AsyncGenerator[Any, Any]) -> None:
