@@ -9,10 +9,10 @@ The house, where each floor imports only from those below it:
     testing/                                                   looks at everything below    floor 5
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
-        subprocesses, stdin -> pipe_ends     process_pool   workers   systemd
+        subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     limits
+        servers -> listening -> streams -> tls     limits   stopping
         connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------

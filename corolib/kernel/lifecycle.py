@@ -35,7 +35,11 @@ FORKED = "this scheduler belongs to the parent process; in a forked child, run()
 
 
 class RunLocal(Protocol):
-    """What a module keeps for the length of a run: see `Scheduler.run_local`."""
+    """What a module keeps for the length of a run: see `Scheduler.run_local`.
+
+    It may have a method `put_off(raise_ctrl_c)`, which is called when Ctrl-C has come. Where that
+    returns True, it calls `raise_ctrl_c()` later, and main hears nothing of it until then.
+    """
 
     def end(self) -> None: ...
 
@@ -145,7 +149,15 @@ class Lifecycle:
     def on_ctrl_c(self) -> None:
         self.ctrl_c.strike()
         with suppress(RunFinished):
-            self._scheduler.call_soon_threadsafe(self._force_ctrl_c)
+            self._scheduler.call_soon_threadsafe(self._put_off_ctrl_c)
+
+    def _put_off_ctrl_c(self) -> None:
+        """Raise it in main; or when the servers have stopped, if there are any."""
+        for local in list(self._run_locals.values()):
+            put_off = getattr(local, "put_off", None)
+            if put_off is not None and put_off(self._force_ctrl_c):
+                return
+        self._force_ctrl_c()
 
     def _force_ctrl_c(self) -> None:
         self.force_main(self.ctrl_c.take())
