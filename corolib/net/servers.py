@@ -543,7 +543,7 @@ def listen_tcp(
         OSError: the address is in use, or is not this machine's; `socket.gaierror`: the name is
             not known. Then nothing is left open.
         ValueError: an inherited socket is not a TCP socket that listens; it stays the caller's. Or
-            there is no host, or one that cannot be a name; no port has this number.
+            there is no host, as "" is none, or one that cannot be a name; no port has this number.
         TypeError: neither a port nor inherited sockets are given, or both.
 
     Example:
@@ -563,7 +563,7 @@ def listen_tcp(
     if isinstance(host, int):
         raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
-    if not hosts:
+    if not hosts or "" in hosts:
         raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port), backlog=backlog)
 
@@ -579,7 +579,8 @@ def listen_unix(
     """Open a Unix socket that listens on a path: `listener = listen_unix("/run/app.sock")`.
 
     Does not wait. A file that a server left behind which is gone is replaced; one on which
-    somebody listens is not. The file is removed when the listener is closed.
+    somebody listens is not. The file is removed when the listener is closed, wherever the program
+    has gone meanwhile.
 
     Args:
         path: of the file to make. One that begins with a zero byte is a name without a file.
