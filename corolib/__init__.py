@@ -124,7 +124,11 @@ if TYPE_CHECKING:
     from corolib.system.process_pool import to_process
     from corolib.system.stdin import open_stdin
     from corolib.system.subprocesses import Process, open_process, run_process
-    from corolib.system.systemd import inherited_listeners, notify_systemd
+    from corolib.system.systemd import (
+        inherited_datagrams,
+        inherited_listeners,
+        notify_systemd,
+    )
     from corolib.system.workers import WorkerReport, run_workers
 else:
     _LATE = {
@@ -148,7 +152,7 @@ else:
         "system.process_pool": "to_process",
         "system.stdin": "open_stdin",
         "system.subprocesses": "Process open_process run_process",
-        "system.systemd": "inherited_listeners notify_systemd",
+        "system.systemd": "inherited_datagrams inherited_listeners notify_systemd",
         "system.workers": "WorkerReport run_workers",
     }
     _MODULE_OF = {name: module for module, names in _LATE.items() for name in names.split()}
@@ -223,6 +227,7 @@ __all__ = [
     "first",
     "from_thread",
     "gather",
+    "inherited_datagrams",
     "inherited_listeners",
     "listen_tcp",
     "listen_unix",
