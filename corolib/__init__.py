@@ -9,10 +9,10 @@ The house, where each floor imports only from those below it:
     testing/                                                   looks at everything below    floor 5
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
-        subprocesses, stdin -> pipe_ends     process_pool   workers   systemd
+        subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     limits
+        servers -> listening -> streams -> tls     servers -> stopping     limits
         datagram_servers -> servers, datagrams     datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)
@@ -126,7 +126,11 @@ if TYPE_CHECKING:
     from corolib.system.process_pool import to_process
     from corolib.system.stdin import open_stdin
     from corolib.system.subprocesses import Process, open_process, run_process
-    from corolib.system.systemd import inherited_listeners, notify_systemd
+    from corolib.system.systemd import (
+        inherited_datagrams,
+        inherited_listeners,
+        notify_systemd,
+    )
     from corolib.system.workers import WorkerReport, run_workers
 else:
     _LATE = {
@@ -151,7 +155,7 @@ else:
         "system.process_pool": "to_process",
         "system.stdin": "open_stdin",
         "system.subprocesses": "Process open_process run_process",
-        "system.systemd": "inherited_listeners notify_systemd",
+        "system.systemd": "inherited_datagrams inherited_listeners notify_systemd",
         "system.workers": "WorkerReport run_workers",
     }
     _MODULE_OF = {name: module for module, names in _LATE.items() for name in names.split()}
@@ -229,6 +233,7 @@ __all__ = [
     "first",
     "from_thread",
     "gather",
+    "inherited_datagrams",
     "inherited_listeners",
     "listen_tcp",
     "listen_unix",

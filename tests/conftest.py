@@ -35,14 +35,21 @@ def pair():
 
 
 @pytest.fixture
-def reserved():
+def reserved(reserved_ports):
     """A port that nobody else is given meanwhile: for a server that is told the number (and sets
     SO_REUSEADDR, as all do), which may come later, end and come again.
     """
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))  # who is bound and does not listen is in nobody's way
-        yield sock.getsockname()[1]
+    return reserved_ports[0]
+
+
+@pytest.fixture
+def reserved_ports():
+    """Two such ports."""
+    with socket.socket() as one, socket.socket() as two:
+        for sock in (one, two):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", 0))  # who is bound and does not listen is in nobody's way
+        yield one.getsockname()[1], two.getsockname()[1]
 
 
 @pytest.fixture(params=["SelectSelector", "PollSelector", "EpollSelector", "default"])

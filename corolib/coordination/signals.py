@@ -2,7 +2,8 @@
 
 The handler that Python calls, in the main thread between two instructions, notes each signal in a
 queue of its own; the wake-up pipe only ends the wait of the selector, so a full pipe loses nothing.
-Ctrl-C as an exception is not here but in the kernel's `hooks.py`.
+Ctrl-C as an exception is not here but in the kernel's `hooks.py`. A `SignalCall` hears a signal for
+the library, as long as the program does not.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
 class SignalReceiver:
     """What `open_signal_receiver` returns: to be used once, in `with`."""
 
+    gives_way = False
+    """Whether another receiver of the same signal takes its place."""
+
     def __init__(self, scheduler: Scheduler, signums: dict[int, int]) -> None:
         self._scheduler = scheduler
         # For each number its name, if it has one.
@@ -113,7 +117,9 @@ class SignalReceiver:
         """Put the handlers back, and send what nobody has received to them."""
         self._open = False
         for signum, before in self._before.items():
-            signal.signal(signum, before)
+            # The program may have set a handler of its own meanwhile.
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, before)
         self._before.clear()
         self._scheduler.run_local(SignalHandlers).release(self)
         wake_all(self._waiting, error=self._closed)
@@ -172,6 +178,35 @@ class SignalReceiver:
         return f"<SignalReceiver of {self._names()}>"
 
 
+class SignalCall(SignalReceiver):
+    """Has a signal make one call, in the loop and with no task running; further ones do nothing.
+
+    It gives way: where the program opens a receiver, or sets a handler, that gets the signal.
+    """
+
+    gives_way = True
+
+    def __init__(self, scheduler: Scheduler, signum: int, call: Callable[[], object]) -> None:
+        super().__init__(scheduler, {signum: signum})
+        self._call = call
+        self._called = False
+
+    def _handle(self, signum: int, frame: object) -> None:
+        if not self._called:
+            super()._handle(signum, frame)
+
+    def _hand_out(self) -> None:
+        if self._arrived:
+            self._called = True
+            self._arrived.clear()
+            self._call()
+
+    def close(self) -> None:
+        """Put the handler back. For what has come before, the call is made now."""
+        self._hand_out()
+        super().close()
+
+
 def _send(signums: list[int]) -> None:
     """Send each to this process, also when the handler of one raises."""
     if signums:
@@ -201,7 +236,9 @@ class SignalHandlers:
     def claim(self, signum: int, receiver: SignalReceiver) -> None:
         """Note that `receiver` handles `signum`; refuse if another one does."""
         other = self._receivers.get(signum)
-        if other is not None:
+        if other is not None and other.gives_way:
+            other.close()
+        elif other is not None:
             raise RuntimeError(
                 f"{_name(signum)} is received by {other!r} already: a signal has one receiver; "
                 "open it once, and hand its values on"

@@ -3,8 +3,9 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
-`CallQueue` and `OwnedSocket`; `body_of` and `forgive`; the words for messages, `brief`, `doing`,
-`where`, `file_name`, `no_error`, `no_undo`; and checks of what a caller gives.
+`CallQueue` and `OwnedSocket`; `body_of` and `forgive`; `holders`, on whom a wait depends; the words
+for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`; and checks of what a
+caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -27,7 +28,7 @@ from corolib.kernel.context import (
     running_scheduler,
     spawn,
 )
-from corolib.kernel.diagnostics import brief, doing, no_error, no_undo, where
+from corolib.kernel.diagnostics import brief, doing, holders, no_error, no_undo, where
 from corolib.kernel.errors import (
     BusyError,
     Cancelled,
@@ -87,6 +88,7 @@ __all__ = [
     "doing",
     "file_name",
     "forgive",
+    "holders",
     "in_queue",
     "must_yield",
     "no_error",

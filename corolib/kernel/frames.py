@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any
 
 from corolib.kernel.waits import watched
@@ -57,6 +57,26 @@ def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(library):
         trace = trace.tb_next
     return error.with_traceback(trace)
+
+
+def programs_lines(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of the library, and of what it has called of Python's.
+
+    What the program has called of Python's stays.
+    """
+    kept: list[TracebackType] = []
+    internal = True
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        pythons = module.partition(".")[0] in sys.stdlib_module_names
+        internal = module.startswith(LIBRARY) or (internal and pythons)
+        if not internal:
+            kept.append(trace)
+        trace = trace.tb_next
+    for each in reversed(kept):
+        each.tb_next = trace
+        trace = each
+    return trace
 
 
 def frames_of(body: Any, running: bool) -> list[FrameType]:

@@ -22,18 +22,24 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from corolib.kernel.bodies import close_for_good
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
-from corolib.kernel.frames import call_site
+from corolib.kernel.frames import call_site, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
 from corolib.kernel.task import Task
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from corolib.kernel.scheduler import Scheduler
 
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
 
 
 class RunLocal(Protocol):
-    """What a module keeps for the length of a run: see `Scheduler.run_local`."""
+    """What a module keeps for the length of a run: see `Scheduler.run_local`.
+
+    It may have a method `put_off(raise_ctrl_c)`, which is called when Ctrl-C has come. Where that
+    returns True, it calls `raise_ctrl_c()` later, and main hears nothing of it until then.
+    """
 
     def end(self) -> None: ...
 
@@ -143,7 +149,15 @@ class Lifecycle:
     def on_ctrl_c(self) -> None:
         self.ctrl_c.strike()
         with suppress(RunFinished):
-            self._scheduler.call_soon_threadsafe(self._force_ctrl_c)
+            self._scheduler.call_soon_threadsafe(self._put_off_ctrl_c)
+
+    def _put_off_ctrl_c(self) -> None:
+        """Raise it in main; or when the servers have stopped, if there are any."""
+        for local in list(self._run_locals.values()):
+            put_off = getattr(local, "put_off", None)
+            if put_off is not None and put_off(self._force_ctrl_c):
+                return
+        self._force_ctrl_c()
 
     def _force_ctrl_c(self) -> None:
         self.force_main(self.ctrl_c.take())
@@ -187,6 +201,15 @@ class Lifecycle:
         self.give_back()
         if self._scheduler.main is None:  # else that leaves `run()`
             self.raise_fatal()
+
+    def leave_run(self) -> None:
+        """The last that `run()` does, whatever leaves it; called in its frame."""
+        self.give_back()
+        error = sys.exception()
+        trace = None if error is None else error.__traceback__
+        # Else it is one that the program is handling while it calls `run()`.
+        if trace is not None and trace.tb_frame is sys._getframe(1):
+            shorten(error, trace)
 
     def give_back(self) -> None:
         """Close what is left, tasks and files, if the end of a run has not done that."""
@@ -271,6 +294,17 @@ class Lifecycle:
     def wakeup_fd(self) -> int:
         """Return the number to which signals are written: see `hooks.py`."""
         return self._scheduler.wakeup_fd()
+
+
+def shorten(error: BaseException | None, trace: TracebackType) -> None:
+    """Have a Ctrl-C that leaves a function of the library show that and the program's own lines.
+
+    An error that was being handled is shown as well, but not that something was cancelled.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        trace.tb_next = programs_lines(trace.tb_next)
+        while error.__context__ is not None and not isinstance(error.__context__, Exception):
+            error.__context__ = error.__context__.__context__
 
 
 async def aclose(agen: AsyncGenerator[Any, Any]) -> None:

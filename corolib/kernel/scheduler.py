@@ -833,5 +833,5 @@ def run(
         return scheduler.run(f, *args)
     finally:
         # The run does that too, if it begins.
-        scheduler._lifecycle.give_back()
+        scheduler._lifecycle.leave_run()
         del scheduler

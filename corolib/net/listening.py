@@ -18,13 +18,14 @@ import os
 import socket
 import stat
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.coordination.first import first
-from corolib.kernel import ClosedError, ReadWait, Sleep, close, now, running_scheduler, waits
-from corolib.net.network import address_text, named, network
+from corolib.kernel import ClosedError, ReadWait, Sleep, now, waits
+from corolib.net.network import address_text, discard, named, network
 from corolib.net.streams import Stream
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def tcp_sockets(
 def _addresses(host: str | None, port: int | str, family: int) -> list[tuple[int, Any]]:
     flags = socket.AI_PASSIVE
     try:
-        infos = network().getaddrinfo(host or None, port, family, socket.SOCK_STREAM, 0, flags)
+        infos = network().getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, flags)
     except OSError as exc:
         raise named(exc, f"{host}:{port}") from None
     return list(dict.fromkeys((info[0], info[4]) for info in infos))
@@ -181,13 +182,14 @@ def unix_socket(
     """Return a socket that listens on a path, and its file; takes the place of a stale one."""
     sock = network().socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        whole = _from_the_root(path)
         _clear(path)
         sock.bind(path)
-        file = SocketFile(path)
+        file = SocketFile(whole)
         try:
             if mode is not None:
                 # Nobody can connect before listen().
-                os.chmod(path, mode)
+                _set_mode(path, mode)
             sock.listen(backlog)
         except BaseException:
             file.remove()
@@ -228,6 +230,37 @@ def _clear(path: str | bytes) -> None:
     raise OSError(errno.EADDRINUSE, "another program listens on it", path)
 
 
+def _from_the_root(path: str | bytes) -> str | bytes:
+    """Return a path that leads to the same file when the program has gone to another folder.
+
+    It is not simplified: `..` behind a symbolic link leads somewhere else.
+    """
+    if path[:1] in ("\0", b"\0", "/", b"/"):
+        return path
+    if isinstance(path, bytes):
+        return os.path.join(os.getcwdb(), path)
+    return os.path.join(os.getcwd(), path)
+
+
+def _set_mode(path: str | bytes, mode: int) -> None:
+    """Set the mode of a socket's file. A link that somebody has laid in its place is not followed.
+
+    This is not done by the umask, which all threads share: it would change the files that they
+    make meanwhile.
+    """
+    if not hasattr(os, "O_PATH"):  # pragma: no cover - this is not Linux
+        os.chmod(path, mode, follow_symlinks=False)
+        return
+    # With an older C library, chmod() can follow only.
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise FileExistsError(errno.EEXIST, "another file has taken its place", path)
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
 class SocketFile:
     """The file of a Unix socket: removed by the process that made it, if it is still the same."""
 
@@ -239,12 +272,14 @@ class SocketFile:
     def _look(self) -> tuple[int, int] | None:
         try:
             found = os.lstat(self._path)
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return found.st_dev, found.st_ino
 
     def remove(self) -> None:
-        """Remove it, unless a forked child asks, or another program has taken its place."""
+        """Remove it, unless a forked child asks, or another program has taken its place. OSError if
+        this may not be done, or not be found out.
+        """
         if self._inode is not None and self._process == os.getpid():
             if self._look() == self._inode:
                 os.unlink(self._path)
@@ -377,19 +412,25 @@ class Listening:
         """Close the sockets; does not wait. Who waits to accept gets `ClosedError`.
 
         Clients that were not accepted yet are refused. The file of a Unix socket is removed, if
-        this process has made it.
+        this process has made it. What fails of that, as where the program has become another user
+        meanwhile, is logged as a warning of "corolib.server".
         """
         if self.closed:
             return
         self.closed = True
         self._ready.clear()
+        steps: list[Callable[[], object]] = [partial(discard, sock) for sock in self._sockets]
         if self._file is not None:
-            self._file.remove()
-        for sock in self._sockets:
-            if running_scheduler() is not None:
-                close(sock)
-            else:
-                sock.close()
+            # First: a program that listens there next makes a file of its own.
+            steps.insert(0, self._file.remove)
+        failures = []
+        for step in steps:
+            try:
+                step()
+            except OSError as exc:
+                failures.append(exc)
+        for failure in failures:
+            self.log.warning("%s: while this was closed: %s", self.place, failure)
 
     def __enter__(self: L) -> L:
         return self

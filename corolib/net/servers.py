@@ -10,8 +10,9 @@ Each connection is a task of its own, a child of the server's. It counts as open
 stays open, until that task *and its children* are done. A failure of a handler is reported with
 its peer, and concerns nobody else.
 
-How sockets are opened and connections accepted is in `listening.py`, and how limits are checked in
-`limits.py`. Several processes that serve one listener are in `system/workers.py`.
+How sockets are opened and connections accepted is in `listening.py`, how limits are checked in
+`limits.py`, and what signals do to all servers of a run in `stopping.py`. Several processes that
+serve one listener are in `system/workers.py`.
 """
 
 from __future__ import annotations
@@ -19,17 +20,12 @@ from __future__ import annotations
 import errno
 import math
 import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple, Unpack
 
-from corolib.coordination.first import first
 from corolib.coordination.groups import call_here, leave_behind
 from corolib.coordination.locks import Event
-from corolib.coordination.signals import open_signal_receiver
 from corolib.kernel import (
     ClosedError,
     Deadlock,
@@ -50,6 +46,7 @@ from corolib.kernel import (
 from corolib.net.limits import Limits, check_names, checked
 from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, tcp_options, unix_path
+from corolib.net.stopping import Servers
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
 
 Handler = Callable[[Stream], Runnable[Any]]
@@ -174,9 +171,9 @@ class Listener(Listening):
 class Server:
     """What serves a listener: `listener.serve(handler)` makes it.
 
-    `report = yield from server` waits until it has ended. In the main task that also answers
-    SIGTERM, unless the program handles it, and Ctrl-C, with a stop. A wait that is
-    cancelled leaves it running.
+    `report = yield from server` waits until it has ended; a wait that is cancelled leaves it
+    running. SIGTERM, unless the program handles it, and Ctrl-C stop it, as they do all servers of
+    the run: see `serve_tcp`.
 
     Attributes:
         listener: what it serves; closed when it has ended.
@@ -206,9 +203,13 @@ class Server:
         # Handlers that have finished since it began to stop.
         self._finished = 0
         self._cancelled: list[CancelledHandler] = []
+        # Whether the body of the task is over, and whether a signal has stopped the server.
+        self._over = self._signalled = False
         self.stopping = Event("stopping")
         name = getattr(handler, "__name__", type(handler).__name__)
         self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
+        self._servers = self._scheduler.run_local(Servers)
+        self._servers.add(self)
 
     # Accepting --------------------------------------------------------------------------------
 
@@ -224,6 +225,7 @@ class Server:
             if not self.listener.closed:
                 raise
         finally:
+            self._over = True
             self._stop_accepting()
 
     def _waiting_for_place(self) -> Suspend[None]:
@@ -388,8 +390,25 @@ class Server:
             self._cut_call = None
 
     def _settle(self) -> None:
-        if not self._open:
-            self._forget_cut()
+        """If no connection is open, no grace is needed any more; and the server may have ended."""
+        if self._open:
+            return
+        self._forget_cut()
+        if self._over:
+            if self._signalled and self._cancelled:
+                # Nobody may look at what `run()` returns.
+                self.listener.log.warning("%s: stopped: %s", self.listener.place, self._report())
+            self._servers.ended(self)
+
+    def stop_for_signal(self) -> None:
+        """Begin to stop, since a signal ends the run."""
+        self._signalled = True
+        self._stop_within(None)
+
+    def abandon(self) -> None:
+        """Close all connections, since the run is over: no task does it any more."""
+        for connection in list(self._open):
+            self._close(connection.stream)
 
     def _report(self) -> StopReport:
         return StopReport(self._finished, tuple(self._cancelled))
@@ -398,8 +417,6 @@ class Server:
 
     def __iter__(self) -> Generator[Any, Any, StopReport]:
         self._refuse_handlers()
-        if current_task() is self._scheduler.main:
-            return (yield from self._end_as_main())
         return (yield from self._end())
 
     __await__ = __iter__
@@ -410,30 +427,6 @@ class Server:
     def _end(self) -> Generator[Any, Any, StopReport]:
         yield self._ending()
         return self._report()
-
-    def _end_as_main(self) -> Generator[Any, Any, StopReport]:
-        signalled = False
-        received = open_signal_receiver(signal.SIGTERM) if _sigterm_kills() else None
-        with received or nullcontext():
-            traps: list[Suspend[Any]] = [self._ending()]
-            if received is not None:
-                traps.append(received.receiving())
-            try:
-                while (yield from first(*traps))[0] == 1:
-                    signalled = True
-                    self._stop_within(None)
-            except KeyboardInterrupt as exc:
-                # While this one is handled, the next one ends the run.
-                self._stop_within(None)
-                report = yield from self._end()
-                if report.cancelled:
-                    exc.add_note(str(report))
-                raise
-        report = self._report()
-        if signalled and report.cancelled:
-            # Nobody may look at what `run()` returns.
-            self.listener.log.warning("%s: stopped: %s", self.listener.place, report)
-        return report
 
     def stats(self) -> dict[str, Any]:
         """Return counts and limits; does not wait.
@@ -556,7 +549,7 @@ def listen_tcp(
         OSError: the address is in use, or is not this machine's; `socket.gaierror`: the name is
             not known. Then nothing is left open.
         ValueError: an inherited socket is not a TCP socket that listens; it stays the caller's. Or
-            there is no host, or one that cannot be a name; no port has this number.
+            there is no host, as "" is none, or one that cannot be a name; no port has this number.
         TypeError: neither a port nor inherited sockets are given, or both.
 
     Example:
@@ -577,7 +570,7 @@ def listen_tcp(
     if isinstance(host, int):
         raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
-    if not hosts:
+    if not hosts or "" in hosts:
         raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port, options), backlog=backlog)
 
@@ -593,7 +586,8 @@ def listen_unix(
     """Open a Unix socket that listens on a path: `listener = listen_unix("/run/app.sock")`.
 
     Does not wait. A file that a server left behind which is gone is replaced; one on which
-    somebody listens is not. The file is removed when the listener is closed.
+    somebody listens is not. The file is removed when the listener is closed, wherever the program
+    has gone meanwhile.
 
     Args:
         path: of the file to make. One that begins with a zero byte is a name without a file.
@@ -655,12 +649,13 @@ def serve_tcp(
 ) -> Generator[Any, Any, StopReport]:
     """Wait until a server, for TCP connections, has ended: `run(serve_tcp, echo, host, port)`.
 
-    It ends when it is told to. In the main task by SIGTERM, unless the program handles that: the
-    server stops as by `server.stop()`, and its report is returned; a second SIGTERM changes
-    nothing. Or by Ctrl-C: it stops, and KeyboardInterrupt is raised; a second Ctrl-C ends the run
-    on the spot, whoever is shielded. In another task by
-    `task.cancel()`, or by a block around this call: the handlers are cancelled with it. A handler
-    finds the server as `stream.server`.
+    It ends when it is told to. By SIGTERM, unless the program handles that, or by Ctrl-C: then all
+    servers of the run stop as by `server.stop()`, whichever tasks they are in. After SIGTERM the
+    report is returned, and tasks that have waited for a server go on; when they are over, all that
+    still runs is cancelled, and `run()` returns. A second SIGTERM changes nothing. Ctrl-C is raised
+    in the main task when all servers have ended; a second one ends the run on the spot, whoever is
+    shielded. All that needs `run()` in the main thread. Or by `task.cancel()`, or a block around
+    this call: the handlers are cancelled with it. A handler finds the server as `stream.server`.
 
     Args:
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
@@ -753,9 +748,3 @@ def _is_of(stream: Stream, error: BaseException) -> bool:
     while trace is not None and trace.tb_frame.f_locals.get("self") is not stream:
         trace = trace.tb_next
     return trace is not None
-
-
-def _sigterm_kills() -> bool:
-    """Return whether SIGTERM would end the program now, and can be received in this thread."""
-    here = threading.current_thread() is threading.main_thread()
-    return here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

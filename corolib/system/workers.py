@@ -6,6 +6,10 @@
 The parent runs no task. It waits for its children, starts a crashed one again, and when it is told
 to stop, tells them. Everything about connections is in the workers, as in a server of one process.
 
+Each worker waits for the end of a pipe, whose other end the parent alone has: so it notices, on any
+system and as whatever user, that the parent is gone, and stops as by SIGTERM. (Linux would send a
+signal, PR_SET_PDEATHSIG; but it forgets that when a process becomes another user.)
+
 One listener for all, opened before the fork, and not one for each that shares the port: so the
 connections that wait when a worker dies are served by another. Each worker accepts a few in a
 turn, so a busy one, whose turns are long, takes fewer. The price: a new connection wakes every
@@ -24,6 +28,7 @@ import math
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -36,29 +41,37 @@ from typing import Any, NamedTuple, NoReturn
 
 from corolib.kernel import (
     CallQueue,
+    Coro,
+    ReadWait,
     Runnable,
     Scheduler,
+    Suspend,
+    Wake,
     check_number,
+    current_scheduler,
     public,
-    run,
     running_scheduler,
 )
 from corolib.net.listening import Listening
+from corolib.system.identity import Identity
 
 MINUTE = 60.0
-"""Seconds in which a worker may crash so many times."""
+"""Seconds in which a worker may crash `restarts` times."""
 
 PAUSES = 0.1, 10.0
-"""Seconds before a start: after the first crash in a minute, and at most."""
+"""Seconds before a start, at first and at most. They double while workers crash at their start."""
+
+START = 0.5
+"""Seconds for which a worker has lived that did not crash at its start."""
+
+ALONE = 1.0
+"""Seconds before a start, at most, where no other worker serves the clients meanwhile."""
 
 BATCH = 8
 """Connections accepted in one go: with more, one worker takes a crowd for itself."""
 
 LONGEST_WAIT = 1e6
 """Seconds: `poll` refuses more than 24 days."""
-
-PR_SET_PDEATHSIG = 1
-"""Of <linux/prctl.h>: have this process get a signal when its parent is gone."""
 
 
 @public
@@ -79,8 +92,10 @@ def run_workers(
     f: Callable[..., Runnable[Any]],
     /,
     *args: Any,
-    restarts: float = 5,
+    restarts: float = math.inf,
     kill_after: float = 30.0,
+    user: str | int | None = None,
+    group: str | int | None = None,
     **options: Any,
 ) -> list[WorkerReport]:
     """Fork `n` worker processes, each of which does `run(f, *args)`; return when all have ended.
@@ -93,23 +108,27 @@ def run_workers(
     socket goes. To have a socket for each worker, let `f` open it with `reuse_port=True`.
 
     A worker that ends with a status other than 0, or is killed, has crashed: its connections are
-    lost, the others go on, and after a pause another one takes its place. That is logged to
-    "corolib.workers". One whose `f` returns has done its work. What leaves `f` is printed as
-    Python does, and makes status 1; SystemExit brings its own. A worker waits for no threads and
-    calls no `atexit` functions, which are the parent's.
+    lost, the others go on, and another one takes its place. That is logged to "corolib.workers".
+    Before it comes a pause of 0.1 s, which doubles while workers crash within half a second of
+    their start: up to 10 s, or to 1 s where no other worker is left. One whose `f` returns has done
+    its work. What leaves `f` is printed as Python does, and makes status 1; SystemExit brings its
+    own. A worker waits for no threads and calls no `atexit` functions, which are the parent's.
 
     SIGTERM, unless the program handles it, is passed on to the workers, whose servers then stop
     within their grace. Ctrl-C does the same, and KeyboardInterrupt is raised in the end; a second
     one kills. The workers themselves take no notice of SIGINT, which a terminal sends to all. If
-    this process is killed, they get SIGTERM from the system (on Linux only).
+    this process is killed, they notice, and stop as by SIGTERM.
 
     Args:
         n: how many. `len(os.sched_getaffinity(0))` is one for each processor.
         f: what each worker runs; with `functools.partial` it may have keywords.
-        restarts: how often a worker is started again within a minute; `math.inf` for any number.
-            After one crash more its place stays empty, and the others go on.
+        restarts: how often a worker is started again within a minute. After one crash more its
+            place stays empty, and the others go on. By default there is no end to it.
         kill_after: seconds that workers have to end when told to, before they are killed: more
             than the `grace` of their servers.
+        user, group: who the workers become before they call `f`, by name or number, with the
+            supplementary groups of that user, or none if it has no name. The group is by default
+            the user's. This process stays who it is, and the environment what it is.
         options: those of `run`.
 
     Returns:
@@ -120,8 +139,9 @@ def run_workers(
         RuntimeError: a scheduler runs here, or this is not the main thread, where alone Python
             handles signals; (in the end) all workers have ended, one by crashing too often.
         KeyboardInterrupt: Ctrl-C, when all workers have ended.
-        OSError: no process can be made; those that were are stopped again.
-        TypeError, ValueError: an argument is not of its kind.
+        OSError: no process can be made, and those that were are stopped again; or none can become
+            that user.
+        TypeError, ValueError: an argument is not of its kind; there is no such user or group.
         NotImplementedError: this system cannot fork.
 
     Source: the pre-fork servers of W. R. Stevens, UNIX Network Programming, chapter 30; the bound
@@ -130,13 +150,14 @@ def run_workers(
     _check_place()
     _check_arguments(n, f, options)
     listeners = [each for each in args if isinstance(each, Listening)]
-    places = [
-        _Place(number, check_number(restarts, "restarts=", "a number")) for number in range(n)
-    ]
+    restarts = check_number(restarts, "restarts=", "a number")
+    places = [_Place(number, restarts) for number in range(n)]
     kill_after = check_number(kill_after, "kill_after=", "a duration")
-    for listener in listeners:
-        listener.batch = BATCH
-    return _Parent(places, partial(run, f, *args, **options), listeners, kill_after).run()
+    identity = Identity.checked(user, group)
+    parent = _Parent(places, partial(_run_until, identity, f, args, options), listeners, kill_after)
+    if SIGINT in parent.run():
+        raise KeyboardInterrupt
+    return parent.reports()
 
 
 def _check_place() -> None:
@@ -179,6 +200,8 @@ class _Place:
         self.alive = False
         self.status = 0
         self.restarts = 0
+        # When the process was started, or that was tried; and when the next one is.
+        self.started = -math.inf
         self.due = math.inf
         self.given_up = False
         self._limit = restarts
@@ -186,17 +209,22 @@ class _Place:
         # The times of the crashes in the last minute.
         self._crashes: deque[float] = deque()
 
-    def pause(self, now: float) -> float | None:
-        """Note a crash; return the seconds until the next start, None if there were too many."""
+    def pause(self, now: float, alone: bool) -> float | None:
+        """Note a crash; return the seconds until the next start, None if there were too many.
+
+        Where workers crash at their start, as without a database, the next one is not likely to do
+        better soon. One that has lived for longer was killed by what it did just then.
+        """
         while self._crashes and self._crashes[0] <= now - MINUTE:
             self._crashes.popleft()
         if len(self._crashes) >= self._limit:
             self.given_up = True
             return None
-        shortest, longest = PAUSES
-        self._pause = min(2 * self._pause, longest) if self._crashes else shortest
         self._crashes.append(now)
-        return self._pause
+        shortest, longest = PAUSES
+        at_start = now - self.started < START
+        self._pause = min(2 * self._pause, longest) if at_start and self._pause else shortest
+        return min(self._pause, ALONE) if alone else self._pause
 
     def report(self) -> WorkerReport:
         return WorkerReport(self.pid, self.status, self.restarts)
@@ -274,7 +302,7 @@ class _Parent:
     def __init__(
         self,
         places: list[_Place],
-        body: Callable[[], object],
+        body: Callable[[socket.socket], object],
         listeners: list[Listening],
         kill_after: float,
     ) -> None:
@@ -285,11 +313,15 @@ class _Parent:
         self._places = places
         self._body = body
         self._listeners = listeners
+        for listener in listeners:
+            listener.batch = BATCH
         self._kill_after = kill_after
         self._signals = _Signals()
-        self._pid = os.getpid()
+        # The end that this process alone has, and the one that says to the workers when it is gone.
+        self._ours, self._theirs = socket.socketpair()
 
-    def run(self) -> list[WorkerReport]:
+    def run(self) -> list[int]:
+        """Return the signals that told all to stop, when all have ended."""
         with self._signals as signals:
             try:
                 for place in self._places:
@@ -297,10 +329,14 @@ class _Parent:
                 self._watch()
             finally:
                 self._stop()
-        if SIGINT in signals.stops:
-            raise KeyboardInterrupt
+                self._ours.close()
+                self._theirs.close()
+        return signals.stops
+
+    def reports(self) -> list[WorkerReport]:
+        """Return how the last process in each place has ended."""
         lost = [str(place) for place in self._places if place.given_up]
-        if lost and not signals.stops:
+        if lost and not self._signals.stops:
             raise RuntimeError(f"no worker is left, and too many crashed: {', '.join(lost)}")
         return [place.report() for place in self._places]
 
@@ -333,7 +369,7 @@ class _Parent:
 
     def _crashed(self, place: _Place, what: str) -> None:
         now = time.monotonic()
-        pause = place.pause(now)
+        pause = place.pause(now, alone=not self._alive())
         if pause is None:
             self._log.error("%s: that is too often, it is not started again", what)
         else:
@@ -351,12 +387,14 @@ class _Parent:
 
     def _stop(self) -> None:
         """Tell the workers to stop, wait until they have ended, and kill those that do not."""
+        self._send(SIGTERM)
         for listener in self._listeners:
             listener.close()
-        self._send(SIGTERM)
         deadline = time.monotonic() + self._kill_after
         stops = self._signals.stops
         while self._alive() and time.monotonic() < deadline and stops.count(SIGINT) < 2:
+            # One that somebody has stopped, or stops now, would not hear of it.
+            self._send(signal.SIGCONT)
             self._signals.wait(deadline)
             for place in self._reap():
                 # By SIGTERM it may have ended before it had a server.
@@ -380,6 +418,7 @@ class _Parent:
         """Start a process. What is sent to it at once is not lost: it reads it a bit later."""
         # Else what is in the buffers would be written by both.
         _flush()
+        place.started = time.monotonic()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled())
         try:
             pid = os.fork()
@@ -393,27 +432,47 @@ class _Parent:
         """Be a worker. Whatever happens, nothing goes on here that is the parent's."""
         status = 1
         try:
-            self._signals.close()
-            if signal.getsignal(SIGINT) is signal.default_int_handler:
-                # Not SIG_IGN, which programs that the worker starts would inherit.
-                signal.signal(SIGINT, lambda signum, frame: None)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _end_with(self._pid)
-            status = _exit_status(self._body)
+            status = _exit_status(partial(self._begin, mask))
             _flush()
         finally:
             os._exit(status)
 
+    def _begin(self, mask: set[int]) -> None:
+        """Let go of what is the parent's, and do the work."""
+        self._signals.close()
+        if signal.getsignal(SIGINT) is signal.default_int_handler:
+            # Not SIG_IGN, which programs that the worker starts would inherit.
+            signal.signal(SIGINT, lambda signum, frame: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._ours.close()
+        self._body(self._theirs)
 
-def _end_with(parent: int) -> None:
-    """Have this process get SIGTERM when its parent is gone, however that comes."""
-    if sys.platform == "linux":  # pragma: no branch - elsewhere there is no such thing
-        from ctypes import CDLL, c_ulong
 
-        CDLL(None).prctl(PR_SET_PDEATHSIG, c_ulong(SIGTERM))
-    if os.getppid() != parent:
-        # The parent is gone already.
-        os.kill(os.getpid(), SIGTERM)
+def _run_until(
+    identity: Identity | None,
+    f: Callable[..., Runnable[Any]],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    lifeline: socket.socket,
+) -> None:
+    """Run `f(*args)` as the user that was asked for; SIGTERM comes at the end of `lifeline`."""
+    if identity is not None:
+        identity.take()
+    lifeline.setblocking(False)
+    scheduler = Scheduler(**options)
+    # It becomes a child of the main task, which comes first.
+    scheduler.call_soon_threadsafe(lambda: scheduler.spawn(_end_with, lifeline, daemon=True))
+    scheduler.run(f, *args)
+
+
+def _end_with(lifeline: socket.socket) -> Coro[None]:
+    """Wait until the parent is gone; then SIGTERM comes. Deadlocks are found all the same."""
+
+    def arm(wake: Wake) -> Callable[[], object]:
+        return current_scheduler().arm(ReadWait(lifeline), wake)
+
+    yield Suspend(arm, "the end of the parent process")
+    os.kill(os.getpid(), SIGTERM)
 
 
 def _exit_status(body: Callable[[], object]) -> int:

@@ -36,7 +36,7 @@ from corolib.kernel.poller import SWEEP_EVERY as SWEEP_EVERY
 from corolib.kernel.poller import Poller
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Wake
-from corolib.system import workers
+from corolib.system import systemd, workers
 from corolib.system.stdin import ThreadedInput
 
 T = TypeVar("T")
@@ -363,15 +363,16 @@ def reader_task_of(source: ThreadedInput) -> Task[Any] | None:
     return source._task
 
 
-END_WITH = "corolib.system.workers._end_with"
+def forget_handed_over() -> None:
+    """Forget the sockets that systemd has handed over."""
+    systemd._handed_over = systemd._HandedOver({}, {})
+
+
 EXIT_STATUS = "corolib.system.workers._exit_status"
-"""Names of what a worker does first and last, to put others in their place."""
+"""The name of what a worker does last, to put something else in its place."""
 
-END_WITH_PARENT = "from corolib.system.workers import _end_with as end_with"
-"""The line of a program that imports what has a worker end with its parent."""
-
-end_with = workers._end_with
 exit_status = workers._exit_status
+run_until = workers._run_until
 Place = workers._Place
 
 

@@ -1,8 +1,11 @@
 """How a run begins, what ends it early, and what is left of it."""
 
+import json
 import math
 import signal
 import sys
+import threading
+import time
 import weakref
 
 import pytest
@@ -734,6 +737,160 @@ def test_two_ctrl_cs_in_one_arm_end_the_run_on_the_spot():
 
     with pytest.raises(KeyboardInterrupt):
         corolib.run(main)
+
+
+def shown(error):
+    """Return the functions that a traceback shows, below the test: module and name."""
+    found, trace = [], error.__traceback__.tb_next
+    while trace is not None:
+        frame = trace.tb_frame
+        found.append((frame.f_globals["__name__"].removeprefix("tests."), frame.f_code.co_name))
+        trace = trace.tb_next
+    return found
+
+
+RUN = ("corolib.kernel.scheduler", "run")
+HERE = "kernel.test_lifecycle"
+
+
+def strike_later():
+    current_scheduler().call_at(now() + 1, lambda _: strike(), None)
+
+
+def in_a_sleep():
+    strike_later()
+    yield Sleep(1000)
+
+
+def in_a_helper():
+    yield from in_a_sleep()
+
+
+def in_a_gather():
+    strike_later()
+    yield from gather(sleeper(1000), sleeper(1000))
+
+
+def in_a_group():
+    with TaskGroup() as g:
+        g.spawn(sleeper, 1000)
+        strike_later()
+        yield from g
+
+
+def in_a_join():
+    strike_later()
+    yield from spawn(sleeper, 1000)
+
+
+async def in_a_coroutine():
+    strike_later()
+    await first(Sleep(1000), Sleep(1001))
+
+
+@pytest.mark.found("D10")
+@pytest.mark.parametrize(
+    "main", [in_a_sleep, in_a_helper, in_a_gather, in_a_group, in_a_join, in_a_coroutine]
+)
+def test_law_ctrl_c_shows_the_programs_own_lines_and_run_and_nothing_else(main):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(main, **virtual_time())
+    own = [(HERE, main.__name__)]
+    if main is in_a_helper:
+        own.append((HERE, "in_a_sleep"))
+    assert shown(caught.value) == [RUN, *own]
+
+
+@pytest.mark.found("D10")
+def test_law_ctrl_c_shows_run_alone_where_main_is_the_librarys_or_is_over(pair):
+    def over():
+        spawn(in_a_sleep)
+        return
+        yield
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(over, **virtual_time())
+    assert shown(caught.value) == [RUN]
+
+    wait = corolib.Stream(pair[0]).recv(1)
+    timer = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(wait)
+    timer.join()
+    assert shown(caught.value) == [RUN]
+
+
+@pytest.mark.found("D10")
+def test_a_second_ctrl_c_shows_no_internals_either():
+    def in_a_step():
+        try:
+            strike()
+            yield Sleep(1000)
+        finally:
+            strike()
+
+    def in_the_selector():
+        threading.Thread(target=kill).start()
+        try:
+            yield Sleep(1000)
+        finally:
+            threading.Thread(target=kill).start()
+            yield Sleep(1000)
+
+    def kill():
+        time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    for main in (in_a_step, in_the_selector):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(main, grace=math.inf)
+        assert shown(caught.value) == [RUN]
+        assert caught.value.__context__ is None
+
+
+def test_an_interrupt_of_the_programs_own_shows_what_it_has_called_of_pythons():
+    def hook(pairs):
+        raise KeyboardInterrupt
+
+    def main():
+        json.loads("{}", object_hook=hook)
+        yield
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(main)
+    functions = shown(caught.value)
+    assert functions[:3] == [RUN, (HERE, "main"), ("json", "loads")]
+    assert functions[-1] == (HERE, "hook")
+
+
+def test_an_interrupt_that_the_program_is_handling_while_it_runs_stays_as_it_is():
+    with pytest.raises(KeyboardInterrupt) as caught:
+        try:
+            run(failing, 0, KeyboardInterrupt())
+        except KeyboardInterrupt as exc:
+            before = shown(exc)
+            exc.__context__ = Cancelled()
+            run(sleeper, 0)
+            with pytest.raises(KeyError):
+                run(failing, 0, KeyError())
+            raise
+    assert shown(caught.value) == before
+    assert type(caught.value.__context__) is Cancelled
+
+
+def test_an_error_that_was_being_handled_is_shown_with_ctrl_c_and_a_cancel_is_not():
+    def handles(error):
+        try:
+            raise error
+        except BaseException:
+            strike()
+            yield Sleep(1000)
+
+    for error, context in [(KeyError(), KeyError), (Cancelled(), type(None))]:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(handles, error, **virtual_time())
+        assert type(caught.value.__context__) is context
 
 
 def test_an_async_generator_dropped_after_an_abandoned_run_is_let_go():

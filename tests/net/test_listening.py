@@ -16,7 +16,7 @@ import pytest
 import corolib
 from corolib import BusyError, ClosedError, Listener, Sleep, listen_tcp, listen_unix, run, spawn
 from corolib.net.listening import BATCH, DEAD, LOST, PORTS
-from corolib.net.network import SUN_PATH
+from corolib.net.network import SUN_PATH, ListeningSocket
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.faults import LATE, NUMBERS, FakeNetwork, FakeSocket
 from tests.helpers.inside import file_of, sockets_of
@@ -85,8 +85,15 @@ def test_all_of_this_machine_is_ipv6_and_ipv4_on_one_port():
         assert "[::]:" in repr(listener)
     with listen_tcp(port=0, family=socket.AF_INET) as listener:
         assert {address[0] for address in listener.addresses} == {"0.0.0.0"}
-    with listen_tcp("", 0) as listener:
-        assert len(listener.addresses) == 2
+
+
+@pytest.mark.found("N24")
+@pytest.mark.parametrize("host", ["", [LOCAL, ""], []])
+def test_an_empty_host_is_no_way_to_listen_on_all_addresses(host):
+    before = open_files()
+    with pytest.raises(ValueError, match="no host; None is all of this machine"):
+        listen_tcp(host, 0)
+    assert open_files() == before
 
 
 def test_a_connection_sends_at_once_and_notices_when_its_peer_vanishes():
@@ -375,6 +382,95 @@ def test_what_fails_after_the_file_was_made_removes_it(tmp_path, monkeypatch):
         listen_unix(tmp_path / "s", mode=0o600)
     assert not os.path.exists(tmp_path / "s")
     assert open_files() == before
+
+
+@pytest.mark.found("N24")
+@pytest.mark.parametrize("kind", [str, os.fsencode])
+def test_the_file_of_a_relative_path_is_removed_wherever_the_program_has_gone(
+    tmp_path, monkeypatch, kind
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with listen_unix(kind("s")) as listener:
+        assert listener.addresses == ["s"]
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "s").touch()  # what has the same name there is another file
+    assert os.listdir(tmp_path / "here") == []
+    assert (tmp_path / "s").exists()
+
+
+def test_a_path_that_goes_back_from_a_linked_folder_is_the_systems(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    os.symlink(tmp_path / "a" / "b", tmp_path / "link")
+    with listen_unix(tmp_path / "link" / ".." / "s"):
+        assert (tmp_path / "a" / "s").is_socket()
+    assert not (tmp_path / "a" / "s").exists()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o777, 0])
+def test_the_mode_is_what_was_asked_for_and_no_other_thread_notices(tmp_path, monkeypatch, mode):
+    def umask(mask):
+        raise AssertionError("all threads have one")
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", umask)
+            with listen_unix(tmp_path / "s", mode=mode):
+                assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.found("N24")
+def test_a_link_that_is_laid_in_the_place_of_the_file_is_not_followed(tmp_path, monkeypatch):
+    def bind(sock, path):
+        socket.socket.bind(sock, path)
+        os.unlink(path)
+        os.symlink(victim, path)
+
+    victim = tmp_path / "victim"
+    victim.touch(0o600)
+    before = open_files()
+    monkeypatch.setattr(ListeningSocket, "bind", bind, raising=False)
+    with pytest.raises(FileExistsError, match="another file has taken its place"):
+        listen_unix(tmp_path / "s", mode=0o666)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert open_files() == before
+
+
+@pytest.mark.found("N3")
+def test_a_file_that_cannot_be_removed_is_logged_and_the_sockets_are_closed(
+    tmp_path, monkeypatch, caplog
+):
+    def unlink(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    path = str(tmp_path / "s")
+    before = open_files()
+    listener = listen_unix(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        listener.close()
+        listener.close()
+    assert open_files() == before
+    assert os.path.exists(path)
+    text = f"{path!r}: while this was closed: [Errno 13] Permission denied: {path!r}"
+    assert [record.getMessage() for record in caplog.records] == [text]
+    with listen_unix(path):  # the next one replaces it
+        pass
+    assert not os.path.exists(path)
+
+
+@pytest.mark.found("N3")
+def test_a_socket_whose_number_somebody_has_closed_keeps_no_other_one_open(caplog):
+    before = open_files()
+    listener = listen_tcp([LOCAL, "127.0.0.2"], 0)
+    os.close(sockets_of(listener)[0].fileno())
+    listener.close()
+    assert open_files() == before
+    (record,) = caplog.records
+    assert record.getMessage().endswith("while this was closed: [Errno 9] Bad file descriptor")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names without a file are Linux's")

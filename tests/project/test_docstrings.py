@@ -76,6 +76,7 @@ SECTIONS = {
     "current_scheduler": ["Raises"],
     "current_task": ["Raises"],
     "from_thread": ["Args", "Returns", "Raises", "Example", "Source"],
+    "inherited_datagrams": ["Returns", "Raises", "Example", "Source"],
     "inherited_listeners": ["Returns", "Raises", "Example", "Source"],
     "listen_tcp": ["Args", "Raises", "Example", "Source"],
     "listen_unix": ["Args", "Raises", "Example", "Source"],

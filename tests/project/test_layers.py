@@ -611,6 +611,7 @@ DO_NOT_WAIT = [
     corolib.Process.terminate,
     corolib.Listener.close,
     corolib.Listener.serve,
+    corolib.inherited_datagrams,
     corolib.inherited_listeners,
     corolib.listen_tcp,
     corolib.listen_unix,

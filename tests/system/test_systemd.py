@@ -12,9 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from corolib import inherited_listeners, notify_systemd, open_tcp, open_unix, run
+from corolib import (
+    inherited_datagrams,
+    inherited_listeners,
+    notify_systemd,
+    open_tcp,
+    open_udp,
+    open_unix,
+    run,
+)
 from corolib.system import systemd
 from corolib.testing import open_files
+from tests.helpers.inside import forget_handed_over
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LOCAL = "127.0.0.1"
@@ -26,6 +35,7 @@ HIGH = 300  # a number above all files that are open here
 def handed_over(monkeypatch):
     """Hands sockets over to this process, as to one that was just started."""
     handed = []
+    forget_handed_over()
 
     def hand_over(*sockets, names=None, pid=None, count=None):
         start = fcntl.fcntl(0, fcntl.F_DUPFD, HIGH)
@@ -41,7 +51,7 @@ def handed_over(monkeypatch):
         return handed
 
     yield hand_over
-    assert not {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} & set(os.environ)
+    forget_handed_over()
     for fd in handed:
         try:
             os.close(fd)
@@ -53,8 +63,21 @@ def tcp():
     return socket.create_server((LOCAL, 0))
 
 
+def udp():
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((LOCAL, 0))
+    return sock
+
+
+def announced():
+    """Return the variables that are still there."""
+    return {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} & set(os.environ)
+
+
 def test_what_nobody_handed_over_is_not_found():
+    forget_handed_over()
     assert inherited_listeners() == {}
+    assert inherited_datagrams() == {}
 
 
 def test_sockets_are_found_by_name_and_those_of_one_name_are_one_listener(handed_over, tmp_path):
@@ -84,7 +107,72 @@ def test_sockets_are_found_by_name_and_those_of_one_name_are_one_listener(handed
             listener.close()
         assert os.path.exists(path), "it belongs to systemd"
         socket.create_connection(a.getsockname()).close()  # which goes on listening
-        assert inherited_listeners() == {}, "they are handed over once"
+        assert not announced()
+
+
+@pytest.mark.found("N15")
+def test_another_call_returns_the_same(handed_over):
+    with tcp() as a, udp() as b:
+        handed_over(a, b, names="web:dns")
+        listeners, datagrams = inherited_listeners(), inherited_datagrams()
+        assert not announced()
+        assert (inherited_listeners(), inherited_datagrams()) == (listeners, datagrams)
+        listeners.clear()
+        datagrams["dns"].clear()
+        with inherited_listeners()["web"], inherited_datagrams()["dns"][0]:
+            pass
+
+
+@pytest.mark.found("N15")
+def test_sockets_of_tcp_and_udp_that_came_together_are_both_served(handed_over):
+    def main():
+        listener, (datagrams,) = inherited_listeners()["dns"], inherited_datagrams()["dns"]
+        with listener, datagrams:
+            client = yield from open_tcp(*a.getsockname())
+            with client, (yield from listener.accept()) as stream:
+                yield from client.sendall(b"hello")
+                assert (yield from stream.recv(10)) == b"hello"
+            with (yield from open_udp(*b.getsockname())) as client:
+                yield from client.send(b"question")
+                data, peer = yield from datagrams.recvfrom()
+                yield from datagrams.sendto(data.upper(), peer)
+                assert (yield from client.recv()) == b"QUESTION"
+
+    with tcp() as a, udp() as b:
+        handed = handed_over(b, a, names="dns:dns")
+        run(main)
+        assert not any(fd in open_files() for fd in handed)
+
+
+def test_sockets_for_datagrams_of_one_name_stay_apart(handed_over, tmp_path):
+    path = str(tmp_path / "socket")
+    with udp() as a, udp() as b, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
+        unix.bind(path)
+        handed = handed_over(a, unix, b, names="dns:log:dns")
+        found = inherited_datagrams()
+        assert [sock.local for sock in found["dns"]] == [a.getsockname(), b.getsockname()]
+        assert [sock.local for sock in found["log"]] == [path]
+        assert inherited_listeners() == {}
+        assert not any(os.get_inheritable(fd) or os.get_blocking(fd) for fd in handed)
+        for sock in (*found["dns"], *found["log"]):
+            sock.close()
+
+
+@pytest.mark.found("N15")
+def test_files_of_other_kinds_stay_as_they_are(handed_over, tmp_path):
+    """A FIFO, and a socket that keeps the bounds of messages."""
+    os.mkfifo(tmp_path / "fifo")
+    with (
+        open(os.open(tmp_path / "fifo", os.O_RDWR), "rb", buffering=0) as fifo,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as packets,
+        socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM) as kernel,
+        tcp() as a,
+    ):
+        handed = handed_over(fifo, packets, kernel, a, names="fifo:packets:kernel:web")
+        with inherited_listeners().pop("web") as listener:
+            assert listener.addresses == [a.getsockname()]
+        assert inherited_datagrams() == {}
+        assert all(os.get_inheritable(fd) and os.get_blocking(fd) for fd in handed[:3])
 
 
 def test_sockets_without_names_are_one_listener(handed_over):
@@ -100,8 +188,9 @@ def test_sockets_without_names_are_one_listener(handed_over):
 def test_what_is_for_another_process_is_left_alone(handed_over, pid):
     with tcp() as a:
         (fd,) = handed_over(a, pid=pid)
-        assert inherited_listeners() == {}
+        assert inherited_listeners() == inherited_datagrams() == {}
         assert os.get_inheritable(fd)
+        assert not announced()
 
 
 def test_a_number_that_is_missing_or_zero_is_nothing(handed_over, monkeypatch):
@@ -124,18 +213,20 @@ def test_a_number_that_is_missing_or_zero_is_nothing(handed_over, monkeypatch):
 def test_variables_that_make_no_sense_are_an_error(handed_over, variables, text):
     with tcp() as a:
         handed_over(a, **variables)
-        with pytest.raises(ValueError, match=text):
-            inherited_listeners()
+        for call in (inherited_listeners, inherited_datagrams, inherited_listeners):
+            with pytest.raises(ValueError, match=text):
+                call()
 
 
 def test_what_does_not_listen_is_an_error_and_all_stay_open(handed_over):
-    with tcp() as a, socket.create_connection(a.getsockname()) as b:
-        handed = handed_over(a, b)
+    with tcp() as a, socket.create_connection(a.getsockname()) as b, udp() as c:
+        handed = handed_over(c, a, b)
         before = open_files()
         with pytest.raises(ValueError, match="not a listening socket"):
             inherited_listeners()
         assert open_files() == before
         assert all(map(os.fstat, handed))
+        assert len(announced()) == 2
         handed_over(a, count="2")
         with pytest.raises(OSError):
             inherited_listeners()

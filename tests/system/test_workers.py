@@ -17,16 +17,9 @@ import pytest
 
 import corolib
 from corolib import Sleep, run, run_workers, spawn
-from corolib.system.workers import MINUTE, PAUSES
+from corolib.system.workers import ALONE, MINUTE, PAUSES, START
 from tests.helpers.driving import in_a_thread
-from tests.helpers.inside import (
-    END_WITH,
-    END_WITH_PARENT,
-    EXIT_STATUS,
-    Place,
-    end_with,
-    exit_status,
-)
+from tests.helpers.inside import EXIT_STATUS, Place, exit_status, run_until
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LOCAL = "127.0.0.1"
@@ -274,6 +267,53 @@ def test_a_worker_is_a_clean_process_with_a_run_of_its_own(program):
     assert re.fullmatch(r"in the buffer, \d+\n1\n0 0\n", out)
 
 
+@pytest.mark.found("N14")
+def test_workers_do_without_ctypes(program):
+    server = program("import sys\nsys.modules['ctypes'] = None\n", SERVER, TCP)
+    address = LOCAL, server.told("port")
+    with Client(address) as client:
+        assert client.ask(b"hello") == b"hello\n"
+    server.send(SIGTERM)
+    assert server.end()[0] == 0
+    assert server.complaints() == ""
+
+
+@pytest.mark.found("N4")
+@pytest.mark.parametrize("signum", [SIGTERM, SIGINT])
+def test_workers_that_have_two_servers_each_stop_both_gracefully(program, signum):
+    server = program(
+        SERVER,
+        """
+        from corolib import gather
+
+        GRACE = 1000
+
+        def both(first, second):
+            yield from gather(main(first), main(second))
+
+        if __name__ == "__main__":
+            listeners = [listen_tcp("127.0.0.1", 0) for _ in range(2)]
+            for listener in listeners:
+                print("port", listener.addresses[0][1], flush=True)
+            try:
+                run_workers(2, both, *listeners, kill_after=float("inf"))
+            finally:
+                print("all", len({os.getpid()}), flush=True)
+        """,
+    )
+    addresses = [(LOCAL, server.told("port")) for _ in range(2)]
+    for _ in range(4):
+        server.told("ready")
+    clients = [half_an_answer(address) for address in addresses]
+    os.killpg(server.pid, SIGINT) if signum == SIGINT else server.send(SIGTERM)
+    for address, client in zip(addresses, clients, strict=True):
+        refused(address)
+        with client:
+            assert client.ask(b"go on") == b"answer\n"
+    status, out = server.end()
+    assert (status, out) == (0 if signum == SIGTERM else -SIGINT, "all 1\n")
+
+
 def test_a_lost_race_for_a_connection_is_not_an_error():
     served = []
 
@@ -368,6 +408,43 @@ CRASHING = """
 """
 
 
+@pytest.mark.found("N17")
+def test_no_place_is_given_up_however_many_requests_crash_their_worker(program):
+    server = program(
+        CRASHING,
+        """
+        from corolib import listen_tcp
+
+        def handler(stream):
+            line = yield from stream.readline()
+            if line == b"poison\\n":
+                os._exit(1)
+            yield from stream.sendall(line)
+
+        def main(listener):
+            yield from listener.serve(handler)
+
+        if __name__ == "__main__":
+            listener = listen_tcp("127.0.0.1", 0)
+            print("port", listener.addresses[0][1], flush=True)
+            print(*run_workers(2, main, listener))
+        """,
+    )
+    address = LOCAL, server.told("port")
+    for _ in range(14):
+        with Client(address) as client:
+            try:
+                assert client.ask(b"poison") == b""
+            except ConnectionError:
+                pass
+    with Client(address) as client:
+        assert client.ask(b"hello") == b"hello\n"
+    server.send(SIGTERM)
+    status, out = server.end()
+    assert status == 0
+    assert sum(map(int, re.findall(r"restarts=(\d+)", out))) >= 13
+
+
 def test_what_leaves_a_worker_is_printed_and_one_that_crashes_too_often_is_given_up(program):
     server = program(
         CRASHING,
@@ -388,6 +465,32 @@ def test_what_leaves_a_worker_is_printed_and_one_that_crashes_too_often_is_given
     assert text.count("ended with status 1: that is too often, it is not started again") == 1
     last = r"RuntimeError: no worker is left, and too many crashed: worker 0 \(pid .* status 1"
     assert re.fullmatch(last, text.splitlines()[-1])
+
+
+@pytest.mark.found("N14")
+def test_what_keeps_a_worker_from_its_beginning_is_shown(program):
+    server = program(
+        """
+        import os, signal
+        from corolib import run_workers
+
+        mask, parent = signal.pthread_sigmask, os.getpid()
+
+        def failing(*args):
+            if os.getpid() != parent:
+                raise OSError("no such thing here")
+            return mask(*args)
+
+        if __name__ == "__main__":
+            signal.pthread_sigmask = failing
+            run_workers(1, print, restarts=0)
+        """
+    )
+    status, _ = server.end()
+    text = server.complaints()
+    assert status == 1
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert text.count("\nOSError: no such thing here\n") == 1
 
 
 def test_when_one_is_given_up_the_others_go_on(program):
@@ -457,15 +560,40 @@ def test_the_status_of_a_worker_is_that_of_a_program(body, status, said, capsys)
     assert capsys.readouterr().err.endswith(said)
 
 
-def test_the_pause_before_a_start_grows_with_the_crashes_of_a_minute():
+def pauses(place, lives, alone=False):
+    """Return the pauses after workers that have lived for so many seconds each."""
+    found, now = [], 0.0
+    for seconds in lives:
+        place.started, now = now, now + seconds
+        found.append(place.pause(now, alone))
+        now += found[-1]
+    return found
+
+
+def test_the_pause_before_a_start_grows_while_workers_crash_at_their_start():
+    longest = PAUSES[1]
+    expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, longest, longest]
+    assert pauses(Place(0, math.inf), [0.0] * 9) == pytest.approx(expected)
+    # One that has lived for a while does not make the next one wait for long.
+    lives = [0.0, 0.0, START, 0.0, 0.0, 1000.0, 0.0]
+    assert pauses(Place(0, math.inf), lives) == [0.1, 0.2, 0.1, 0.2, 0.4, 0.1, 0.2]
+
+
+@pytest.mark.found("N26")
+def test_clients_do_not_wait_for_long_for_a_worker_that_crashes_once_a_second():
+    assert pauses(Place(0, math.inf), [1.0 - PAUSES[0]] * 100) == [PAUSES[0]] * 100
+    # And where no other worker is there, not even for one that crashes at its start.
+    expected = [0.1, 0.2, 0.4, 0.8, ALONE, ALONE, ALONE]
+    assert pauses(Place(0, math.inf), [0.0] * 7, alone=True) == expected
+
+
+def test_a_place_may_be_given_up_after_so_many_crashes_in_a_minute():
     place = Place(0, 5)
-    assert [place.pause(now) for now in range(5)] == [0.1, 0.2, 0.4, 0.8, 1.6]
-    assert (place.pause(5.0), place.given_up) == (None, True)
+    assert [place.pause(now, False) is None for now in (0.0, 1.0, 2.0, 3.0, 4.0)] == [False] * 5
+    assert (place.pause(5.0, True), place.given_up) == (None, True)
     place = Place(0, 5)
-    assert [place.pause(2 * MINUTE * n) for n in range(9)] == 9 * [PAUSES[0]]
-    place = Place(0, math.inf)
-    assert [place.pause(0.0) for _ in range(2000)][-1] == PAUSES[1]
-    assert Place(0, 0).pause(0.0) is None
+    assert None not in [place.pause(MINUTE / 5 * n, False) for n in range(20)]
+    assert Place(0, 0).pause(0.0, False) is None
 
 
 def test_the_parent_sleeps_until_something_happens(program):
@@ -630,6 +758,44 @@ def test_who_does_not_stop_in_time_is_killed_and_who_fails_is_named(program):
     assert "has not ended, and is killed" in server.complaints()
 
 
+@pytest.mark.found("N26")
+def test_a_worker_that_somebody_has_stopped_does_not_put_the_end_off(program):
+    """For ever: `kill_after` is endless."""
+    server = program(SERVER, TCP)
+    server.told("port")
+    first = server.told("ready")
+    server.told("ready")
+    os.kill(first, SIGSTOP)
+    while state(first) != "T":
+        time.sleep(0.001)
+    server.send(SIGTERM)
+    status, out = server.end()
+    assert (status, out.count("status=0, restarts=0")) == (0, 2)
+
+
+@pytest.mark.found("N26")
+def test_a_worker_that_is_stopped_while_all_end_does_not_put_that_off_either(program):
+    server = program(
+        """
+        import os, signal
+        from corolib import open_signal_receiver, run_workers
+
+        def main():
+            with open_signal_receiver(signal.SIGTERM) as received:
+                print("ready", os.getpid(), flush=True)
+                yield from received
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        if __name__ == "__main__":
+            print(*run_workers(1, main, kill_after=float("inf")))
+        """
+    )
+    server.told("ready")
+    server.send(SIGTERM)
+    status, out = server.end()
+    assert (status, out.count("status=0, restarts=0")) == (0, 1)
+
+
 def test_a_signal_that_comes_while_the_workers_are_made_is_heard_by_all(program):
     server = program(
         """
@@ -709,6 +875,35 @@ def test_the_file_of_a_unix_socket_is_the_parents(program, tmp_path):
     assert not os.path.exists(path)
 
 
+@pytest.mark.found("N3")
+def test_workers_are_told_to_stop_also_where_the_file_cannot_be_removed(program, tmp_path):
+    path = str(tmp_path / "app.sock")
+    server = program(
+        SERVER,
+        """
+        GRACE = 1000
+
+        def unlink(path):
+            raise PermissionError(13, "Permission denied", path)
+
+        if __name__ == "__main__":
+            listener = listen_unix(PATH)
+            os.unlink = unlink
+            run_workers(2, main, listener, kill_after=float("inf"))
+        """.replace("PATH", repr(path)),
+    )
+    for _ in range(2):
+        server.told("ready")
+    with half_an_answer(path) as client:
+        server.send(SIGTERM)
+        refused(path)
+        assert client.ask(b"go on") == b"answer\n"
+    assert server.end() == (0, "")
+    text = f"{path!r}: while this was closed: [Errno 13] Permission denied: {path!r}"
+    assert server.complaints() == text
+    assert os.path.exists(path)
+
+
 def test_a_worker_that_stops_is_not_kept_busy_by_clients_of_the_others(program):
     """It has closed a socket that stays open in its parent, and that is ready now and then."""
     server = program(SERVER, TCP)
@@ -746,20 +941,102 @@ def listening_inode(port):
 
 def test_workers_end_when_their_parent_is_killed(program):
     server = program(SERVER, TCP)
-    address = LOCAL, server.told("port")
+    check_that_they_end_with_their_parent(server, [server.told("port")])
+
+
+def check_that_they_end_with_their_parent(server, ports):
     first, second = (server.told("ready") for _ in range(2))
-    with half_an_answer(address) as client:
-        server.send(SIGKILL)
-        refused(address)
-        assert client.ask(b"go on") == b"answer\n"
+    clients = [half_an_answer((LOCAL, port)) for port in ports]
+    server.send(SIGKILL)
+    for port, client in zip(ports, clients, strict=True):
+        refused((LOCAL, port))
+        with client:
+            assert client.ask(b"go on") == b"answer\n"
     assert server.end() == (-SIGKILL, "")  # its output has ended: so have both
     for pid in (first, second):
         gone(pid)
 
 
+# Handlers of a server of the tests, in workers that are another user.
+DROPPED = """
+    def main(listener, *drop):
+        for call in drop:
+            call()
+        server = listener.serve(handler, grace=GRACE)
+        yield
+        print("ready", os.getpid(), flush=True)
+        return (yield from server)
+
+    GRACE = 1000
+    if __name__ == "__main__":
+        listener = listen_tcp("127.0.0.1", 0)
+        print("port", listener.addresses[0][1], flush=True)
+"""
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.mark.found("N16")
+@needs_root
+@pytest.mark.parametrize(
+    "call",
+    [
+        "run_workers(2, main, listener, lambda: os.setgid(65534), lambda: os.setuid(65534))",
+        "run_workers(2, main, listener, user=65534, group=65534)",
+    ],
+)
+def test_workers_that_are_another_user_end_when_their_parent_is_killed(program, call):
+    server = program(SERVER, DROPPED + "        " + call)
+    check_that_they_end_with_their_parent(server, [server.told("port")])
+
+
 def test_a_worker_whose_parent_is_gone_from_the_start_ends_too(program):
-    orphan = program(f"{END_WITH_PARENT}\nend_with(-1)\nprint('still here')")
-    assert orphan.end() == (-SIGTERM, "")
+    server = program(
+        """
+        import os, signal
+        from corolib import Sleep, run_workers
+
+        fork = os.fork
+
+        def main():
+            print("ready", os.getpid(), flush=True)
+            yield Sleep(1000)
+
+        def fork_and_die():
+            if fork():
+                os.kill(os.getpid(), signal.SIGKILL)
+            while os.getppid() == parent:
+                pass
+            return 0
+
+        if __name__ == "__main__":
+            parent = os.getpid()
+            os.fork = fork_and_die
+            run_workers(1, main)
+        """
+    )
+    pid = server.told("ready")
+    assert server.end() == (-SIGKILL, "")
+    gone(pid)
+
+
+def test_a_deadlock_is_found_in_a_worker_too(program):
+    """Although it waits for the end of its parent."""
+    server = program(
+        """
+        from corolib import Event, run_workers
+
+        def main():
+            yield from Event().wait()
+
+        if __name__ == "__main__":
+            try:
+                run_workers(1, main, restarts=0)
+            except RuntimeError:
+                print("given up")
+        """
+    )
+    assert server.end() == (0, "given up\n")
+    assert "corolib.Deadlock: no task can ever run again" in server.complaints()
 
 
 # What happens in the child, done here, where it can be looked at ----------------------------------
@@ -782,37 +1059,34 @@ def test_a_worker_puts_the_signals_back_and_goes_no_further_than_its_exit(
     handler = handler or (lambda signum, frame: None)
     before = {signum: signal.getsignal(signum) for signum in (SIGTERM, SIGINT)}
     signal.signal(SIGINT, handler)
-    called = []
     monkeypatch.setattr(os, "fork", lambda: 0)
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(END_WITH, called.append)
     try:
         with pytest.raises(Exited) as info:
             run_workers(3, nothing)
         assert info.value.args == (0,)
-        monkeypatch.setattr(EXIT_STATUS, lambda body: 1 / 0)
+        monkeypatch.setattr(EXIT_STATUS, lambda body: 1 / body())
         with pytest.raises(Exited) as info:
             run_workers(3, nothing)
         assert info.value.args == (1,)
     finally:
         signal.signal(SIGINT, before[SIGINT])
-    assert called == [os.getpid()] * 2
 
 
-def test_a_worker_asks_the_system_to_be_told_when_its_parent_is_gone(monkeypatch):
-    class Library:
-        def __init__(self, name):
-            assert name is None
-
-        def prctl(self, *args):
-            asked.append([getattr(arg, "value", arg) for arg in args])
-
-    asked, killed = [], []
-    monkeypatch.setattr("ctypes.CDLL", Library)
+def test_a_worker_gets_sigterm_when_its_lifeline_ends(monkeypatch):
+    killed = []
     monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
-    end_with(os.getppid())
-    assert (asked, killed) == ([[1, SIGTERM]], [])
-    end_with(-1)
+    ours, theirs = socket.socketpair()
+
+    def main():
+        yield Sleep(0.001)
+        assert killed == []
+        ours.close()
+        while not killed:
+            yield
+
+    with theirs:
+        run_until(None, main, (), {}, theirs)
     assert killed == [(os.getpid(), SIGTERM)]
 
 
