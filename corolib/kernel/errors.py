@@ -39,17 +39,20 @@ class TaskCancelled(Exception):
     `task` is the joined task, `reason` what the caller of `cancel()` gave.
     """
 
-    def __init__(self, task: Task[Any], reason: object = None) -> None:
-        try:
-            because = "" if reason is None else f": {reason}"
-        except Exception:
-            because = f": a {type(reason).__name__} (whose str fails)"
-        super().__init__(f"task {task.label} was cancelled{because}")
-        self.task = task
-        self.reason = reason
+    @property
+    def task(self) -> Task[Any]:
+        return self.args[0]  # type: ignore[no-any-return]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.task, self.reason), vars(self)
+    @property
+    def reason(self) -> Any:
+        return self.args[1] if len(self.args) > 1 else None
+
+    def __str__(self) -> str:
+        try:
+            because = "" if self.reason is None else f": {self.reason}"
+        except Exception:
+            because = f": a {type(self.reason).__name__} (whose str fails)"
+        return f"task {self.task.label} was cancelled{because}"
 
 
 @public

@@ -370,7 +370,7 @@ class Scheduler(metaclass=Documented):
         if joined is task or joined.family:
             joined.refuse_circle(task)
         if joined.scheduler is not self and not joined.done:
-            self._suspensions.wait(task, Suspend(joined.watch, repr(trap), holder=trap.holder))
+            self._suspensions.wait(task, Suspend(trap.arm, repr(trap), holder=trap.holder))
             return
         task.wait = trap
         task.wait_state = joined
@@ -383,16 +383,14 @@ class Scheduler(metaclass=Documented):
         joined.joiners[task] = None
 
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
-        """Hand the outcome of a task to one that joins it, or to a call that watches it."""
-        error = joined.exception if joined.cancelled or joined.failure is not None else None
+        """Tell a task that joins another one, or a call that watches it, that it is done."""
         if type(joiner) is not Task:
-            joiner(joined.returned, error)
-            return
+            joiner(joined.returned, joined.exception)
         # It may have been cancelled by one that was told before it, or by a signal handler. A call
         # would be one more moment at which such a handler may come.
-        if joiner.wait_state is joined:
+        elif joiner.wait_state is joined:
             joiner.wait = joiner.wait_state = None
-            serve(joiner, joined.returned, error)
+            serve(joiner)
 
     def _undo_join(self, task: Task[Any]) -> None:
         self._suspended.discard(task)
@@ -512,7 +510,9 @@ class Scheduler(metaclass=Documented):
         parent = task.parent
         if parent is None:
             return None
-        parent.part(task)
+        del parent.family[task.id]  # type: ignore[union-attr]
+        if not task.daemon:
+            parent.attached -= 1
         if not parent.body_over:
             return None
         if parent.family:

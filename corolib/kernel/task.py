@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from corolib.kernel.bodies import is_begun
 from corolib.kernel.cancellation import CancelRequest, Scope
-from corolib.kernel.context import current_task
+from corolib.kernel.context import current_task, must_yield
 from corolib.kernel.errors import Deadlock, TaskCancelled
 from corolib.kernel.frames import Site, frames_of, knows_its_frames, line_of, users_part
 from corolib.kernel.waits import Documented, public, waits
@@ -170,21 +170,26 @@ class Task(Scope, Generic[T], metaclass=Documented):
         """
         self.refuse_circle(current_task())
         self.cancel()
+        trap = Join()
+        trap.task = self
         try:
-            return (yield from self)
-        except TaskCancelled as exc:
-            if exc.task is not self:
-                raise
-            return None
+            if not self.done or must_yield():
+                yield trap
+            if self.failure is not None:
+                raise self.failure
+            return self.returned  # type: ignore[no-any-return]
         finally:
-            del self  # see `result`
+            del self, trap  # see `result`
 
     def __iter__(self) -> Generator[Any, Any, T]:
         trap = Join()
         trap.task = self
         try:
-            value: T = yield trap
-            return value
+            if not self.done or must_yield():
+                yield trap
+            if self.cancelled or self.failure is not None:
+                return self.result
+            return self.returned  # type: ignore[no-any-return]
         finally:
             del self, trap  # see `result`
 
@@ -222,13 +227,6 @@ class Task(Scope, Generic[T], metaclass=Documented):
         if not child.daemon:
             self.attached += 1
 
-    def part(self, child: Task[Any]) -> None:
-        """Take `child`, which is done, out of the family."""
-        assert self.family is not None
-        del self.family[child.id]
-        if not child.daemon:
-            self.attached -= 1
-
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of what only the body needed, its context too."""
         self.body = self.send = self.outcome = self.wait_state = self.await_first = None
@@ -258,11 +256,17 @@ class Task(Scope, Generic[T], metaclass=Documented):
 
 
 class Join:
-    """The wait for the end of a task. `Suspend` could say it, at four times the cost."""
+    """The wait for the end of a task. `Suspend` could say it, at four times the cost.
+
+    It brings nothing: who has waited looks at the task.
+    """
 
     # There is no `__init__`: it would be half of what the object costs.
     __slots__ = ("task",)
     task: Task[Any]
+
+    def arm(self, wake: Callable[[], object]) -> Callable[[], object]:
+        return self.task.watch(lambda value, error: wake())
 
     def holder(self) -> tuple[Task[Any]]:
         return (self.task,)

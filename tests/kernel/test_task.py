@@ -26,7 +26,7 @@ from corolib import (
 from corolib.kernel.cancellation import Cancellation
 from corolib.kernel.frames import call_site
 from corolib.testing import virtual_time
-from tests.helpers.driving import double, failing, go, in_a_thread, sleeper
+from tests.helpers.driving import double, failing, go, in_a_thread, sleeper, turn
 from tests.helpers.garbage import garbage_of
 
 # States and frames --------------------------------------------------------------------------------
@@ -384,6 +384,19 @@ def test_a_task_of_another_scheduler_can_be_joined_and_each_stays_in_its_own():
     there.close()
 
 
+@pytest.mark.parametrize("how", ["joined", "stopped"])
+def test_a_task_that_is_done_is_joined_and_stopped_without_a_wait_but_for_every_64th(how):
+    def main():
+        task = spawn(sleeper, 1, "value")
+        yield Sleep(2)
+        before = turn()
+        for _ in range(640):
+            assert (yield from (task if how == "joined" else task.stop())) == "value"
+        return turn() - before
+
+    assert go(main) == 10
+
+
 # Stopping -----------------------------------------------------------------------------------------
 
 
@@ -410,6 +423,19 @@ def test_stop_returns_when_the_task_is_really_gone():
         return now()
 
     assert go(main) == 1.75
+
+
+def test_a_task_of_another_scheduler_can_be_stopped():
+    here, there = Scheduler(**virtual_time()), Scheduler(**virtual_time())
+    task = there.spawn(sleeper)
+    there.turn(0)
+    stopping = here.spawn(task.stop)
+    while not stopping.done:
+        here.turn(0)
+        there.turn(0)
+    assert task.cancelled and stopping.result is None
+    here.close()
+    there.close()
 
 
 def test_stop_of_a_task_that_was_faster_returns_its_result():
