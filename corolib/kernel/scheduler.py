@@ -676,13 +676,9 @@ class Scheduler(metaclass=Documented):
         if self._callqueue.closed:
             raise RunFinished
 
-    def check_open(self) -> None:
-        """Raise RunFinished if the run has ended."""
-        self._callqueue.check_open()
-
     def at_once(self) -> bool:
         """Return whether a wake may act now: in our own thread, while the loop does not wait."""
-        self.check_open()
+        self._callqueue.check_open()  # after the run, none may
         return not self.polling and get_ident() == self.thread
 
     def call(

@@ -290,10 +290,7 @@ class SuspendWake:
             raise TypeError(no_error(error))
         home = self._home
         scheduler = home.scheduler
-        # Rule 3. `polling` is also true for ever after the end.
-        at_once = not scheduler.polling and get_ident() == scheduler.thread
-        if not at_once:
-            scheduler.check_open()
+        at_once = scheduler.at_once()  # rule 3
         try:
             task = self._claim.pop()
         except IndexError:

@@ -330,11 +330,11 @@ class FakeScheduler:
     def __init__(self, polling):
         self.scheduler = self
         self.polling = polling
-        self.thread = threading.get_ident()
         self.log = []
 
-    def check_open(self):
+    def at_once(self):
         self.log.append("asked")
+        return not self.polling
 
     def woken(self, task, value, error):
         self.log.append(("woken", task, value, error))
@@ -357,7 +357,7 @@ def test_a_claimed_wake_does_nothing():
     wake = SuspendWake(scheduler, "task")
     assert wake.claim() == "task"
     wake("value")
-    assert scheduler.log == []
+    assert scheduler.log == ["asked"]
 
 
 # In a queue ---------------------------------------------------------------------------------------
