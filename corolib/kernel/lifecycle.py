@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from corolib.kernel.bodies import close_for_good
+from corolib.kernel.bodies import close_for_good, is_begun
 from corolib.kernel.context import _current
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, programs_lines
@@ -229,22 +229,52 @@ class Lifecycle:
             self._abandon()
         finally:
             _current.scheduler = None if outer is self._scheduler else outer
+            self._scheduler.current = None
             self._hooks.remove()
 
     def _abandon(self) -> None:
-        """End the run-locals; close the bodies that did not end by themselves, and name them."""
+        """End the run-locals; close the bodies that did not end by themselves, and name them.
+
+        A lock or a queue may be used in the next run. So first the waits are taken back, and who
+        was given something takes it, as before a cancel.
+        """
         if self.forked:
             return
         self._end_run_locals()
-        left = [task for task in reversed(self._scheduler.tasks) if task.body]
-        bodies = self.given_up + [(f"{task!r} was abandoned", task.body) for task in left]
+        scheduler = self._scheduler
+        tasks = scheduler.tasks
+        names = {task: f"{task!r} was abandoned" for task in tasks}
+        for task in self._take_waits_back(tasks):
+            scheduler.current = task
+            scheduler.call(_step_last, (task,), task)
+        left = [task for task in reversed(tasks) if task.body]
+        bodies = [(None, *each) for each in self.given_up]
+        bodies += [(task, names[task], task.body) for task in left]
         self.given_up = []
         # From here on no cancel looks at them.
         for task in left:
             task.end_body(None, None)
-        for what, body in bodies:
+        for whose, what, body in bodies:
             print(f"corolib: {what}; it is closed now", file=sys.stderr)
-            self._scheduler.call(close_for_good, (body,))
+            scheduler.current = whose
+            scheduler.call(close_for_good, (body,))
+        for task in tasks:
+            for thing in list(task.holds or ()):
+                thing.orphaned(task)
+
+    def _take_waits_back(self, tasks: list[Task[Any]]) -> list[Task[Any]]:
+        """Take the waits of all tasks back. Return those that have been given something."""
+        ready, served = self._scheduler._ready, list[Task[Any]]()
+        while len(ready):
+            task = ready.popleft()
+            # The others give way, have not begun, are over, or are proxies.
+            if task.wait is None and is_begun(task.body):
+                served.append(task)
+        for task in tasks:
+            if task.wait is not None:
+                self._scheduler.take_back(task)
+                task.wait = None
+        return served
 
     # Async generators -------------------------------------------------------------------------
 
@@ -305,6 +335,25 @@ def shorten(error: BaseException | None, trace: TracebackType) -> None:
         trace.tb_next = programs_lines(trace.tb_next)
         while error.__context__ is not None and not isinstance(error.__context__, Exception):
             error.__context__ = error.__context__.__context__
+
+
+def _step_last(task: Task[Any]) -> None:
+    """Let a task take what it was given. The wait that it would make next is not made."""
+    (value, error), task.outcome = task.outcome or (None, None), None
+    try:
+        if error is None:
+            task.resume(task.send, value)
+        else:
+            task.resume(task.body.throw, error)
+    except StopIteration as stop:
+        task.end_body(stop.value, None)
+    except BaseException as exc:
+        task.end_body(None, exc)
+        if not task.cancelled:
+            raise
+    finally:
+        # The error's traceback holds this frame: they would be a cycle.
+        del error, task
 
 
 async def aclose(agen: AsyncGenerator[Any, Any]) -> None:

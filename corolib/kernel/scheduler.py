@@ -670,11 +670,8 @@ class Scheduler(metaclass=Documented):
             raise RunFinished
 
     def at_once(self) -> bool:
-        """Return whether a wake may act now: in our own thread, while the loop does not wait.
-
-        Raises RunFinished if the run has ended.
-        """
-        self._callqueue.check_open()
+        """Return whether a wake may act now: in our own thread, while the loop does not wait."""
+        self._callqueue.check_open()  # after the run, none may
         return not self.polling and get_ident() == self.thread
 
     def call(

@@ -1,5 +1,6 @@
 """How a run begins, what ends it early, and what is left of it."""
 
+import gc
 import json
 import math
 import signal
@@ -1020,6 +1021,7 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
 @pytest.mark.hazard("H63")
 def test_two_interrupts_at_any_line_of_the_end_leave_run_and_everything_is_put_back():
     ours = signal.default_int_handler
+    gc.collect()  # a finalizer of what other tests have left would be one of the lines
 
     def trace(frame, event, arg):
         nonlocal left
@@ -1149,6 +1151,67 @@ def test_what_the_clean_up_of_an_abandoned_task_raises_is_reported():
     scheduler.turn(0)
     scheduler.close()
     assert lost == ["its own"]
+
+
+@pytest.mark.found("T6")
+def test_who_was_given_something_before_the_end_takes_it_and_waits_no_more(capsys):
+    """As before a cancel. Who has not begun does not begin, and who gives way was given nothing."""
+    log, lost, wakes = [], [], []
+
+    def wait():
+        return Suspend(lambda wake: wakes.append(wake) or (lambda: log.append("undone")), "x")
+
+    def goes_on():
+        log.append((yield wait()))
+        log.append(current_task().label)
+        try:
+            yield Sleep(1)
+        finally:
+            log.append(f"{current_task().label} is closed")
+
+    def returns():
+        log.append((yield wait()))
+
+    def raises():
+        with pytest.raises(LookupError):
+            yield wait()
+        raise ValueError("its own")
+
+    def is_cancelled():
+        try:
+            yield Sleep(1)
+        finally:
+            log.append("cleaned up")
+
+    def gives_way():
+        while True:
+            yield
+            log.append("stepped")
+
+    def waits():
+        yield from first(wait(), Sleep(1))
+
+    def begins():
+        log.append("begun")
+        yield
+
+    scheduler = Scheduler(on_task_error=lambda task, exc: lost.append((task.name, str(exc))))
+    tasks = [scheduler.spawn(f) for f in (goes_on, returns, raises, is_cancelled, gives_way, waits)]
+    scheduler.turn(0)
+    wakes[0]("value")
+    wakes[1]("last value")
+    wakes[2](error=LookupError())
+    tasks[3].cancel()
+    scheduler.spawn(begins)
+    scheduler.close()
+    assert log == [
+        *("undone", "value", "goes_on#1", "last value", "cleaned up"),
+        "goes_on#1 is closed",
+    ]
+    assert lost == [("raises", "its own")]
+    assert tasks[3].cancelled
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[2] for line in said] == ["begins#7", "waits#6", "gives_way#5", "goes_on#1"]
 
 
 def test_a_task_that_the_clean_up_after_a_deadlock_has_spawned_is_ended_as_well():

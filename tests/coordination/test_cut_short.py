@@ -1,0 +1,393 @@
+"""What outlives a run that was cut short, a lock or a queue, works in the next one: found entry T6.
+
+Each scenario is run and cut short after every turn in which something happens: by `close()`, or by
+two Ctrl-C that come in the middle of a turn. Then the same thing is used in a new run.
+"""
+
+import pytest
+
+from corolib import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    LifoQueue,
+    Lock,
+    PriorityQueue,
+    Queue,
+    QueueShutDown,
+    Result,
+    RLock,
+    Scheduler,
+    Semaphore,
+    Sleep,
+    TaskGroup,
+    Topic,
+    current_task,
+    first,
+    run,
+    spawn,
+    timeout,
+)
+from corolib.testing import virtual_time
+from tests.helpers.driving import get_all, go, strike
+from tests.helpers.inside import queues_of
+
+pytestmark = pytest.mark.usefixtures("default_sigint")
+
+
+class Cut(Exception):
+    """No turn is left in which the scenario could be cut short."""
+
+
+def close_after(turns, work, *args):
+    """Run tasks for so many turns, and close the scheduler."""
+    lost = []
+    scheduler = Scheduler(**virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
+    scheduler.spawn(work, *args)
+    try:
+        for _ in range(turns):
+            if not scheduler.tasks:
+                raise Cut
+            scheduler.turn()
+    finally:
+        scheduler.close()
+    assert lost == []
+
+
+def interrupt_after(turns, work, *args):
+    """Run tasks until two Ctrl-C come, after so many turns, between two steps of one turn."""
+    lost = []
+
+    def main():
+        task = spawn(work, *args)
+        for _ in range(turns):
+            yield
+            if task.done:
+                raise Cut
+        strike()
+        strike()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
+    assert lost == []
+
+
+def cut_short_everywhere(cut, make, work, check):
+    """Cut `work(thing)` short after 0, 1, 2 ... turns, and each time use the thing once more."""
+    for turns in range(100):
+        thing = make()
+        done = []
+        try:
+            cut(turns, work, thing, done)
+        except Cut:
+            return
+        for queue in queues_of(thing):
+            assert not queue, f"somebody still waits after {turns} turns"
+        go(check, thing, done)
+    raise AssertionError("the scenario has no end")
+
+
+CUTS = pytest.mark.parametrize("cut", [close_after, interrupt_after])
+
+
+# What is acquired ---------------------------------------------------------------------------------
+
+
+def three_hold_it(lock, done):
+    def hold(n):
+        with (yield from lock):
+            yield
+            done.append(n)
+
+    def choose():
+        index, held = yield from first(lock.acquiring(), Sleep(100))
+        with held:
+            yield
+            done.append(index)
+
+    for n in range(3):
+        spawn(hold, n)
+    spawn(choose)
+    yield
+
+
+def it_can_be_had(lock, done):
+    """As often as in the beginning, and not once more."""
+    tasks = [spawn(three_hold_it, lock, done)]
+    for task in tasks:
+        yield from task
+    if isinstance(lock, Semaphore):
+        assert lock.value == 2
+    else:
+        assert getattr(lock, "lock", lock).owner is None
+
+
+@pytest.mark.found("T6")
+@CUTS
+@pytest.mark.parametrize("make", [Lock, RLock, lambda: Semaphore(2), lambda: BoundedSemaphore(2)])
+def test_a_lock_can_be_had_after_a_run_that_was_cut_short(cut, make):
+    cut_short_everywhere(cut, make, three_hold_it, it_can_be_had)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_lock_that_is_released_in_a_clean_up_can_be_had(cut):
+    """The clean-up runs as its task: `release()` asks who calls."""
+
+    def work(lock, done):
+        def hold():
+            yield from lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
+
+        for _ in range(3):
+            spawn(hold)
+        yield
+
+    cut_short_everywhere(cut, Lock, work, it_can_be_had)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_lock_that_nobody_has_released_says_who_held_it(cut):
+    def work(lock, done):
+        def hold():
+            yield from lock.acquire()
+            done.append(current_task().label)
+            yield
+            lock.release()
+            done.clear()
+
+        for _ in range(2):
+            spawn(hold)
+        yield
+
+    def check(lock, done):
+        if done:
+            with pytest.raises(RuntimeError, match=f"{done[0]}, which held it, ended without"):
+                yield from lock
+            told.append(done[0])
+        else:
+            yield from lock
+
+    told = []
+    cut_short_everywhere(cut, Lock, work, check)
+    assert len(set(told)) == 2
+
+
+@pytest.mark.found("T6")
+@CUTS
+@pytest.mark.parametrize("kind", [Lock, RLock])
+def test_a_condition_can_be_used_after_a_run_that_was_cut_short(cut, kind):
+    def work(condition, done):
+        def wait(n):
+            with (yield from condition):
+                yield from condition.wait_for(lambda: done)
+                done.append(n)
+
+        def notify():
+            yield
+            yield
+            with (yield from condition):
+                done.append("news")
+                condition.notify(1)
+                condition.notify_all()
+
+        for n in range(3):
+            spawn(wait, n)
+        yield from spawn(notify)
+
+    def check(condition, done):
+        assert condition.lock.owner is None
+        done.clear()
+        with timeout(10):
+            yield from work(condition, done)
+
+    cut_short_everywhere(cut, lambda: Condition(kind()), work, check)
+
+
+# What is told -------------------------------------------------------------------------------------
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_an_event_wakes_those_of_the_next_run_and_nobody_else(cut):
+    def work(event, done):
+        def wait():
+            yield from event.wait()
+            done.append("woken")
+
+        for _ in range(3):
+            spawn(wait)
+        yield
+        yield
+        event.set()
+        yield
+
+    def check(event, done):
+        event.clear()
+        done.clear()
+        yield from spawn(work, event, done)
+        yield
+        assert done == ["woken"] * 3
+
+    cut_short_everywhere(cut, Event, work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_barrier_waits_for_as_many_as_ever(cut):
+    def work(barrier, done):
+        def come():
+            done.append((yield from barrier.wait()))
+
+        for _ in range(3):
+            yield from [None]
+            spawn(come)
+        yield
+
+    def check(barrier, done):
+        done.clear()
+        yield from spawn(work, barrier, done)
+        assert sorted(done) == [0, 1, 2]
+
+    cut_short_everywhere(cut, lambda: Barrier(3), work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_result_can_be_set_in_the_next_run(cut):
+    def work(result, done):
+        def wait():
+            done.append((yield from result))
+
+        for _ in range(3):
+            spawn(wait)
+        yield
+        yield
+        result.set("value")
+        yield
+
+    def check(result, done):
+        if result.done:
+            assert (yield from result) == "value"
+        else:
+            yield from spawn(work, result, done)
+            assert done == ["value"] * 3
+
+    cut_short_everywhere(cut, Result, work, check)
+
+
+# What is handed on --------------------------------------------------------------------------------
+
+
+QUEUES = pytest.mark.parametrize("kind", [Queue, LifoQueue, PriorityQueue])
+
+
+@pytest.mark.found("T6")
+@CUTS
+@QUEUES
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_no_item_of_a_queue_is_lost_or_got_twice(cut, kind, size):
+    def work(queue, done):
+        def put(n):
+            for item in range(n, n + 4):
+                yield from queue.put(item)
+                done.append(("put", item))
+
+        def get():
+            for _ in range(2):
+                done.append(("got", (yield from queue.get())))
+                queue.task_done()
+                _, item = yield from first(queue.getting(), Sleep(100))
+                done.append(("got", item))
+                queue.task_done()
+
+        for n in (0, 10):
+            spawn(get)
+            spawn(put, n)
+        spawn(queue.join())
+        yield
+
+    def check(queue, done):
+        put = [item for what, item in done if what == "put"]
+        got = [item for what, item in done if what == "got"]
+        while len(queue):
+            got.append((yield from queue.get()))
+            queue.task_done()
+        assert sorted(got) == sorted(put)
+        yield from queue.join()
+        done.clear()
+        yield from spawn(work, queue, done)
+        assert len(done) == 16
+
+    cut_short_everywhere(cut, lambda: kind(size), work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_pool_of_things_in_a_queue_stays_whole(cut):
+    """What a task was given just before the end it takes, and its clean-up gives it back."""
+
+    def make():
+        pool = Queue(2)
+        for thing in "ab":
+            pool.put_nowait(thing)
+        return pool
+
+    def work(pool, done):
+        def use():
+            thing = yield from pool.get()
+            try:
+                yield
+            finally:
+                pool.put_nowait(thing)
+
+        for _ in range(5):
+            spawn(use)
+        yield
+
+    def check(pool, done):
+        assert len(pool) == 2
+        yield from spawn(work, pool, done)
+        assert {pool.get_nowait(), pool.get_nowait()} == {"a", "b"}
+
+    cut_short_everywhere(cut, make, work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+@pytest.mark.parametrize("overflow", ["wait", "drop_old"])
+def test_a_topic_has_no_subscribers_of_a_run_that_was_cut_short(cut, overflow):
+    def work(topic, done):
+        def subscribe():
+            with topic.subscribe() as news:
+                got = []
+                done.append(got)
+                yield from get_all(news, got)
+
+        def publish():
+            for item in range(3):
+                yield from topic.publish(item)
+
+        for _ in range(2):
+            spawn(subscribe, daemon=True)
+        yield
+        spawn(publish)
+        yield from publish()
+
+    def check(topic, done):
+        assert "with 0 subscribers" in repr(topic)
+        done.clear()
+        with TaskGroup() as g:
+            g.spawn(work, topic, done)
+            yield from g
+        assert [len(got) for got in done] == [6, 6] or overflow == "drop_old"
+        topic.shutdown()
+        with pytest.raises(QueueShutDown):
+            yield from topic.publish(1)
+
+    cut_short_everywhere(cut, lambda: Topic(1, overflow), work, check)
