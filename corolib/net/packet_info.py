@@ -16,7 +16,6 @@ Who waits for datagrams is in `datagrams.py`.
 
 from __future__ import annotations
 
-import functools
 import socket
 import struct
 import sys
@@ -37,24 +36,37 @@ MAPPED = "::ffff:"
 """How the address of an IPv4 host begins on a socket of IPv6 (RFC 4291, 2.5.5.2)."""
 
 
-class Address(tuple[Any, ...]):
-    """The address of who has sent a datagram; `local` is ours that it was sent to, or None if that
-    was a group's.
-    """
+KNOWN = 256
+"""Of our addresses how many are remembered, in the forms in which the system tells them."""
 
-    local: Any = None
+Note = tuple[int, int, bytes]
+"""What is told of a datagram or its answer: level, kind and data of a control message."""
+
+
+class Address(tuple[Any, ...]):
+    """The address of who has sent a datagram, and ours that it was sent to."""
+
+    # That, and the notes with which an answer leaves from there.
+    asked: tuple[Any, tuple[Note, ...]] = (None, ())
+
+    @property
+    def local(self) -> Any:
+        """The address that it was sent to; None if that was a group's."""
+        return self.asked[0]
 
 
 class PacketInfo:
     """A UDP socket that is told at which address a datagram came."""
 
-    __slots__ = ("_both", "_port", "_sock")
+    __slots__ = ("_both", "_known", "_port", "_sock")
 
     def __init__(self, sock: Socket, both: bool, port: int) -> None:
         self._sock = sock
         # Whether it is of both families.
         self._both = both
         self._port = port
+        # For each note what an `Address` has of it.
+        self._known: dict[Note, tuple[Any, tuple[Note, ...]]] = {}
 
     def recvfrom(self, most: int) -> tuple[bytes, Any]:
         """Do what the socket's `recvfrom` does; the address is an `Address`."""
@@ -62,24 +74,26 @@ class PacketInfo:
         if self._both and peer[0].startswith(MAPPED):
             peer = (peer[0][len(MAPPED) :], peer[1])
         address = Address(peer)
-        for level, _, note in notes:
-            address.local = _told(level, note, self._port)
-            if level == socket.IPPROTO_IP:
-                # On a socket of both families this says more than what IPv6 makes of it.
-                break
+        if notes:
+            # Of IPv4 on a socket of both families there are two. The last is its own.
+            address.asked = self._known.get(notes[-1]) or self._learn(notes[-1])
         return data, address
 
     def sendto(self, data: Any, address: Any) -> object:
         """Do what the socket's `sendto` does, from the address that an `Address` came to."""
-        local = getattr(address, "local", None)
-        if local is None:
-            return self._sock.sendto(data, self._mapped(address))
-        return self._sock.sendmsg((data,), _telling(local), 0, self._mapped(address))
+        if type(address) is not Address:
+            return self._sock.sendto(data, address)
+        notes = address.asked[1]
+        if self._both and len(address) == 2:
+            address = (MAPPED + address[0], address[1])
+        return self._sock.sendmsg((data,), notes, 0, address)
 
-    def _mapped(self, address: Any) -> Any:
-        if self._both and isinstance(address, Address) and len(address) == 2:
-            return (MAPPED + address[0], address[1])
-        return address
+    def _learn(self, note: Note) -> tuple[Any, tuple[Note, ...]]:
+        """Remember which address of ours stands in a note, and what to write beside an answer."""
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[note] = asked = _asked_at(note, self._port)
+        return asked
 
 
 def packet_info(sock: Socket) -> PacketInfo | None:
@@ -102,25 +116,17 @@ def packet_info(sock: Socket) -> PacketInfo | None:
     return PacketInfo(sock, both, port)
 
 
-@functools.lru_cache(256)
-def _told(level: int, note: bytes, port: int) -> Any:
-    """Return the address of ours that stands in what the system tells; None for a group's."""
+def _asked_at(note: Note, port: int) -> tuple[Any, tuple[Note, ...]]:
+    level, kind, data = note
     if level == socket.IPPROTO_IP:
-        # For a broadcast or a group this is the address to answer from: ip(7).
-        return socket.inet_ntoa(note[4:8]), port
-    host = note[:16]
+        # The second field is the address to answer from, also for a broadcast or a group: ip(7).
+        local: Any = (socket.inet_ntoa(data[4:8]), port)
+        return local, ((level, kind, bytes(4) + data[4:8] + bytes(4)),)
+    host = data[:16]
     if host[0] == 0xFF:
-        return None
-    (index,) = struct.unpack("=I", note[16:20])
-    link_local = host[0] == 0xFE and host[1] & 0xC0 == 0x80
-    return socket.inet_ntop(socket.AF_INET6, host), port, 0, index if link_local else 0
-
-
-@functools.lru_cache(256)
-def _telling(local: tuple[Any, ...]) -> list[tuple[int, int, bytes]]:
-    """Return what is to be written beside an answer that leaves from `local`."""
-    if len(local) == 2:
-        note = struct.pack("=I4s4x", 0, socket.inet_aton(local[0]))
-        return [(socket.IPPROTO_IP, IP_PKTINFO, note)]
-    note = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, local[0]), local[3])
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, note)]
+        return None, ()
+    # Of addresses that begin with fe80 each interface has its own.
+    each = host[0] == 0xFE and host[1] & 0xC0 == 0x80
+    index = data[16:20] if each else bytes(4)
+    local = (socket.inet_ntop(socket.AF_INET6, host), port, 0, struct.unpack("=I", index)[0])
+    return local, ((level, kind, host + index),)

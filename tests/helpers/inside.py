@@ -316,6 +316,11 @@ def set_patience(sock: DatagramSocket, waits: int) -> None:
     sock._patience = waits
 
 
+def known_addresses(sock: DatagramSocket) -> int:
+    """Return how many addresses of ours are remembered."""
+    return len(sock._calls._known)
+
+
 def counted_sources(server: DatagramServer) -> int:
     """Return of how many senders the answers are counted."""
     return len(server._answers)

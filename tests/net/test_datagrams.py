@@ -42,7 +42,7 @@ from tests.helpers.faults import (
     Value,
 )
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import patience_of, poll, set_budget, set_patience
+from tests.helpers.inside import known_addresses, patience_of, poll, set_budget, set_patience
 
 LOCAL = ("127.0.0.1", 0)
 
@@ -831,7 +831,6 @@ def test_addresses_of_ipv6_that_this_machine_does_not_have(come, local, gone):
         getsockname=Value(("::", 9, 0, 0)),
         recvmsg=lambda sock, recvmsg, *args: (recvmsg(*args)[0], [come], 0, sender),
         sendmsg=lambda sock, sendmsg, *args: sent.append(args),
-        sendto=lambda sock, sendto, *args: sent.append(args),
     )
     sock.family = socket.AF_INET6
 
@@ -843,7 +842,29 @@ def test_addresses_of_ipv6_that_this_machine_does_not_have(come, local, gone):
             yield from server.sendto(b"answer", address)
 
     run(main)
-    assert sent == [((b"answer",), [gone], 0, sender) if gone else (b"answer", sender)]
+    assert sent == [((b"answer",), (gone,) if gone else (), 0, sender)]
+
+
+@pytest.mark.found("N8")
+def test_what_is_remembered_of_our_addresses_has_a_bound(far):
+    """A machine may have a whole network of them."""
+    near = udp("0.0.0.0")
+    numbers = [n.to_bytes(4, "big") for n in range(3 * packet_info.KNOWN)] * 2
+    come = [
+        lambda sock, recvmsg, *args, n=n: (recvmsg(*args)[0], [(0, 8, bytes(4) + n + n)], 0, LOCAL)
+        for n in numbers
+    ]
+    sock = FakeSocket((near, far), recvmsg=come)
+
+    def main():
+        with DatagramSocket(sock) as server:
+            for number in numbers:
+                far.sendto(b"x", ("127.0.0.1", near.getsockname()[1]))
+                _, address = yield from server.recvfrom()
+                assert address.local == (socket.inet_ntoa(number), near.getsockname()[1])
+                assert known_addresses(server) <= packet_info.KNOWN
+
+    run(main)
 
 
 @pytest.mark.parametrize("how", ["no name", "an error"])
