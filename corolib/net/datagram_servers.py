@@ -43,6 +43,7 @@ from corolib.net.listening import server_log
 from corolib.net.network import address_text
 from corolib.net.resolving import Port
 from corolib.net.servers import CancelledHandler, Server, StopReport, to_the_end
+from corolib.net.stopping import Servers
 
 if TYPE_CHECKING:
     import logging
@@ -119,15 +120,18 @@ class DatagramServer(Server):
         self._finished = 0
         self._cancelled: list[CancelledHandler] = []
         self._cut_call: list[Any] | None = None
-        # The block in which datagrams are received, and whether it is over.
+        # The block in which datagrams are received.
         self._receiving: move_on_after | None = None
-        self._over = False
+        # Whether that is over, and whether a signal has stopped the server.
+        self._over = self._signalled = False
         self.stopping = Event("stopping")
         self.place = address_text(sock.local)
         self.log = server_log()
         self._ports = self._scheduler.run_local(ServedPorts).ports
         name = getattr(handler, "__name__", type(handler).__name__)
         self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
+        self._servers = self._scheduler.run_local(Servers)
+        self._servers.add(self)
 
     # Questions --------------------------------------------------------------------------------
 
@@ -268,6 +272,10 @@ class DatagramServer(Server):
         super()._settle()
         if self._over and not self._open:
             self.sock.close()
+
+    def abandon(self) -> None:
+        """Close the socket, since the run is over: no task does it any more."""
+        self.sock.close()
 
     @property
     def listener(self) -> Any:  # type: ignore[override]

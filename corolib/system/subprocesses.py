@@ -178,10 +178,8 @@ def run_process(
 
     Raises:
         TimeoutError: the program was still running. It got SIGTERM, and SIGKILL after the grace
-            of the run (`run(grace=)`), and is gone. What it had written is in the exception's
-            `stdout` and `stderr`.
-        LimitExceeded: it wrote more than `limit`. It was killed and is gone. The exception has
-            `stdout` and `stderr`, up to the limit.
+            of the run (`run(grace=)`), and is gone. `stdout` and `stderr` are in the exception.
+        LimitExceeded: it wrote more than `limit`. It was killed. The exception has them, too.
         subprocess.CalledProcessError: with `check`, and what the result would have had.
         OSError, TypeError, ValueError, RuntimeError: it could not be started; see `open_process()`.
         ValueError: both `input` and `stdin=` were given.
