@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from corolib.kernel import LateModule, check_count, check_number
-from corolib.net.streams import Stream
+from corolib.net.streams import DRAIN, DRAIN_LIMIT, Stream
 
 if TYPE_CHECKING:
     import ssl
@@ -45,6 +45,8 @@ class Limits(TypedDict, total=False):
     handshake: float
     on_error: Callable[[BaseException, Stream], object] | None
     grace: float
+    drain: float
+    drain_limit: float
 
 
 def checked(given: Limits) -> Limits:
@@ -62,6 +64,10 @@ def checked(given: Limits) -> Limits:
         handshake=check_number(given.get("handshake", 10.0), "serve(handshake=)", "a duration"),
         on_error=_function("on_error", given.get("on_error")),
         grace=check_number(given.get("grace", 5.0), "serve(grace=)", "a duration"),
+        drain=check_number(given.get("drain", DRAIN), "serve(drain=)", "a duration"),
+        drain_limit=check_number(
+            given.get("drain_limit", DRAIN_LIMIT), "serve(drain_limit=)", "a duration"
+        ),
     )
 
 

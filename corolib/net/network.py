@@ -253,3 +253,19 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, longest)
+
+
+def unsent(sock: Any) -> int:
+    """Return how many bytes the kernel keeps until the peer makes room for them; 0 if nobody knows.
+
+    Of TCP this counts what was not acknowledged, of a Unix socket what was not read.
+    """
+    try:
+        import fcntl
+        import termios
+
+        count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    except (ImportError, AttributeError, OSError):
+        # Windows has neither. Or this is no socket of the system's.
+        return 0
+    return int.from_bytes(count, sys.byteorder)

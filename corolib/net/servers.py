@@ -137,8 +137,10 @@ class Listener(Listening):
             accept: called with the address of each peer, or, on a Unix socket, with its
                 `PeerCredentials`; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is
-                cancelled; found at most a quarter late. After as many more the stream is closed, in
-                case that the handler has swallowed its `Cancelled`, or is shielded from it.
+                cancelled; found at most a quarter late. Bytes that the peer takes from those which
+                the kernel keeps for it count, too; this is seen in lumps of up to some hundred KB.
+                After as many more seconds the stream is closed, in case that the handler has
+                swallowed its `Cancelled`, or is shielded from it.
             max_line: the `max_line` of the streams: bytes that a line or a message may have.
             tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
             handshake: seconds that it may take; by default 10.
@@ -149,6 +151,9 @@ class Listener(Listening):
                 is no failure.
             grace: seconds that handlers are given to finish, where `stop()` names no other time;
                 by default 5.
+            drain: seconds that a peer is given to read the rest, and to end, after the handler has
+                returned, while nothing moves; by default 5.
+            drain_limit: seconds for that in all; by default 60.
 
         Raises:
             TypeError, ValueError: a limit is not of its kind, or there is none of this name.
@@ -395,8 +400,8 @@ class Server:
             return
         self._forget_cut()
         if self._over:
-            if self._signalled and self._cancelled:
-                # Nobody may look at what `run()` returns.
+            if self._signalled and self._cancelled and self._limits["grace"]:
+                # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.listener.log.warning("%s: stopped: %s", self.listener.place, self._report())
             self._servers.ended(self)
 
@@ -437,6 +442,7 @@ class Server:
         `pauses` of accepting for want of files. Limits by their names, None where there is none.
         """
         names = ("max_connections", "idle_timeout", "max_line", "handshake", "grace")
+        names = (*names, "drain", "drain_limit")
         return {
             **self._counts,
             "open": len(self._open),
@@ -457,7 +463,7 @@ class _Connection:
     There is one of these for each idle client: it holds nothing that can be had elsewhere.
     """
 
-    __slots__ = ("closing", "quiet", "server", "stream", "task", "timer")
+    __slots__ = ("closing", "quiet", "server", "stream", "task", "timer", "unsent")
 
     def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
         self.server = server
@@ -466,6 +472,8 @@ class _Connection:
         self.timer: list[Any] | None = None
         # The looks in a row at which nothing had moved.
         self.quiet = 0
+        # What the kernel kept for the peer when it was looked at last.
+        self.unsent = 0
         # Whether the task is that of `aclose()`.
         self.closing = False
 
@@ -482,7 +490,9 @@ class _Connection:
         ended = stream.ended and stream.tls is None
         if error is None and not (self.closing or ended):
             self.closing = True
-            self.task = server._scheduler.spawn(stream.aclose(), parent=server.task)
+            limits = server._limits
+            draining = stream.aclose(limits["drain_limit"], quiet=limits["drain"])
+            self.task = server._scheduler.spawn(draining, parent=server.task)
             self.task.watch(self)
             return
         server._close(stream)
@@ -502,7 +512,12 @@ def _look(connection: _Connection) -> None:
     after the same time once more, because it has swallowed that, close the stream.
     """
     stream, server = connection.stream, connection.server
-    connection.quiet = 0 if stream.moved else connection.quiet + 1
+    moved = bool(stream.moved)
+    if not moved:
+        # The kernel takes megabytes at a time. If the peer reads, they get less meanwhile.
+        before, connection.unsent = connection.unsent, stream.unsent()
+        moved = connection.unsent < before
+    connection.quiet = 0 if moved else connection.quiet + 1
     stream.moved = False
     if connection.quiet == 2 * QUARTERS:
         server._close(stream)

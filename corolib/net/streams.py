@@ -49,7 +49,7 @@ from corolib.kernel import (
     waits,
     where,
 )
-from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset
+from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset, unsent
 from corolib.net.tls import HANDSHAKE, TLS
 
 if TYPE_CHECKING:
@@ -72,8 +72,11 @@ PIECES = 1024
 WINDOW = 256
 """Bytes searched for all separators before those behind are searched for any."""
 
-DRAIN = 2.0
-"""Seconds that the other side has to close: a round trip to anywhere, some loss included."""
+DRAIN = 5.0
+"""Seconds in which something has to move until the other side closes: some lost segments."""
+
+DRAIN_LIMIT = 60.0
+"""Seconds for that in all: twenty megabytes to somebody slow."""
 
 NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOVERFLOW, errno.ENOTSOCK)
 """What `os.sendfile()` fails with where it cannot do it for these two files."""
@@ -731,7 +734,9 @@ class Stream:
         self.close()
 
     @waits
-    def aclose(self, within: float = DRAIN) -> Generator[Any, Any, None]:
+    def aclose(
+        self, within: float = DRAIN_LIMIT, *, quiet: float = DRAIN
+    ) -> Generator[Any, Any, None]:
         """Wait until the other side has closed as well, so that it gets all that was sent; close.
 
         Tells it that no more will be sent, and throws away what it still sends. (A connection that
@@ -740,6 +745,8 @@ class Stream:
 
         Args:
             within: seconds to wait at most.
+            quiet: seconds to wait while nothing moves: nothing comes from the other side, and it
+                takes nothing of what the kernel still keeps for it.
 
         Raises:
             BusyError: another task reads from this stream or sends to it; it is closed at once.
@@ -752,13 +759,33 @@ class Stream:
         try:
             with move_on_after(within):
                 yield from self.send_eof()
-                while not self.ended:
-                    yield from self.recv(CHUNK)
+                yield from self._drain(quiet)
         except OSError:
             # The other side is gone, or the file has one direction only.
             pass
         finally:
             self.close()
+
+    def _drain(self, quiet: float) -> Generator[Any, Any, None]:
+        """Throw away what comes, until there is no more, or nothing has moved for so long."""
+        left = self.unsent()
+        while not self.ended:
+            with move_on_after(quiet) as time:
+                yield from self.recv(CHUNK)
+            if time.expired:
+                before, left = left, self.unsent()
+                if left >= before:
+                    return
+
+    def unsent(self) -> int:
+        """Return how many bytes of what was sent the kernel still keeps. Does not wait.
+
+        It shrinks as the other side reads; 0 where this is not known, as of a pipe.
+        """
+        try:
+            return unsent(self.socket)
+        except (OSError, ValueError):
+            return 0
 
     def __enter__(self) -> Stream:
         return self

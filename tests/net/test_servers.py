@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ from corolib import (
     listen_unix,
     move_on_after,
     now,
+    open_tcp,
     run,
     serve_unix,
     shield,
@@ -67,10 +68,16 @@ def part(number):
     return number if FULL else number // 10
 
 
-def dial(server, number=0):
-    """Return a socket that is connected to a server or a listener: blocking until here."""
+def dial(server, number=0, buffer=None):
+    """Return a socket that is connected to a server or a listener: blocking until here.
+
+    Without a `buffer` of its own size the kernel adapts that to how fast it is read, which in
+    virtual time is at once. Then the sender learns of what was read in lumps of megabytes.
+    """
     address = getattr(server, "listener", server).addresses[number]
     sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     sock.connect(address)
     sock.setblocking(False)
     return sock
@@ -264,6 +271,8 @@ def test_the_limits_are_seen_in_the_counts():
         "max_line": 100,
         "handshake": 3.0,
         "grace": 2.0,
+        "drain": 4.0,
+        "drain_limit": 50.0,
     }
 
     def scenario(server):
@@ -582,6 +591,120 @@ def test_an_idle_connection_is_cut_never_early_and_a_quarter_late_at_most():
     assert (stats["idle"], stats["failed"]) == (1, 0)
 
 
+MUCH = 12_000_000
+
+
+def read_slowly(sock, size, every, most):
+    """Read so many bytes each time, until `most` have come or there are no more; return how many"""
+    count = 0
+    while count < most:
+        yield Sleep(every)
+        try:
+            data = sock.recv(size)
+        except BlockingIOError:
+            continue
+        if not data:
+            break
+        count += len(data)
+    return count
+
+
+@pytest.mark.found("N1")
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_reads_slowly_and_steadily_is_not_idle(kind, tmp_path):
+    """The kernel takes megabytes at a time. What is left of them shrinks as the peer reads."""
+
+    def handler(stream):
+        yield from stream.sendall(bytes(MUCH))
+
+    def main():
+        listener = listen_unix(tmp_path / "s") if kind == "unix" else listen_tcp(LOCAL, 0)
+        server = listener.serve(handler, idle_timeout=1)
+        with dial(server, buffer=100_000) as sock:
+            count = yield from read_slowly(sock, 30_000, 0.1, MUCH)
+        yield from server.stop(0)
+        return count, server.stats()["idle"]
+
+    assert run(main, **virtual_time()) == (MUCH, 0)
+
+
+@pytest.mark.found("N1")
+def test_who_stops_to_read_is_idle():
+    def handler(stream):
+        try:
+            yield from stream.sendall(bytes(MUCH))
+        finally:
+            ends.append(now())
+
+    def scenario(server):
+        with dial(server, buffer=100_000) as sock:
+            yield from read_slowly(sock, 30_000, 0.1, MUCH // 4)
+            stopped = now()
+            yield from until(lambda: ends)
+            assert 0 < ends[0] - stopped <= 1.5
+            assert server.stats()["idle"] == 1
+
+    ends = []
+    serving(handler, scenario, virtual_time(), idle_timeout=1)
+
+
+@pytest.mark.found("N2")
+def test_after_the_handler_a_peer_that_reads_slowly_gets_the_rest():
+    def handler(stream):
+        yield from stream.sendall(bytes(MUCH // 4))
+
+    def scenario(server):
+        with dial(server, buffer=100_000) as sock:
+            sock.send(b"x")
+            reading = spawn(read_slowly, sock, 100_000, 0.5, MUCH)
+            for _ in range(10):
+                yield Sleep(1)
+                sock.send(b"x")  # in the middle: it would be answered by a reset
+            assert (yield from reading) == MUCH // 4
+        yield from until(lambda: not server.stats()["open"])
+
+    serving(handler, scenario, virtual_time())
+
+
+@pytest.mark.found("N2")
+def test_after_the_handler_an_upload_goes_on_and_its_answer_arrives():
+    def handler(stream):
+        yield from stream.readline()
+        yield from stream.sendall(b"413\r\n")
+
+    def scenario(server):
+        with (yield from open_tcp(*server.listener.addresses[0])) as client:
+            yield from client.sendall(b"POST\n")
+            for _ in range(50):
+                yield from client.sendall(bytes(100_000))
+                yield Sleep(0.1)
+            yield from client.send_eof()
+            return (yield from client.recv(100))
+
+    assert serving(handler, scenario, virtual_time()) == b"413\r\n"
+
+
+@pytest.mark.found("N2")
+@pytest.mark.parametrize(("moves", "end"), [(False, 3), (True, 20)])
+def test_after_the_handler_there_is_a_bound_for_silence_and_one_in_all(moves, end):
+    def handler(stream):
+        yield from stream.sendall(b"x")
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from until(lambda: server.stats()["open"])
+            begun = now()
+            while server.stats()["open"]:
+                yield Sleep(1)
+                if moves:
+                    with suppress(OSError):
+                        sock.send(b"x")
+            return now() - begun
+
+    took = serving(handler, scenario, virtual_time(), drain=3, drain_limit=20)
+    assert end - 0.1 <= took <= end + 2
+
+
 def test_the_reason_of_an_idle_cut_says_so():
     def handler(stream):
         try:
@@ -828,7 +951,7 @@ def test_stopping_lets_handlers_finish_and_tells_them():
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(server.listener.addresses[0])
         assert (report.finished, report.cancelled) == (1, ())
-        assert 2 <= now() < 5
+        assert 2 <= now() < 5.5  # the client does not end, for which there is the rest of the grace
         assert (yield from server.stop()) == report == (yield from server)
         assert str(report) == "1 finished, 0 had to be cancelled"
         assert "ended" in repr(server)
