@@ -144,13 +144,13 @@ class _FirstOf:
         while self._undos:
             self._undos.popitem()[1]()
 
-    def holders(self) -> list[Task[Any]]:
-        return [
-            task
-            for trap in self._traps
-            if isinstance(trap, Suspend) and trap.holder is not None
-            for task in trap.holder()
-        ]
+    def holders(self) -> list[Task[Any] | None]:
+        """Return those on which the end depends; with None if it may come from elsewhere, too."""
+        found: list[Task[Any] | None] = []
+        for trap in self._traps:
+            known = trap.holder() if isinstance(trap, Suspend) and trap.holder else ()
+            found += list(known) or [None]
+        return found
 
     def __str__(self) -> str:
         return "the first of " + ", ".join(map(repr, self._traps))

@@ -61,10 +61,11 @@ SWALLOWS = 100  # overdue `Cancelled` that a task may swallow before it is given
 class CancelRequest:
     """A request that a task leave a scope: from the asking until the scope is left (rule 1)."""
 
-    __slots__ = ("delivered", "grace_ends", "overdue", "reason", "swallowed", "timer")
+    __slots__ = ("delivered", "grace_ends", "overdue", "reason", "spared", "swallowed", "timer")
 
     def __init__(self, reason: object) -> None:
         self.reason = reason
+        self.spared = False  # an operation that need not wait was spared: see `spare`
         self.delivered = False  # `Cancelled` was thrown: the request is under way
         self.grace_ends: float | None = None  # the time; None once there is a timer for it
         self.timer: list[Any] | None = None  # the end of the grace
@@ -293,6 +294,20 @@ class Cancellation:
         task, shield = whose
         shield.shield = None
         self._look(task)
+
+    def spare(self, task: Task[Any]) -> bool:
+        """Return whether an operation of `task` that need not wait is not to give way either.
+
+        It would be cut short there, although what it asks for is at hand. Each request that is due
+        lets one pass: so `move_on_after(0)` gets what there is, and who never waits is cut short
+        all the same.
+        """
+        scope, _ = due(task)
+        request = None if scope is None else scope.cancel_request
+        if request is None or request.spared:
+            return False
+        request.spared = True
+        return True
 
     def leave(self, scope: CancelScope, kind: type[BaseException] | None) -> None:
         """Take a block, which an exception of that kind leaves, off again.

@@ -169,14 +169,19 @@ def must_yield(scheduler: Scheduler | None = None) -> bool:
     """Return whether an operation that could succeed at once should give way all the same.
 
     That is so of every 64th of all tasks together. So no task keeps the others from their turn,
-    whatever it finds ready. Who knows the scheduler that runs here may say it: to look it up is
-    most of the price.
+    whatever it finds ready. One that is about to be cancelled is let pass once.
+
+    Who knows the scheduler that runs here may say it: to look it up is most of the price.
     """
     scheduler = scheduler or _current.scheduler or current_scheduler()
     left = scheduler.budget - 1
-    # It may be below 0, if a stream has counted in another thread.
-    scheduler.budget = left if left > 0 else BUDGET
-    return left <= 0
+    if left > 0:
+        scheduler.budget = left
+        return False
+    # It may have been below 0, if a stream has counted in another thread.
+    scheduler.budget = BUDGET
+    task = scheduler.current
+    return not (task is not None and task.pending and scheduler.cancellation.spare(task))
 
 
 @public

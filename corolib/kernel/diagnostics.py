@@ -7,6 +7,7 @@ has run out of files is told its mistakes too.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import types
@@ -282,23 +283,82 @@ def doing(task: Task[Any]) -> str:
     if task.state == "waiting":
         return brief(task.wait)
     if task.state == "completing":
-        labels = [c.label for c in task.children]
-        more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-        return "completing, waits for " + ", ".join(labels[:5]) + more
+        return "completing, waits for " + _some([c.label for c in task.children])
     return task.state
 
 
-def holders(task: Task[Any]) -> list[Task[Any]]:
-    """Return the tasks on which the end of this task's wait depends."""
+def _some(labels: list[str]) -> str:
+    """Return the first of many, and how many more there are."""
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return ", ".join(labels[:5]) + more
+
+
+def depends_on(task: Task[Any]) -> list[Task[Any] | None]:
+    """Return the tasks on which the end of this task's wait depends. None: on something else too.
+
+    There are none if nobody knows.
+    """
     if task.state == "completing":
-        return task.children
+        return [*task.children]
     holder = getattr(task.wait, "holder", None)
     if holder is not None:
         try:
-            return list(holder())
+            return [each for each in holder() if each is None or hasattr(each, "label")]
         except Exception:  # a report is no place to fail in
             return []
     return []
+
+
+def holders(task: Task[Any]) -> list[Task[Any]]:
+    """Return the tasks that are known to keep this one waiting."""
+    return [each for each in depends_on(task) if each is not None]
+
+
+def held_by(task: Task[Any], what: str) -> str:
+    """Return `(held by b#3)`, or nothing if there is none whom the words `what` do not name."""
+    if task.state == "completing":
+        return ""
+    named = what.replace(",", " ").split()
+    labels = [each.label for each in dict.fromkeys(holders(task)) if each.label not in named]
+    return f"(held by {_some(labels)})" if labels else ""
+
+
+def stuck(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
+    """Return those that can go on no more unless they are cancelled, whatever the others do.
+
+    Each of them depends on tasks that are all among them. They are what is left when all are taken
+    away that something else may set going, and all that depend on one of these. A deadline is
+    something else, also one of a parent.
+    """
+    left: dict[Task[Any], list[Task[Any] | None]] = {}
+    bounded = set()
+    for task in tasks:
+        if task.parent in bounded or _has_deadline(task):
+            bounded.add(task)
+        elif not (task.pending or getattr(task.wait, "outside", False)):
+            left[task] = depends_on(task)
+    dependants: dict[Task[Any] | None, list[Task[Any]]] = {}
+    gone: list[Task[Any] | None] = [task for task in left if not left[task]]
+    for task, others in left.items():
+        for other in others:
+            dependants.setdefault(other, []).append(task)
+            if other not in left:
+                gone.append(other)
+    while gone:
+        each = gone.pop()
+        left.pop(each, None)  # type: ignore[arg-type]
+        gone += dependants.pop(each, ())
+    return list(left)
+
+
+def _has_deadline(task: Task[Any]) -> bool:
+    """Return whether a block of the task ends by itself."""
+    scope = task.innermost
+    while scope is not None:
+        if getattr(scope, "deadline", None) not in (None, math.inf):
+            return True
+        scope = scope.outer
+    return False
 
 
 def deadlock(tasks: Iterable[Task[Any]]) -> str:
@@ -306,26 +366,27 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
 
     Source: the wait-for graph of operating-system textbooks.
     """
-    tasks = list(tasks)
+    lines = [
+        "no task can ever run again:",
+        *_who_waits_for_whom(list(tasks)),
+        "  (if a thread or a signal handler of yours will wake one of them, say so: "
+        "`with current_scheduler().hold():`)",
+    ]
+    return "\n".join(lines)
+
+
+def _who_waits_for_whom(tasks: list[Task[Any]]) -> list[str]:
     rows = []
     for task in tasks:
-        suspended = task.state != "completing"
-        named = doing(task).replace(",", " ").split()
-        held = [h.label for h in holders(task) if suspended and h.label not in named]
+        what = doing(task)
         frame = frame_of(task)
         place = f"at {frame.f_code.co_name} ({where(task)})" if frame else f"at {where(task)}"
-        rows.append(
-            (task.label, doing(task), f"(held by {', '.join(held)})" if held else "", place)
-        )
-    lines = ["no task can ever run again:", *_columns(rows)]
+        rows.append((task.label, what, held_by(task, what), place))
+    lines = _columns(rows)
     cycle = find_cycle(tasks)
     if cycle:
         lines.append("  cycle: " + " -> ".join(task.label for task in [*cycle, cycle[0]]))
-    lines.append(
-        "  (if a thread or a signal handler of yours will wake one of them, say so: "
-        "`with current_scheduler().hold():`)"
-    )
-    return "\n".join(lines)
+    return lines
 
 
 def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
@@ -349,7 +410,10 @@ def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
 
 
 def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
-    """Return all tasks as text, children under their parents: what, since where, standing where."""
+    """Return all tasks as text, children under their parents: what, since where, standing where.
+
+    Below them come those that can never go on, as in the report on a deadlock.
+    """
     tasks = list(tasks)
     below: dict[Task[Any] | None, list[Task[Any]]] = {}
     for task in tasks:
@@ -360,11 +424,17 @@ def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
         task, depth = todo.pop()
         indent = "  " * (depth + 1)
         daemon = " (daemon)" if task.daemon else ""
-        lines.append(f"{indent}{task.label}{daemon}  {doing(task)}  spawned at {task.spawned_at}")
+        what = doing(task)
+        held = held_by(task, what)
+        what = f"{what}  {held}" if held else what
+        lines.append(f"{indent}{task.label}{daemon}  {what}  spawned at {task.spawned_at}")
         for frame in task.stack():
             code = frame.f_code
             lines.append(f"{indent}    in {code.co_name} at {code.co_filename}:{frame.f_lineno}")
         todo += [(child, depth + 1) for child in reversed(below.get(task, []))]
+    lost = stuck(tasks)
+    if lost:
+        lines += ["can never go on, though others run:", *_who_waits_for_whom(lost)]
     return "\n".join(lines)
 
 

@@ -184,7 +184,7 @@ class Enqueue:
     item: Any
     general: Callable[[], Suspend[Any]]
 
-    def holder(self) -> Iterable[Task[Any]]:
+    def holder(self) -> Iterable[Task[Any] | None]:
         holder = self.general().holder
         return () if holder is None else holder()
 

@@ -197,7 +197,8 @@ class Suspend(Generic[T]):
             called only when the wait is taken back, never after a wake.
         what: what is waited for, in the words of a report: "acquire <Lock B>"; or a verb and a
             thing, `("acquire", lock)`: a report takes its `title()` if it has one, or its `repr`.
-        holder: returns the tasks on which the end of this wait depends, for deadlock reports.
+        holder: returns the tasks on which the end of this wait depends, for deadlock reports; and
+            None with them if it may come from elsewhere, too.
         outside: True when something the scheduler cannot see (a thread, a child process, a
             signal) may end the wait; such a wait is never counted as part of a deadlock.
 
@@ -224,7 +225,7 @@ class Suspend(Generic[T]):
         arm: Callable[[Wake], Callable[[], object]],
         what: object,
         *,
-        holder: Callable[[], Iterable[Task[Any]]] | None = None,
+        holder: Callable[[], Iterable[Task[Any] | None]] | None = None,
         outside: bool = False,
     ) -> None:
         if not callable(arm):

@@ -370,6 +370,39 @@ def test_locks_taken_crosswise_are_a_deadlock_with_holders_and_cycle():
 
 
 @pytest.mark.hazard("H54")
+@pytest.mark.found("T15")
+def test_locks_taken_crosswise_beside_a_task_that_runs_are_told_by_the_report():
+    def left(a, b):
+        with (yield from a):
+            yield
+            yield from first(b.acquiring(), b.acquiring())
+
+    def right(a, b):
+        with (yield from b):
+            yield
+            yield from a
+
+    def main():
+        locks = Lock("A"), Lock("B")
+        tasks = spawn(left, *locks), spawn(right, *locks)
+        yield Sleep(1)
+        report = current_scheduler().report()
+        for task in tasks:
+            task.cancel()
+        return report.splitlines()
+
+    rows = go(main)
+    assert f"    right#3  acquire <Lock A>  (held by left#2)  spawned at {__file__}" in "".join(
+        rows
+    )
+    found = rows[rows.index("can never go on, though others run:") + 1 :]
+    assert [row.split(" at ")[0] for row in found] == [
+        "  left#2   the first of acquire <Lock B>, acquire <Lock B>  (held by right#3) ",
+        "  right#3  acquire <Lock A>                                 (held by left#2)  ",
+        "  cycle: left#2 -> right#3 -> left#2",
+    ]
+
+
 @pytest.mark.parametrize(
     ("wait", "what"),
     [

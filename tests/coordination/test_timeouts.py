@@ -11,13 +11,22 @@ import sys
 import pytest
 
 from corolib import (
+    Barrier,
     Cancelled,
+    Event,
+    Lock,
+    Queue,
     ReadWait,
+    Result,
     ScopeError,
+    Semaphore,
     Sleep,
     Suspend,
+    TaskCancelled,
+    Topic,
     current_scheduler,
     current_task,
+    gather,
     move_on_after,
     now,
     run,
@@ -1163,6 +1172,85 @@ def leaves_scope_errors():
 )
 def test_timeouts_leave_nothing_to_the_garbage_collector(scenario):
     assert garbage_of(scenario) == []
+
+
+# What is at hand ----------------------------------------------------------------------------------
+
+
+def take(lock):
+    with (yield from lock):
+        pass
+
+
+def at_hand():
+    """Return functions that make the call of an operation which need not wait."""
+    queue, topic, event, result = Queue(math.inf), Topic(1, "drop_old"), Event(), Result()
+    event.set()
+    result.set(1)
+    full = Queue(math.inf)
+    for n in range(10_000):
+        full.put_nowait(n)
+    return {
+        "get": full.get,
+        "put": lambda: queue.put(1),
+        "lock": functools.partial(take, Lock()),
+        "semaphore": functools.partial(take, Semaphore()),
+        "event": event.wait,
+        "result": result.wait,
+        "barrier": Barrier(1).wait,
+        "publish": lambda: topic.publish(1),
+        "join": queue.join,
+    }
+
+
+@pytest.mark.found("T9")
+@pytest.mark.parametrize("name", at_hand())
+def test_a_deadline_that_has_passed_misses_nothing_that_is_at_hand(name):
+    def main():
+        yield
+        operation = at_hand()[name]
+        for _ in range(200):
+            with move_on_after(0) as scope:
+                yield from operation()
+                if name != "lock":  # a block may have several
+                    yield from operation()
+            assert not scope.expired
+        return "got all"
+
+    assert go(main) == "got all"
+
+
+def again_and_again(operation, counts):
+    for n in range(1000):
+        counts.append(n)
+        yield from operation()
+
+
+def until_late(operation, counts):
+    with timeout(0):
+        yield from again_and_again(operation, counts)
+
+
+def until_cancelled(operation, counts):
+    current_task().cancel()
+    yield from again_and_again(operation, counts)
+
+
+@pytest.mark.found("T9")
+@pytest.mark.parametrize("name", at_hand())
+@pytest.mark.parametrize(
+    ("greedy", "error"), [(until_late, TimeoutError), (until_cancelled, TaskCancelled)]
+)
+def test_who_never_waits_is_cut_short_all_the_same(name, greedy, error):
+    """It keeps the others from their turns twice as long at most."""
+
+    def main():
+        counts = []
+        with pytest.raises(error):
+            yield from gather(spawn(greedy, at_hand()[name], counts))
+        return len(counts)
+
+    assert go(main) <= 128
 
 
 def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth():

@@ -4,8 +4,10 @@ nobody takes.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import logging
+import math
 import random
 
 import pytest
@@ -24,7 +26,9 @@ from corolib import (
     current_task,
     now,
     run,
+    shield,
     spawn,
+    timeout,
     waits,
 )
 from corolib.testing import virtual_time
@@ -609,6 +613,111 @@ def test_a_report_survives_things_that_cannot_be_shown():
     go(main)
 
 
+class Graph:
+    """Tasks of which each waits for others: `edges` says by name for whom, and counts the asking.
+
+    `asleep` sleeps, and None stands for what nobody knows.
+    """
+
+    def __init__(self, edges):
+        self.edges = edges
+        self.tasks = {None: None}
+        self.asked = 0
+
+    def wait_for(self, name):
+        def holder():
+            self.asked += 1
+            return [self.tasks[each] for each in self.edges[name]]
+
+        return Suspend(lambda wake: list, f"what {name} waits for", holder=holder)
+
+    def wait(self, name):
+        yield self.wait_for(name)
+
+    def lost(self, **waits):
+        """Return who, in a report, can never go on. `waits` are other functions to wait with."""
+
+        def main():
+            self.tasks["asleep"] = spawn(sleeper, 100)
+            for name in self.edges:
+                self.tasks[name] = spawn(waits.get(name, self.wait), name, name=name)
+            yield
+            yield
+            lines = current_scheduler().report().splitlines()
+            for task in current_task().children:
+                task.cancel()
+            head = "can never go on, though others run:"
+            return lines[lines.index(head) + 1 :] if head in lines else []
+
+        return [row.split("#")[0].strip() for row in run(main, **virtual_time())]
+
+
+@pytest.mark.found("T15")
+@pytest.mark.parametrize(
+    ("edges", "lost"),
+    [
+        ({"a": "b", "b": "a"}, ["a", "b", "cycle: a"]),
+        ({"a": "b", "b": "a", "c": "b", "d": "c"}, ["a", "b", "c", "d", "cycle: a"]),
+        ({"c": "ab", "a": "b", "b": "a"}, ["c", "a", "b", "cycle: a"]),
+        ({"a": "b", "b": ["a", "asleep"], "c": "a"}, []),
+        ({"a": "b", "b": ["a", None], "c": "a"}, []),
+        ({"a": "b", "b": ["asleep"]}, []),
+        ({"a": "b", "b": []}, []),
+    ],
+)
+def test_a_report_tells_who_can_never_go_on_though_others_run(edges, lost):
+    assert Graph(edges).lost() == lost
+
+
+def with_a_deadline(graph, name):
+    with contextlib.suppress(TimeoutError), timeout(50), shield():
+        yield graph.wait_for(name)
+
+
+def in_a_parent_with_a_deadline(graph, name):
+    with timeout(50):
+        graph.tasks[name] = task = spawn(graph.wait, name)
+        yield from task
+
+
+def outside(graph, name):
+    trap = graph.wait_for(name)
+    yield Suspend(trap.arm, trap.what, holder=trap.holder, outside=True)
+
+
+def cancelled_in_a_shield(graph, name):
+    current_task().cancel()
+    with shield(50):
+        yield graph.wait_for(name)
+
+
+@pytest.mark.found("T15")
+@pytest.mark.parametrize(
+    "wait", [with_a_deadline, in_a_parent_with_a_deadline, outside, cancelled_in_a_shield]
+)
+def test_who_may_yet_be_cut_short_or_woken_from_outside_is_not_lost(wait):
+    graph = Graph({"a": "b", "b": "a"})
+    assert graph.lost(b=lambda name: wait(graph, name)) == []
+
+
+@pytest.mark.found("T15")
+def test_a_block_without_an_end_saves_nobody():
+    def without_end(name):
+        with timeout(None), timeout(math.inf), shield():
+            yield graph.wait_for(name)
+
+    graph = Graph({"a": "b", "b": "a"})
+    assert graph.lost(b=without_end) == ["a", "b", "cycle: a"]
+
+
+@pytest.mark.found("T15")
+@pytest.mark.parametrize("end", ["0", "asleep"])
+def test_who_is_lost_is_found_by_asking_each_a_few_times(end):
+    graph = Graph({"0": [end]} | {str(n): [str(n - 1)] for n in range(1, 300)})
+    assert len(graph.lost()) == (301 if end == "0" else 0)
+    assert graph.asked <= 5 * 300
+
+
 # Failures that nobody takes -----------------------------------------------------------------------
 
 
@@ -906,12 +1015,13 @@ def test_a_deadlock_report_survives_a_holder_and_a_name_that_fail():
         spawn(child, Nasty(), None)
         spawn(child, "x", fail)
         spawn(child, "x", lambda: 5)
+        spawn(child, "x", lambda: [[5]])
         return
         yield
 
     with pytest.raises(Deadlock, match="no task can ever run again"):
         go(main)
-    assert log == ["cleaned"] * 3
+    assert log == ["cleaned"] * 4
 
 
 def test_a_long_chain_without_a_cycle_is_looked_through():

@@ -2065,3 +2065,27 @@ def test_a_socket_that_keeps_data_to_itself_is_asked_until_it_has_no_more(pair):
                 assert (yield from stream.recv(2)) == each
 
     run(main)
+
+
+@pytest.mark.found("T9")
+def test_a_deadline_that_has_passed_misses_nothing_that_was_read_already(pair):
+    a, b = pair
+    reads = [
+        lambda stream: stream.recv(1),
+        lambda stream: stream.recv_into(bytearray(1)),
+        lambda stream: stream.readexactly(1),
+        lambda stream: stream.readline(),
+        lambda stream: stream.readuntil(b"\n"),
+        lambda stream: stream.more(),
+    ]
+
+    def main():
+        stream = Stream(a)
+        b.send(b"\n" * 2000)
+        yield from stream.more()
+        for n in range(1200):
+            with move_on_after(0) as scope:
+                assert (yield from reads[n % 6](stream))
+            assert not scope.expired
+
+    run(main)
