@@ -116,7 +116,8 @@ class Connection(Protocol):
     """What a stream asks of its file. `recv` and `send` raise BlockingIOError where they would have
     to wait. As of a socket it may have `recv_into`, `sendmsg`, `shutdown`, `getpeername` and
     `getsockname` too; and traps of its own, `reading` and `writing`, if `ReadWait` and `WriteWait`
-    do not tell when it is ready. Then it also wakes its waiters itself when it is closed.
+    do not tell when it is ready. Then it also wakes its waiters itself when it is closed. Where
+    `reading` may be None there is `waiting()`, which returns the trap.
     """
 
     def fileno(self) -> int: ...
@@ -292,9 +293,9 @@ class Stream:
     def _read(self, most: int, room: memoryview | None = None) -> Generator[Any, Any, Any]:
         """Wait for data of the file; return it, or put it into `room` and return how much it is."""
         while True:
-            if self._drained or must_yield():
-                yield self._reading or self._file.reading
             try:
+                if self._drained or must_yield():
+                    yield self._reading or self._file.reading or self._file.waiting()
                 if room is None:
                     data = self._file.recv(most)
                     size = len(data)
@@ -911,11 +912,13 @@ class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
     __slots__ = ("_name",)
-    # To yield this is to give way; then `recv()` refuses.
     reading = None
 
     def __init__(self, file: Connection) -> None:
         self._name = type(file).__name__
+
+    def waiting(self) -> None:
+        """Return what is to be yielded to give way; then `recv()` refuses."""
 
     def recv(self, *_: object) -> Any:
         raise ClosedError(f"<Stream over {self!r}> is closed")

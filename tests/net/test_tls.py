@@ -6,7 +6,6 @@ import random
 import shutil
 import socket
 import ssl
-import struct
 import tempfile
 from subprocess import DEVNULL, PIPE
 
@@ -32,11 +31,12 @@ from corolib import (
 from corolib.net import tls as tls_module
 from corolib.net.streams import CHUNK, IncompleteRead, LimitExceeded
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.driving import FULL
+from tests.helpers.driving import FULL, until
 from tests.helpers.faults import LATE, FakeSocket
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of
-from tests.helpers.sockets import tcp_pair
+from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of, wrapped_by
+from tests.helpers.openssl import Peer
+from tests.helpers.sockets import reset, tcp_pair
 
 OPENSSL = shutil.which("openssl")
 CLOSE_NOTIFY = b"\x15\x03\x03\x00\x13"  # how the record begins that holds it, encrypted by TLS 1.3
@@ -212,6 +212,13 @@ def test_what_the_errors_of_the_standard_library_are_told_by():
     assert tls_module.WANT_READ == ssl.SSL_ERROR_WANT_READ
     assert tls_module.ZERO_RETURN == ssl.SSL_ERROR_ZERO_RETURN
     assert tls_module.EOF == ssl.SSL_ERROR_EOF
+
+
+def test_what_the_standard_library_wraps_has_the_methods_that_are_called(client_tls):
+    """Its name is a private one."""
+    wrapped = wrapped_by(client_tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), False, "localhost"))
+    for name in ("do_handshake", "pending", "read", "write"):
+        assert callable(getattr(wrapped, name))
 
 
 @pytest.mark.parametrize("busy", ["recv", "readline", "sendall"])
@@ -490,8 +497,7 @@ def test_a_writer_and_a_reader_may_wait_for_the_same_direction(plain, agree):
         reader = spawn(near.recv, 9)
         yield Sleep(0.01)
         writer = spawn(near.sendall, b"more")
-        yield Sleep(0.01)
-        assert reader.state == writer.state == "waiting"
+        yield from until(lambda: reader.state == writer.state == "waiting")
         rest = spawn(read_all, far)
         yield from writer
         yield from near.send_eof()
@@ -522,6 +528,21 @@ def test_a_file_below_that_somebody_else_waits_for_is_refused(plain, agree):
     assert run(main) == b"x"
 
 
+def test_a_file_below_that_somebody_else_waits_for_is_refused_in_the_handshake(plain, server_tls):
+    far = plain[1]
+
+    def main():
+        task = spawn(ReadWait(file_of(far)).__iter__(), name="other")
+        yield
+        yield
+        with pytest.raises(BusyError, match="task other#"):
+            yield from far.start_tls(server_tls, server_side=True)
+        with pytest.raises(ClosedError):
+            yield from task
+
+    run(main)
+
+
 def test_tls_may_run_over_tls(plain, agree):
     near, far = plain
     data = os.urandom(1_000_000)
@@ -548,8 +569,12 @@ def test_tls_may_run_over_tls(plain, agree):
 
 
 @pytest.mark.hazard("H27")
-def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(plain, agree):
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(
+    plain, agree, client_tls, version
+):
     near, far = plain
+    client_tls.maximum_version = client_tls.minimum_version = ssl.TLSVersion[version]
     data = os.urandom(1_000_000)
 
     def server():
@@ -691,9 +716,7 @@ def test_a_connection_that_goes_bad_says_so_every_time(server_tls, client_tls, a
                 yield from near.sendall(b"x")
                 yield from near.sendall(b"x")
         else:
-            linger = struct.pack("ii", 1, 0)
-            file_of(file_of(far)).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            far.close()
+            reset(file_of(file_of(far)))
             with pytest.raises(ConnectionResetError):
                 yield from near.recv(9)
 
@@ -713,7 +736,6 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
             yield from near.recv(9)
         first = spawn(far.recv, 9, name="first")
         yield
-        yield
         with pytest.raises(BusyError, match=r"task first#\d+ .* is reading from it"):
             yield from far.recv(9)
         yield from first.stop()
@@ -728,6 +750,33 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
         assert near.tls is None
 
     run(main)
+
+
+# Alerts and key updates ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict_tls(server_tls, certificate):
+    """The context of a server that wants to see a certificate of the client."""
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server_tls.load_verify_locations(certificate)
+    return server_tls
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_client_may_show_a_certificate(plain, strict_tls, client_tls, certificate, version):
+    near, far = plain
+    client_tls.load_cert_chain(certificate)
+    client_tls.maximum_version = client_tls.minimum_version = ssl.TLSVersion[version]
+
+    def main():
+        task = spawn(far.start_tls(strict_tls, server_side=True))
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        yield from near.sendall(b"x")
+        return dict(far.tls.getpeercert()["subject"][0]), (yield from far.recv(9))
+
+    assert run(main) == ({"commonName": "localhost"}, b"x")
 
 
 # Plain text before --------------------------------------------------------------------------------
@@ -752,6 +801,30 @@ def test_plain_text_that_came_before_the_upgrade_is_never_taken_for_data_after_i
 
     run(main)
     assert commands == [b"STARTTLS\r\n"]
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_message_of_the_handshake_may_be_cut_into_many_records(server_tls, client_tls, size):
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    near, far = Peer(a, client_tls, server_hostname="localhost"), over(b)
+
+    def main():
+        with pytest.raises(ssl.SSLWantReadError):
+            near.ssl.do_handshake()
+        head, hello = near.output().split(b"\x16\x03\x01", 1)
+        assert head == b""
+        parts = [hello[at : at + size] for at in range(2, len(hello), size)]
+        a.send(b"".join(b"\x16\x03\x01" + len(x).to_bytes(2, "big") + x for x in parts))
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        return (yield from far.recv(9))
+
+    with a, far:
+        assert run(main) == b"hello"
 
 
 @pytest.mark.hazard("H75")
