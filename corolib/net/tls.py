@@ -42,6 +42,11 @@ HANDSHAKE = 10.0
 CHUNK = 65536
 """Bytes of ciphertext read at once, and of plain text encrypted at once: 4 records."""
 
+HELD = 2 * CHUNK
+"""Bytes of output that may wait while reading goes on: one chunk of a sender's, and as much of the
+answers that OpenSSL makes to what it reads.
+"""
+
 RECORDS = 32
 """Records that OpenSSL gets at once, for it may return only after the last: one that asks for new
 keys has 27 bytes, and takes it up to 50 microseconds.
@@ -82,6 +87,7 @@ class TLS:
         "_file",
         "_first",
         "_incoming",
+        "_lost",
         "_notified",
         "_openssl",
         "_out",
@@ -142,6 +148,8 @@ class TLS:
         self._notified = False
         # Makes what reading ends with, once that is known.
         self._end: Callable[[], OSError | None] | None = None
+        # Makes what sending fails with, once nobody is there to read.
+        self._lost: Callable[[], OSError] | None = None
         self._feed(received)
 
     @property
@@ -173,13 +181,16 @@ class TLS:
         if self._is_ready():
             wake()
             return _nothing
-        return first_of([self._readable, self._writable] if self._out else [self._readable], wake)
+        waits = [self._writable] if self._out else []
+        return first_of(waits if self._is_held_up() else [*waits, self._readable], wake)
 
     def _arm_writing(self, wake: Wake) -> Callable[[], object]:
         if self._out:
             return first_of([self._writable], wake)
-        if self._starved:
+        if self._starved and self._has_room():
             return first_of([self._readable], wake)
+        if self._starved:
+            return self._readable.hang(wake)
         wake()
         return _nothing
 
@@ -188,6 +199,14 @@ class TLS:
         incoming = self._incoming
         here = self._plain or self._whole or incoming.pending or self._openssl.pending()
         return bool(here or incoming.eof or self._end)
+
+    def _is_held_up(self) -> bool:
+        """Return whether too much output waits: the other side asks, and reads no answers."""
+        return len(self._out) + self._outgoing.pending > HELD
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for what is decrypted before anybody asks for it."""
+        return len(self._plain) < CHUNK
 
     def _recall(self) -> None:
         """Have the reader ask anew how to wait, for it needs more than the file by now.
@@ -226,7 +245,11 @@ class TLS:
         self._push_what_goes()
         if self._whole and not self._incoming.pending:
             self._feed(self._rest)
-        return not self._is_ready()
+        if self._is_ready():
+            return False
+        if self._is_held_up():
+            raise BlockingIOError(errno.EAGAIN, "the answers have not left yet")
+        return True
 
     def _pull(self) -> bytes:
         """Read of the file, and hand OpenSSL what has come."""
@@ -335,6 +358,9 @@ class TLS:
     def _take(self, most: int) -> bytes:
         data = bytes(self._plain[:most])
         del self._plain[:most]
+        if self._starved:
+            # A writer may wait for the room.
+            self._readable.wake_all()
         return data
 
     # Sending --------------------------------------------------------------------------------------
@@ -370,8 +396,9 @@ class TLS:
         self._push()
         self._starved = True
         self._recall()
-        self._look_ahead()
-        self._starved = False
+        if self._has_room():
+            self._look_ahead()
+            self._starved = False
         raise BlockingIOError(errno.EAGAIN, "the handshake goes on")
 
     def settle(self) -> int:
@@ -386,10 +413,18 @@ class TLS:
 
     def _push(self) -> None:
         """Have the file take all output, or raise BlockingIOError."""
+        if self._lost is not None:
+            self._outgoing.read()
+            raise self._lost()
         old = self._out
         while out := old or self._outgoing.read():
             self._out = out
-            count = self._file.send(out)
+            try:
+                count = self._file.send(out)
+            except ConnectionError as exc:
+                self._out = b""
+                self._lost = partial(type(exc), *exc.args)
+                raise
             if count < len(out):
                 self._out = memoryview(out)[count:]
                 raise BlockingIOError(errno.EAGAIN, "the file has not taken all yet")
@@ -508,6 +543,11 @@ class SharedWait:
             # Without wakes the file was ready at once.
             if self._wakes:
                 self._undo = undo
+        return partial(self._leave, wake)
+
+    def hang(self, wake: Callable[..., object]) -> Callable[[], object]:
+        """Have `wake()` called by `wake_all()` at the latest; returns the undo."""
+        self._wakes[wake] = None
         return partial(self._leave, wake)
 
     def _leave(self, wake: Callable[..., object]) -> None:

@@ -20,6 +20,7 @@ from corolib import (
     Stream,
     TaskCancelled,
     TaskGroup,
+    WriteWait,
     current_task,
     gather,
     move_on_after,
@@ -30,12 +31,13 @@ from corolib import (
 )
 from corolib.net import tls as tls_module
 from corolib.net.streams import CHUNK, IncompleteRead, LimitExceeded
+from corolib.net.tls import RECORDS
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.driving import FULL, until
+from tests.helpers.driving import FULL, turn, until
 from tests.helpers.faults import LATE, FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of, wrapped_by
-from tests.helpers.openssl import Peer
+from tests.helpers.openssl import REQUEST, Peer
 from tests.helpers.sockets import reset, tcp_pair
 
 OPENSSL = shutil.which("openssl")
@@ -777,6 +779,176 @@ def test_a_client_may_show_a_certificate(plain, strict_tls, client_tls, certific
         return dict(far.tls.getpeercert()["subject"][0]), (yield from far.recv(9))
 
     assert run(main) == ({"commonName": "localhost"}, b"x")
+
+
+def small_pair():
+    """Return connected sockets that hold little."""
+    a, b = socket.socketpair()
+    for sock in (a, b):
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
+    return a, b
+
+
+def stuck(*tasks):
+    """Wait until all of them wait, and nothing moves any more."""
+    count = 0
+    while count < 50:
+        yield
+        assert not any(task.done for task in tasks)
+        count = count + 1 if all(task.state == "waiting" for task in tasks) else 0
+
+
+@pytest.mark.found("N12")
+def test_who_asks_for_new_keys_and_does_not_read_is_not_read_any_more(server_tls, client_tls):
+    a, b = small_pair()
+    near, far = Peer(a, client_tls, server_hostname="localhost"), Stream(b)
+    count = 10_000
+
+    def flood():
+        near.ask_for_new_keys(count)
+        rest = near.output()
+        left.append(len(rest))
+        while rest:
+            yield WriteWait(a)
+            rest = rest[a.send(rest) :]
+            left[0] = len(rest)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        reader = spawn(far.recv, 9)
+        flooder = spawn(flood)
+        yield from stuck(reader, flooder)
+        # Two chunks wait here, one was not looked at, and as much may be on the way again.
+        assert count * REQUEST - left[0] < 240_000
+        yield from reader.stop()
+        before = left.copy()
+        reader = spawn(far.recv, 9)
+        yield from stuck(reader, flooder)
+        assert left == before
+        near.ssl.write(b"hello")
+        while not flooder.done:
+            yield from near.receive()
+        yield from near.flush()
+        return (yield from reader)
+
+    left = []
+    with a, far:
+        assert run(main) == b"hello"
+
+
+@pytest.mark.found("N12")
+def test_requests_for_new_keys_take_their_turns(server_tls, client_tls):
+    """One takes OpenSSL up to 50 microseconds, and it would return only after the last."""
+    a, b = (Wire(sock) for sock in socket.socketpair())
+    near, far = Peer(a, client_tls, server_hostname="localhost"), Stream(b)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        near.ask_for_new_keys(640)
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        b.calls.clear()
+        turns = turn()
+        assert (yield from far.recv(9)) == b"hello"
+        return turn() - turns, b.calls.count("recv")
+
+    with a, far:
+        turns, calls = run(main)
+    assert 640 / RECORDS <= turns <= 640 / RECORDS + 5
+    assert calls <= 3
+
+
+@pytest.mark.found("N12")
+def test_answers_that_nobody_will_read_are_thrown_away(server_tls, client_tls):
+    """The other side has closed that direction: to wait for room would be to wait for ever, and
+    there always is some.
+    """
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    near, far = Peer(a, client_tls, server_hostname="localhost"), over(b)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        a.shutdown(socket.SHUT_RD)
+        for _ in range(2):
+            near.ask_for_new_keys(10)
+            yield from near.flush()
+        reader = spawn(far.recv, 9)
+        yield Sleep(0.01)
+        turns = turn()
+        yield Sleep(0.01)
+        assert turn() - turns < 10
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        return (yield from reader)
+
+    with a, far:
+        assert run(main) == b"hello"
+
+
+@pytest.mark.found("N12")
+def test_data_without_end_in_the_middle_of_a_handshake_waits_for_its_reader(server_tls, client_tls):
+    """A client writes; the server of TLS 1.2 has asked for a new handshake, and sends data instead
+    of its part of that.
+    """
+    client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    a, b = map(Wire, socket.socketpair())
+    near, far = Stream(a), Peer(b, server_tls, server_side=True)
+    data = os.urandom(16_384)
+
+    def main():
+        task = spawn(far.shake_hands())
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        yield from near.sendall(b"x")
+        assert (yield from far.read()) == b"x"
+        far.ask_for_a_handshake()
+        far.ssl.write(b"go")
+        yield from far.flush()
+        assert (yield from near.recv(9)) == b"go"
+        writer = spawn(near.sendall, b"question")
+        sent = 0
+        while sent < 40:
+            far.ssl.write(data)
+            rest = far.output()
+            for _ in range(100):
+                try:
+                    rest = rest[b.send(rest) :]
+                except BlockingIOError:
+                    yield
+                if not rest:
+                    break
+            else:
+                break
+            sent += 1
+        assert sent < 30  # what the wire holds, and what may wait here
+        assert writer.state == "waiting"
+        yield from stuck(writer)
+        before = len(a.calls)
+        got = yield from near.recv(1)
+        assert len(a.calls) == before
+        while len(a.calls) == before:  # there is room: the writer reads on
+            got += yield from near.recv(len(data))
+            yield from stuck(writer)
+        got += yield from near.readexactly(len(data) * sent - len(got))
+        assert got == data * sent
+        b.send(rest)
+        task = spawn(near.readexactly, len(data) + 3)
+        assert (yield from far.read()) == b"question"
+        far.ssl.write(b"end")
+        yield from far.flush()
+        yield from writer
+        return (yield from task) == data + b"end"
+
+    with near, b:
+        assert run(main)
 
 
 # Plain text before --------------------------------------------------------------------------------
