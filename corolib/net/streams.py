@@ -50,7 +50,7 @@ from corolib.kernel import (
     where,
 )
 from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset
-from corolib.net.tls import HANDSHAKE, TLS
+from corolib.net.tls import HANDSHAKE, TLS, has_failed
 
 if TYPE_CHECKING:
     import ssl
@@ -473,6 +473,7 @@ class Stream:
             BusyError: another task is sending to this stream.
             ClosedError: the stream is closed, or was closed during the wait.
             BrokenPipeError, ConnectionResetError: nobody will read it.
+            ssl.SSLError: under TLS, the other side has said why it does not, by an alert.
             Cancelled: the wait was cancelled.
 
             All of them have `bytes_sent`: how much of it all had been taken by then. So has the
@@ -744,6 +745,8 @@ class Stream:
 
         Raises:
             BusyError: another task reads from this stream or sends to it; it is closed at once.
+            ssl.SSLError: under TLS, the other side has reported an error by an alert, or what it
+                sent is no TLS; the stream is closed.
             Cancelled: the wait was cancelled; the stream is closed.
 
         Source: RFC 9112, section 9.6.
@@ -755,9 +758,10 @@ class Stream:
                 yield from self.send_eof()
                 while not self.ended:
                     yield from self.recv(CHUNK)
-        except OSError:
-            # The other side is gone, or the file has one direction only.
-            pass
+        except OSError as exc:
+            # Else the other side is gone, or the file has one direction only.
+            if has_failed(exc):
+                raise
         finally:
             self.close()
 

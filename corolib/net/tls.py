@@ -378,6 +378,11 @@ class TLS:
             self._push()
         except ssl.SSLWantReadError:
             self._await_handshake()
+        except (ConnectionError, ssl.SSLError):
+            self._raise_what_was_told()
+            if self._lost is not None:
+                raise self._lost() from None
+            raise
         count, self._committed = self._committed, 0
         return count
 
@@ -442,6 +447,23 @@ class TLS:
             # Not now; or nobody is there to read it, which reading will show.
             pass
 
+    def _raise_what_was_told(self) -> None:
+        """After an error of sending, raise that which the other side has told by an alert, if one
+        has come: it says why nobody reads any more.
+        """
+        try:
+            while self._end is None and self._has_room():
+                self._look_ahead()
+        except OSError:
+            # No more has come.
+            pass
+        told = None if self._end is None else self._end()
+        try:
+            if told is not None and has_failed(told):
+                raise told from None
+        finally:
+            del told
+
     # Beginning and end ----------------------------------------------------------------------------
 
     def shake_hands(self) -> Generator[Trap, Any, None]:
@@ -462,17 +484,21 @@ class TLS:
 
     def _shake_hands(self) -> None:
         """Get as far as possible."""
-        while True:
-            try:
-                self._openssl.do_handshake()
-            except ssl.SSLWantReadError:
-                self._push()
-                self._starved = True
-                self._get_more()
-                self._starved = False
-            else:
-                self._push()
-                return
+        try:
+            while True:
+                try:
+                    self._openssl.do_handshake()
+                except ssl.SSLWantReadError:
+                    self._push()
+                    self._starved = True
+                    self._get_more()
+                    self._starved = False
+                else:
+                    self._push()
+                    return
+        except ConnectionError:
+            self._raise_what_was_told()
+            raise
 
     def _explain(self, exc: Any) -> str:
         """Return what OpenSSL says of a failed handshake, and what it means."""
@@ -488,17 +514,24 @@ class TLS:
 
     def shutdown(self, how: int, /) -> None:
         """Tell the other side that no more will be sent: close_notify."""
-        self._push()
-        if not self._notified:
-            # What has come is kept: OpenSSL would drop it.
-            self._decrypt_all()
-            self._notified = True
-            try:
-                self.ssl.unwrap()
-            except OSError:
-                # OpenSSL would now wait for the other side's close_notify; `recv()` does that.
-                pass
+        try:
             self._push()
+            if not self._notified:
+                # What has come is kept: OpenSSL would drop it.
+                self._decrypt_all()
+                self._notify()
+        except ConnectionError:
+            self._raise_what_was_told()
+            raise
+
+    def _notify(self) -> None:
+        self._notified = True
+        try:
+            self.ssl.unwrap()
+        except OSError:
+            # OpenSSL would now wait for the other side's close_notify; `recv()` does that.
+            pass
+        self._push()
 
     def fileno(self) -> int:
         number: int = self._file.fileno()
@@ -607,6 +640,11 @@ def record_size(data: bytes, at: int) -> int:
     if 20 <= kind <= 24 and version == 3 and size <= LARGEST:
         return size
     return len(data) - at
+
+
+def has_failed(error: BaseException) -> bool:
+    """Return whether TLS itself has failed: by an alert, say, or a record that is none."""
+    return type(error).__module__ == "ssl" and getattr(error, "errno", None) != EOF
 
 
 def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:

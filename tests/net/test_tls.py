@@ -781,6 +781,155 @@ def test_a_client_may_show_a_certificate(plain, strict_tls, client_tls, certific
     assert run(main) == ({"commonName": "localhost"}, b"x")
 
 
+@pytest.mark.found("N11")
+def test_under_tls_1_2_a_client_without_a_certificate_is_told_in_the_handshake(
+    plain, strict_tls, client_tls
+):
+    near, far = plain
+    client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def server():
+        with pytest.raises(ssl.SSLError, match="did not return a certificate"):
+            yield from far.start_tls(strict_tls, server_side=True)
+
+    def main():
+        task = spawn(server)
+        with pytest.raises(ssl.SSLError, match=r"handshake failed: .*alert handshake failure"):
+            yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+@pytest.mark.parametrize("first", ["sendall", "recv", "send_eof", "aclose"])
+def test_under_tls_1_3_a_client_without_a_certificate_is_told_by_whatever_it_does_next(
+    plain, strict_tls, client_tls, first
+):
+    """Its side of the handshake is over before the server has looked."""
+    near, far = plain
+    argument = {"sendall": [b"x"], "recv": [9]}.get(first, [])
+
+    def server():
+        with pytest.raises(ssl.SSLError, match="did not return a certificate"):
+            yield from far.start_tls(strict_tls, server_side=True)
+
+    def main():
+        task = spawn(server)
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        for _ in range(1 if first == "aclose" else 2):
+            with pytest.raises(ssl.SSLError, match="certificate required"):
+                yield from getattr(near, first)(*argument)
+        if first in ("sendall", "recv"):
+            for operation in (near.sendall(b"x"), near.recv(9), near.aclose()):
+                with pytest.raises(ssl.SSLError, match="certificate required"):
+                    yield from operation
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+def test_over_tcp_too_what_the_last_alert_says_is_raised(strict_tls, client_tls):
+    """There what is sent after the end of the other side succeeds once, and then fails."""
+    near, far = map(over, tcp_pair())
+
+    def main():
+        task = spawn(far.start_tls(strict_tls, server_side=True))
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        with pytest.raises(ssl.SSLError):
+            yield from task
+        with pytest.raises(ssl.SSLError, match="certificate required"):
+            while True:
+                yield from near.sendall(b"x")
+
+    with near, far:
+        run(main)
+
+
+@pytest.mark.found("N11")
+def test_what_came_before_an_alert_is_still_read(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        reader = spawn(near.recv, 2)
+        yield from until(lambda: isinstance(reader.wait, ReadWait))
+        yield from far.sendall(b"data")
+        assert (yield from reader) == b"da"
+        file_of(file_of(near)).send(b"\x17\x03\x03\x00\x05abcde")
+        with pytest.raises(ssl.SSLError):
+            yield from far.recv(9)
+        far.close()
+        with pytest.raises(ssl.SSLError, match="alert") as caught:
+            yield from near.sendall(b"x")
+        assert caught.value.bytes_sent == 1
+        assert (yield from near.recv(9)) == b"ta"
+        for _ in range(2):
+            with pytest.raises(ssl.SSLError, match="alert"):
+                yield from near.recv(9)
+            with pytest.raises(ssl.SSLError, match="alert"):
+                yield from near.sendall(b"x")
+
+    run(main)
+
+
+def test_who_was_cut_off_can_send_no_more(plain, agree):
+    """For OpenSSL the connection has failed, in both directions."""
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        file_of(file_of(far)).shutdown(socket.SHUT_WR)
+        with pytest.raises(ssl.SSLEOFError, match="cut off"):
+            yield from near.recv(9)
+        for _ in range(2):
+            with pytest.raises(ssl.SSLEOFError):
+                yield from near.sendall(b"x")
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+def test_a_reader_learns_what_a_sender_has_found(plain, agree):
+    """It waits for nothing but the file, and what was there has been taken."""
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        yield from far.sendall(b"x")
+        assert (yield from near.recv(9)) == b"x"
+        reader = spawn(near.recv, 9)
+        yield
+        yield
+        assert isinstance(reader.wait, ReadWait)
+        file_of(file_of(near)).send(b"\x17\x03\x03\x00\x05abcde")
+        far_file = file_of(file_of(far))
+        with pytest.raises(ssl.SSLError):
+            yield from far.recv(9)
+        far_file.shutdown(socket.SHUT_RD)
+        with pytest.raises(ssl.SSLError, match="alert"):
+            yield from near.sendall(b"x")
+        with pytest.raises(ssl.SSLError, match="alert"):
+            yield from reader
+
+    run(main)
+
+
+def test_without_an_alert_the_error_of_the_file_is_raised(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        file_of(file_of(far)).close()
+        for _ in range(2):
+            with pytest.raises(BrokenPipeError):
+                yield from near.sendall(b"x")
+        yield from near.aclose()
+
+    run(main)
+
+
 def small_pair():
     """Return connected sockets that hold little."""
     a, b = socket.socketpair()
