@@ -235,9 +235,12 @@ class TLS:
             return data
         if self._end is None:
             raise BlockingIOError(errno.EAGAIN, "no whole record has come")
-        error = self._end()
-        if error is not None:
-            raise error
+        if (error := self._end()) is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame: they would be a cycle.
+                del error
         return b""
 
     def _needs_the_file(self) -> bool:
