@@ -700,7 +700,8 @@ class Stream:
     def close(self) -> None:
         """Close the file; does not wait. Tasks that wait for it get `ClosedError`.
 
-        What the other side has not read yet may be lost: `aclose()` waits for it.
+        What the other side has not read yet may be lost: `aclose()` waits for it. Under TLS a
+        close_notify is sent, if it can be at once, and nothing was sent in part.
         """
         file = self._file
         if isinstance(file, _Closed):

@@ -82,6 +82,7 @@ class TLS:
 
     __slots__ = (
         "_allow_truncation",
+        "_broken_off",
         "_committed",
         "_end",
         "_file",
@@ -142,6 +143,8 @@ class TLS:
         self._out: bytes | memoryview = b""
         # Bytes of plain text that `send()` has encrypted and not returned yet.
         self._committed = 0
+        # Whether what was sent last is the beginning of something.
+        self._broken_off = False
         # Whether OpenSSL needs input in order to go on.
         self._starved = False
         # Whether close_notify was sent.
@@ -368,16 +371,19 @@ class TLS:
 
     # Sending --------------------------------------------------------------------------------------
 
-    def send(self, data: Any, /) -> int:
-        """Encrypt a chunk of `data`, and return how much when the file has taken it all."""
+    def send(self, data: Any, /, *, more: bool = False) -> int:
+        """Encrypt a chunk of `data`, and return how much when the file has taken it all.
+
+        `more` says that something follows that belongs to it.
+        """
         if self._notified:
             raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
         try:
             if self._out:
                 self._push()
             if data and not self._committed:
-                chunk = data if len(data) <= CHUNK else data[:CHUNK]
-                self._committed = self._openssl.write(chunk)
+                self._broken_off = more or len(data) > CHUNK
+                self._committed = self._openssl.write(data[:CHUNK] if self._broken_off else data)
             self._push()
         except ssl.SSLWantReadError:
             self._await_handshake()
@@ -397,7 +403,7 @@ class TLS:
             size += len(batch[-1])
             if size == CHUNK:
                 break
-        return self.send(b"".join(batch))
+        return self.send(b"".join(batch), more=size < sum(map(len, buffers)))
 
     def _await_handshake(self) -> None:
         """The two sides agree anew, in the middle of the connection: read, so that this goes on."""
@@ -415,6 +421,7 @@ class TLS:
         What of it has not left goes with what is done next; also if that has begun already.
         """
         count, self._committed = self._committed, 0
+        self._broken_off = True
         if self._out:
             self._recall()
         return count
@@ -544,7 +551,18 @@ class TLS:
         return self._file.getsockname()
 
     def close(self) -> None:
-        """Close the file at once, without a close_notify; wakes those who wait."""
+        """Close the file; wakes those who wait.
+
+        A close_notify leaves before, if it can at once. If something was sent in part there is
+        none: the other side shall not take that for the whole.
+        """
+        try:
+            self._push()
+            if not (self._notified or self._broken_off):
+                self._notify()
+        except OSError:
+            # It cannot, or there was no handshake.
+            pass
         for shared in (self._readable, self._writable):
             shared.wake_all(ClosedError(f"{file_name(self._file)}: closed during the wait"))
         if running_scheduler() is None or hasattr(self._file, "reading"):
@@ -648,6 +666,11 @@ def record_size(data: bytes, at: int) -> int:
 def has_failed(error: BaseException) -> bool:
     """Return whether TLS itself has failed: by an alert, say, or a record that is none."""
     return type(error).__module__ == "ssl" and getattr(error, "errno", None) != EOF
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Return whether TLS has ended before its end: nobody is there any more."""
+    return type(error).__module__ == "ssl" and getattr(error, "errno", None) == EOF
 
 
 def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:
