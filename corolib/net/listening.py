@@ -374,7 +374,8 @@ class Listening:
                 if exc.errno in LOST:
                     self.lost += 1
                     continue
-                self._check_dead(exc)
+                if self._is_dead(exc):
+                    raise
                 self._report(exc)
             else:
                 conn.setblocking(False)
@@ -395,12 +396,11 @@ class Listening:
         self._taken = 0
         self._ready.extend(self._sockets)
 
-    def _check_dead(self, exc: OSError) -> None:
-        """Raise what accepting failed with, if it will never succeed again."""
+    def _is_dead(self, exc: OSError) -> bool:
+        """Return whether accepting, which has failed so, will never succeed again."""
         if self._ready[0].fileno() == -1:
             raise ClosedError(f"{self!r}: the socket was closed")
-        if exc.errno in DEAD:
-            raise exc
+        return exc.errno in DEAD
 
     def _report(self, exc: OSError) -> None:
         self.pauses += 1

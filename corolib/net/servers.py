@@ -48,6 +48,7 @@ from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, un
 from corolib.net.network import address_text, tcp_options, unix_path
 from corolib.net.stopping import Servers
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
+from corolib.net.tls import is_cut_off
 
 Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
@@ -147,8 +148,8 @@ class Listener(Listening):
             on_error: called as `f(exc, stream)` with what leaves a handler; by default it is logged
                 to "corolib.server" with the peer's address: an error with a traceback, or a warning
                 where clients can bring it about (a timeout, a line too long, a bad handshake).
-                A peer that resets its connection, or cannot be reached any more, is counted, and
-                is no failure.
+                A peer that resets its connection, ends TLS without a close_notify, leaves in the
+                handshake or cannot be reached any more, is counted, and is no failure.
             grace: seconds that handlers are given to finish, where `stop()` names no other time;
                 by default 5.
             drain: seconds that a peer is given to read the rest, and to end, after the handler has
@@ -295,8 +296,7 @@ class Server:
             self._finished += 1
         if error is None or isinstance(error, SystemExit | KeyboardInterrupt):
             return
-        gone = isinstance(error, ConnectionError) or getattr(error, "errno", None) in GONE
-        if gone and _is_of(stream, error):
+        if _is_gone(error) and _is_of(stream, error):
             self._counts["reset"] += 1
         else:
             self._note_failure(error, stream)
@@ -484,7 +484,7 @@ class _Connection:
         if not self.closing:
             server._note_outcome(self.task, error, stream)
         elif isinstance(error, OSError):
-            # `aclose()` passes over all failures but that of the close itself.
+            # `aclose()` passes over all failures but that of the close itself, and an alert.
             server._note_failure(error, stream)
         # TLS ends each direction by a close_notify of its own.
         ended = stream.ended and stream.tls is None
@@ -753,6 +753,12 @@ def to_the_end(server: Server) -> Generator[Any, Any, StopReport]:
 def _who(stream: Stream) -> Any:
     """Return who has connected: an address, or, where that says nothing, the credentials."""
     return stream.peer if isinstance(stream.peer, tuple) else stream.peer_credentials
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Return whether `error` says that the peer is there no more."""
+    number = getattr(error, "errno", None)
+    return isinstance(error, ConnectionError) or number in GONE or is_cut_off(error)
 
 
 def _is_of(stream: Stream, error: BaseException) -> bool:

@@ -50,7 +50,7 @@ from corolib.kernel import (
     where,
 )
 from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset, unsent
-from corolib.net.tls import HANDSHAKE, TLS
+from corolib.net.tls import HANDSHAKE, TLS, has_failed
 
 if TYPE_CHECKING:
     import ssl
@@ -119,7 +119,8 @@ class Connection(Protocol):
     """What a stream asks of its file. `recv` and `send` raise BlockingIOError where they would have
     to wait. As of a socket it may have `recv_into`, `sendmsg`, `shutdown`, `getpeername` and
     `getsockname` too; and traps of its own, `reading` and `writing`, if `ReadWait` and `WriteWait`
-    do not tell when it is ready. Then it also wakes its waiters itself when it is closed.
+    do not tell when it is ready. Then it also wakes its waiters itself when it is closed. Where
+    `reading` may be None there is `waiting()`, which returns the trap.
     """
 
     def fileno(self) -> int: ...
@@ -295,9 +296,9 @@ class Stream:
     def _read(self, most: int, room: memoryview | None = None) -> Generator[Any, Any, Any]:
         """Wait for data of the file; return it, or put it into `room` and return how much it is."""
         while True:
-            if self._drained or must_yield():
-                yield self._reading or self._file.reading
             try:
+                if self._drained or must_yield():
+                    yield self._reading or self._file.reading or self._file.waiting()
                 if room is None:
                     data = self._file.recv(most)
                     size = len(data)
@@ -475,6 +476,7 @@ class Stream:
             BusyError: another task is sending to this stream.
             ClosedError: the stream is closed, or was closed during the wait.
             BrokenPipeError, ConnectionResetError: nobody will read it.
+            ssl.SSLError: under TLS, the other side has said why it does not, by an alert.
             Cancelled: the wait was cancelled.
 
             All of them have `bytes_sent`: how much of it all had been taken by then. So has the
@@ -701,7 +703,8 @@ class Stream:
     def close(self) -> None:
         """Close the file; does not wait. Tasks that wait for it get `ClosedError`.
 
-        What the other side has not read yet may be lost: `aclose()` waits for it.
+        What the other side has not read yet may be lost: `aclose()` waits for it. Under TLS a
+        close_notify is sent, if it can be at once, and nothing was sent in part.
         """
         file = self._file
         if isinstance(file, _Closed):
@@ -750,6 +753,8 @@ class Stream:
 
         Raises:
             BusyError: another task reads from this stream or sends to it; it is closed at once.
+            ssl.SSLError: under TLS, the other side has reported an error by an alert, or what it
+                sent is no TLS; the stream is closed.
             Cancelled: the wait was cancelled; the stream is closed.
 
         Source: RFC 9112, section 9.6.
@@ -760,9 +765,10 @@ class Stream:
             with move_on_after(within):
                 yield from self.send_eof()
                 yield from self._drain(quiet)
-        except OSError:
-            # The other side is gone, or the file has one direction only.
-            pass
+        except OSError as exc:
+            # Else the other side is gone, or the file has one direction only.
+            if has_failed(exc):
+                raise
         finally:
             self.close()
 
@@ -938,11 +944,13 @@ class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
     __slots__ = ("_name",)
-    # To yield this is to give way; then `recv()` refuses.
     reading = None
 
     def __init__(self, file: Connection) -> None:
         self._name = type(file).__name__
+
+    def waiting(self) -> None:
+        """Return what is to be yielded to give way; then `recv()` refuses."""
 
     def recv(self, *_: object) -> Any:
         raise ClosedError(f"<Stream over {self!r}> is closed")

@@ -27,7 +27,6 @@ from corolib.kernel import (
     WriteWait,
     close,
     current_scheduler,
-    current_task,
     file_name,
     running_scheduler,
 )
@@ -42,6 +41,22 @@ HANDSHAKE = 10.0
 
 CHUNK = 65536
 """Bytes of ciphertext read at once, and of plain text encrypted at once: 4 records."""
+
+HELD = 2 * CHUNK
+"""Bytes of output that may wait while reading goes on: one chunk of a sender's, and as much of the
+answers that OpenSSL makes to what it reads.
+"""
+
+RECORDS = 32
+"""Records that OpenSSL gets at once, for it may return only after the last: one that asks for new
+keys has 27 bytes, and takes it up to 50 microseconds.
+"""
+
+HEAD = 5
+"""Bytes at the beginning of a record: its kind, a version in two, and the length of the rest."""
+
+LARGEST = HEAD + (1 << 14) + 2048
+"""Bytes that a record may have (RFC 5246, section 6.2.3)."""
 
 WANT_READ, ZERO_RETURN, EOF = 2, 6, 8
 """Of ssl.SSLErrorNumber: what the `errno` of an error says."""
@@ -67,20 +82,25 @@ class TLS:
 
     __slots__ = (
         "_allow_truncation",
+        "_broken_off",
         "_committed",
         "_end",
         "_file",
         "_first",
         "_incoming",
+        "_lost",
         "_notified",
+        "_openssl",
         "_out",
         "_outgoing",
         "_plain",
-        "_quiet",
         "_readable",
+        "_rest",
         "_starved",
         "_trap",
+        "_whole",
         "_writable",
+        "reading",
         "ssl",
     )
 
@@ -100,28 +120,40 @@ class TLS:
             raise ValueError("the context checks the name of the server: give server_hostname=")
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
-        self._incoming.write(received)
+        # What that wraps: its own methods cost a hundredth of an echo. `_sslobj` is a private name
+        # of the standard library; a test pins it.
+        self._openssl: Any = self.ssl._sslobj  # type: ignore[attr-defined]
         self._first = received[:SEEN]
         self._allow_truncation = allow_truncation
         self._file = file
-        trap = self._trap = None if hasattr(file, "reading") else ReadWait(file)
-        self._readable = SharedWait(lambda: file.reading if trap is None else trap)
-        writing = getattr(file, "writing", None) or WriteWait(file)
-        self._writable = SharedWait(lambda: writing)
+        # The trap that waits until `recv()` may succeed, while that needs nothing but the file;
+        # else None, and there is `waiting()`.
+        self.reading: ReadWait | None = None
+        # That trap, while it is not out of date.
+        self._trap: ReadWait | None = None
+        self._readable = SharedWait(partial(trap_to_read, file))
+        self._writable = SharedWait(partial(trap_to_write, file))
+        # What was read of the file, and OpenSSL has not got yet: it gets whole records.
+        self._rest = b""
+        # Whether there may be a whole one in it.
+        self._whole = False
         # What was decrypted before anybody asked for it.
         self._plain = bytearray()
         # Ciphertext that the file has not taken yet.
         self._out: bytes | memoryview = b""
         # Bytes of plain text that `send()` has encrypted and not returned yet.
         self._committed = 0
+        # Whether what was sent last is the beginning of something.
+        self._broken_off = False
         # Whether OpenSSL needs input in order to go on.
         self._starved = False
         # Whether close_notify was sent.
         self._notified = False
         # Makes what reading ends with, once that is known.
         self._end: Callable[[], OSError | None] | None = None
-        # Nothing is here and nobody else waits to read: a reader needs nothing but the file.
-        self._quiet = False
+        # Makes what sending fails with, once nobody is there to read.
+        self._lost: Callable[[], OSError] | None = None
+        self._feed(received)
 
     @property
     def below(self) -> Any:
@@ -130,20 +162,15 @@ class TLS:
 
     # Waiting --------------------------------------------------------------------------------------
 
-    @property
-    def reading(self) -> Trap:
-        """The trap that waits until `recv()` may succeed; meanwhile all output leaves.
+    def waiting(self) -> Suspend[None]:
+        """Return the trap that waits until `recv()` may succeed; meanwhile all output leaves.
 
-        To be asked for at each wait. Mostly it is the file's own, which costs a tenth of the other;
-        but not for a task that must first wait for others, which may use this connection.
+        Where there is `reading`, that costs a tenth.
         """
-        trap = self._trap
-        if self._quiet and not self._out and trap is not None and not current_task().await_first:
-            return trap
         return Suspend(self._arm_reading, f"TLS from {file_name(self._file)}", outside=True)
 
     def is_to_read(self, wait: Any) -> bool:
-        """Return whether `wait`, of some task, is one that `reading` has given."""
+        """Return whether `wait`, of some task, is one that `reading` or `waiting()` has given."""
         if isinstance(wait, Suspend):
             return wait.arm == self._arm_reading
         return wait is not None and wait is self._trap
@@ -157,79 +184,164 @@ class TLS:
         if self._is_ready():
             wake()
             return _nothing
-        return first_of([self._readable, self._writable] if self._out else [self._readable], wake)
+        waits = [self._writable] if self._out else []
+        return first_of(waits if self._is_held_up() else [*waits, self._readable], wake)
 
     def _arm_writing(self, wake: Wake) -> Callable[[], object]:
         if self._out:
             return first_of([self._writable], wake)
-        if self._starved and not self._is_ready():
+        if self._starved and self._has_room():
             return first_of([self._readable], wake)
+        if self._starved:
+            return self._readable.hang(wake)
         wake()
         return _nothing
 
     def _is_ready(self) -> bool:
         """Return whether reading would get further without the file."""
-        return bool(self._plain or self._incoming.pending or self.ssl.pending() or self._end)
+        incoming = self._incoming
+        here = self._plain or self._whole or incoming.pending or self._openssl.pending()
+        return bool(here or incoming.eof or self._end)
+
+    def _is_held_up(self) -> bool:
+        """Return whether too much output waits: the other side asks, and reads no answers."""
+        return len(self._out) + self._outgoing.pending > HELD
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for what is decrypted before anybody asks for it."""
+        return len(self._plain) < CHUNK
+
+    def _recall(self) -> None:
+        """Have the reader ask anew how to wait, for it needs more than the file by now.
+
+        It may not wait yet, but for other tasks that it must await first: see `OUT_OF_DATE`.
+        """
+        trap, self._trap, self.reading = self._trap, None, None
+        scheduler = running_scheduler()
+        if trap is not None and scheduler is not None:
+            scheduler.wake_reader(trap)
+            trap.file, trap.entry = OUT_OF_DATE, None
+        self._readable.wake_all()
 
     # Reading --------------------------------------------------------------------------------------
 
     def recv(self, most: int, /) -> bytes:
-        """Return decrypted data: less than `most` only if there is no more without the file.
+        """Return decrypted data: less than `most` if there is no more just now.
 
         Asks the file once at most. `b""` after a close_notify; ssl.SSLEOFError if the file ended
         without.
         """
-        if self._out or not self._quiet:
-            self._push_what_goes()
-        if self._quiet or not self._is_ready():
+        if self.reading is not None or self._needs_the_file():
             self._pull()
         data = self._take(most) if self._plain else self._decrypt(most)
         if data:
             return data
         if self._end is None:
             raise BlockingIOError(errno.EAGAIN, "no whole record has come")
-        error = self._end()
-        if error is not None:
-            raise error
+        if (error := self._end()) is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame: they would be a cycle.
+                del error
         return b""
 
-    def _pull(self) -> None:
-        """Hand OpenSSL what has come."""
-        data = self._file.recv(CHUNK)
-        if data:
+    def _needs_the_file(self) -> bool:
+        """Let output leave, and hand OpenSSL what is here; return whether that is nothing."""
+        self._push_what_goes()
+        if self._whole and not self._incoming.pending:
+            self._feed(self._rest)
+        if self._is_ready():
+            return False
+        if self._is_held_up():
+            raise BlockingIOError(errno.EAGAIN, "the answers have not left yet")
+        return True
+
+    def _pull(self) -> bytes:
+        """Read of the file, and hand OpenSSL what has come."""
+        data: bytes = self._file.recv(CHUNK)
+        if not data:
+            self._incoming.write(self._rest)
+            self._incoming.write_eof()
+            self._rest = b""
+            self.reading = None
+        elif not self._rest and len(data) > HEAD and HEAD + 256 * data[3] + data[4] == len(data):
+            # Mostly it is one record.
             self._incoming.write(data)
         else:
-            self._incoming.write_eof()
-        if len(self._first) < SEEN:
-            self._first += data[: SEEN - len(self._first)]
+            self._feed(self._rest + data)
         if self._starved:
             # It may be another task that waits for this.
             self._starved = False
-            self._readable.wake_all()
+            self._recall()
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        """Hand OpenSSL the first records of `data`, and keep what is behind them."""
+        end = 0
+        self._whole = True
+        for _ in range(RECORDS):
+            size = record_size(data, end)
+            if end + size > len(data):
+                self._whole = False
+                break
+            end += size
+        self._incoming.write(data[:end])
+        self._rest = data[end:]
 
     def _decrypt(self, most: int) -> bytes:
-        """Return at most `most` bytes of what has come; notes the end if that has come too."""
-        parts = []
-        incoming, connection = self._incoming, self.ssl
-        more = True
-        while most and more and self._end is None:
-            try:
-                part = connection.read(most)
-            except OSError as exc:
-                if exc.errno != WANT_READ:
-                    self._end = self._end_by(exc)
-                more = False
-                break
-            if not part:
-                # A close_notify has come.
-                self._end = _nothing
-                break
-            parts.append(part)
-            most -= len(part)
-            more = bool(incoming.pending or connection.pending() or incoming.eof)
-        self._push_what_goes()
-        self._quiet = not (more or self._end or self._plain or self._starved)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """Return at most `most` bytes of what OpenSSL has got; notes the end if that has come."""
+        data = b""
+        incoming, connection = self._incoming, self._openssl
+        try:
+            while most and self._end is None:
+                # No data is longer than its ciphertext, and a smaller buffer costs less.
+                size = incoming.pending or CHUNK
+                part = connection.read(size if size < most else most)
+                if not part:
+                    # A close_notify has come.
+                    self._end = _nothing
+                    break
+                # Of at most as many records as OpenSSL gets at once.
+                data = data + part if data else part
+                most -= len(part)
+                if not incoming.pending:
+                    break
+        except OSError as exc:
+            if exc.errno != WANT_READ:
+                self._end = self._end_by(exc)
+        if self._outgoing.pending:
+            self._push_what_goes()
+        if self.reading is None or not most or self._end or self._whole or self._out:
+            self._set_reading()
+        return data
+
+    def _set_reading(self) -> None:
+        """Note whether a reader needs nothing but the file."""
+        if self._out or self._starved or hasattr(self._file, "reading") or self._is_ready():
+            self.reading = None
+        else:
+            self._trap = self.reading = self._trap or ReadWait(self._file)
+
+    def _decrypt_all(self) -> None:
+        """Decrypt what OpenSSL has got, and keep it."""
+        while data := self._decrypt(CHUNK):
+            self._plain += data
+        self._set_reading()
+
+    def _get_more(self) -> None:
+        """Hand OpenSSL more: of what is here, or of the file."""
+        if self._whole:
+            self._feed(self._rest)
+        else:
+            data = self._pull()
+            self._first += data[: SEEN - len(self._first)]
+
+    def _look_ahead(self) -> None:
+        """Read, and keep what comes."""
+        self._get_more()
+        self._decrypt_all()
+        self._recall()
 
     def _end_by(self, exc: Any) -> Callable[[], OSError | None]:
         """Return what makes the error of reading: it has failed, and will in the same way for ever.
@@ -252,24 +364,34 @@ class TLS:
     def _take(self, most: int) -> bytes:
         data = bytes(self._plain[:most])
         del self._plain[:most]
+        if self._starved:
+            # A writer may wait for the room.
+            self._readable.wake_all()
         return data
 
     # Sending --------------------------------------------------------------------------------------
 
-    def send(self, data: Any, /) -> int:
-        """Encrypt a chunk of `data`, and return how much when the file has taken it all."""
+    def send(self, data: Any, /, *, more: bool = False) -> int:
+        """Encrypt a chunk of `data`, and return how much when the file has taken it all.
+
+        `more` says that something follows that belongs to it.
+        """
         if self._notified:
             raise BrokenPipeError(errno.EPIPE, "send_eof() was called")
-        if self._out:
+        try:
+            if self._out:
+                self._push()
+            if data and not self._committed:
+                self._broken_off = more or len(data) > CHUNK
+                self._committed = self._openssl.write(data[:CHUNK] if self._broken_off else data)
             self._push()
-        if not self._committed:
-            try:
-                self._committed = self.ssl.write(data[:CHUNK]) if data else 0
-            except OSError as exc:
-                if exc.errno != WANT_READ:
-                    raise
-                self._look_ahead()
-            self._push()
+        except ssl.SSLWantReadError:
+            self._await_handshake()
+        except (ConnectionError, ssl.SSLError):
+            self._raise_what_was_told()
+            if self._lost is not None:
+                raise self._lost() from None
+            raise
         count, self._committed = self._committed, 0
         return count
 
@@ -281,22 +403,17 @@ class TLS:
             size += len(batch[-1])
             if size == CHUNK:
                 break
-        return self.send(b"".join(batch))
+        return self.send(b"".join(batch), more=size < sum(map(len, buffers)))
 
-    def _look_ahead(self) -> None:
-        """The two sides agree anew, in the middle of the connection: read, so that this goes on,
-        and keep what comes.
-        """
+    def _await_handshake(self) -> None:
+        """The two sides agree anew, in the middle of the connection: read, so that this goes on."""
         self._push()
-        self._starved, self._quiet = True, False
-        self._pull()
-        self._decrypt_all()
+        self._starved = True
+        self._recall()
+        if self._has_room():
+            self._look_ahead()
+            self._starved = False
         raise BlockingIOError(errno.EAGAIN, "the handshake goes on")
-
-    def _decrypt_all(self) -> None:
-        """Decrypt what has come, and keep it."""
-        while data := self._decrypt(CHUNK):
-            self._plain += data
 
     def settle(self) -> int:
         """Return how much is committed and was not returned by `send()`, and count it as sent.
@@ -304,19 +421,33 @@ class TLS:
         What of it has not left goes with what is done next; also if that has begun already.
         """
         count, self._committed = self._committed, 0
+        self._broken_off = True
         if self._out:
-            self._readable.wake_all()
+            self._recall()
         return count
 
     def _push(self) -> None:
         """Have the file take all output, or raise BlockingIOError."""
-        while out := self._out or self._outgoing.read():
+        if self._lost is not None:
+            self._outgoing.read()
+            raise self._lost()
+        old = self._out
+        while out := old or self._outgoing.read():
             self._out = out
-            count = self._file.send(out)
+            try:
+                count = self._file.send(out)
+            except ConnectionError as exc:
+                self._out = b""
+                self._lost = partial(type(exc), *exc.args)
+                raise
             if count < len(out):
                 self._out = memoryview(out)[count:]
                 raise BlockingIOError(errno.EAGAIN, "the file has not taken all yet")
             self._out = b""
+            if not old:
+                # `read()` has given all there was.
+                break
+            old = b""
 
     def _push_what_goes(self) -> None:
         """Have the file take output that nobody sends: OpenSSL's answers and alerts."""
@@ -326,6 +457,23 @@ class TLS:
             # Not now; or nobody is there to read it, which reading will show.
             pass
 
+    def _raise_what_was_told(self) -> None:
+        """After an error of sending, raise that which the other side has told by an alert, if one
+        has come: it says why nobody reads any more.
+        """
+        try:
+            while self._end is None and self._has_room():
+                self._look_ahead()
+        except OSError:
+            # No more has come.
+            pass
+        told = None if self._end is None else self._end()
+        try:
+            if told is not None and has_failed(told):
+                raise told from None
+        finally:
+            del told
+
     # Beginning and end ----------------------------------------------------------------------------
 
     def shake_hands(self) -> Generator[Trap, Any, None]:
@@ -333,7 +481,7 @@ class TLS:
         while True:
             try:
                 self._shake_hands()
-                return
+                break
             except BlockingIOError:
                 yield self.writing
             except ssl.SSLError as exc:
@@ -341,21 +489,26 @@ class TLS:
                 self._push_what_goes()
                 exc.strerror = self._explain(exc)
                 raise
+        self._first = b""
+        self._set_reading()
 
     def _shake_hands(self) -> None:
         """Get as far as possible."""
-        while True:
-            try:
-                self.ssl.do_handshake()
-            except OSError as exc:
-                if exc.errno != WANT_READ:
-                    raise
-                self._push()
-                self._starved = True
-                self._pull()
-            else:
-                self._push()
-                return
+        try:
+            while True:
+                try:
+                    self._openssl.do_handshake()
+                except ssl.SSLWantReadError:
+                    self._push()
+                    self._starved = True
+                    self._get_more()
+                    self._starved = False
+                else:
+                    self._push()
+                    return
+        except ConnectionError:
+            self._raise_what_was_told()
+            raise
 
     def _explain(self, exc: Any) -> str:
         """Return what OpenSSL says of a failed handshake, and what it means."""
@@ -371,16 +524,23 @@ class TLS:
 
     def shutdown(self, how: int, /) -> None:
         """Tell the other side that no more will be sent: close_notify."""
-        if not self._notified:
+        try:
             self._push()
-            # What has come is kept: OpenSSL would drop it.
-            self._decrypt_all()
-            self._notified = True
-            try:
-                self.ssl.unwrap()
-            except OSError:
-                # OpenSSL would now wait for the other side's close_notify; `recv()` does that.
-                pass
+            if not self._notified:
+                # What has come is kept: OpenSSL would drop it.
+                self._decrypt_all()
+                self._notify()
+        except ConnectionError:
+            self._raise_what_was_told()
+            raise
+
+    def _notify(self) -> None:
+        self._notified = True
+        try:
+            self.ssl.unwrap()
+        except OSError:
+            # OpenSSL would now wait for the other side's close_notify; `recv()` does that.
+            pass
         self._push()
 
     def fileno(self) -> int:
@@ -391,7 +551,18 @@ class TLS:
         return self._file.getsockname()
 
     def close(self) -> None:
-        """Close the file at once, without a close_notify; wakes those who wait."""
+        """Close the file; wakes those who wait.
+
+        A close_notify leaves before, if it can at once. If something was sent in part there is
+        none: the other side shall not take that for the whole.
+        """
+        try:
+            self._push()
+            if not (self._notified or self._broken_off):
+                self._notify()
+        except OSError:
+            # It cannot, or there was no handshake.
+            pass
         for shared in (self._readable, self._writable):
             shared.wake_all(ClosedError(f"{file_name(self._file)}: closed during the wait"))
         if running_scheduler() is None or hasattr(self._file, "reading"):
@@ -403,8 +574,7 @@ class TLS:
 class SharedWait:
     """A wait for one direction of a file that several tasks may share.
 
-    `ask()` returns the trap that waits for the file. A task that yields that trap itself is woken
-    in vain when another one comes, so that it joins this wait as well.
+    `ask()` returns the trap that waits for the file.
     """
 
     __slots__ = ("_ask", "_undo", "_wakes")
@@ -419,7 +589,6 @@ class SharedWait:
         """Have `wake(error=)` called once, when the file is ready; returns the undo."""
         self._wakes[wake] = None
         if self._undo is None:
-            self._fetch_reader()
             try:
                 undo = current_scheduler().arm(self._ask(), self._over)
             except BaseException:
@@ -428,6 +597,11 @@ class SharedWait:
             # Without wakes the file was ready at once.
             if self._wakes:
                 self._undo = undo
+        return partial(self._leave, wake)
+
+    def hang(self, wake: Callable[..., object]) -> Callable[[], object]:
+        """Have `wake()` called by `wake_all()` at the latest; returns the undo."""
+        self._wakes[wake] = None
         return partial(self._leave, wake)
 
     def _leave(self, wake: Callable[..., object]) -> None:
@@ -451,14 +625,52 @@ class SharedWait:
         """Wake all who wait, whether the file is ready or not."""
         self._stop()
         self._over(error=error)
-        if error is None:
-            self._fetch_reader()
 
-    def _fetch_reader(self) -> None:
-        """Wake the task that yields the trap itself: it will join this wait."""
-        scheduler = running_scheduler()
-        if scheduler is not None:
-            scheduler.wake_reader(self._ask())
+
+class OutOfDate:
+    """The file of a wait that its reader shall not make any more: who tries is told to ask anew."""
+
+    def fileno(self) -> int:
+        raise BlockingIOError(errno.EAGAIN, "there is more to wait for")
+
+
+OUT_OF_DATE = OutOfDate()
+
+
+def trap_to_read(file: Any) -> Trap:
+    """Return the trap that waits until `file` may be read."""
+    if isinstance(file, TLS):
+        return file.waiting()
+    return getattr(file, "reading", None) or ReadWait(file)
+
+
+def trap_to_write(file: Any) -> Trap:
+    """Return the trap that waits until `file` may be written."""
+    return getattr(file, "writing", None) or WriteWait(file)
+
+
+def record_size(data: bytes, at: int) -> int:
+    """Return how many bytes the record has that begins there, as far as its head has come.
+
+    What cannot be a record counts as one, for OpenSSL can say best what is wrong with it.
+    """
+    if len(data) < at + HEAD:
+        return HEAD
+    kind, version = data[at : at + 2]
+    size = HEAD + 256 * data[at + 3] + data[at + 4]
+    if 20 <= kind <= 24 and version == 3 and size <= LARGEST:
+        return size
+    return len(data) - at
+
+
+def has_failed(error: BaseException) -> bool:
+    """Return whether TLS itself has failed: by an alert, say, or a record that is none."""
+    return type(error).__module__ == "ssl" and getattr(error, "errno", None) != EOF
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Return whether TLS has ended before its end: nobody is there any more."""
+    return type(error).__module__ == "ssl" and getattr(error, "errno", None) == EOF
 
 
 def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:

@@ -89,7 +89,6 @@ class ThreadedInput:
     """
 
     def __init__(self, fd: int) -> None:
-        self.reading: Suspend[None] = Suspend(self._arm, f"input from file {fd}", outside=True)
         self._fd = fd
         self._data = bytearray()
         self._at_end = False
@@ -99,13 +98,22 @@ class ThreadedInput:
         # There is one at most: the stream lets nobody else in.
         self._waiter: Wake | None = None
 
+    @property
+    def reading(self) -> Suspend[None]:
+        """The trap that waits until something was read. Kept here, it would be a cycle."""
+        return Suspend(self._arm, f"input from file {self._fd}", outside=True)
+
     def fileno(self) -> int:
         return self._fd
 
     def recv(self, most: int, /) -> bytes:
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # The error's traceback holds this frame: they would be a cycle.
+            del error
         if not self._data and not self._at_end:
             raise BlockingIOError(errno.EAGAIN, "nothing was read yet")
         # On a terminal more may come after an end.
@@ -148,7 +156,8 @@ class ThreadedInput:
             self._data += data
             self._at_end = not data
         except Exception as exc:
-            self._error = exc
+            # Its traceback holds this frame, and so what keeps it.
+            self._error = exc.with_traceback(None)
         finally:
             self._task = None
         self._wake()

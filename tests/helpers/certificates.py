@@ -1,7 +1,7 @@
-"""A certificate for localhost and 127.0.0.1, signed by itself: a tool of the tests for TLS.
+"""Two certificates for localhost and 127.0.0.1, signed by themselves: a tool of the tests for TLS.
 
-Made by `openssl ca -selfsign`, valid from 2020 to 2120. Its key is known to everybody: it protects
-nothing.
+Made by `openssl ca -selfsign`, valid from 2020 to 2120. Their keys are known to everybody: they
+protect nothing. The serial numbers are 1 and 2.
 """
 
 PEM = """\
@@ -19,5 +19,23 @@ n06lMVj12qMCIGePucNbbiLTPO6uzyZ60xTENcsETDCESAjuGuD/3e/s
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg5ddy7Arh1ha0b0cW
 JmPy8zJbqmikRILzbVKbS+CxQTuhRANCAAQr60ygr+pBVt/Rh7XrGkUZPO/B+eQB
 36zEiDK2i44MPi2WxBWnO4fUXqCPS1hAmelfqyVqGH4Reb7yItWyJUj4
+-----END PRIVATE KEY-----
+"""
+
+RENEWED = """\
+-----BEGIN CERTIFICATE-----
+MIIBcjCCARmgAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdyZW5ld2Vk
+MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjASMRAwDgYDVQQDDAdy
+ZW5ld2VkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8V2/cI0Ss9fbRPloKPES
+pTeMB43wBeUP64+ppLktQE+tiIVsbMbtljoxSau7CR561PSDDjA/bsCW/44vgGoU
+7qNeMFwwGgYDVR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMA8GA1UdEwEB/wQFMAMB
+Af8wDgYDVR0PAQH/BAQDAgKEMB0GA1UdDgQWBBS4W6TDsNYXC6onOnSuutxc8EQt
+FjAKBggqhkjOPQQDAgNHADBEAiATL73XXFuMIQyasyedgQkgh6g4E0ggckF3IjiF
+M+3dsAIgSn8/y9q4rYEpeebdBEGhqeW8w3N/epVxNG4zZSTmp+M=
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgykG9WpE1PputpbFV
+GKThFqzfADZkk9jUCip2u3KVihqhRANCAATxXb9wjRKz19tE+Wgo8RKlN4wHjfAF
+5Q/rj6mkuS1AT62IhWxsxu2WOjFJq7sJHnrU9IMOMD9uwJb/ji+AahTu
 -----END PRIVATE KEY-----
 """

@@ -17,7 +17,16 @@ def ours(garbage: Iterable[object]) -> list[str]:
     )
 
 
-def garbage_of(scenario: Callable[[], Coro[object]], **options: Any) -> list[str]:
+def everything(garbage: Iterable[object]) -> list[str]:
+    """Return the names of the types of all that is in `garbage`."""
+    return sorted(type(x).__name__ for x in garbage)
+
+
+def garbage_of(
+    scenario: Callable[[], Coro[object]],
+    of_interest: Callable[[Iterable[object]], list[str]] = ours,
+    **options: Any,
+) -> list[str]:
     """Run the scenario in a task; return what only the garbage collector finds afterwards."""
 
     def main() -> Coro[list[str]]:
@@ -32,7 +41,7 @@ def garbage_of(scenario: Callable[[], Coro[object]], **options: Any) -> list[str
                 yield
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()
-                found = ours(gc.garbage)
+                found = of_interest(gc.garbage)
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()

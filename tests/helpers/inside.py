@@ -335,6 +335,11 @@ def sockets_of(listener: Listener) -> list[Any]:
     return listener._sockets
 
 
+def wrapped_by(sslobject: Any) -> Any:
+    """Return what an `SSLObject` of the standard library wraps."""
+    return sslobject._sslobj
+
+
 def connections_of(server: Server) -> Iterable[Any]:
     return server._open
 

@@ -6,7 +6,6 @@ import random
 import shutil
 import socket
 import ssl
-import struct
 import tempfile
 from subprocess import DEVNULL, PIPE
 
@@ -21,6 +20,7 @@ from corolib import (
     Stream,
     TaskCancelled,
     TaskGroup,
+    WriteWait,
     current_task,
     gather,
     move_on_after,
@@ -31,12 +31,14 @@ from corolib import (
 )
 from corolib.net import tls as tls_module
 from corolib.net.streams import CHUNK, IncompleteRead, LimitExceeded
+from corolib.net.tls import RECORDS
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.driving import FULL
+from tests.helpers.driving import FULL, turn, until
 from tests.helpers.faults import LATE, FakeSocket
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of
-from tests.helpers.sockets import tcp_pair
+from tests.helpers.inside import check_at_rest, disturb, file_of, sender_of, wrapped_by
+from tests.helpers.openssl import REQUEST, Peer
+from tests.helpers.sockets import reset, tcp_pair
 
 OPENSSL = shutil.which("openssl")
 CLOSE_NOTIFY = b"\x15\x03\x03\x00\x13"  # how the record begins that holds it, encrypted by TLS 1.3
@@ -212,6 +214,13 @@ def test_what_the_errors_of_the_standard_library_are_told_by():
     assert tls_module.WANT_READ == ssl.SSL_ERROR_WANT_READ
     assert tls_module.ZERO_RETURN == ssl.SSL_ERROR_ZERO_RETURN
     assert tls_module.EOF == ssl.SSL_ERROR_EOF
+
+
+def test_what_the_standard_library_wraps_has_the_methods_that_are_called(client_tls):
+    """Its name is a private one."""
+    wrapped = wrapped_by(client_tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), False, "localhost"))
+    for name in ("do_handshake", "pending", "read", "write"):
+        assert callable(getattr(wrapped, name))
 
 
 @pytest.mark.parametrize("busy", ["recv", "readline", "sendall"])
@@ -490,8 +499,7 @@ def test_a_writer_and_a_reader_may_wait_for_the_same_direction(plain, agree):
         reader = spawn(near.recv, 9)
         yield Sleep(0.01)
         writer = spawn(near.sendall, b"more")
-        yield Sleep(0.01)
-        assert reader.state == writer.state == "waiting"
+        yield from until(lambda: reader.state == writer.state == "waiting")
         rest = spawn(read_all, far)
         yield from writer
         yield from near.send_eof()
@@ -522,6 +530,21 @@ def test_a_file_below_that_somebody_else_waits_for_is_refused(plain, agree):
     assert run(main) == b"x"
 
 
+def test_a_file_below_that_somebody_else_waits_for_is_refused_in_the_handshake(plain, server_tls):
+    far = plain[1]
+
+    def main():
+        task = spawn(ReadWait(file_of(far)).__iter__(), name="other")
+        yield
+        yield
+        with pytest.raises(BusyError, match="task other#"):
+            yield from far.start_tls(server_tls, server_side=True)
+        with pytest.raises(ClosedError):
+            yield from task
+
+    run(main)
+
+
 def test_tls_may_run_over_tls(plain, agree):
     near, far = plain
     data = os.urandom(1_000_000)
@@ -540,16 +563,18 @@ def test_tls_may_run_over_tls(plain, agree):
         near.close()
         with pytest.raises(ClosedError):
             yield from task
-        with pytest.raises(ssl.SSLEOFError):
-            yield from far.recv(1)
-        return got
+        return got, (yield from far.recv(1))
 
-    assert run(main) == [None, None, data, data]
+    assert run(main) == ([None, None, data, data], b"")
 
 
 @pytest.mark.hazard("H27")
-def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(plain, agree):
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_the_end_of_what_one_side_sends_does_not_end_what_the_other_does(
+    plain, agree, client_tls, version
+):
     near, far = plain
+    client_tls.maximum_version = client_tls.minimum_version = ssl.TLSVersion[version]
     data = os.urandom(1_000_000)
 
     def server():
@@ -691,9 +716,7 @@ def test_a_connection_that_goes_bad_says_so_every_time(server_tls, client_tls, a
                 yield from near.sendall(b"x")
                 yield from near.sendall(b"x")
         else:
-            linger = struct.pack("ii", 1, 0)
-            file_of(file_of(far)).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            far.close()
+            reset(file_of(file_of(far)))
             with pytest.raises(ConnectionResetError):
                 yield from near.recv(9)
 
@@ -713,7 +736,6 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
             yield from near.recv(9)
         first = spawn(far.recv, 9, name="first")
         yield
-        yield
         with pytest.raises(BusyError, match=r"task first#\d+ .* is reading from it"):
             yield from far.recv(9)
         yield from first.stop()
@@ -728,6 +750,352 @@ def test_closing_wakes_who_reads_and_who_sends(plain, agree):
         assert near.tls is None
 
     run(main)
+
+
+# Alerts and key updates ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict_tls(server_tls, certificate):
+    """The context of a server that wants to see a certificate of the client."""
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server_tls.load_verify_locations(certificate)
+    return server_tls
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_client_may_show_a_certificate(plain, strict_tls, client_tls, certificate, version):
+    near, far = plain
+    client_tls.load_cert_chain(certificate)
+    client_tls.maximum_version = client_tls.minimum_version = ssl.TLSVersion[version]
+
+    def main():
+        task = spawn(far.start_tls(strict_tls, server_side=True))
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        yield from near.sendall(b"x")
+        return dict(far.tls.getpeercert()["subject"][0]), (yield from far.recv(9))
+
+    assert run(main) == ({"commonName": "localhost"}, b"x")
+
+
+@pytest.mark.found("N11")
+def test_under_tls_1_2_a_client_without_a_certificate_is_told_in_the_handshake(
+    plain, strict_tls, client_tls
+):
+    near, far = plain
+    client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def server():
+        with pytest.raises(ssl.SSLError, match="did not return a certificate"):
+            yield from far.start_tls(strict_tls, server_side=True)
+
+    def main():
+        task = spawn(server)
+        with pytest.raises(ssl.SSLError, match=r"handshake failed: .*alert handshake failure"):
+            yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+@pytest.mark.parametrize("first", ["sendall", "recv", "send_eof", "aclose"])
+def test_under_tls_1_3_a_client_without_a_certificate_is_told_by_whatever_it_does_next(
+    plain, strict_tls, client_tls, first
+):
+    """Its side of the handshake is over before the server has looked."""
+    near, far = plain
+    argument = {"sendall": [b"x"], "recv": [9]}.get(first, [])
+
+    def server():
+        with pytest.raises(ssl.SSLError, match="did not return a certificate"):
+            yield from far.start_tls(strict_tls, server_side=True)
+
+    def main():
+        task = spawn(server)
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        for _ in range(1 if first == "aclose" else 2):
+            with pytest.raises(ssl.SSLError, match="certificate required"):
+                yield from getattr(near, first)(*argument)
+        if first in ("sendall", "recv"):
+            for operation in (near.sendall(b"x"), near.recv(9), near.aclose()):
+                with pytest.raises(ssl.SSLError, match="certificate required"):
+                    yield from operation
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+def test_over_tcp_too_what_the_last_alert_says_is_raised(strict_tls, client_tls):
+    """There what is sent after the end of the other side succeeds once, and then fails."""
+    near, far = map(over, tcp_pair())
+
+    def main():
+        task = spawn(far.start_tls(strict_tls, server_side=True))
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        with pytest.raises(ssl.SSLError):
+            yield from task
+        with pytest.raises(ssl.SSLError, match="certificate required"):
+            while True:
+                yield from near.sendall(b"x")
+
+    with near, far:
+        run(main)
+
+
+@pytest.mark.found("N11")
+def test_what_came_before_an_alert_is_still_read(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        reader = spawn(near.recv, 2)
+        yield from until(lambda: isinstance(reader.wait, ReadWait))
+        yield from far.sendall(b"data")
+        assert (yield from reader) == b"da"
+        file_of(file_of(near)).send(b"\x17\x03\x03\x00\x05abcde")
+        with pytest.raises(ssl.SSLError):
+            yield from far.recv(9)
+        far.close()
+        with pytest.raises(ssl.SSLError, match="alert") as caught:
+            yield from near.sendall(b"x")
+        assert caught.value.bytes_sent == 1
+        assert (yield from near.recv(9)) == b"ta"
+        for _ in range(2):
+            with pytest.raises(ssl.SSLError, match="alert"):
+                yield from near.recv(9)
+            with pytest.raises(ssl.SSLError, match="alert"):
+                yield from near.sendall(b"x")
+
+    run(main)
+
+
+def test_who_was_cut_off_can_send_no_more(plain, agree):
+    """For OpenSSL the connection has failed, in both directions."""
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        file_of(file_of(far)).shutdown(socket.SHUT_WR)
+        with pytest.raises(ssl.SSLEOFError, match="cut off"):
+            yield from near.recv(9)
+        for _ in range(2):
+            with pytest.raises(ssl.SSLEOFError):
+                yield from near.sendall(b"x")
+
+    run(main)
+
+
+@pytest.mark.found("N11")
+def test_a_reader_learns_what_a_sender_has_found(plain, agree):
+    """It waits for nothing but the file, and what was there has been taken."""
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        yield from far.sendall(b"x")
+        assert (yield from near.recv(9)) == b"x"
+        reader = spawn(near.recv, 9)
+        yield
+        yield
+        assert isinstance(reader.wait, ReadWait)
+        file_of(file_of(near)).send(b"\x17\x03\x03\x00\x05abcde")
+        far_file = file_of(file_of(far))
+        with pytest.raises(ssl.SSLError):
+            yield from far.recv(9)
+        far_file.shutdown(socket.SHUT_RD)
+        with pytest.raises(ssl.SSLError, match="alert"):
+            yield from near.sendall(b"x")
+        with pytest.raises(ssl.SSLError, match="alert"):
+            yield from reader
+
+    run(main)
+
+
+def test_without_an_alert_the_error_of_the_file_is_raised(plain, agree):
+    near, far = plain
+
+    def main():
+        yield from agree(near, far)
+        file_of(file_of(far)).close()
+        for _ in range(2):
+            with pytest.raises(BrokenPipeError):
+                yield from near.sendall(b"x")
+        yield from near.aclose()
+
+    run(main)
+
+
+def small_pair():
+    """Return connected sockets that hold little."""
+    a, b = socket.socketpair()
+    for sock in (a, b):
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
+    return a, b
+
+
+def stuck(*tasks):
+    """Wait until all of them wait, and nothing moves any more."""
+    count = 0
+    while count < 50:
+        yield
+        assert not any(task.done for task in tasks)
+        count = count + 1 if all(task.state == "waiting" for task in tasks) else 0
+
+
+@pytest.mark.found("N12")
+def test_who_asks_for_new_keys_and_does_not_read_is_not_read_any_more(server_tls, client_tls):
+    a, b = small_pair()
+    near, far = Peer(a, client_tls, server_hostname="localhost"), Stream(b)
+    count = 10_000
+
+    def flood():
+        near.ask_for_new_keys(count)
+        rest = near.output()
+        left.append(len(rest))
+        while rest:
+            yield WriteWait(a)
+            rest = rest[a.send(rest) :]
+            left[0] = len(rest)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        reader = spawn(far.recv, 9)
+        flooder = spawn(flood)
+        yield from stuck(reader, flooder)
+        # Two chunks wait here, one was not looked at, and as much may be on the way again.
+        assert count * REQUEST - left[0] < 240_000
+        yield from reader.stop()
+        before = left.copy()
+        reader = spawn(far.recv, 9)
+        yield from stuck(reader, flooder)
+        assert left == before
+        near.ssl.write(b"hello")
+        while not flooder.done:
+            yield from near.receive()
+        yield from near.flush()
+        return (yield from reader)
+
+    left = []
+    with a, far:
+        assert run(main) == b"hello"
+
+
+@pytest.mark.found("N12")
+def test_requests_for_new_keys_take_their_turns(server_tls, client_tls):
+    """One takes OpenSSL up to 50 microseconds, and it would return only after the last."""
+    a, b = (Wire(sock) for sock in socket.socketpair())
+    near, far = Peer(a, client_tls, server_hostname="localhost"), Stream(b)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        near.ask_for_new_keys(640)
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        b.calls.clear()
+        turns = turn()
+        assert (yield from far.recv(9)) == b"hello"
+        return turn() - turns, b.calls.count("recv")
+
+    with a, far:
+        turns, calls = run(main)
+    assert 640 / RECORDS <= turns <= 640 / RECORDS + 5
+    assert calls <= 3
+
+
+@pytest.mark.found("N12")
+def test_answers_that_nobody_will_read_are_thrown_away(server_tls, client_tls):
+    """The other side has closed that direction: to wait for room would be to wait for ever, and
+    there always is some.
+    """
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    near, far = Peer(a, client_tls, server_hostname="localhost"), over(b)
+
+    def main():
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        a.shutdown(socket.SHUT_RD)
+        for _ in range(2):
+            near.ask_for_new_keys(10)
+            yield from near.flush()
+        reader = spawn(far.recv, 9)
+        yield Sleep(0.01)
+        turns = turn()
+        yield Sleep(0.01)
+        assert turn() - turns < 10
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        return (yield from reader)
+
+    with a, far:
+        assert run(main) == b"hello"
+
+
+@pytest.mark.found("N12")
+def test_data_without_end_in_the_middle_of_a_handshake_waits_for_its_reader(server_tls, client_tls):
+    """A client writes; the server of TLS 1.2 has asked for a new handshake, and sends data instead
+    of its part of that.
+    """
+    client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    a, b = map(Wire, socket.socketpair())
+    near, far = Stream(a), Peer(b, server_tls, server_side=True)
+    data = os.urandom(16_384)
+
+    def main():
+        task = spawn(far.shake_hands())
+        yield from near.start_tls(client_tls, server_hostname="localhost")
+        yield from task
+        yield from near.sendall(b"x")
+        assert (yield from far.read()) == b"x"
+        far.ask_for_a_handshake()
+        far.ssl.write(b"go")
+        yield from far.flush()
+        assert (yield from near.recv(9)) == b"go"
+        writer = spawn(near.sendall, b"question")
+        sent = 0
+        while sent < 40:
+            far.ssl.write(data)
+            rest = far.output()
+            for _ in range(100):
+                try:
+                    rest = rest[b.send(rest) :]
+                except BlockingIOError:
+                    yield
+                if not rest:
+                    break
+            else:
+                break
+            sent += 1
+        assert sent < 30  # what the wire holds, and what may wait here
+        assert writer.state == "waiting"
+        yield from stuck(writer)
+        before = len(a.calls)
+        got = yield from near.recv(1)
+        assert len(a.calls) == before
+        while len(a.calls) == before:  # there is room: the writer reads on
+            got += yield from near.recv(len(data))
+            yield from stuck(writer)
+        got += yield from near.readexactly(len(data) * sent - len(got))
+        assert got == data * sent
+        b.send(rest)
+        task = spawn(near.readexactly, len(data) + 3)
+        assert (yield from far.read()) == b"question"
+        far.ssl.write(b"end")
+        yield from far.flush()
+        yield from writer
+        return (yield from task) == data + b"end"
+
+    with near, b:
+        assert run(main)
 
 
 # Plain text before --------------------------------------------------------------------------------
@@ -752,6 +1120,30 @@ def test_plain_text_that_came_before_the_upgrade_is_never_taken_for_data_after_i
 
     run(main)
     assert commands == [b"STARTTLS\r\n"]
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_message_of_the_handshake_may_be_cut_into_many_records(server_tls, client_tls, size):
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    near, far = Peer(a, client_tls, server_hostname="localhost"), over(b)
+
+    def main():
+        with pytest.raises(ssl.SSLWantReadError):
+            near.ssl.do_handshake()
+        head, hello = near.output().split(b"\x16\x03\x01", 1)
+        assert head == b""
+        parts = [hello[at : at + size] for at in range(2, len(hello), size)]
+        a.send(b"".join(b"\x16\x03\x01" + len(x).to_bytes(2, "big") + x for x in parts))
+        task = spawn(far.start_tls(server_tls, server_side=True))
+        yield from near.shake_hands()
+        yield from task
+        near.ssl.write(b"hello")
+        yield from near.flush()
+        return (yield from far.recv(9))
+
+    with a, far:
+        assert run(main) == b"hello"
 
 
 @pytest.mark.hazard("H75")

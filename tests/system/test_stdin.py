@@ -18,7 +18,8 @@ from corolib import BusyError, ClosedError, Sleep, move_on_after, open_stdin, ru
 from corolib.system.stdin import ThreadedInput
 from tests.helpers.children import outside, script
 from tests.helpers.driving import FULL
-from tests.helpers.inside import reader_task_of
+from tests.helpers.garbage import everything, garbage_of
+from tests.helpers.inside import file_of, reader_task_of
 from tests.helpers.programs import ROOT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -229,6 +230,27 @@ def test_a_threaded_input_passes_on_what_is_wrong(as_stdin, tmp_path):
                 yield from stream.sendall(b"x")
 
     run(main)
+
+
+@pytest.mark.found("N13")
+@pytest.mark.parametrize("read", [True, False])
+def test_a_threaded_input_that_fails_leaves_no_cycles(as_stdin, tmp_path, read):
+    as_stdin(os.open(tmp_path, os.O_RDONLY))
+
+    def scenario():
+        with open_stdin() as stream:
+            if read:
+                with pytest.raises(IsADirectoryError):
+                    yield from stream.recv(10)
+                return
+            task = spawn(stream.recv, 10)
+            yield
+            yield
+            yield from task.stop()
+            while reader_task_of(file_of(stream)) is not None:
+                yield
+
+    assert garbage_of(scenario, everything) == []
 
 
 def test_a_read_that_brings_something_while_nobody_waits_is_found_by_the_next(as_stdin):
