@@ -12,8 +12,9 @@ The house, where each floor imports only from those below it:
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     servers -> stopping     limits
-        datagram_servers -> servers, datagrams     datagrams -> packet_info
+        servers -> listening -> streams -> tls     limits
+        servers, datagram_servers -> serving -> stopping
+        datagram_servers -> datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
@@ -116,12 +117,12 @@ if TYPE_CHECKING:
         Handler,
         Listener,
         Server,
-        StopReport,
         listen_tcp,
         listen_unix,
         serve_tcp,
         serve_unix,
     )
+    from corolib.net.serving import StopReport
     from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
     from corolib.system.process_pool import to_process
     from corolib.system.stdin import open_stdin
@@ -148,9 +149,8 @@ else:
         "net.datagram_servers": "DatagramHandler DatagramServer serve_udp",
         "net.datagrams": "DatagramSocket open_udp open_unix_datagrams",
         "net.network": "Network PeerCredentials",
-        "net.servers": (
-            "Handler Listener Server StopReport listen_tcp listen_unix serve_tcp serve_unix"
-        ),
+        "net.servers": ("Handler Listener Server listen_tcp listen_unix serve_tcp serve_unix"),
+        "net.serving": "StopReport",
         "net.streams": "IncompleteRead LimitExceeded Stream",
         "system.process_pool": "to_process",
         "system.stdin": "open_stdin",

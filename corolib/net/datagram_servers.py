@@ -9,7 +9,7 @@ The address of a datagram's sender can be forged. So its answer may hit somebody
 or another service, which answers in turn, for ever. What there is against that is here, and is on
 unless the program switches it off: the keywords are explained at `DatagramSocket.serve`.
 
-How datagrams are received and sent is in `datagrams.py`, how a server stops in `servers.py`.
+How datagrams are received and sent is in `datagrams.py`, how a server stops in `serving.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Unpack
 
-from corolib.coordination.locks import Event
 from corolib.coordination.timeouts import move_on_after
 from corolib.kernel import (
     ClosedError,
@@ -29,21 +28,17 @@ from corolib.kernel import (
     Scheduler,
     Task,
     brief,
-    current_scheduler,
     doing,
     public,
-    spawn,
     waits,
     where,
 )
 from corolib.net.datagrams import DatagramSocket, open_udp
 from corolib.net.limits import DatagramLimits as DatagramLimits
 from corolib.net.limits import check_names, checked_for_datagrams
-from corolib.net.listening import server_log
 from corolib.net.network import address_text
 from corolib.net.resolving import Port
-from corolib.net.servers import CancelledHandler, Server, StopReport, to_the_end
-from corolib.net.stopping import Servers
+from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
 
 if TYPE_CHECKING:
     import logging
@@ -79,7 +74,7 @@ class ServedPorts:
 
 
 @public
-class DatagramServer(Server):
+class DatagramServer(Serving):
     """What answers the datagrams of a socket: `sock.serve(handler)` makes it.
 
     `report = yield from server` waits until it has ended, and `yield from server.stop(grace=5)`
@@ -102,13 +97,12 @@ class DatagramServer(Server):
         self._limits: Any = checked_for_datagrams(limits)
         if not callable(handler):
             raise TypeError(f"serve() got {handler!r}: give a function of a datagram and a sender")
-        self._scheduler = current_scheduler()
+        super().__init__(address_text(sock.local), self._limits["grace"])
         self.sock = sock
         self._send = send
         self._handler: Any = handler
         self._rate = self._limits["rate"]
-        # The handlers that wait, and how many of them there are for each source.
-        self._open: dict[Any, None] = {}
+        # How many handlers wait for each source.
         self._waiting: Counter[Any] = Counter()
         # How many answers each source has got since the clock showed `_since`.
         self._answers: dict[Any, int] = {}
@@ -117,21 +111,11 @@ class DatagramServer(Server):
         self._warned: dict[str, float] = {}
         names = ("received", "limited", "dropped", "answered", "withheld", "unsent", "failed")
         self._counts = dict.fromkeys((*names, "errors"), 0)
-        self._finished = 0
-        self._cancelled: list[CancelledHandler] = []
-        self._cut_call: list[Any] | None = None
-        # The block in which datagrams are received.
+        # The block in which datagrams are received, and whether that goes on.
         self._receiving: move_on_after | None = None
-        # Whether that is over, and whether a signal has stopped the server.
-        self._over = self._signalled = False
-        self.stopping = Event("stopping")
-        self.place = address_text(sock.local)
-        self.log = server_log()
+        self._taking = True
         self._ports = self._scheduler.run_local(ServedPorts).ports
-        name = getattr(handler, "__name__", type(handler).__name__)
-        self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
-        self._servers = self._scheduler.run_local(Servers)
-        self._servers.add(self)
+        self._begin_task(handler)
 
     # Questions --------------------------------------------------------------------------------
 
@@ -140,9 +124,14 @@ class DatagramServer(Server):
         self._ports[port] += 1
         try:
             with move_on_after(None) as self._receiving:
-                while not self._over:
+                while self._taking:
                     yield from self._next()
+        except GeneratorExit:
+            # The run is cut short.
+            self.abandon()
+            raise
         finally:
+            self._over = True
             self._receiving = None
             self._ports[port] -= 1
             self._stop_accepting()
@@ -153,7 +142,7 @@ class DatagramServer(Server):
             data, sender = yield from self.sock.recvfrom()
         except ClosedError:
             # By the program.
-            self._over = True
+            self._taking = False
             return
         except OSError:
             # A complaint about an earlier answer.
@@ -261,7 +250,7 @@ class DatagramServer(Server):
     # Stopping ---------------------------------------------------------------------------------
 
     def _stop_accepting(self) -> None:
-        self._over = True
+        self._taking = False
         receiving, self._receiving = self._receiving, None
         if receiving is not None:
             self._scheduler.cancel_scope(self.task, receiving, "the server stops")
@@ -269,17 +258,13 @@ class DatagramServer(Server):
         self._settle()
 
     def _settle(self) -> None:
-        super()._settle()
         if self._over and not self._open:
             self.sock.close()
+        super()._settle()
 
     def abandon(self) -> None:
         """Close the socket, since the run is over: no task does it any more."""
         self.sock.close()
-
-    @property
-    def listener(self) -> Any:  # type: ignore[override]
-        return self
 
     # What is seen of it -----------------------------------------------------------------------
 
@@ -296,7 +281,7 @@ class DatagramServer(Server):
         return {**self._counts, "waiting": len(self._open), **limits}
 
     def __repr__(self) -> str:
-        state = "ended" if self.task.done else "stopping" if self._over else "serving"
+        state = "ended" if self.task.done else "serving" if self._taking else "stopping"
         return f"<DatagramServer on {self.place}, {state}, {len(self._open)} waiting>"
 
 
@@ -352,7 +337,8 @@ class _Question:
         self.asked = len(data)
         self.sender = sender
         self.source = source
-        self.task: Task[Answer] = spawn(body, parent=server.task)
+        # As of each task that a server begins, the place is where that was begun.
+        self.task: Task[Answer] = server._scheduler.start(body, (), site=server.task.site)
         self.task.watch(self)
 
     def __call__(self, answer: Any, error: BaseException | None) -> None:
@@ -363,7 +349,7 @@ class _Question:
         except Exception as exc:
             error = exc
         if not self.task.cancelled:
-            server._finished += server._over and not server._cancelled
+            server._finished += not server._taking and not server._cancelled
             if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
                 server._note_failure(error, self.sender)
         server._ended(self)

@@ -11,8 +11,8 @@ stays open, until that task *and its children* are done. A failure of a handler 
 its peer, and concerns nobody else.
 
 How sockets are opened and connections accepted is in `listening.py`, how limits are checked in
-`limits.py`, and what signals do to all servers of a run in `stopping.py`. Several processes that
-serve one listener are in `system/workers.py`.
+`limits.py`, how a server stops in `serving.py`, and what signals do to all servers of a run in
+`stopping.py`. Several processes that serve one listener are in `system/workers.py`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,24 @@ import math
 import os
 import socket
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
-from corolib.coordination.groups import call_here, leave_behind
-from corolib.coordination.locks import Event
+from corolib.coordination.groups import call_here
 from corolib.kernel import (
     ClosedError,
-    Deadlock,
     Runnable,
     Suspend,
     Task,
-    TaskCancelled,
     Wake,
-    check_number,
-    current_scheduler,
-    current_task,
     doing,
     public,
-    spawn,
     waits,
     where,
 )
 from corolib.net.limits import Limits, check_names, checked
 from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, tcp_options, unix_path
-from corolib.net.stopping import Servers
+from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
 from corolib.net.tls import is_cut_off
 
@@ -56,9 +49,6 @@ Handler = Callable[[Stream], Runnable[Any]]
 QUARTERS = 4
 """Looks in the time of an idle limit: who is idle is cancelled at most a quarter late."""
 
-NAMED = 20
-"""Handlers that the text of a report names."""
-
 PEERS = (TimeoutError, LimitExceeded, IncompleteRead)
 """Failures that clients can bring about at will."""
 
@@ -67,33 +57,6 @@ GONE = (
     *(errno.ENETDOWN, errno.ENETUNREACH),
 )
 """Numbers that say, as a ConnectionError does, that the peer is there no more."""
-
-
-class CancelledHandler(NamedTuple):
-    """One handler that had to be cancelled: its task, its peer, where it stood and why."""
-
-    task: str
-    peer: Any
-    where: str
-    doing: str
-
-    def __str__(self) -> str:
-        return f"{self.task} for {address_text(self.peer)} at {self.where}: {self.doing}"
-
-
-@public
-class StopReport(NamedTuple):
-    """How a server ended: how many handlers `finished` meanwhile, and who was `cancelled`."""
-
-    finished: int
-    cancelled: Sequence[CancelledHandler]
-
-    def __str__(self) -> str:
-        text = f"{self.finished} finished, {len(self.cancelled)} had to be cancelled"
-        lines = [text, *map(str, self.cancelled[:NAMED])]
-        if len(self.cancelled) > NAMED:
-            lines.append(f"and {len(self.cancelled) - NAMED} more")
-        return "\n  ".join(lines)
 
 
 @public
@@ -174,7 +137,7 @@ class Listener(Listening):
 
 
 @public
-class Server:
+class Server(Serving):
     """What serves a listener: `listener.serve(handler)` makes it.
 
     `report = yield from server` waits until it has ended; a wait that is cancelled leaves it
@@ -191,7 +154,7 @@ class Server:
     """
 
     def __init__(self, listener: Listener, handler: Handler, limits: Limits) -> None:
-        self._scheduler = current_scheduler()
+        super().__init__(listener.place, limits["grace"])
         self.listener = listener
         self._handler = handler
         self._limits = limits
@@ -201,21 +164,10 @@ class Server:
         self._tick = (limits["idle_timeout"] or math.inf) / QUARTERS
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
-        self._open: dict[_Connection, None] = {}
         # The wake of the task, while it waits for a place.
         self._place: Wake | None = None
-        self._cut_call: list[Any] | None = None
         self._counts = dict.fromkeys(("accepted", "refused", "failed", "reset", "idle", "full"), 0)
-        # Handlers that have finished since it began to stop.
-        self._finished = 0
-        self._cancelled: list[CancelledHandler] = []
-        # Whether the body of the task is over, and whether a signal has stopped the server.
-        self._over = self._signalled = False
-        self.stopping = Event("stopping")
-        name = getattr(handler, "__name__", type(handler).__name__)
-        self.task: Task[None] = spawn(self._serve, name=f"serve {name}")
-        self._servers = self._scheduler.run_local(Servers)
-        self._servers.add(self)
+        self._begin_task(handler)
 
     # Accepting --------------------------------------------------------------------------------
 
@@ -308,11 +260,11 @@ class Server:
         self._scheduler.call_soon_threadsafe(report, error, stream)
 
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
-        here, peer, kind = self.listener.place, address_text(stream.peer), type(error)
+        here, peer, kind = self.place, address_text(stream.peer), type(error)
         if isinstance(error, PEERS) or (self._tls is not None and kind.__module__ == "ssl"):
-            self.listener.log.warning("%s: %s: %s: %s", here, peer, kind.__name__, error)
+            self.log.warning("%s: %s: %s: %s", here, peer, kind.__name__, error)
         else:
-            self.listener.log.error("%s: the handler for %s failed", here, peer, exc_info=error)
+            self.log.error("%s: the handler for %s failed", here, peer, exc_info=error)
 
     def _close(self, stream: Stream) -> None:
         """Close a stream. If that fails, somebody has closed its number: one failure more."""
@@ -326,112 +278,10 @@ class Server:
         self._place_is_free()
         self._settle()
 
-    # Stopping ---------------------------------------------------------------------------------
-
-    @waits
-    def stop(self, grace: float | None = None) -> Generator[Any, Any, StopReport]:
-        """Wait until the server has ended: nobody is accepted from now on, and handlers may finish.
-
-        `stopping` is set. Handlers that are not done after the grace are cancelled, and waited for:
-        one that is in `shield(...)` then for as long as that holds, in `shield(math.inf)` to the
-        end of the block. Asking again can only shorten the grace.
-
-        Args:
-            grace: seconds, instead of the server's own `grace`; `math.inf` for any time.
-
-        Returns:
-            A report: `finished`, and `cancelled`, which names each handler that had to be
-            cancelled: `task`, `peer`, `where` it stood and what it was `doing`.
-
-        Raises:
-            Deadlock: called by a handler of this server, for whose end it would wait. Write
-                `spawn(server.stop(), parent=current_scheduler().main)`.
-            What the server failed with: its listening socket was shut down, for instance.
-            Cancelled: the wait was cancelled; the server stops all the same.
-        """
-        self._refuse_handlers()
-        self._stop_within(grace)
-        try:
-            yield from self._end()
-        except TaskCancelled:
-            # Somebody has cancelled the server's task.
-            pass
-        return self._report()
-
-    def _refuse_handlers(self) -> None:
-        task: Task[Any] | None = current_task()
-        while task is not None:
-            if task is self.task:
-                raise Deadlock(
-                    f"a handler waits for the end of {self!r}, which comes only after its own: "
-                    "write `spawn(server.stop(), parent=current_scheduler().main)`"
-                )
-            task = task.parent
-
-    def _stop_within(self, grace: float | None) -> None:
-        """Begin to stop; the handlers have `grace` seconds from now."""
-        if grace is None:
-            grace = self._limits["grace"]
-        deadline = self._scheduler.clock() + check_number(grace, "stop()", "a duration")
-        self._stop_accepting()
-        call = self._cut_call
-        if self._open and deadline < (math.inf if call is None else call[0]):
-            self._forget_cut()
-            self._cut_call = self._scheduler.call_at(deadline, self._cut, None)
-
-    def _cut(self, _: None) -> None:
-        """The grace is over: cancel what is left, and write down who it was."""
-        self._cut_call = None
-        # Those that an earlier grace has cancelled, and that are not gone yet.
-        known = {each.task for each in self._cancelled}
-        for connection in list(self._open):
-            if not connection.closing and connection.task.label not in known:
-                self._cancelled.append(connection.describe())
-            connection.task.cancel("the server stops")
-
-    def _forget_cut(self) -> None:
-        if self._cut_call is not None:
-            self._scheduler.timers.cancel(self._cut_call)
-            self._cut_call = None
-
-    def _settle(self) -> None:
-        """If no connection is open, no grace is needed any more; and the server may have ended."""
-        if self._open:
-            return
-        self._forget_cut()
-        if self._over:
-            if self._signalled and self._cancelled and self._limits["grace"]:
-                # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
-                self.listener.log.warning("%s: stopped: %s", self.listener.place, self._report())
-            self._servers.ended(self)
-
-    def stop_for_signal(self) -> None:
-        """Begin to stop, since a signal ends the run."""
-        self._signalled = True
-        self._stop_within(None)
-
     def abandon(self) -> None:
         """Close all connections, since the run is over: no task does it any more."""
         for connection in list(self._open):
             self._close(connection.stream)
-
-    def _report(self) -> StopReport:
-        return StopReport(self._finished, tuple(self._cancelled))
-
-    # Waiting for the end ----------------------------------------------------------------------
-
-    def __iter__(self) -> Generator[Any, Any, StopReport]:
-        self._refuse_handlers()
-        return (yield from self._end())
-
-    __await__ = __iter__
-
-    def _ending(self) -> Suspend[None]:
-        return Suspend(self.task.watch, f"the end of {self!r}", holder=[self.task].copy)
-
-    def _end(self) -> Generator[Any, Any, StopReport]:
-        yield self._ending()
-        return self._report()
 
     def stats(self) -> dict[str, Any]:
         """Return counts and limits; does not wait.
@@ -454,7 +304,7 @@ class Server:
 
     def __repr__(self) -> str:
         state = "ended" if self.task.done else "stopping" if self.stopping.is_set else "serving"
-        return f"<Server on {self.listener.place}, {state}, {len(self._open)} open>"
+        return f"<Server on {self.place}, {state}, {len(self._open)} open>"
 
 
 class _Connection:
@@ -738,16 +588,6 @@ def serve_unix(
     listener = listen_unix(path, mode=mode, backlog=backlog)
     with listener:
         return (yield from to_the_end(listener.serve(handler, **limits)))
-
-
-def to_the_end(server: Server) -> Generator[Any, Any, StopReport]:
-    """Wait until a server has ended, which ends with this wait."""
-    try:
-        return (yield from server)
-    finally:
-        owner = server.task.parent
-        assert owner is not None
-        leave_behind(owner, [server.task], "its owner went on")
 
 
 def _who(stream: Stream) -> Any:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import signal
 import socket
 from collections import Counter
 
@@ -15,10 +16,12 @@ from corolib import (
     DatagramServer,
     DatagramSocket,
     Event,
+    Scheduler,
     Sleep,
     TaskCancelled,
     current_scheduler,
     current_task,
+    listen_tcp,
     move_on_after,
     now,
     open_udp,
@@ -31,6 +34,7 @@ from corolib import (
 from corolib.net.datagram_servers import FRAME, SOURCES
 from corolib.net.limits import RATE
 from corolib.testing import cancel_everywhere, virtual_time
+from tests.helpers.driving import strike, until
 from tests.helpers.faults import FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import counted_sources, question_counts
@@ -738,6 +742,74 @@ def test_a_server_leaves_nothing_for_the_garbage_collector():
             yield from server.stop()
 
     assert garbage_of(scenario) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_it_with_all_other_servers_of_the_run(default_sigint, signum):
+    def slow(data, sender):
+        yield Sleep(3)
+        return data
+
+    def main():
+        servers = [listen_tcp("127.0.0.1", 0).serve(shout)]
+        clients = []
+        for _ in range(2):
+            servers.append((yield from open_udp(local=LOCAL)).serve(slow))
+            clients.append((yield from open_udp(*servers[-1].sock.local)))
+            yield from clients[-1].send(b"x")
+            yield from until(lambda: servers[-1].stats()["waiting"])
+        begun = now()
+        strike(signum)
+        try:
+            for server in servers:
+                reports.append((yield from server))
+            assert signum == signal.SIGTERM and reports == [(0, ()), (1, ()), (1, ())]
+        except KeyboardInterrupt:
+            assert signum == signal.SIGINT
+        assert 2.9 < now() - begun <= 3
+        for client in clients:
+            with client:
+                answers.append(client.socket.recv(10))
+
+    answers, reports = [], []
+    run(main, **virtual_time())
+    assert answers == [b"x", b"x"]
+
+
+def test_a_run_that_is_cut_short_closes_the_socket():
+    def main():
+        servers.append((yield from open_udp(local=LOCAL)).serve(shout))
+        with (yield from open_udp(*servers[0].sock.local)) as client:
+            yield from client.send(b"x")
+            yield Sleep(1000)
+
+    servers = []
+    scheduler = Scheduler()
+    scheduler.spawn(main)
+    while not (servers and servers[0].stats()["waiting"]):
+        scheduler.turn(0.1)
+    scheduler.close()
+    assert servers[0].sock.socket.fileno() == -1
+
+
+def test_a_second_ctrl_c_leaves_no_socket_open(default_sigint, capfd):
+    def stubborn(data, sender):
+        strike(signal.SIGINT)
+        yield Sleep(0)
+        strike(signal.SIGINT)
+        yield Sleep(1000)
+
+    def main():
+        servers.append((yield from open_udp(local=LOCAL)).serve(stubborn, grace=1000))
+        with (yield from open_udp(*servers[0].sock.local)) as client:
+            yield from client.send(b"x")
+            yield Sleep(1000)
+
+    servers = []
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    assert servers[0].sock.socket.fileno() == -1
+    assert "was abandoned" in capfd.readouterr().err
 
 
 def test_serve_udp_serves_until_it_is_cancelled():

@@ -817,8 +817,9 @@ def note(host, index):
         (note("fe80::1", 7), ("fe80::1", 9, 0, 7), note("fe80::1", 7)),
         (note("2001:db8::1", 7), ("2001:db8::1", 9, 0, 0), note("2001:db8::1", 0)),
         (note("ff02::1", 7), None, None),  # a group: no answer can leave from there
+        (None, None, None),
     ],
-    ids=["link-local", "global", "group"],
+    ids=["link-local", "global", "group", "not told"],
 )
 def test_addresses_of_ipv6_that_this_machine_does_not_have(come, local, gone):
     """The interface belongs to those that each interface has."""
@@ -829,7 +830,7 @@ def test_addresses_of_ipv6_that_this_machine_does_not_have(come, local, gone):
     sock = FakeSocket(
         (near, None),
         getsockname=Value(("::", 9, 0, 0)),
-        recvmsg=lambda sock, recvmsg, *args: (recvmsg(*args)[0], [come], 0, sender),
+        recvmsg=lambda sock, recvmsg, *args: (recvmsg(*args)[0], [come] if come else [], 0, sender),
         sendmsg=lambda sock, sendmsg, *args: sent.append(args),
     )
     sock.family = socket.AF_INET6

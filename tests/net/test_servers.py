@@ -43,7 +43,8 @@ from corolib import (
     to_thread,
 )
 from corolib.kernel.waits import DEBUG
-from corolib.net.servers import NAMED, QUARTERS
+from corolib.net.servers import QUARTERS
+from corolib.net.serving import NAMED
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of

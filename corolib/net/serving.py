@@ -1,0 +1,222 @@
+"""What all servers have: a task, handlers that are under way, and an end that lets them finish.
+
+    class Server(Serving): ...                  `_serve()` takes in what comes, until it is to stop
+
+    report = yield from server.stop(grace=5)    who had to be cancelled, and where it stood
+
+A server for TCP and Unix sockets is in `servers.py`, one for datagrams in `datagram_servers.py`;
+what signals do to all servers of a run is in `stopping.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+from corolib.coordination.groups import leave_behind
+from corolib.coordination.locks import Event
+from corolib.kernel import (
+    Deadlock,
+    Suspend,
+    Task,
+    TaskCancelled,
+    check_number,
+    current_scheduler,
+    current_task,
+    public,
+    spawn,
+    waits,
+)
+from corolib.net.listening import server_log
+from corolib.net.network import address_text
+from corolib.net.stopping import Servers
+
+NAMED = 20
+"""Handlers that the text of a report names."""
+
+
+class CancelledHandler(NamedTuple):
+    """One handler that had to be cancelled: its task, its peer, where it stood and why."""
+
+    task: str
+    peer: Any
+    where: str
+    doing: str
+
+    def __str__(self) -> str:
+        return f"{self.task} for {address_text(self.peer)} at {self.where}: {self.doing}"
+
+
+@public
+class StopReport(NamedTuple):
+    """How a server ended: how many handlers `finished` meanwhile, and who was `cancelled`."""
+
+    finished: int
+    cancelled: Sequence[CancelledHandler]
+
+    def __str__(self) -> str:
+        text = f"{self.finished} finished, {len(self.cancelled)} had to be cancelled"
+        lines = [text, *map(str, self.cancelled[:NAMED])]
+        if len(self.cancelled) > NAMED:
+            lines.append(f"and {len(self.cancelled) - NAMED} more")
+        return "\n  ".join(lines)
+
+
+class Serving:
+    """A server of any kind. What derives from it says what it takes in, and how it stops that.
+
+    Args:
+        place: its addresses, as messages name them.
+        grace: seconds that handlers are given to finish, where `stop()` names no other time.
+    """
+
+    task: Task[None]
+
+    def __init__(self, place: str, grace: float) -> None:
+        self._scheduler = current_scheduler()
+        self.place = place
+        self.log = server_log()
+        self._grace = grace
+        # What is under way: each has a `task`, says whether it is `closing`, its handler over, and
+        # can `describe()` that handler.
+        self._open: dict[Any, None] = {}
+        self._cut_call: list[Any] | None = None
+        # Handlers that have finished since it began to stop.
+        self._finished = 0
+        self._cancelled: list[CancelledHandler] = []
+        # Whether the body of the task is over, and whether a signal has stopped the server.
+        self._over = self._signalled = False
+        self.stopping = Event("stopping")
+
+    def _begin_task(self, handler: object) -> None:
+        """Begin to serve, by a task that is named after the handler."""
+        name = getattr(handler, "__name__", type(handler).__name__)
+        self.task = spawn(self._serve, name=f"serve {name}")
+        self._servers = self._scheduler.run_local(Servers)
+        self._servers.add(self)
+
+    @abstractmethod
+    def _serve(self) -> Generator[Any, Any, None]:
+        """Take in what comes, and at the end set `_over` and call `_stop_accepting()`."""
+
+    @abstractmethod
+    def _stop_accepting(self) -> None:
+        """Take nothing in any more, set `stopping`, and call `_settle()`."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close all that is open, since the run is over: no task does it any more."""
+
+    # Stopping ---------------------------------------------------------------------------------
+
+    @waits
+    def stop(self, grace: float | None = None) -> Generator[Any, Any, StopReport]:
+        """Wait until the server has ended: it takes nothing new from now on; handlers may finish.
+
+        `stopping` is set. Handlers that are not done after the grace are cancelled, and waited for:
+        one that is in `shield(...)` then for as long as that holds, in `shield(math.inf)` to the
+        end of the block. Asking again can only shorten the grace.
+
+        Args:
+            grace: seconds, instead of the server's own `grace`; `math.inf` for any time.
+
+        Returns:
+            A report: `finished`, and `cancelled`, which names each handler that had to be
+            cancelled: `task`, `peer`, `where` it stood and what it was `doing`.
+
+        Raises:
+            Deadlock: called by a handler of this server, for whose end it would wait. Write
+                `spawn(server.stop(), parent=current_scheduler().main)`.
+            What the server failed with: its socket was shut down, for instance.
+            Cancelled: the wait was cancelled; the server stops all the same.
+        """
+        self._refuse_handlers()
+        self._stop_within(grace)
+        try:
+            yield from self._end()
+        except TaskCancelled:
+            # Somebody has cancelled the server's task.
+            pass
+        return self._report()
+
+    def _refuse_handlers(self) -> None:
+        task: Task[Any] | None = current_task()
+        while task is not None:
+            if task is self.task:
+                raise Deadlock(
+                    f"a handler waits for the end of {self!r}, which comes only after its own: "
+                    "write `spawn(server.stop(), parent=current_scheduler().main)`"
+                )
+            task = task.parent
+
+    def _stop_within(self, grace: float | None) -> None:
+        """Begin to stop; the handlers have `grace` seconds from now."""
+        if grace is None:
+            grace = self._grace
+        deadline = self._scheduler.clock() + check_number(grace, "stop()", "a duration")
+        self._stop_accepting()
+        call = self._cut_call
+        if self._open and deadline < (math.inf if call is None else call[0]):
+            self._forget_cut()
+            self._cut_call = self._scheduler.call_at(deadline, self._cut, None)
+
+    def _cut(self, _: None) -> None:
+        """The grace is over: cancel what is left, and write down who it was."""
+        self._cut_call = None
+        # Those that an earlier grace has cancelled, and that are not gone yet.
+        known = {report.task for report in self._cancelled}
+        for each in list(self._open):
+            if not each.closing and each.task.label not in known:
+                self._cancelled.append(each.describe())
+            each.task.cancel("the server stops")
+
+    def _forget_cut(self) -> None:
+        if self._cut_call is not None:
+            self._scheduler.timers.cancel(self._cut_call)
+            self._cut_call = None
+
+    def _settle(self) -> None:
+        """If nothing is under way, no grace is needed any more; and the server may have ended."""
+        if self._open:
+            return
+        self._forget_cut()
+        if self._over:
+            if self._signalled and self._cancelled and self._limits["grace"]:
+                # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
+                self.log.warning("%s: stopped: %s", self.place, self._report())
+            self._servers.ended(self)
+
+    def stop_for_signal(self) -> None:
+        """Begin to stop, since a signal ends the run."""
+        self._signalled = True
+        self._stop_within(None)
+
+    def _report(self) -> StopReport:
+        return StopReport(self._finished, tuple(self._cancelled))
+
+    # Waiting for the end ----------------------------------------------------------------------
+
+    def __iter__(self) -> Generator[Any, Any, StopReport]:
+        self._refuse_handlers()
+        return (yield from self._end())
+
+    __await__ = __iter__
+
+    def _ending(self) -> Suspend[None]:
+        return Suspend(self.task.watch, f"the end of {self!r}", holder=[self.task].copy)
+
+    def _end(self) -> Generator[Any, Any, StopReport]:
+        yield self._ending()
+        return self._report()
+
+
+def to_the_end(server: Serving) -> Generator[Any, Any, StopReport]:
+    """Wait until a server has ended, which ends with this wait."""
+    try:
+        return (yield from server)
+    finally:
+        owner = server.task.parent
+        assert owner is not None
+        leave_behind(owner, [server.task], "its owner went on")
