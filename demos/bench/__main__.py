@@ -5,39 +5,56 @@
     $ python3 -m demos.bench --exact --workloads echo-1k-100 tls bulk
 
 Each server runs on one core, the load on another, and what is compared is the server's CPU time
-for a message. Each contestant is measured in pairs with corolib, back to back; a ratio is the
-median of these, with its 95 % interval. Where that is wider than 5 %, the clock decides nothing,
-and the exact counters do: `--exact` counts the instructions and system calls of servers, with
-valgrind and strace; without `--workloads`, of an echo of 1 KiB on 50 connections.
+for a message. Each contestant is measured in pairs of new processes, its own and corolib's, in
+turns; a ratio is the median of these, with its 95 % interval. Where that is wide, the exact
+counters decide: `--exact` counts the instructions and system calls of servers, with valgrind and
+strace; without `--workloads`, of an echo of 1 KiB on 50 connections.
+
+Every process begins with the C library's allocator in one state: `allocator.py` says why. For
+servers a second column tells what they take as shipped.
 
 What is not installed is named and left out: `pip install 'corolib[bench]'`, or from a clone
 `pip install -e '.[bench]'`, has all of it. The table is printed, and written beside a JSON file and
 a chart.
+
+You hold that a figure is wrong? Measure it where you are, with enough pairs:
+
+    $ python3 -m demos.bench --workloads echo-1k-100 --contestants asyncio_protocol --pairs 31
+
+and send the `bench.json` that it names: it holds each pair, the versions, and what the machine is.
+You hold that a contestant is written badly? It is one file in `servers/` or `tasks/`: mend it, and
+send it with the `bench.json` of before and after.
+
+HTTP is left out: corolib has no server for it but a demo, and what would be compared are parsers.
+So are TLS handshakes, of which nearly all is OpenSSL's arithmetic.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
-from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from demos.bench import chart, exact, table
-from demos.bench.contestants import SERVERS, TASKS, Contestant, interpreter
-from demos.bench.measuring import fits, measure
-from demos.bench.processes import cache, cores, load_command
+from demos.bench import chart, exact, published, table
+from demos.bench.compiler import cache
+from demos.bench.contestants import SERVERS, TASKS, Contestant
+from demos.bench.measuring import Match, Plan, fits, report
 from demos.bench.serve import allow_many_files
-from demos.bench.workloads import WORKLOADS, Exchanges, IdleTasks, Import, Repeated, Workload
-from demos.start import start
+from demos.bench.workloads import WORKLOADS, Exchanges, Workload
+from demos.start import at_least, start
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--quick": {"action": "store_true", "help": "a few workloads, a minute or two"},
+    "--quick": {"action": "store_true", "help": "a few workloads and pairs, a minute or two"},
     "--exact": {"action": "store_true", "help": "count instructions and system calls instead"},
-    "--record": {"action": "store_true", "help": "write down corolib's own exact figures"},
+    "--record": {
+        "nargs": "?",
+        "const": "all",
+        "choices": ["all", "exact", "text"],
+        "help": "write down what the README shows: all of it, corolib's exact figures, or the text",
+    },
     "--list": {"action": "store_true", "help": "name the workloads and the contestants"},
     "--workloads": {"nargs": "+", "metavar": "NAME", "help": "only these; NAME may be a pattern"},
     "--contestants": {"nargs": "+", "metavar": "NAME", "help": "only these, beside the reference"},
@@ -46,8 +63,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "the server that the others are compared with; default: %(default)s",
     },
-    "--pairs": {"type": int, "help": "default: 101; a claim takes 31; with --quick 7"},
-    "--seconds": {"type": float, "help": "of one sample; default: 0.06"},
+    "--pairs": {"type": at_least(1), "help": "default: 9; --record 6, --quick 3"},
+    "--seconds": {"type": float, "default": Plan.seconds, "help": "of one sample; default: 0.06"},
+    "--settled": {
+        "action": "store_true",
+        "help": "leave out the column of what servers take as shipped",
+    },
     "--chart": {"metavar": "NAME", "help": "the workload on the chart; default: echo-1k-100"},
     "--out": {"metavar": "FOLDER", "help": "for bench.json, .md, .svg; default: a cache folder"},
 }
@@ -62,52 +83,42 @@ def main(options: argparse.Namespace) -> None:
             sys.exit(f"no contestant is called {name}; --list names them all")
     if options.list:
         list_all()
-    elif options.record or options.exact:
+    elif options.record:
+        record(options)
+    elif options.exact:
         if tool := exact.missing_tool():
             sys.exit(f"{tool} is needed to count, and is not installed")
-        if options.record:
-            exact.record(say)
-        else:
-            workloads = [e for e in select(options) if type(e) is Exchanges]
-            servers = [each for each in SERVERS if chosen(each, options)]
-            report = exact.report(workloads, servers, say)
-            write(options, "exact", report, table.exact(report))
+        workloads = [e for e in select(options) if type(e) is Exchanges]
+        servers = [each for each in SERVERS if chosen(each, options)]
+        found = exact.report(workloads, servers, say)
+        write(options, "exact", found, table.exact(found))
     else:
-        report = run(options)
-        write(options, "bench", report, table.markdown(report), draw(report, options.chart))
+        pairs = options.pairs or (3 if options.quick else Plan.pairs)
+        plan = Plan(pairs, options.seconds, not (options.settled or options.quick))
+        found = report([match(each, options) for each in select(options)], plan, say)
+        write(options, "bench", found, table.markdown(found), draw(found, options.chart))
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what the options ask for; return the report."""
-    pairs = options.pairs or (7 if options.quick else 101)
-    seconds = options.seconds or 0.06  # many short samples: what disturbs one disturbs its pair
-    done = []
-    for workload in select(options):
-        alike = TASKS if isinstance(workload, Repeated | IdleTasks | Import) else SERVERS
-        reference = alike[0]
-        for each in alike:
-            if each.name == options.reference and fits(workload, each):
-                reference = each
-        others = [
-            each
-            for each in alike
-            if each != reference and chosen(each, options) and fits(workload, each)
-        ]
-        results = measure(workload, reference, others, pairs, seconds, say)
-        kind = type(workload).__name__
-        done.append({**asdict(workload), "kind": kind, "results": [asdict(e) for e in results]})
-    libraries = {e.library: e for e in SERVERS if e.installed and e.version}
-    return {
-        "interpreter": interpreter(),
-        "machine": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "cores": cores(),
-        "load": "in Python" if "-m" in load_command(False) else "in C",
-        "pairs": pairs,
-        "seconds": seconds,
-        "versions": {name: each.version for name, each in libraries.items()},
-        "left_out": sorted({each.library for each in SERVERS if not each.installed}),
-        "workloads": done,
-    }
+def record(options: argparse.Namespace) -> None:
+    if options.record == "text":
+        published.write()
+    elif options.record == "exact":
+        if tool := exact.missing_tool():
+            sys.exit(f"{tool} is needed to count, and is not installed")
+        published.record_exact(say)
+        published.write()
+    elif missing := published.missing():
+        sys.exit(f"the README shows all contestants; not installed: {', '.join(missing)}")
+    else:
+        published.record(Plan(options.pairs or published.PAIRS, options.seconds), say)
+
+
+def match(workload: Workload, options: argparse.Namespace) -> Match:
+    """Return who is measured in this workload, and who is the reference."""
+    alike = SERVERS if workload.folder == "servers" else TASKS
+    fitting = [each for each in alike if fits(workload, each)]
+    reference = next((each for each in fitting if each.name == options.reference), alike[0])
+    return workload, reference, [e for e in fitting if e != reference and chosen(e, options)]
 
 
 def select(options: argparse.Namespace) -> list[Workload]:
@@ -156,7 +167,7 @@ def list_all() -> None:
     for title, contestants in (("servers", SERVERS), ("tasks", TASKS)):
         print(title)
         for each in contestants:
-            missing = "" if each.installed else f": left out, {each.library} is not installed"
+            missing = f": left out, {each.missing} is not installed" if each.missing else ""
             print(f"  {each.name:18} {each.title}{missing}")
 
 

@@ -34,11 +34,11 @@ STYLE = """
 def svg(workload: dict[str, Any], about: str) -> str:
     """Return the picture; `about` is what is written below it."""
     good = [each for each in workload["results"] if not each["failed"]]
-    rows = sorted(good, key=lambda each: float(each["medians"]["cost"]))
+    rows = sorted(good, key=lambda each: float(each["fair"]["medians"]["cost"]))
     memory = workload["kind"].startswith("Idle")
     scale = 1.0 if memory else 1e6
     unit = "bytes" if memory else "µs"
-    most = max(each["medians"]["cost"] for each in rows) * scale
+    most = max(each["fair"]["medians"]["cost"] for each in rows) * scale
     height = TOP + ROW * len(rows) + FOOT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -49,7 +49,7 @@ def svg(workload: dict[str, Any], about: str) -> str:
         f'<text x="20" y="53">{unit} for each {escape(workload["unit"])}; shorter is better</text>',
     ]
     for number, each in enumerate(rows):
-        parts += bar(TOP + number * ROW, each, each["medians"]["cost"] * scale, most)
+        parts += bar(TOP + number * ROW, each, each["fair"]["medians"]["cost"] * scale, most)
     bottom = TOP + ROW * len(rows)
     parts.append(f'<line class="line" x1="{LEFT}" y1="{TOP - 4}" x2="{LEFT}" y2="{bottom}"/>')
     parts.append(f'<text x="20" y="{height - 15}">{escape(about)}</text></svg>')
@@ -67,7 +67,8 @@ def bar(y: int, result: dict[str, Any], value: float, most: float) -> list[str]:
     ours = " ours" if result["contestant"].startswith("corolib") else ""
     length = max((WIDTH - LEFT - RIGHT) * value / most, 1)
     middle = y + BAR - 4
-    ratio = "" if result["ratio"] is None else f"\N{MULTIPLICATION SIGN} {1 / result['ratio']:.2f}"
+    of_it = result["fair"]["ratio"]
+    ratio = "" if of_it is None else f"\N{MULTIPLICATION SIGN} {1 / of_it:.2f}"
     return [
         f'<text class="name{ours}" x="{LEFT - 10}" y="{middle}" text-anchor="end">'
         f"{escape(result['title'])}</text>",

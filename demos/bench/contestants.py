@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import sys
+import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from demos.bench.compiler import compiler
 
 HERE = Path(__file__).parent
 
@@ -19,6 +21,8 @@ class Contestant:
     name: str
     title: str
     library: str = ""  # that has to be installed; as it is imported
+    tls_library: str = ""  # that its TLS needs besides
+    compiled: bool = False  # whether it is written in C, and needs a compiler
     most: int = 1_000_000  # connections that it can serve
     asked: bool = False  # whether it is measured only if asked for by name
 
@@ -33,7 +37,14 @@ class Contestant:
 
     @property
     def installed(self) -> bool:
-        return not self.library or importlib.util.find_spec(self.library) is not None
+        return compiler() is not None if self.compiled else there(self.library)
+
+    @property
+    def missing(self) -> str:
+        """Return what would have to be installed, or ""."""
+        if not self.installed:
+            return "a C compiler" if self.compiled else self.library
+        return "" if there(self.tls_library) else f"{self.tls_library} for the TLS of {self.title}"
 
     def jobs(self, folder: str) -> set[str]:
         """Return the names of the functions in its file there, `tls` for an echo that has it."""
@@ -44,9 +55,15 @@ class Contestant:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef):
                 found.add(node.name)
-                if node.name == "echo" and "tls" in [each.arg for each in node.args.args]:
+                takes_tls = "tls" in [each.arg for each in node.args.args]
+                if node.name == "echo" and takes_tls and there(self.tls_library):
                     found.add("tls")
         return found
+
+
+def there(library: str) -> bool:
+    """Tell whether a library can be imported; "" is none."""
+    return not library or importlib.util.find_spec(library) is not None
 
 
 SERVERS = [
@@ -55,6 +72,7 @@ SERVERS = [
     Contestant("corolib_once", "corolib traps made once", "corolib"),
     Contestant("corolib_async", "corolib async def", "corolib"),
     Contestant("corolib_writewait", "corolib waiting for each send", "corolib", asked=True),
+    Contestant("epoll_c", "C on epoll", compiled=True),
     Contestant("epoll", "epoll by hand"),
     Contestant("selectors", "selectors, callbacks"),
     Contestant("threads", "threads", most=2000),  # ten thousand need more of a system than is usual
@@ -63,10 +81,11 @@ SERVERS = [
     Contestant("uvloop_protocol", "uvloop protocol", "uvloop"),
     Contestant("uvloop_streams", "uvloop streams", "uvloop"),
     Contestant("curio", "curio", "curio"),
-    Contestant("trio", "trio", "trio"),
+    Contestant("trio", "trio streams", "trio"),
+    Contestant("trio_sockets", "trio sockets", "trio"),
     Contestant("gevent", "gevent", "gevent"),
     Contestant("tornado", "Tornado", "tornado"),
-    Contestant("twisted", "Twisted", "twisted"),
+    Contestant("twisted", "Twisted", "twisted", tls_library="OpenSSL"),
     Contestant("bluelet", "bluelet", "bluelet", most=1000),  # select() knows file numbers to 1023
     Contestant("pycos", "pycos", "pycos"),
 ]
@@ -77,7 +96,9 @@ TASKS = [
     Contestant("corolib_async", "corolib async def", "corolib"),
     Contestant("deque", "a deque of generators"),
     Contestant("asyncio", "asyncio"),
+    Contestant("asyncio_executor", "asyncio, run_in_executor"),
     Contestant("uvloop", "uvloop", "uvloop"),
+    Contestant("uvloop_executor", "uvloop, run_in_executor", "uvloop"),
     Contestant("curio", "curio", "curio"),
     Contestant("trio", "trio", "trio"),
     Contestant("gevent", "gevent", "gevent"),
@@ -88,4 +109,4 @@ TASKS = [
 
 
 def interpreter() -> str:
-    return f"{sys.implementation.name} {sys.version.split()[0]}"
+    return f"{platform.python_implementation()} {platform.python_version()}"

@@ -2,10 +2,12 @@
 
 A server is run twice, with different numbers of messages; the difference is what messages cost, and
 what starting costs cancels out. The kernel's instructions are not counted, its calls are. Figures
-repeat to about one part in a hundred, whatever else the machine does.
+repeat to about one part in a hundred, whatever else the machine does; where the code lies moves
+them by as much, since the length of a path decides how names fall into tables. So corolib's own
+programs are counted in copies with paths of several lengths, and the median is taken.
 
-What corolib's own programs take is recorded in `recorded.json`, with the interpreter that it was
-recorded on: another build takes other numbers of instructions. A test holds to these figures.
+What they take is recorded in `recorded.json`, with the interpreter that it was recorded on: another
+build takes other numbers of instructions. A test holds to these figures.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from demos.bench.contestants import Contestant, interpreter
 from demos.bench.measuring import fits, load_on
-from demos.bench.processes import Failed, Server
+from demos.bench.processes import ROOT, Failed, Server
+from demos.bench.statistics import median
 from demos.bench.workloads import Exchanges
 
 RECORDED = Path(__file__).with_name("recorded.json")
@@ -34,6 +38,7 @@ OURS = ("corolib_traps", "corolib_once", "corolib_streams", "corolib_async", "co
 ECHO = Exchanges("echo", "echo of 1 KiB, 50 connections", job="echo", connections=50)
 FEW, MANY = 500, 2500  # exchanges
 REST = 0.2  # seconds in which a server that nobody is connected to does next to nothing
+LAYOUTS = 3  # copies of corolib in which its own programs are counted
 LARGE = 1 << 18  # bytes of an exchange, above which a tenth of them tells as much
 
 Figures = dict[str, Any]  # "instructions": a number; "calls": for each system call, how many
@@ -46,26 +51,39 @@ def missing_tool() -> str:
 
 def figures(name: str, workload: Exchanges = ECHO) -> Figures:
     """Return what a message costs this contestant."""
-    compile_modules(name, workload)
-    return {
-        "instructions": instructions(name, workload),
-        "calls": system_calls(name, workload),
-    }
+    with layouts(LAYOUTS if name in OURS else 0) as roots:
+        counts = []
+        for root in roots:
+            compile_modules(name, workload, root)
+            counts.append(instructions(name, workload, root))
+    return {"instructions": median(counts), "calls": system_calls(name, workload)}
 
 
-def compile_modules(name: str, workload: Exchanges) -> None:
+@contextmanager
+def layouts(copies: int) -> Generator[Sequence[Path]]:
+    """Make copies of what servers need, at paths of different lengths; none: give the original."""
+    with tempfile.TemporaryDirectory() as folder:
+        roots = [Path(folder) / ("x" * (3 + 7 * number)) for number in range(copies)]
+        for root in roots:
+            for part in ("corolib", "demos/bench"):
+                shutil.copytree(ROOT / part, root / part)
+        yield roots or [ROOT]
+
+
+def compile_modules(name: str, workload: Exchanges, root: Path = ROOT) -> None:
     """Run the server once, uncounted: else one of two runs would compile its modules, and the other
     find them compiled, which looks like thousands of instructions for each message.
     """
-    with Server(name, workload.job) as server:
+    with Server(name, workload.job, root=root) as server:
         exchange(server, workload, 1)
 
 
-def instructions(name: str, workload: Exchanges = ECHO) -> float:
+def instructions(name: str, workload: Exchanges = ECHO, root: Path = ROOT) -> float:
     """Return the user instructions for a message, or whatever else the workload counts."""
     few, many = rounds(workload)
     with ThreadPoolExecutor(2) as pool:  # side by side: neither's speed matters
-        less, more = pool.map(lambda n: counted_instructions(name, workload, n), (few, many))
+        counts = pool.map(lambda n: counted_instructions(name, workload, n, root), (few, many))
+        less, more = counts
     return (more - less) / (many - few) / workload.units
 
 
@@ -76,9 +94,9 @@ def rounds(workload: Exchanges) -> tuple[int, int]:
     return few, few * MANY // FEW * more
 
 
-def counted_instructions(name: str, workload: Exchanges, count: int) -> int:
+def counted_instructions(name: str, workload: Exchanges, count: int, root: Path) -> int:
     tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-    with Server(name, workload.job, tool=tool) as server:
+    with Server(name, workload.job, tool=tool, root=root) as server:
         exchange(server, workload, count)
         server.errors.seek(0)
         found = re.search(r"Collected : (\d+)", server.errors.read())
@@ -170,13 +188,13 @@ def build() -> str:
     return f"{sys.version.split()[0]} {digest.hexdigest()[:16]}"
 
 
-def record(say: Callable[[str], None]) -> None:
-    """Measure corolib's own programs, and write down what they take."""
+def record(names: Sequence[str], say: Callable[[str], None]) -> dict[str, Figures]:
+    """Return what is recorded of these contestants."""
     programs = {}
-    for name in OURS:
-        say(f"record: {name}")
+    for number, name in enumerate(names, 1):
+        say(f"exact: {number} of {len(names)}, {name}")
         programs[name] = figures(name)
-    RECORDED.write_text(json.dumps({"build": build(), "programs": programs}, indent=2) + "\n")
+    return programs
 
 
 def recorded() -> dict[str, Any]:
@@ -189,7 +207,7 @@ def reason_not_to_compare() -> str:
     if tool := missing_tool():
         return f"{tool} is not installed"
     if not RECORDED.exists():
-        return "nothing is recorded: python3 -m demos.bench --record"
+        return "nothing is recorded: python3 -m demos.bench --record exact"
     if build() != recorded()["build"]:
         return f"recorded with another interpreter, {recorded()['build']}; this is {build()}"
     return ""

@@ -9,8 +9,9 @@
  *
  *     count N           N exchanges, the next one on a connection when its last was answered
  *     time SECONDS      the same until the time is up
- *     rate R SECONDS    R exchanges a second, each begun at its time whether others were answered
- *                       or not; they count from the planned time
+ *     rate R SECONDS    R * SECONDS exchanges, R of them in a second at the mean and at random as
+ *                       strangers come (exponential gaps), the same each time; each is begun at its
+ *                       time whether others were answered or not, and counts from that time
  *
  * and is answered by a line: exchanges, seconds, seconds of CPU that the load took, and the
  * latencies that 50, 99 and 99.9 % did not exceed, in microseconds. `load.py` does the same.
@@ -19,6 +20,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -57,6 +59,7 @@ static char *message, buffer[BUFFER];
 static struct {          /* the run that is under way */
     long limit, begun, answered;
     double start, deadline, rate;
+    double *due;         /* with a rate: when each exchange is to be begun, from the start */
     float *latencies;
     long room;
 } run;
@@ -160,7 +163,7 @@ static void begin(Connection *c, double when) {
 
 static void answered(Connection *c) {
     double t = now(), planned = c->since;
-    if (run.rate) planned = run.start + (c - connections + c->answered * active) / run.rate;
+    if (run.rate) planned = run.start + run.due[c - connections + c->answered * active];
     if (run.answered == run.room) {
         run.room = run.room ? 2 * run.room : 1 << 16;
         run.latencies = realloc(run.latencies, run.room * sizeof(float));
@@ -193,11 +196,19 @@ static void receive(Connection *c) {
 
 /* Runs ---------------------------------------------------------------------------------------- */
 
-/* Begin what is due at this rate; return how many milliseconds may be slept. */
+/* Plan when so many exchanges are to be begun. */
+static void plan(long count, double rate) {
+    double t = 0;
+    run.due = realloc(run.due, count * sizeof(double));
+    srand48(1);
+    for (long i = 0; i < count; i++) run.due[i] = t -= log(1 - drand48()) / rate;
+}
+
+/* Begin what is due; return how many milliseconds may be slept. */
 static int begin_due(void) {
     double t = now();
     while (run.begun < run.limit) {
-        double due = run.start + run.begun / run.rate;
+        double due = run.start + run.due[run.begun];
         if (due > t) return due - t > 0.002 ? (int)((due - t) * 1000) - 1 : 0;
         begin(&connections[run.begun % active], due);
     }
@@ -215,6 +226,7 @@ static void send_again(Connection *c, int count) {
 static void go(Connection *first, int count, long limit, double seconds, double rate) {
     struct epoll_event events[EVENTS];
     run.limit = limit, run.begun = run.answered = 0, run.rate = rate;
+    if (rate) plan(limit, rate);
     run.start = now(), run.deadline = run.start + seconds;
     for (int i = 0; i < count; i++) first[i].answered = 0;
     for (int i = 0; i < count && !rate && run.begun < limit; i++) begin(&first[i], now());

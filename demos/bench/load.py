@@ -6,7 +6,9 @@ per message says the same.
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import select
 import socket
 import ssl
@@ -87,8 +89,7 @@ class Connection:
     def end(self) -> None:
         load, t = self.load, time.perf_counter()
         if load.rate:
-            number = self.number + self.answered * load.active
-            self.since = load.start + number / load.rate
+            self.since = load.start + load.due[self.number + self.answered * load.active]
         load.latencies.append(t - self.since)
         self.answered += 1
         self.open -= 1
@@ -135,6 +136,10 @@ class Load:
         rate: float = 0.0,
     ) -> None:
         self.limit, self.rate, self.begun = limit, rate, 0
+        if rate:
+            numbers = random.Random(1)
+            gaps = (numbers.expovariate(rate) for _ in range(int(limit)))
+            self.due = list(itertools.accumulate(gaps))
         self.latencies: list[float] = []
         self.start = time.perf_counter()
         self.deadline = self.start + seconds
@@ -160,10 +165,10 @@ class Load:
                     self.connections[fd].receive()
 
     def begin_due(self, some: list[Connection]) -> float:
-        """Begin what is due at this rate; return how many seconds may be slept."""
+        """Begin what is due; return how many seconds may be slept."""
         t = time.perf_counter()
         while self.begun < self.limit:
-            due = self.start + self.begun / self.rate
+            due = self.start + self.due[self.begun]
             if due > t:
                 return max(due - t - 0.001, 0)
             some[self.begun % len(some)].begin(due)

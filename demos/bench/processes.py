@@ -9,11 +9,9 @@ with Server("curio", "echo") as server, Load(server.port, "tcp", 100, 0, 1024, 1
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from demos.bench.compiler import compiled
 from demos.bench.work import resident
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = Path(__file__).with_name("load.c")
-LIBRARIES = ["-DTLS", "-lssl", "-lcrypto"]
+LIBRARIES = ("-DTLS", "-lssl", "-lcrypto")
 PATIENCE = 180  # seconds that an answer may take
 
 
@@ -52,8 +51,10 @@ def cores() -> tuple[int, int]:
 
 
 def plain_environment() -> dict[str, str]:
-    """Return the environment without what would have Python do more than run the program."""
-    names = ("COVERAGE", "COROLIB", "PYTHON")
+    """Return the environment without what would have Python do more than run the program, or have
+    the C library allocate in another way than it does by itself.
+    """
+    names = ("COVERAGE", "COROLIB", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(names)}
     kept["PYTHONHASHSEED"] = "0"
     return kept
@@ -62,12 +63,12 @@ def plain_environment() -> dict[str, str]:
 class Child:
     """A process that is told something in a line, and answers with one. `with` ends it."""
 
-    def __init__(self, command: list[str], core: int | None = None) -> None:
+    def __init__(self, command: list[str], core: int | None = None, root: Path = ROOT) -> None:
         self.name = " ".join(command[-6:])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=root,
             env=plain_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -140,7 +141,7 @@ class Child:
 
 
 class Server(Child):
-    """A contestant's server; `tool` is a command that it runs under."""
+    """A contestant's server; `tool` is a command that it runs under, `root` where the code is."""
 
     def __init__(
         self,
@@ -150,11 +151,13 @@ class Server(Child):
         *,
         tool: tuple[str, ...] = (),
         memory: bool = False,
+        shipped: bool = False,
+        root: Path = ROOT,
     ) -> None:
         self.pid = 0
-        options = ["--memory"] if memory else []
+        options = ["--memory"] * memory + ["--as-shipped"] * shipped
         python = [sys.executable, "-m", "demos.bench.serve"]
-        super().__init__([*tool, *python, name, job, *options], core)
+        super().__init__([*tool, *python, name, job, *options], core, root)
         found = re.search(r"port (\d+), process (\d+)", self.read())
         assert found is not None
         self.port, self.pid = map(int, found.groups())
@@ -172,6 +175,11 @@ class Server(Child):
     def cpu(self) -> float:
         """Return the seconds of CPU, user's and system's, that it has used."""
         return time.clock_gettime(self._clock)
+
+    def faults(self) -> int:
+        """Return how often it used a page of memory that the kernel had to provide first."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[7])  # minflt, the tenth of all
 
     def resident(self) -> int:
         return resident(self.pid)
@@ -224,32 +232,10 @@ class Load(Child):
 @functools.cache
 def load_command(tls: bool) -> list[str]:
     """Return the command of the load: in C where that can be compiled, in Python else."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or os.environ.get("COROLIB_BENCH_LOAD") == "python":
-        return [sys.executable, "-m", "demos.bench.load"]
-    source = SOURCE.read_bytes()
-    for kind, options in (("tls", LIBRARIES), ("plain", [])):
-        program = cache() / f"load-{kind}-{hashlib.sha256(source).hexdigest()[:16]}"
-        if program.exists():
-            return [str(program)]
-        with tempfile.TemporaryDirectory(dir=cache()) as folder:
-            made = Path(folder) / "load"
-            command = [compiler, "-O2", "-o", str(made), str(SOURCE), *options]
-            if subprocess.run(command, capture_output=True).returncode == 0:
-                made.replace(program)
-                return [str(program)]
-        if tls:
-            break
+    if os.environ.get("COROLIB_BENCH_LOAD") != "python":
+        made = compiled(SOURCE, *LIBRARIES, "-lm")
+        if made is None and not tls:  # without OpenSSL's headers
+            made = compiled(SOURCE, "-lm")
+        if made is not None:
+            return [made]
     return [sys.executable, "-m", "demos.bench.load"]
-
-
-def cache() -> Path:
-    """Return the folder for what is made once: the load, and the results of the last run."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "corolib-bench"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"corolib-bench-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder

@@ -3,9 +3,9 @@
     $ python3 -m demos.bench.serve curio echo 7007
     curio: echo on 127.0.0.1 port 7007, process 4711
 
-The services are echo, tls, lines, bulk and udp. Without a port it takes any that is free. With
-`--memory` it answers each line of its input with the bytes that Python has in use, as `tracemalloc`
-counts them.
+The services are echo, tls, busy, lines, bulk and udp. Without a port it takes any that is free.
+With `--memory` it answers each line of its input with the bytes that Python has in use, as
+`tracemalloc` counts them. With `--as-shipped` the C library's allocator is left as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import threading
 import tracemalloc
 from typing import TextIO
+
+from demos.bench import allocator
 
 
 def serve(name: str, job: str, port: int, out: TextIO) -> None:
@@ -63,9 +65,11 @@ def allow_many_files() -> None:
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--memory"]
+    words = [word for word in sys.argv[1:] if word not in ("--memory", "--as-shipped")]
     if len(words) not in (2, 3):
         sys.exit(__doc__)
+    if "--as-shipped" not in sys.argv:
+        allocator.settle()
     allow_many_files()
     out, sys.stdout = sys.stdout, sys.stderr  # for libraries that have something to say
     if "--memory" in sys.argv:

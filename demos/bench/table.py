@@ -8,7 +8,7 @@ from typing import Any
 WIDE = "†"
 BOUND = "‡"
 NOTES = {
-    WIDE: "the interval is wider than 5 %: `python3 -m demos.bench --exact` decides",
+    WIDE: "the interval is wider than 5 %: take more pairs, or see what `--exact` counts",
     BOUND: "the load was busier than the server: messages per second say little",
 }
 
@@ -17,7 +17,7 @@ def markdown(report: dict[str, Any]) -> str:
     """Return the whole report of a run."""
     parts = [
         "# Benchmark",
-        f"{report['interpreter']}, {report['machine']}. {report['pairs']} pairs back to back; "
+        f"{report['interpreter']}, {report['machine']}. {report['pairs']} pairs of processes; "
         f"servers on core {report['cores'][0]}, load ({report['load']}) on core "
         f"{report['cores'][1]}.",
     ]
@@ -39,10 +39,14 @@ def one(workload: dict[str, Any]) -> str:
     reference = workload["results"][0]["title"]
     heads = ["contestant", *heads, f"{reference} costs, of it", "95 % interval"]
     good = [each for each in workload["results"] if not each["failed"]]
-    rows = [
-        [each["title"], *cells(workload, each), ratio(each), bounds(each)]
-        for each in sorted(good, key=lambda each: float(each["medians"]["cost"]))
-    ]
+    both = any(each["shipped"] for each in good)
+    if both:
+        heads += ["as shipped, µs each", "of it", "page faults each"]
+    rows = []
+    for each in sorted(good, key=lambda each: float(each["fair"]["medians"]["cost"])):
+        fair = each["fair"]
+        row = [each["title"], *cells(fair["medians"]), ratio(fair), bounds(fair)]
+        rows.append(row + (as_shipped(each["shipped"]) if both else []))
     return table(heads, rows)
 
 
@@ -61,36 +65,47 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def ratio(result: dict[str, Any]) -> str:
-    if result["ratio"] is None:
+def ratio(figures: dict[str, Any]) -> str:
+    if figures["ratio"] is None:
         return ""
-    return f"{result['ratio']:.2f}" + (WIDE if result["wide"] else "")
+    return f"{figures['ratio']:.2f}" + (WIDE if figures["wide"] else "")
 
 
-def bounds(result: dict[str, Any]) -> str:
-    return "{:.2f} to {:.2f}".format(*result["interval"]) if result["interval"] else ""
+def bounds(figures: dict[str, Any]) -> str:
+    return "{:.2f} to {:.2f}".format(*figures["interval"]) if figures["interval"] else ""
+
+
+def as_shipped(figures: dict[str, Any] | None) -> list[str]:
+    if figures is None:
+        return ["", "", ""]
+    found = figures["medians"]
+    shown = "" if figures["ratio"] is None else f"{figures['ratio']:.2f}"
+    return [micro(found["cost"]), shown, f"{found['faults']:.2f}"]
 
 
 # The columns between the contestant and the ratio, for each kind of workload ----------------------
 
 
-def exchange_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    found = result["medians"]
+def exchange_cells(found: dict[str, float]) -> list[str]:
     bound = BOUND if found["load_busy"] > found["server_busy"] else ""
-    return [micro(found["cpu"]), f"{found['per_second']:,.0f}{bound}"]
+    return [micro(found["cost"]), f"{found['per_second']:,.0f}{bound}"]
 
 
-def latency_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    found = result["medians"]
-    return [micro(found[name], 0) for name in ("p50", "p99", "p999")] + [f"{found['rate']:,.0f}"]
+def latency_cells(found: dict[str, float]) -> list[str]:
+    times = [micro(found[name], 0) for name in ("p50", "p99", "p999")]
+    return [*times, f"{found['rate']:,.0f}", f"{found['server_busy'] * 100:.0f} %"]
 
 
-def time_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    return [micro(result["medians"]["cost"])]
+def time_cells(found: dict[str, float]) -> list[str]:
+    return [micro(found["cost"])]
 
 
-def memory_cells(workload: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    found = result["medians"]
+def growth_cells(found: dict[str, float]) -> list[str]:
+    times = [micro(found[name]) for name in ("start", "wake", "sleep", "cancel")]
+    return [*times, f"{found['bytes']:,.0f}"]
+
+
+def memory_cells(found: dict[str, float]) -> list[str]:
     return [f"{found['cost']:,.0f}", f"{found['python']:,.0f}"]
 
 
@@ -98,10 +113,12 @@ def micro(seconds: float, digits: int = 2) -> str:
     return f"{seconds * 1e6:,.{digits}f}"
 
 
+GROWTH = ["start on an event, µs each", "wake and join", "start asleep", "cancel", "bytes each"]
 COLUMNS = {
     "Exchanges": (["server's CPU, µs each", "each second"], exchange_cells),
-    "Latency": (["p50, µs", "p99, µs", "p99.9, µs", "rate, each second"], latency_cells),
+    "Latency": (["p50, µs", "p99, µs", "p99.9, µs", "each second", "busy"], latency_cells),
     "Repeated": (["CPU, µs each"], time_cells),
+    "Growth": (GROWTH, growth_cells),
     "Import": (["CPU, µs"], time_cells),
     "IdleTasks": (["bytes, all", "bytes, Python's"], memory_cells),
     "IdleConnections": (["bytes, all", "bytes, Python's"], memory_cells),

@@ -3,9 +3,17 @@
     $ echo switch 100000 | python3 -m demos.bench.work asyncio
     0.053
 
-For each line of the input, a job and a number, it prints the seconds of CPU that the job took. For
-`idle` it prints the bytes of memory that each of so many tasks takes: what the system sees, or,
-with `--memory`, what Python has in use as `tracemalloc` counts it.
+For each line of the input, a job and a number, it prints the seconds of CPU that the job took,
+without those in which a loop begins and ends; for `shutdown` those from when all slept until all
+were gone. Further words are
+
+    idle N              the bytes of memory that each of N sleeping tasks takes: what the system
+                        sees, or, with `--memory`, what Python has in use as `tracemalloc` counts it
+    growth N COLLECTOR  for N tasks the seconds of CPU until all wait for an event, until all have
+                        been woken and joined, until all sleep, until all are cancelled and gone;
+                        and the bytes for each that waits for the event
+
+COLLECTOR says what the program does about the garbage collector: a key of `COLLECTORS`.
 """
 
 from __future__ import annotations
@@ -17,6 +25,20 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from types import ModuleType
+
+from demos.bench import allocator
+from demos.bench.tasks import check_turns
+
+Many = Callable[[int, Callable[[], None]], None]  # a job with many tasks at a time
+
+
+COLLECTORS: dict[str, Callable[[], None]] = {
+    "default": lambda: None,
+    "rarely": lambda: gc.set_threshold(100_000),  # new objects before it looks, instead of 700
+    "frozen": gc.freeze,  # never at what is there now, before the tasks are
+    "off": gc.disable,
+}
 
 
 def work(name: str, traced: bool) -> None:
@@ -25,27 +47,65 @@ def work(name: str, traced: bool) -> None:
     if traced:
         tracemalloc.start()
     for line in sys.stdin:
-        job, number = line.split()
+        job, number, *rest = line.split()
+        gc.collect()
         if job == "idle":
-            found = idle(tasks.idle, int(number), traced)
+            found = [idle(tasks.shutdown, int(number), traced)]
+        elif job == "growth":
+            found = growth(tasks, int(number), *rest)
+        elif job == "shutdown":
+            found = [phases(tasks.shutdown, int(number), time.process_time)[1]]
         else:
-            gc.collect()
-            start = time.process_time()
-            getattr(tasks, job)(int(number))
-            found = time.process_time() - start
-        print(found, file=out, flush=True)
+            found = [seconds(getattr(tasks, job), int(number))]
+        print(*found, file=out, flush=True)
 
 
-def idle(job: Callable[..., None], number: int, traced: bool) -> float:
+def seconds(job: Callable[[int], list[int] | None], number: int) -> float:
+    """Return what the job takes more than doing it no times: its loop's beginning and end."""
+    start = time.process_time()
+    job(0)
+    between = time.process_time()
+    order = job(number)
+    end = time.process_time()
+    if job.__name__ == "lock":
+        check_turns(order or [])
+    return (end - between) - (between - start)
+
+
+def phases(job: Many, number: int, measure: Callable[[], float]) -> tuple[float, float]:
+    """Return by how much what is measured grows until all tasks wait, and from then until all are
+    gone.
+    """
+    found: list[float] = []
+    job(number, lambda: found.append(measure()))
+    begun, waiting, gone = found
+    return waiting - begun, gone - waiting
+
+
+def idle(job: Many, number: int, traced: bool) -> float:
     def used() -> int:
         return tracemalloc.get_traced_memory()[0] if traced else resident(os.getpid())
 
-    found: list[int] = []
-    job(1, used)
+    job(1, lambda: None)
     gc.collect()
-    before = used()
-    job(number, lambda: found.append(used()))
-    return (found[0] - before) / number
+    return phases(job, number, used)[0] / number
+
+
+def growth(tasks: ModuleType, number: int, collector: str) -> list[float]:
+    tasks.event(10, lambda: None)
+    tasks.shutdown(10, lambda: None)
+    gc.collect()
+    COLLECTORS[collector]()
+    memory: list[int] = []
+
+    def measure() -> float:
+        memory.append(resident(os.getpid()))
+        return time.process_time()
+
+    found = [*phases(tasks.event, number, measure)]
+    gc.collect()
+    found += phases(tasks.shutdown, number, time.process_time)
+    return [*found, (memory[1] - memory[0]) / number]
 
 
 def resident(pid: int) -> int:
@@ -56,4 +116,7 @@ def resident(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], "--memory" in sys.argv)
+    words = sys.argv[1:]
+    if "--as-shipped" not in words:
+        allocator.settle()
+    work(words[0], "--memory" in words)

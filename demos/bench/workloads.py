@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 IDLE = 10_000
 MIB = 1 << 20
@@ -17,6 +18,13 @@ class Workload:
     unit: str = "message"
     job: str = ""  # the function in the contestant's file
     quick: bool = False  # whether it belongs to a quick run
+    folder: ClassVar[str] = "servers"  # where that file is
+    most_pairs: ClassVar[int] = 1000  # that are worth their time
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The functions that a contestant must have."""
+        return (self.job,)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,14 @@ class Exchanges(Workload):
 
 @dataclass(frozen=True)
 class Latency(Exchanges):
-    """The same at a fixed rate; what counts is when an answer comes after it was planned."""
+    """The same at a rate; what counts is when an answer comes after its exchange was planned.
+
+    Each contestant gets this share of what it can do itself, as measured just before. At one rate
+    for all, a server that takes less time for a message would be less busy, and for that alone
+    answer sooner: that is told by the CPU time already. The rates are in the table.
+    """
+
+    share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,21 @@ class Repeated(Workload):
     """Something that tasks do, so many times."""
 
     number: int = 0
+    folder: ClassVar[str] = "tasks"
+
+
+@dataclass(frozen=True)
+class Growth(Workload):
+    """Many tasks at a time: they wait for one event, or sleep until they are cancelled."""
+
+    number: int = 0
+    collector: str = "default"  # how the garbage collector is set: see `work.py`
+    folder: ClassVar[str] = "tasks"
+    most_pairs: ClassVar[int] = 3  # they take seconds, and show how cost grows
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        return ("event", "shutdown")
 
 
 @dataclass(frozen=True)
@@ -49,6 +79,7 @@ class IdleConnections(Workload):
     """The memory that a connection takes on which nothing happens."""
 
     number: int = 1000
+    most_pairs: ClassVar[int] = 1  # it is the same each time
 
 
 @dataclass(frozen=True)
@@ -56,11 +87,16 @@ class IdleTasks(Workload):
     """The memory that a task takes which sleeps."""
 
     number: int = 10_000
+    folder: ClassVar[str] = "tasks"
+    most_pairs: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
 class Import(Workload):
     """The time that it takes to import the library."""
+
+    statement: str = "import {}"
+    folder: ClassVar[str] = "tasks"
 
 
 def echoes(idle: int) -> list[Workload]:
@@ -112,12 +148,20 @@ WORKLOADS: list[Workload] = [
     ),
     Exchanges("tls", "TLS echo of 1 KiB, 100 connections", job="tls", kind="tls"),
     Exchanges("udp", "UDP echo of 1 KiB, 100 sockets", job="udp", kind="udp"),
-    Latency("latency-100", "latency of an echo of 1 KiB, 100 connections", job="echo"),
+    Latency(
+        "latency-100", "latency at half of capacity, echo of 1 KiB, 100 connections", job="echo"
+    ),
     Latency(
         "latency-1000",
-        "latency of an echo of 1 KiB, 1,000 connections",
+        "latency at half of capacity, echo of 1 KiB, 1,000 connections",
         job="echo",
         connections=1000,
+    ),
+    Latency(
+        "latency-busy",
+        "latency at 80 % of capacity, echo of 1 KiB after 100 µs of work, 100 connections",
+        job="busy",
+        share=0.8,
     ),
     Repeated("switch", "100 tasks give way", "switch", "switch", number=20_000, quick=True),
     Repeated("spawn", "spawn a task and join it", "task", "spawn", number=2000, quick=True),
@@ -127,9 +171,25 @@ WORKLOADS: list[Workload] = [
         "timeout", "timeout around one give-way", "timeout", "timeout", number=2000, quick=True
     ),
     Repeated("cancel", "cancel a task that sleeps", "task", "cancel", number=1000),
+    Repeated("shutdown", "cancel 10,000 tasks that sleep", "task", "shutdown", number=10_000),
     Repeated("lock", "10 tasks take a lock in turn", "turn", "lock", number=2000),
     Repeated("thread", "call a function in a thread", "call", "thread", number=500),
-    IdleTasks("idle-task", "memory of an idle task", "task", "idle"),
+    *[
+        Growth(f"growth-{number}", f"{number:,} tasks at a time", "task", number=number)
+        for number in (1000, 10_000, 100_000)
+    ],
+    *[
+        Growth(
+            f"growth-{collector}",
+            f"100,000 tasks at a time, collector {collector}",
+            "task",
+            number=100_000,
+            collector=collector,
+        )
+        for collector in ("frozen", "rarely", "off")
+    ],
+    IdleTasks("idle-task", "memory of an idle task", "task", "shutdown"),
     IdleConnections("idle-connection", "memory of an idle connection", "connection", "echo"),
-    Import("import", "import of the library", "import"),
+    Import("import", "`import` of the library", "import"),
+    Import("import-all", "import of all its names", "import", statement="from {} import *"),
 ]

@@ -1,6 +1,7 @@
 """The contestants' servers. A file is a contestant; a function in it is a service that it offers.
 
     echo(listener), echo(listener, tls=None)    what comes goes back
+    busy(listener)                              the same, after 100 µs of work
     lines(listener)                             each line goes back by itself
     bulk(listener)                              whatever comes, a MiB goes back
     udp(sock)                                   the datagram goes back
@@ -12,13 +13,22 @@ that the kernel takes all of a message at once. `demos.bench.serve` starts them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 MIB = bytes(1 << 20)
+WORK = 100e-6  # seconds
 
 # What is sent for what came, piece by piece; and a function that makes one for each connection.
 Answer = Callable[[bytes], Sequence[bytes]]
 Answers = Callable[[], Answer]
+
+
+def work() -> None:
+    """Compute something, as what answers a request would."""
+    until = time.perf_counter() + WORK
+    while time.perf_counter() < until:
+        pass
 
 
 def flood() -> Answer:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from demos.bench.servers import MIB, split
+from demos.bench.servers import MIB, split, work
 
 Runner = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -29,6 +29,12 @@ class Echo(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.transport.resume_reading()
+
+
+class Busy(Echo):
+    def data_received(self, data: bytes) -> None:
+        work()
+        self.transport.write(data)
 
 
 class Lines(Echo):
@@ -59,6 +65,10 @@ def echo(
     listener: socket.socket, tls: ssl.SSLContext | None = None, run: Runner = asyncio.run
 ) -> None:
     run(serve(listener, Echo, tls))
+
+
+def busy(listener: socket.socket, run: Runner = asyncio.run) -> None:
+    run(serve(listener, Busy))
 
 
 def lines(listener: socket.socket, run: Runner = asyncio.run) -> None:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from demos.bench.servers import MIB
+from demos.bench.servers import MIB, work
 
 Runner = Callable[[Coroutine[Any, Any, None]], None]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -16,6 +16,14 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, 
 
 async def handle_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def handle_busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        work()
         writer.write(data)
         await writer.drain()
     writer.close()
@@ -39,6 +47,10 @@ def echo(
     listener: socket.socket, tls: ssl.SSLContext | None = None, run: Runner = asyncio.run
 ) -> None:
     run(serve(listener, handle_echo, tls))
+
+
+def busy(listener: socket.socket, run: Runner = asyncio.run) -> None:
+    run(serve(listener, handle_busy))
 
 
 def lines(listener: socket.socket, run: Runner = asyncio.run) -> None:

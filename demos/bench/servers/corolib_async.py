@@ -6,12 +6,18 @@ import socket
 import ssl
 
 from corolib import Stream, run
-from demos.bench.servers import MIB
+from demos.bench.servers import MIB, work
 from demos.bench.servers.corolib_streams import serve
 
 
 async def handle_echo(stream: Stream) -> None:
     while data := await stream.recv(65536):
+        await stream.sendall(data)
+
+
+async def handle_busy(stream: Stream) -> None:
+    while data := await stream.recv(65536):
+        work()
         await stream.sendall(data)
 
 
@@ -27,6 +33,10 @@ async def handle_bulk(stream: Stream) -> None:
 
 def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     run(serve, listener, handle_echo, tls)
+
+
+def busy(listener: socket.socket) -> None:
+    run(serve, listener, handle_busy)
 
 
 def lines(listener: socket.socket) -> None:

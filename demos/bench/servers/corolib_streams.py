@@ -7,11 +7,17 @@ import ssl
 
 from corolib import Coro, DatagramSocket, Stream, listen_tcp, run
 from corolib.net.servers import Handler
-from demos.bench.servers import MIB
+from demos.bench.servers import MIB, work
 
 
 def handle_echo(stream: Stream) -> Coro[None]:
     while data := (yield from stream.recv(65536)):
+        yield from stream.sendall(data)
+
+
+def handle_busy(stream: Stream) -> Coro[None]:
+    while data := (yield from stream.recv(65536)):
+        work()
         yield from stream.sendall(data)
 
 
@@ -27,6 +33,10 @@ def handle_bulk(stream: Stream) -> Coro[None]:
 
 def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     run(serve, listener, handle_echo, tls)
+
+
+def busy(listener: socket.socket) -> None:
+    run(serve, listener, handle_busy)
 
 
 def lines(listener: socket.socket) -> None:

@@ -13,11 +13,17 @@ import gevent.socket
 import gevent.ssl
 
 from demos.bench import localhost
-from demos.bench.servers import MIB
+from demos.bench.servers import MIB, work
 
 
 def handle_echo(conn: Any, address: Any) -> None:
     while data := conn.recv(65536):
+        conn.sendall(data)
+
+
+def handle_busy(conn: Any, address: Any) -> None:
+    while data := conn.recv(65536):
+        work()
         conn.sendall(data)
 
 
@@ -39,6 +45,10 @@ def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         serve(listener, handle_echo, ssl_context=tls)
     else:
         serve(listener, handle_echo)
+
+
+def busy(listener: socket.socket) -> None:
+    serve(listener, handle_busy)
 
 
 def lines(listener: socket.socket) -> None:

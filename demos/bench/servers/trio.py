@@ -1,4 +1,4 @@
-"""trio: structured concurrency."""
+"""trio with its streams. For UDP it has sockets only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 
 import trio
 
-from demos.bench.servers import MIB, split
+from demos.bench.servers import MIB, split, work
 
 
 async def handle_echo(stream: Any) -> None:
     while data := await stream.receive_some(65536):
+        await stream.send_all(data)
+
+
+async def handle_busy(stream: Any) -> None:
+    while data := await stream.receive_some(65536):
+        work()
         await stream.send_all(data)
 
 
@@ -31,6 +37,10 @@ async def handle_bulk(stream: Any) -> None:
 
 def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     trio.run(serve, listener, handle_echo, tls)
+
+
+def busy(listener: socket.socket) -> None:
+    trio.run(serve, listener, handle_busy)
 
 
 def lines(listener: socket.socket) -> None:
@@ -56,13 +66,3 @@ async def serve(
     if tls:
         listening = trio.SSLListener(listening, tls, https_compatible=True)
     await trio.serve_listeners(handle, [listening])
-
-
-def udp(sock: socket.socket) -> None:
-    async def main() -> None:
-        datagrams = trio.socket.from_stdlib_socket(sock)
-        while True:
-            data, peer = await datagrams.recvfrom(65535)
-            await datagrams.sendto(data, peer)
-
-    trio.run(main)

@@ -8,9 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
-from twisted.internet.ssl import PrivateCertificate
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from demos.bench import localhost
 from demos.bench.servers import MIB
@@ -41,6 +39,9 @@ class Datagrams(DatagramProtocol):
 def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     factory: Any = Factory.forProtocol(Echo)
     if tls:  # it has its own, of pyOpenSSL
+        from twisted.internet.ssl import PrivateCertificate
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
         with open(localhost.PEM) as file:
             options = PrivateCertificate.loadPEM(file.read()).options()
         factory = TLSMemoryBIOFactory(options, False, factory)

@@ -14,6 +14,10 @@ def echo(listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
     asyncio_protocol.echo(listener, tls, run=uvloop.run)
 
 
+def busy(listener: socket.socket) -> None:
+    asyncio_protocol.busy(listener, run=uvloop.run)
+
+
 def lines(listener: socket.socket) -> None:
     asyncio_protocol.lines(listener, run=uvloop.run)
 

@@ -81,18 +81,22 @@ def cancel(n: int, run: Runner = asyncio.run) -> None:
     run(main())
 
 
-def lock(n: int, run: Runner = asyncio.run) -> None:
+def lock(n: int, run: Runner = asyncio.run) -> list[int]:
+    order: list[int] = []
+
     async def main() -> None:
         mutex = asyncio.Lock()
 
-        async def locker() -> None:
+        async def locker(number: int) -> None:
             for _ in range(n // LOCKERS):
                 async with mutex:
+                    order.append(number)
                     await asyncio.sleep(0)
 
-        await asyncio.gather(*[locker() for _ in range(LOCKERS)])
+        await asyncio.gather(*[locker(number) for number in range(LOCKERS)])
 
     run(main())
+    return order
 
 
 def thread(n: int, run: Runner = asyncio.run) -> None:
@@ -103,12 +107,30 @@ def thread(n: int, run: Runner = asyncio.run) -> None:
     run(main())
 
 
-def idle(n: int, measure: Callable[[], None], run: Runner = asyncio.run) -> None:
+def event(n: int, mark: Callable[[], None], run: Runner = asyncio.run) -> None:
     async def main() -> None:
+        happened = asyncio.Event()
+        mark()
+        tasks = [asyncio.create_task(happened.wait()) for _ in range(n)]
+        await asyncio.sleep(0)
+        mark()
+        happened.set()
+        for task in tasks:
+            await task
+        mark()
+
+    run(main())
+
+
+def shutdown(n: int, mark: Callable[[], None], run: Runner = asyncio.run) -> None:
+    async def main() -> None:
+        mark()
         tasks = [asyncio.create_task(asyncio.sleep(LONG)) for _ in range(n)]
-        await asyncio.sleep(0.01)
-        measure()
+        await asyncio.sleep(0)
+        mark()
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        mark()
 
     run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from corolib import Coro, Lock, Queue, Sleep, run, to_thread
+from corolib import Coro, Event, Lock, Queue, Sleep, run, to_thread
 from corolib import spawn as start
 from corolib import timeout as within
 from demos.bench.tasks import LOCKERS, LONG, SWITCHERS, nothing, pause
@@ -86,20 +86,24 @@ def cancel(n: int) -> None:
     run(main)
 
 
-def lock(n: int) -> None:
+def lock(n: int) -> list[int]:
+    order: list[int] = []
+
     def main() -> Coro[None]:
         mutex = Lock()
 
-        def locker() -> Coro[None]:
+        def locker(number: int) -> Coro[None]:
             for _ in range(n // LOCKERS):
                 with (yield from mutex):
+                    order.append(number)
                     yield
 
-        for _ in range(LOCKERS):
-            start(locker)
+        for number in range(LOCKERS):
+            start(locker, number)
         yield
 
     run(main)
+    return order
 
 
 def thread(n: int) -> None:
@@ -110,11 +114,34 @@ def thread(n: int) -> None:
     run(main)
 
 
-def idle(n: int, measure: Callable[[], None]) -> None:
+def event(n: int, mark: Callable[[], None]) -> None:
     def main() -> Coro[None]:
+        happened = Event()
+        mark()
+        tasks = [start(happened.wait) for _ in range(n)]
+        yield
+        mark()
+        happened.set()
+        for task in tasks:
+            yield from task
+        mark()
+
+    run(main)
+
+
+def shutdown(n: int, mark: Callable[[], None]) -> None:
+    def parent() -> Coro[None]:
         for _ in range(n):
-            start(long, daemon=True)
-        yield Sleep(0)
-        measure()
+            start(long)
+        yield Sleep(LONG)
+
+    def main() -> Coro[None]:
+        mark()
+        family = start(parent)
+        yield  # it begins
+        yield  # its children do
+        mark()
+        yield from family.stop()
+        mark()
 
     run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from corolib import Lock, Queue, Sleep, run, to_thread
+from corolib import Event, Lock, Queue, Sleep, run, to_thread
 from corolib import spawn as start
 from corolib import timeout as within
 from demos.bench.tasks import LOCKERS, LONG, SWITCHERS, nothing, pause
@@ -83,19 +83,23 @@ def cancel(n: int) -> None:
     run(main)
 
 
-def lock(n: int) -> None:
+def lock(n: int) -> list[int]:
+    order: list[int] = []
+
     async def main() -> None:
         mutex = Lock()
 
-        async def locker() -> None:
+        async def locker(number: int) -> None:
             for _ in range(n // LOCKERS):
                 async with mutex:
+                    order.append(number)
                     await Sleep(0)
 
-        for _ in range(LOCKERS):
-            start(locker)
+        for number in range(LOCKERS):
+            start(locker, number)
 
     run(main)
+    return order
 
 
 def thread(n: int) -> None:
@@ -106,11 +110,34 @@ def thread(n: int) -> None:
     run(main)
 
 
-def idle(n: int, measure: Callable[[], None]) -> None:
+def event(n: int, mark: Callable[[], None]) -> None:
     async def main() -> None:
+        happened = Event()
+        mark()
+        tasks = [start(happened.wait) for _ in range(n)]
+        await Sleep(0)
+        mark()
+        happened.set()
+        for task in tasks:
+            await task
+        mark()
+
+    run(main)
+
+
+def shutdown(n: int, mark: Callable[[], None]) -> None:
+    async def parent() -> None:
         for _ in range(n):
-            start(long, daemon=True)
-        await Sleep(0.01)
-        measure()
+            start(long)
+        await Sleep(LONG)
+
+    async def main() -> None:
+        mark()
+        family = start(parent)
+        await Sleep(0)  # it begins
+        await Sleep(0)  # its children do
+        mark()
+        await family.stop()
+        mark()
 
     run(main)

@@ -77,20 +77,24 @@ def cancel(n: int) -> None:
     curio.run(main)
 
 
-def lock(n: int) -> None:
+def lock(n: int) -> list[int]:
+    order: list[int] = []
+
     async def main() -> None:
         mutex = curio.Lock()
 
-        async def locker() -> None:
+        async def locker(number: int) -> None:
             for _ in range(n // LOCKERS):
                 async with mutex:
+                    order.append(number)
                     await curio.sleep(0)
 
         async with curio.TaskGroup() as group:
-            for _ in range(LOCKERS):
-                await group.spawn(locker)
+            for number in range(LOCKERS):
+                await group.spawn(locker, number)
 
     curio.run(main)
+    return order
 
 
 def thread(n: int) -> None:
@@ -101,12 +105,31 @@ def thread(n: int) -> None:
     curio.run(main)
 
 
-def idle(n: int, measure: Callable[[], None]) -> None:
+def event(n: int, mark: Callable[[], None]) -> None:
     async def main() -> None:
-        tasks = [await curio.spawn(curio.sleep, LONG) for _ in range(n)]
-        await curio.sleep(0.01)
-        measure()
+        happened = curio.Event()
+        mark()
+        tasks = [await curio.spawn(happened.wait) for _ in range(n)]
+        await curio.sleep(0)
+        mark()
+        await happened.set()
         for task in tasks:
-            await task.cancel()
+            await task.join()
+        mark()
+
+    curio.run(main)
+
+
+def shutdown(n: int, mark: Callable[[], None]) -> None:
+    async def main() -> None:
+        mark()
+        tasks = [await curio.spawn(curio.sleep, LONG) for _ in range(n)]
+        await curio.sleep(0)
+        mark()
+        for task in tasks:
+            await task.cancel(blocking=False)
+        for task in tasks:
+            await task.wait()
+        mark()
 
     curio.run(main)

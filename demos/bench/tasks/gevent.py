@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import gevent
+import gevent.event
 import gevent.lock
 import gevent.queue
 
@@ -54,15 +55,19 @@ def cancel(n: int) -> None:
         task.kill()
 
 
-def lock(n: int) -> None:
-    mutex = gevent.lock.BoundedSemaphore(1)
+def lock(n: int) -> list[int]:
+    mutex = gevent.lock.Semaphore(1)  # cheaper than its other locks
+    order: list[int] = []
 
-    def locker() -> None:
+    def locker(number: int) -> None:
         for _ in range(n // LOCKERS):
             with mutex:
+                order.append(number)
                 gevent.sleep(0)
+            gevent.sleep(0)  # else who released it would take it again, before all who wait for it
 
-    gevent.joinall([gevent.spawn(locker) for _ in range(LOCKERS)])
+    gevent.joinall([gevent.spawn(locker, number) for number in range(LOCKERS)])
+    return order
 
 
 def thread(n: int) -> None:
@@ -71,8 +76,21 @@ def thread(n: int) -> None:
         pool.spawn(nothing).get()
 
 
-def idle(n: int, measure: Callable[[], None]) -> None:
+def event(n: int, mark: Callable[[], None]) -> None:
+    happened = gevent.event.Event()
+    mark()
+    tasks = [gevent.spawn(happened.wait) for _ in range(n)]
+    gevent.sleep(0)
+    mark()
+    happened.set()
+    gevent.joinall(tasks)
+    mark()
+
+
+def shutdown(n: int, mark: Callable[[], None]) -> None:
+    mark()
     tasks = [gevent.spawn(gevent.sleep, LONG) for _ in range(n)]
-    gevent.sleep(0.01)
-    measure()
+    gevent.sleep(0)
+    mark()
     gevent.killall(tasks)
+    mark()

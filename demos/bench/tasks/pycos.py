@@ -44,17 +44,22 @@ def sleepers(n: int) -> None:
     pycos.Task(main).value()
 
 
-def lock(n: int) -> None:
+def lock(n: int) -> list[int]:
+    order: list[int] = []
+
     def main(task: Any = None) -> Generator[Any, Any, None]:
         mutex = pycos.Lock()
 
-        def locker(task: Any = None) -> Generator[Any, Any, None]:
+        def locker(number: int, task: Any = None) -> Generator[Any, Any, None]:
             for _ in range(n // LOCKERS):
                 yield mutex.acquire()
+                order.append(number)
                 yield
                 mutex.release()
+                yield  # else who released it would take it again
 
-        for each in [pycos.Task(locker) for _ in range(LOCKERS)]:
+        for each in [pycos.Task(locker, number) for number in range(LOCKERS)]:
             yield each.finish()
 
     pycos.Task(main).value()
+    return order

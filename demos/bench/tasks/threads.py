@@ -1,11 +1,14 @@
-"""Threads, of which nobody starts 50 000, and which cannot be cancelled."""
+"""Threads, of which nobody starts 50 000, and which cannot be cancelled.
+
+Their lock goes to whoever comes first, mostly to the one that had it last: it is left out.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 
-from demos.bench.tasks import LOCKERS, nothing
+from demos.bench.tasks import nothing
 
 
 def spawn(n: int) -> None:
@@ -27,18 +30,3 @@ def handover(n: int) -> None:
     for _ in range(n):
         items.get()
     producer.join()
-
-
-def lock(n: int) -> None:
-    mutex = threading.Lock()
-
-    def locker() -> None:
-        for _ in range(n // LOCKERS):
-            with mutex:
-                pass
-
-    lockers = [threading.Thread(target=locker) for _ in range(LOCKERS)]
-    for each in lockers:
-        each.start()
-    for each in lockers:
-        each.join()

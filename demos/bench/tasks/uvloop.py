@@ -33,13 +33,17 @@ def cancel(n: int) -> None:
     asyncio.cancel(n, uvloop.run)
 
 
-def lock(n: int) -> None:
-    asyncio.lock(n, uvloop.run)
+def lock(n: int) -> list[int]:
+    return asyncio.lock(n, uvloop.run)
 
 
 def thread(n: int) -> None:
     asyncio.thread(n, uvloop.run)
 
 
-def idle(n: int, measure: Callable[[], None]) -> None:
-    asyncio.idle(n, measure, uvloop.run)
+def event(n: int, mark: Callable[[], None]) -> None:
+    asyncio.event(n, mark, uvloop.run)
+
+
+def shutdown(n: int, mark: Callable[[], None]) -> None:
+    asyncio.shutdown(n, mark, uvloop.run)
