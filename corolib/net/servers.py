@@ -291,8 +291,8 @@ class Server(Serving):
         how often accepting stopped at `max_connections`; `lost`, gone before they were accepted;
         `pauses` of accepting for want of files. Limits by their names, None where there is none.
         """
-        names = ("max_connections", "idle_timeout", "max_line", "handshake", "grace")
-        names = (*names, "drain", "drain_limit")
+        names = ["max_connections", "idle_timeout", "max_line", "handshake"]
+        names += ["grace", "drain", "drain_limit"]
         return {
             **self._counts,
             "open": len(self._open),

@@ -183,7 +183,7 @@ class Serving:
             return
         self._forget_cut()
         if self._over:
-            if self._signalled and self._cancelled and self._limits["grace"]:
+            if self._signalled and self._cancelled and self._grace:
                 # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.log.warning("%s: stopped: %s", self.place, self._report())
             self._servers.ended(self)
