@@ -88,7 +88,6 @@ class TLS:
         "_file",
         "_first",
         "_incoming",
-        "_lost",
         "_notified",
         "_openssl",
         "_out",
@@ -98,6 +97,7 @@ class TLS:
         "_rest",
         "_starved",
         "_trap",
+        "_unheard",
         "_whole",
         "_writable",
         "reading",
@@ -151,8 +151,8 @@ class TLS:
         self._notified = False
         # Makes what reading ends with, once that is known.
         self._end: Callable[[], OSError | None] | None = None
-        # Makes what sending fails with, once nobody is there to read.
-        self._lost: Callable[[], OSError] | None = None
+        # Whether the file has refused the last output, for nobody is there to read it.
+        self._unheard = False
         self._feed(received)
 
     @property
@@ -184,8 +184,10 @@ class TLS:
         if self._is_ready():
             wake()
             return _nothing
-        waits = [self._writable] if self._out else []
-        return first_of(waits if self._is_held_up() else [*waits, self._readable], wake)
+        if not self._out or self._unheard:
+            return first_of([self._readable], wake)
+        held_up = self._is_held_up()
+        return first_of([self._writable] if held_up else [self._readable, self._writable], wake)
 
     def _arm_writing(self, wake: Wake) -> Callable[[], object]:
         if self._out:
@@ -254,6 +256,8 @@ class TLS:
         if self._is_ready():
             return False
         if self._is_held_up():
+            if self._unheard:
+                raise BrokenPipeError(errno.EPIPE, "nobody reads the answers")
             raise BlockingIOError(errno.EAGAIN, "the answers have not left yet")
         return True
 
@@ -389,8 +393,6 @@ class TLS:
             self._await_handshake()
         except (ConnectionError, ssl.SSLError):
             self._raise_what_was_told()
-            if self._lost is not None:
-                raise self._lost() from None
             raise
         count, self._committed = self._committed, 0
         return count
@@ -428,18 +430,15 @@ class TLS:
 
     def _push(self) -> None:
         """Have the file take all output, or raise BlockingIOError."""
-        if self._lost is not None:
-            self._outgoing.read()
-            raise self._lost()
         old = self._out
         while out := old or self._outgoing.read():
             self._out = out
             try:
                 count = self._file.send(out)
-            except ConnectionError as exc:
-                self._out = b""
-                self._lost = partial(type(exc), *exc.args)
+            except ConnectionError:
+                self._unheard = True
                 raise
+            self._unheard = False
             if count < len(out):
                 self._out = memoryview(out)[count:]
                 raise BlockingIOError(errno.EAGAIN, "the file has not taken all yet")

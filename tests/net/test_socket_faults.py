@@ -518,8 +518,8 @@ ACCEPT = {
     "reset": GONE_FIRST,
 }
 TLS_COUNTS = counts(peer_gone=(SERVED, GONE_FIRST))  # a reset, if it had not read the tickets
-HELLO = counts(peer_gone=(FAILED, GONE_FIRST), reset=(FAILED, GONE_FIRST))
-HELLO |= {"half-closed": FAILED}
+HELLO = counts(peer_gone=GONE_FIRST, reset=GONE_FIRST)
+HELLO |= {"half-closed": GONE_FIRST}
 
 SERVICES = {
     "accept": Service("accept", answering, ACCEPT, "before"),
@@ -538,11 +538,13 @@ SERVICES = {
         dict.fromkeys(OUTCOMES, FAILED) | dict.fromkeys(UNCLOSED, FAILED_TWICE),
         "end",
     ),
-    "TLS recv": Service("recv", answering, TLS_COUNTS | {"zero bytes": FAILED}, tls=True),
+    "TLS recv": Service("recv", answering, TLS_COUNTS | {"zero bytes": GONE_FIRST}, tls=True),
     "TLS send": Service("send", answering, TLS_COUNTS, tls=True),
     "TLS aclose, recv": Service("recv", answering, UNHEARD, "end", tls=True),
     "TLS aclose, send": Service("send", answering, UNHEARD, "end", tls=True),
-    "handshake, recv": Service("recv", answering, HELLO | {"zero bytes": FAILED}, "accept", True),
+    "handshake, recv": Service(
+        "recv", answering, HELLO | {"zero bytes": GONE_FIRST}, "accept", True
+    ),
     "handshake, send": Service("send", answering, HELLO, "accept", True),
 }
 COUNTED = ("refused", "failed", "reset", "idle", "full", "lost", "pauses")

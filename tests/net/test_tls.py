@@ -31,7 +31,7 @@ from corolib import (
 )
 from corolib.net import tls as tls_module
 from corolib.net.streams import CHUNK, IncompleteRead, LimitExceeded
-from corolib.net.tls import RECORDS
+from corolib.net.tls import HELD, RECORDS
 from corolib.testing import cancel_everywhere, survivors, virtual_time
 from tests.helpers.driving import FULL, turn, until
 from tests.helpers.faults import LATE, FakeSocket
@@ -1011,10 +1011,10 @@ def test_requests_for_new_keys_take_their_turns(server_tls, client_tls):
 
 
 @pytest.mark.found("N12")
-def test_answers_that_nobody_will_read_are_thrown_away(server_tls, client_tls):
-    """The other side has closed that direction: to wait for room would be to wait for ever, and
-    there always is some.
-    """
+def test_answers_that_nobody_will_read_are_not_waited_for_and_do_not_pile_up(
+    server_tls, client_tls
+):
+    """The other side has closed that direction: there is always room, and nothing leaves."""
     a, b = socket.socketpair()
     a.setblocking(False)
     near, far = Peer(a, client_tls, server_hostname="localhost"), over(b)
@@ -1034,7 +1034,14 @@ def test_answers_that_nobody_will_read_are_thrown_away(server_tls, client_tls):
         assert turn() - turns < 10
         near.ssl.write(b"hello")
         yield from near.flush()
-        return (yield from reader)
+        got = yield from reader
+        reader = spawn(far.recv, 9)
+        near.ask_for_new_keys(HELD // REQUEST + 1)
+        flooder = spawn(near.flush())
+        with pytest.raises(BrokenPipeError, match="nobody reads the answers"):
+            yield from reader
+        yield from flooder.stop()
+        return got
 
     with a, far:
         assert run(main) == b"hello"
