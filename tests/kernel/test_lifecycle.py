@@ -813,12 +813,16 @@ def test_law_ctrl_c_shows_run_alone_where_main_is_the_librarys_or_is_over(pair):
         run(over, **virtual_time())
     assert shown(caught.value) == [RUN]
 
-    wait = corolib.Stream(pair[0]).recv(1)
-    timer = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    timer.start()
+    def kill():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            time.sleep(0.001)  # it has not begun
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=kill)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(wait)
-    timer.join()
+        thread.start()
+        run(corolib.Stream(pair[0]).recv, 1)
+    thread.join()
     assert shown(caught.value) == [RUN]
 
 
