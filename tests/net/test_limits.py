@@ -40,7 +40,8 @@ def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error)
 
 
 def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
-    limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace$"
+    limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, "
+    limits += "drain, drain_limit$"
 
     def main():
         with listen_tcp(LOCAL, 0) as listener:

@@ -353,7 +353,7 @@ def test_after_sigterm_who_has_waited_for_a_server_goes_on_and_then_the_rest_is_
             log.append(("ticker ends", now()))
 
     def serve(seconds):
-        server, client = begin(seconds)
+        server, client = begin(seconds, drain=0)
         clients.append(client)
         servers.append(server)
         yield from server

@@ -216,6 +216,6 @@ def test_lines_fit_the_page():
         f"{path.relative_to(ROOT)}:{number}: {len(line)}"
         for path in texts()
         for number, line in enumerate(path.read_text("utf-8").split("\n"), 1)
-        if len(line) > WIDTH
-    ]
+        if len(line) > WIDTH and not (path.suffix == ".md" and line.startswith("|"))
+    ]  # the row of a table cannot go on in the next line
     assert long == []
