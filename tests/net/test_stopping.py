@@ -55,7 +55,9 @@ def hit(signum=SIGTERM):
 
 
 def dial(server):
+    """Return a client that has said all: its connection ends with the answer."""
     sock = socket.create_connection(server.listener.addresses[0])
+    sock.shutdown(socket.SHUT_WR)
     sock.setblocking(False)
     return sock
 
