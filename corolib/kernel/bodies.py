@@ -10,6 +10,7 @@ from typing import Any
 
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
+from corolib.kernel.waits import forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
 
@@ -59,6 +60,9 @@ def is_begun(body: Any) -> bool:
 
 def close_for_good(body: Any) -> None:
     """Close a body, again after each `yield` in its `finally` blocks: that is a RuntimeError."""
+    if isinstance(body, GeneratorType | CoroutineType):
+        # One that has not begun was not forgotten by the program.
+        forgive(body)
     for _ in range(CLOSINGS):
         try:
             body.close()
