@@ -60,9 +60,7 @@ def is_begun(body: Any) -> bool:
 
 def close_for_good(body: Any) -> None:
     """Close a body, again after each `yield` in its `finally` blocks: that is a RuntimeError."""
-    if isinstance(body, GeneratorType | CoroutineType):
-        # One that has not begun was not forgotten by the program.
-        forgive(body)
+    forgive(body)  # one that has not begun was not forgotten by the program
     for _ in range(CLOSINGS):
         try:
             body.close()

@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from corolib.kernel import OwnedSocket, check_number, close, public, running_scheduler
@@ -260,12 +261,11 @@ def unsent(sock: Any) -> int:
 
     Of TCP this counts what was not acknowledged, of a Unix socket what was not read.
     """
-    try:
+    count = bytes(4)
+    # Windows has neither module. Or this is no socket of the system's.
+    with suppress(ImportError, AttributeError, OSError):
         import fcntl
         import termios
 
-        count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
-    except (ImportError, AttributeError, OSError):
-        # Windows has neither. Or this is no socket of the system's.
-        return 0
+        count = fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return int.from_bytes(count, sys.byteorder)
