@@ -545,11 +545,27 @@ def test_accepting_pauses_while_there_are_no_files_or_whatever_else_is_wrong(nam
     assert os.strerror(number) in record.getMessage()
 
 
-@pytest.mark.parametrize("name", ["EBADF", "EINVAL", "ENOTSOCK"])
+DEAD_NAMES = "EBADF", "EINVAL", "ENOTSOCK"
+
+
+@pytest.mark.parametrize("name", DEAD_NAMES)
 def test_a_socket_that_listens_no_more_is_an_error(name):
-    with pytest.raises(OSError) as caught:
-        accept_one(fake_listener([getattr(errno, name)]))
+    def stop_listening(sock, method):
+        sock.near.shutdown(socket.SHUT_RDWR)
+        raise OSError(getattr(errno, name), "said by the system")
+
+    with pytest.raises(OSError, match="said by the system") as caught:
+        accept_one(fake_listener([stop_listening]))
     assert caught.value.errno == getattr(errno, name)
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("name", DEAD_NAMES)
+def test_a_socket_that_listens_all_the_same_is_tried_again(name, caplog):
+    listener = fake_listener([getattr(errno, name)] * 2)
+    assert accept_one(listener) == 0.2
+    assert listener.pauses == 2
+    assert len(caplog.records) == 1
 
 
 def test_every_number_of_the_matrix_has_its_place():
