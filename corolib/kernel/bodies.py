@@ -10,7 +10,6 @@ from typing import Any
 
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.waits import forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
 
@@ -60,7 +59,6 @@ def is_begun(body: Any) -> bool:
 
 def close_for_good(body: Any) -> None:
     """Close a body, again after each `yield` in its `finally` blocks: that is a RuntimeError."""
-    forgive(body)  # one that has not begun was not forgotten by the program
     for _ in range(CLOSINGS):
         try:
             body.close()

@@ -124,7 +124,7 @@ def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T
 def forgive(call: Any) -> None:
     """Close a generator or coroutine that was never begun, so that it does not complain."""
     prefix = "gi" if isinstance(call, types.GeneratorType) else "cr"
-    frame = getattr(call, f"{prefix}_frame", None)
+    frame = getattr(call, f"{prefix}_frame")
     if frame is None or getattr(call, f"{prefix}_suspended") or getattr(call, f"{prefix}_running"):
         return
     if frame.f_code is watched.__code__:

@@ -49,8 +49,6 @@ Answer = bytes | bytearray | memoryview | None
 DatagramHandler = Callable[[bytes, Any], Answer | Runnable[Answer]]
 """What is called with each datagram and the address of its sender, and returns the answer."""
 
-BYTES = (bytes, bytearray, memoryview)
-
 SERVICES = 1024
 """Ports below belong to the services of a system; nobody asks from there (CERT CA-1996-01)."""
 
@@ -103,7 +101,7 @@ class DatagramServer(Serving):
         self.sock = sock
         self._send = send
         self._handler: Any = handler
-        self._rate, self._amplify = self._limits["rate"], self._limits["amplify"]
+        self._rate = self._limits["rate"]
         # How many handlers wait for each source.
         self._waiting: Counter[Any] = Counter()
         # How many answers each source has got since the clock showed `_since`.
@@ -122,22 +120,12 @@ class DatagramServer(Serving):
     # Questions --------------------------------------------------------------------------------
 
     def _serve(self) -> Generator[Any, Any, None]:
-        sock = self.sock
-        port = port_of(sock.local)
+        port = port_of(self.sock.local)
         self._ports[port] += 1
         try:
             with move_on_after(None) as self._receiving:
                 while self._taking:
-                    try:
-                        data, sender = yield from sock.recvfrom()
-                    except ClosedError:
-                        # By the program.
-                        return
-                    except OSError:
-                        # A complaint about an earlier answer.
-                        self._counts["errors"] += 1
-                    else:
-                        self._handle(data, sender)
+                    yield from self._next()
         except GeneratorExit:
             # The run is cut short.
             self.abandon()
@@ -148,24 +136,21 @@ class DatagramServer(Serving):
             self._ports[port] -= 1
             self._stop_accepting()
 
-    def _handle(self, data: bytes, sender: Any) -> None:
-        """Give a datagram to the handler, if there is room for it."""
-        counts = self._counts
-        counts["received"] += 1
-        source = source_of(sender)
-        now = self._scheduler.clock()
-        if now >= self._since + WINDOW or len(self._answers) >= SOURCES:
-            self._since = now
-            self._answers.clear()
-        elif self._answers.get(source, 0) >= self._rate:
-            self._limit(source)
+    def _next(self) -> Generator[Any, Any, None]:
+        """Wait for a datagram, and give it to the handler."""
+        try:
+            data, sender = yield from self.sock.recvfrom()
+        except ClosedError:
+            # By the program.
+            self._taking = False
             return
-        waiting = len(self._open)
-        if waiting and (
-            waiting >= self._limits["max_waiting"]
-            or self._waiting[source] >= self._limits["max_per_address"]
-        ):
-            counts["dropped"] += 1
+        except OSError:
+            # A complaint about an earlier answer.
+            self._counts["errors"] += 1
+            return
+        self._counts["received"] += 1
+        source = source_of(sender)
+        if not self._has_room(source):
             return
         try:
             made = self._handler(data, sender)
@@ -177,51 +162,65 @@ class DatagramServer(Serving):
         except Exception as exc:
             self._note_failure(exc, sender)
 
+    def _has_room(self, source: Any) -> bool:
+        """Return whether a datagram of this source is to be handled; count it if it is not."""
+        now = self._scheduler.clock()
+        if now >= self._since + WINDOW or len(self._answers) >= SOURCES:
+            self._since = now
+            self._answers.clear()
+        if not self._may_have_more(source):
+            return False
+        limits = self._limits
+        many = len(self._open) >= limits["max_waiting"]
+        if many or self._waiting[source] >= limits["max_per_address"]:
+            self._counts["dropped"] += 1
+            return False
+        return True
+
+    def _may_have_more(self, source: Any) -> bool:
+        """Return whether a source may get one more answer in this second; count it if not."""
+        if self._answers.get(source, 0) < self._rate:
+            return True
+        self._counts["limited"] += 1
+        self._warn("rate: %s is answered no more in this second", source)
+        return False
+
     # Answers ----------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer, asked: int, sender: Any, source: Any) -> None:
         """Send an answer to a question of so many bytes, if it is wise to."""
         if answer is None:
             return
-        if not isinstance(answer, BYTES):
+        if not isinstance(answer, bytes | bytearray | memoryview):
             text = "an answer is bytes, or None; text has encode()"
             raise TypeError(f"the handler of {self!r} returned {brief(answer)}: {text}")
-        counts = self._counts
         if not self._may_get(sender, len(answer), asked):
-            counts["withheld"] += 1
+            self._counts["withheld"] += 1
             return
-        got = self._answers.get(source, 0)
-        if got >= self._rate:
+        if not self._may_have_more(source):
             # It has asked often while the handlers waited.
-            self._limit(source)
             return
-        self._answers[source] = got + 1
+        self._answers[source] = self._answers.get(source, 0) + 1
         try:
             self._send(answer, sender)
         except OSError:
             # There is no room, or no way there: datagrams may get lost.
-            counts["unsent"] += 1
+            self._counts["unsent"] += 1
         else:
-            counts["answered"] += 1
+            self._counts["answered"] += 1
 
     def _may_get(self, sender: Any, size: int, asked: int) -> bool:
         """Return whether a sender may get an answer of this size."""
         port = port_of(sender)
         if port is None:
             return bool(sender)
-        if (port < SERVICES or self._ports.get(port)) and not self._limits["services"]:
+        if (port < SERVICES or self._ports[port]) and not self._limits["services"]:
             return False
-        if size <= asked * self._amplify or size <= FRAME or is_here(sender[0]):
-            return True
-        if self._amplify == math.inf:
-            # Also of a question of no bytes.
+        amplify = self._limits["amplify"]
+        if size <= max(asked * amplify, FRAME) or is_here(sender[0]):
             return True
         self._warn("amplify: an answer of %d bytes to a question of %d was withheld", size, asked)
         return False
-
-    def _limit(self, source: Any) -> None:
-        self._counts["limited"] += 1
-        self._warn("rate: %s is answered no more in this second", source)
 
     def _ended(self, question: Any) -> None:
         """A handler that has waited is done, and its children are."""

@@ -22,7 +22,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from corolib.kernel import OwnedSocket, check_number, close, public, running_scheduler
@@ -114,7 +113,11 @@ class ListeningSocket(socket.socket):
         fd, peer = self._accept()  # type: ignore[attr-defined]  # a test pins this private name
         # As numbers: those of `socket.socket` are enums, which cost 11 000 instructions to make.
         plain: Any = super(socket.socket, self)
-        return OwnedSocket(plain.family, plain.type, plain.proto, fileno=fd), peer
+        try:
+            return OwnedSocket(plain.family, plain.type, plain.proto, fileno=fd), peer
+        except OSError:
+            os.close(fd)
+            raise
 
 
 # Messages call it what it is to users.
@@ -261,11 +264,12 @@ def unsent(sock: Any) -> int:
 
     Of TCP this counts what was not acknowledged, of a Unix socket what was not read.
     """
-    count = bytes(4)
-    # Windows has neither module. Or this is no socket of the system's.
-    with suppress(ImportError, AttributeError, OSError):
+    try:
         import fcntl
         import termios
 
-        count = fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+        count = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    except (ImportError, AttributeError, OSError):
+        # Windows has neither. Or this is no socket of the system's.
+        return 0
     return int.from_bytes(count, sys.byteorder)

@@ -520,12 +520,16 @@ class Process:
 
         The number of the group is its own as long as its head has not been reaped.
         """
-        # Something else may have reaped it, or what is left has changed its user; and on macOS
-        # before Python 3.13 nobody can look without reaping it.
-        with suppress(ChildProcessError, ProcessLookupError, PermissionError, AttributeError):
+        try:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return False
             os.killpg(self.pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError, PermissionError):
+            # Something else has reaped it, or what is left has changed its user.
+            pass
+        except AttributeError:
+            # On macOS before Python 3.13 nobody can look without reaping it.
+            pass
         return True
 
     def wait_until(self, deadline: float) -> bool:

@@ -695,7 +695,7 @@ def test_who_waits_outside_comes_in_when_the_idle_are_let_go(root, monkeypatch):
             yield from stream.sendall(data)
             with timeout(1000):
                 assert (yield from stream.readline()).startswith(b"HTTP/1.1 ")
-            assert patience <= now() < patience + 10
+            assert patience <= now() < patience + 5
             yield from serving.stop()
 
     scenario(main, partial(static.serve, os.fsencode(root)), request("/ten"), static.IDLE)

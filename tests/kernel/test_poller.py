@@ -2255,6 +2255,140 @@ def test_every_number_that_a_file_may_have_will_do(fd):
     assert number(ReadWait(fd)) == fd
 
 
+# What the system refuses --------------------------------------------------------------------------
+
+
+class Refusals:
+    """What `selector=` takes: makes epolls that fail as often, and with what, as the lists say."""
+
+    def __init__(self):
+        self.make, self.register, self.pairs, self.calls = [], [], [], Counter()
+
+    def __call__(self):
+        self.say("make")
+        return Refusing(self)
+
+    def say(self, name):
+        self.calls[name] += 1
+        if getattr(self, name):
+            number = getattr(self, name).pop(0)
+            raise OSError(number, os.strerror(number))
+
+
+class Refusing(Epoll):
+    def __init__(self, refusals):
+        super().__init__()
+        real = self.pairs
+        self.refusals = refusals
+
+        def pairs(timeout):
+            refusals.say("pairs")
+            return real(timeout)
+
+        self.pairs = pairs
+
+    def register(self, fd, mask):
+        self.refusals.say("register")
+        super().register(fd, mask)
+
+
+@pytest.fixture
+def refusals(monkeypatch):
+    """Errors that the selector raises here are taken for its own."""
+    monkeypatch.setattr(corolib.kernel.poller, "is_from_selector", lambda error: True)
+    return Refusals()
+
+
+def reads_in_spite_of(refusals, pair, most, refuse):
+    """Call `refuse()` while a task waits to read, and another begins to; both get their data."""
+    a, b = pair
+    c, d = make_pair()
+
+    def reader(sock):
+        yield ReadWait(sock)
+        return sock.recv(9)
+
+    def main():
+        first = spawn(reader, a)
+        yield from turns(2)
+        refuse()
+        second = spawn(reader, c)
+        before = current_scheduler().stats()["turns"]
+        b.send(b"x")
+        d.send(b"y")
+        assert (yield from first) == b"x"
+        assert (yield from second) == b"y"
+        assert current_scheduler().stats()["turns"] - before <= most
+
+    with c, d:
+        run(main, selector=refusals)
+
+
+SHORT = errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.EIO
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", [*SHORT, errno.EBADF])
+def test_a_selector_that_fails_as_a_whole_is_asked_again(pair, refusals, number, caplog):
+    # One that says EBADF is asked without a file, too, and made anew.
+    reads_in_spite_of(refusals, pair, 20, lambda: refusals.pairs.extend([number] * 6))
+    assert not refusals.pairs
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", SHORT)
+def test_a_file_that_cannot_be_registered_just_now_is_registered_later(
+    pair, refusals, number, caplog
+):
+    reads_in_spite_of(refusals, pair, 20, lambda: refusals.register.extend([number] * 3))
+    assert refusals.calls["register"] == 6
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_after_any_number_of_false_claims_that_it_is_there_a_file_is_heard(pair, refusals):
+    claims = [errno.EEXIST] * 9
+    reads_in_spite_of(refusals, pair, 40, lambda: refusals.register.extend(claims))
+
+
+@pytest.mark.found("N22")
+def test_a_selector_that_cannot_be_made_anew_is_made_later(pair, refusals, caplog):
+    def refuse():
+        refusals.make.extend([errno.EMFILE] * 3)
+        refusals.register.append(errno.EINVAL)  # of the wake-up pipe
+        remake_selector(current_scheduler())
+
+    reads_in_spite_of(refusals, pair, 30, refuse)
+    assert refusals.calls["make"] == 5
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_a_file_that_turns_out_to_be_none_when_it_is_registered_later_is_an_error(pair, refusals):
+    def main():
+        refusals.register.extend([errno.ENOMEM, errno.EPERM])
+        task = spawn(outcome, ReadWait(pair[0]))
+        yield Sleep(0.2)
+        assert isinstance(task.result, PermissionError)
+        assert files() == 0
+
+    run(main, selector=refusals)
+
+
+@pytest.mark.found("N22")
+def test_a_wait_that_was_refused_can_be_taken_back(pair, refusals):
+    def main():
+        refusals.register.append(errno.ENOMEM)
+        yield from spawn(outcome, ReadWait(pair[0])).stop()
+        assert files() == 0
+        calls = refusals.calls["register"]
+        yield Sleep(0.2)
+        assert refusals.calls["register"] == calls
+
+    run(main, selector=refusals)
+
+
 # The table by itself ------------------------------------------------------------------------------
 
 
