@@ -361,7 +361,7 @@ def test_the_allocator_is_settled_unless_it_is_told_otherwise(module, options, t
     program = f"""
 import importlib, io, runpy, sys
 from demos.bench import allocator
-allocator.settle = lambda: print("settled")
+allocator.settle = lambda: print("settled", flush=True)
 importlib.import_module("demos.bench.servers.selectors").echo = lambda sock: None
 sys.argv = ["", *{["asyncio"] if module == "work" else ["selectors", "echo"]}, *{options}]
 sys.stdin = io.StringIO("")
