@@ -1,13 +1,14 @@
 """Signals as a stream of values: `open_signal_receiver`, a plain `with` block.
 
 The handler that Python calls, in the main thread between two instructions, notes each signal in a
-queue of its own; the wake-up pipe only ends the wait of the selector, so a full pipe loses nothing.
+queue of its own; the wake-up pair only ends the wait of the selector, so a full pair loses nothing.
 Ctrl-C as an exception is not here but in the kernel's `hooks.py`. A `SignalCall` hears a signal for
 the library, as long as the program does not.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import OrderedDict, deque
@@ -15,7 +16,16 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from corolib.coordination.waitqueue import WaitQueue, enqueue, wake_all
-from corolib.kernel import RunFinished, Scheduler, Suspend, Wake, current_scheduler, public, serve
+from corolib.kernel import (
+    Scheduler,
+    Suspend,
+    Wake,
+    current_scheduler,
+    handle_signal,
+    public,
+    serve,
+    write_signals_to,
+)
 
 
 @public
@@ -91,20 +101,19 @@ class SignalReceiver:
         # Whether a call of `_hand_out` is under way.
         self._handing_out = False
         self._used = self._open = False
-        self._before: dict[int, Any] = {}
+        self._undo: list[Callable[[], object]] = []
+        self._process = 0
 
     def __enter__(self) -> SignalReceiver:
         if self._used:
             raise RuntimeError(f"{self!r} was used before: open a new one")
         self._used = self._open = True
+        self._process = os.getpid()
         handlers = self._scheduler.run_local(SignalHandlers)
         try:
             for signum in self._signums:
                 handlers.claim(signum, self)
-                # None is a handler that is not Python's, and that Python cannot put back.
-                before = signal.getsignal(signum) or signal.SIG_DFL
-                signal.signal(signum, self._handle)
-                self._before[signum] = before
+                self._undo.append(handle_signal(signum, self._handle))
         except BaseException:
             self.close()
             raise
@@ -114,13 +123,18 @@ class SignalReceiver:
         self.close()
 
     def close(self) -> None:
-        """Put the handlers back, and send what nobody has received to them."""
+        """Put the handlers back, and send what nobody has received to them.
+
+        In a forked child they were put back at once, and what has arrived is the parent's.
+        """
         self._open = False
-        for signum, before in self._before.items():
-            # The program may have set a handler of its own meanwhile.
-            if signal.getsignal(signum) == self._handle:
-                signal.signal(signum, before)
-        self._before.clear()
+        if os.getpid() == self._process:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
         self._scheduler.run_local(SignalHandlers).release(self)
         wake_all(self._waiting, error=self._closed)
         late = dict.fromkeys(self._arrived)
@@ -156,10 +170,7 @@ class SignalReceiver:
         self._arrived.append(self._signums[signum])
         if not self._handing_out:
             self._handing_out = True
-            try:
-                self._scheduler.call_soon_threadsafe(self._hand_out)
-            except RunFinished:  # pragma: no cover - in a forked child, which has no run
-                pass
+            self._scheduler.call_soon_threadsafe(self._hand_out)
 
     def _hand_out(self) -> None:
         """Give what has arrived to those who wait."""
@@ -201,10 +212,10 @@ class SignalCall(SignalReceiver):
             self._arrived.clear()
             self._call()
 
-    def close(self) -> None:
+    def _give_back(self) -> None:
         """Put the handler back. For what has come before, the call is made now."""
         self._hand_out()
-        super().close()
+        super()._give_back()
 
 
 def _send(signums: list[int]) -> None:
@@ -231,7 +242,7 @@ class SignalHandlers:
     def __init__(self, scheduler: Scheduler) -> None:
         self._wakeup_fd = scheduler.wakeup_fd
         self._receivers: dict[int, SignalReceiver] = {}
-        self._fd_before = -1
+        self._write_elsewhere: Callable[[], object]
 
     def claim(self, signum: int, receiver: SignalReceiver) -> None:
         """Note that `receiver` handles `signum`; refuse if another one does."""
@@ -244,7 +255,7 @@ class SignalHandlers:
                 "open it once, and hand its values on"
             )
         if not self._receivers:
-            self._fd_before = signal.set_wakeup_fd(self._wakeup_fd(), warn_on_full_buffer=False)
+            self._write_elsewhere = write_signals_to(self._wakeup_fd())
         self._receivers[signum] = receiver
 
     def release(self, receiver: SignalReceiver) -> None:
@@ -253,7 +264,7 @@ class SignalHandlers:
         for signum in mine:
             del self._receivers[signum]
         if mine and not self._receivers:
-            signal.set_wakeup_fd(self._fd_before)
+            self._write_elsewhere()
 
     def end(self) -> None:
         """Close what a task has left open."""

@@ -3,9 +3,10 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
-`CallQueue` and `OwnedSocket`; `body_of` and `forgive`; `holders`, on whom a wait depends; the words
-for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`; and checks of what a
-caller gives.
+what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
+and `uninterrupted`; `OwnedSocket`; `body_of` and `forgive`; `holders`, on whom a wait depends; the
+words for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`; and checks of
+what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -15,7 +16,7 @@ traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.
 import sys
 
 from corolib.kernel.bodies import body_of
-from corolib.kernel.callqueue import CallQueue
+from corolib.kernel.callqueue import WakeupPair
 from corolib.kernel.cancellation import CancelScope
 from corolib.kernel.checks import check_count, check_number, file_name
 from corolib.kernel.context import (
@@ -38,6 +39,7 @@ from corolib.kernel.errors import (
     ScopeError,
     TaskCancelled,
 )
+from corolib.kernel.hooks import handle_signal, tell_of_fork, uninterrupted, write_signals_to
 from corolib.kernel.late import LateModule
 from corolib.kernel.poller import OwnedSocket, Selector
 from corolib.kernel.scheduler import Scheduler, run
@@ -55,7 +57,6 @@ for _name, _module in list(sys.modules.items()):
 
 __all__ = [
     "BusyError",
-    "CallQueue",
     "CancelScope",
     "Cancelled",
     "ClosedError",
@@ -77,6 +78,7 @@ __all__ = [
     "UrgentWait",
     "Waiting",
     "Wake",
+    "WakeupPair",
     "WriteWait",
     "body_of",
     "brief",
@@ -88,6 +90,7 @@ __all__ = [
     "doing",
     "file_name",
     "forgive",
+    "handle_signal",
     "holders",
     "in_queue",
     "must_yield",
@@ -99,6 +102,9 @@ __all__ = [
     "running_scheduler",
     "serve",
     "spawn",
+    "tell_of_fork",
+    "uninterrupted",
     "waits",
     "where",
+    "write_signals_to",
 ]

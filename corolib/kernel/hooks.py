@@ -4,7 +4,8 @@
   also wakes the selector, through `signal.set_wakeup_fd`.
 - `dump_signal`: a handler that prints the report of all tasks on stderr.
 - the hooks for async generators: one that a task drops half-way is closed by a task of its own.
-- fork: in the child the schedulers of the parent are told that they are dead.
+- fork: what a run has changed is put back in the child, and its schedulers are told that they are
+  the parent's.
 
 What is to be done then is said in `lifecycle.py`: this file imports nothing from corolib.
 """
@@ -15,8 +16,8 @@ import os
 import sys
 import weakref
 from _thread import get_ident
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,24 +75,19 @@ class ProcessHooks:
         in_main_thread = get_ident() == main
         ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
-            self._handle(signal.SIGINT, owner.on_ctrl_c)
+            self._undo.append(handle_signal(signal.SIGINT, lambda *_: owner.on_ctrl_c()))
         if close_files is not None:
             self._undo.append(close_files)
         open_files()
         if ours:
-            old_fd = signal.set_wakeup_fd(owner.wakeup_fd(), warn_on_full_buffer=False)
-            self._undo.append(lambda: signal.set_wakeup_fd(old_fd))
+            self._undo.append(write_signals_to(owner.wakeup_fd()))
         hooks = sys.get_asyncgen_hooks()
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
         sys.set_asyncgen_hooks(owner.on_new_asyncgen, owner.on_dropped_asyncgen)
         if self.dump_signal is not None:
             if not in_main_thread:
                 raise RuntimeError("dump_signal= works only in the main thread, as signals do")
-            self._handle(self.dump_signal, owner.on_dump)
-
-    def _handle(self, signum: int, call: Callable[[], None]) -> None:
-        before = signal.signal(signum, lambda signum, frame: call())
-        self._undo.append(lambda: signal.signal(signum, before))
+            self._undo.append(handle_signal(self.dump_signal, lambda *_: owner.on_dump()))
 
 
 class CtrlC:
@@ -99,7 +95,7 @@ class CtrlC:
 
     The first is made into one `KeyboardInterrupt`, which is under way for as long as that
     exception lives: until it was caught and let go of. One that comes before or meanwhile is the
-    second, and is raised on the spot.
+    second, and is raised on the spot; if that is in an `uninterrupted()` block, after the step.
     """
 
     class _Life:
@@ -114,6 +110,8 @@ class CtrlC:
         """Count one; called by the signal handler, between any two steps of the interpreter."""
         if self.pending or self._life() is not None:
             self.second = True
+            if _uninterrupted:
+                return
             raise KeyboardInterrupt
         self.pending = True
 
@@ -126,26 +124,119 @@ class CtrlC:
         return error
 
 
-_schedulers: list[weakref.ref[Any]] = []
+_uninterrupted: list[None] = []  # the blocks that are open
 
 
-def tell_of_fork(scheduler: Any) -> None:
-    """Have `scheduler.on_fork()` called in every child that is forked while it lives.
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """For a short block that makes what nobody would know of if a second Ctrl-C were raised in it.
+
+    The scheduler raises it when it comes to the next turn.
+    """
+    _uninterrupted.append(None)
+    try:
+        yield
+    finally:
+        del _uninterrupted[-1:]
+
+
+# Signals and forks --------------------------------------------------------------------------------
+
+
+class Change:
+    """Something of signals that a run has changed. Called, it is put back, the first time."""
+
+    def __init__(self, put_back: Callable[[], object], signum: int | None = None) -> None:
+        self._put_back = put_back
+        self.signum = signum
+        _changes[self] = None
+
+    def __call__(self) -> None:
+        if self in _changes:
+            self._put_back()
+            _changes.pop(self, None)  # a second Ctrl-C may have come before
+
+
+# What is not put back yet, the oldest change first.
+_changes: dict[Change, None] = {}
+# By thread, while it forks: the signals that it had blocked before.
+_masks: dict[int, set[int]] = {}
+_told: list[weakref.ref[Any]] = []
+
+
+def handle_signal(signum: int, handler: Callable[[int, Any], object]) -> Change:
+    """Have `handler(signum, frame)` called for a signal; return the undo.
+
+    In a forked child that is undone at once: its handlers are those from before.
+    """
+    # None is a handler that is not Python's, and that Python cannot put back.
+    before = signal.getsignal(signum) or signal.SIG_DFL
+
+    def put_back() -> None:
+        # The program may have set a handler of its own meanwhile.
+        if signal.getsignal(signum) == handler:
+            signal.signal(signum, before)
+
+    signal.signal(signum, handler)
+    return Change(put_back, signum)
+
+
+def write_signals_to(fd: int) -> Change:
+    """Have each signal written to `fd`, which ends the wait for that file; return the undo.
+
+    In a forked child they are written nowhere, at once: that file is the parent's too, and so is
+    whichever it was before.
+    """
+    pid = os.getpid()
+    before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    return Change(lambda: signal.set_wakeup_fd(before if os.getpid() == pid else -1))
+
+
+def tell_of_fork(thing: Any) -> None:
+    """Have `thing.on_fork()` called in every child that is forked while it lives.
 
     They are not in a `WeakSet`: a Ctrl-C that comes while it drops a dead member would be ignored.
     """
-    for each in _schedulers.copy():
+    for each in _told.copy():
         if each() is None:
             # Another thread may have been faster.
             with suppress(ValueError):
-                _schedulers.remove(each)
-    _schedulers.append(weakref.ref(scheduler))
+                _told.remove(each)
+    _told.append(weakref.ref(thing))
+
+
+def _before_fork() -> None:
+    """Let the signals that runs handle wait until the child has its own handlers.
+
+    One that is sent to the child at once would be noted for the parent, and lost.
+    """
+    if signums := {each.signum for each in _changes.copy() if each.signum is not None}:
+        # What a pending signal raises here leaves the mask as it is, or known.
+        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        # What is raised between here and the end of the fork would be ignored.
+        _uninterrupted.append(None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+
+
+def _after_fork() -> None:
+    mask = _masks.pop(get_ident(), None)
+    if mask is not None:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        finally:
+            del _uninterrupted[-1:]
 
 
 def _in_child() -> None:
-    for scheduler in filter(None, [each() for each in _schedulers]):
-        scheduler.on_fork()
+    try:
+        for change in reversed(list(_changes)):
+            change()
+        for thing in filter(None, [each() for each in _told]):
+            thing.on_fork()
+    finally:
+        _uninterrupted.clear()  # of threads that are not there
+        _after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

@@ -306,9 +306,13 @@ class Lifecycle:
     # Fork -------------------------------------------------------------------------------------
 
     def on_fork(self) -> None:
-        """This is a child process: the tasks are the parent's, so do nothing for them here."""
+        """This is a child process: the tasks are the parent's, so do nothing for them here.
+
+        The wake-up files are the parent's too: what was read here, it would miss.
+        """
         self.forked = True
         self._scheduler.disown()
+        self._scheduler.close_files()
         self._hooks.remove()
         _current.scheduler = None
 

@@ -57,10 +57,11 @@ import socket
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, getweakrefs
 
-from corolib.kernel.diagnostics import busy
+from corolib.kernel.diagnostics import busy, log
 from corolib.kernel.errors import BusyError, ClosedError
 from corolib.kernel.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
@@ -77,6 +78,7 @@ IN, OUT, ERR = 1, 4, 8
 # left for the slices of the sweep, which are ten turns when 20 000 files are open.
 SWEEP_EVERY = 1.5  # seconds between two sweeps
 SWEEP_SLICE = 2000  # files a turn: about 0.2 ms
+PAUSE = 0.05  # seconds until what the system has no memory for is tried again
 EARLY = 3  # empty returns before the time, in a row, that make a selector suspect (rule 11)
 
 Selector = Callable[[], selectors.BaseSelector]
@@ -192,13 +194,13 @@ class Poller:
         self.sweeping = False  # a sweep is planned
         # Whether a step or a call was made since the last sweep began: it may have closed a file.
         self.used = False
-        self._wakeup: int
-        self._drain: Callable[[], object]
+        self._wakeups: dict[int, Callable[[], object]]
         self._selector: Any
         self._pairs: Callable[[float | None], Pairs]
         self.opened = False
         self._thread = get_ident()
         self._early = 0  # empty returns before the time, in a row
+        self._last_told = -inf  # when it was logged that a wake-up cannot be read
         self._stale = False  # the selector has reported a number that nobody registered
         self._unswept: list[Entry] = []
         # Numbers whose file was closed before it was unregistered: a `dup` may keep them in epoll.
@@ -208,14 +210,14 @@ class Poller:
         # Each access to the method would make 64 bytes, and each file keeps one.
         self._forget = self._collected
 
-    def open(self, wakeup: int, drain: Callable[[], object]) -> None:
+    def open(self, wakeups: dict[int, Callable[[], object]]) -> None:
         """Make the selector, if there is none.
 
-        When the file `wakeup` can be read, `drain()` is called. It is the way in for other threads
-        and signals.
+        When a file of `wakeups` can be read, the call beside its number is made. They are the way
+        in for other threads and signals.
         """
         if not self.opened:
-            self._wakeup, self._drain = wakeup, drain
+            self._wakeups = wakeups
             self._new_selector()
 
     def selector_fileno(self) -> int:
@@ -232,7 +234,8 @@ class Poller:
         self._selector = self._make()
         self.opened = True
         self._pairs = self._pairs_of(self._selector)
-        self._selector.register(self._wakeup, READ)
+        for fd in self._wakeups:
+            self._selector.register(fd, READ)
 
     def _pairs_of(self, selector: Any) -> Callable[[float | None], Pairs]:
         return getattr(selector, "pairs", None) or partial(self._translated, selector)
@@ -416,13 +419,17 @@ class Poller:
     def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
         """Act on one event: wake who waits for it, and ask no more for what nobody waits for.
 
-        Without an entry it is the wake-up pipe's, or a stranger's.
+        Without an entry it is a wake-up's, or a stranger's.
         """
         if entry is None:
-            if fd == self._wakeup:
-                self._drain()
-            else:
+            drain = self._wakeups.get(fd)
+            if drain is None:
                 self._stale = True
+                return
+            try:
+                drain()
+            except OSError as exc:
+                self._rest(fd, exc)
             return
         unwanted = 0  # rules 2 and 6
         if event & ~OUT and not self._wake_reader(entry):
@@ -430,6 +437,31 @@ class Poller:
         if event & ~IN and not self._wake_writer(entry):
             unwanted |= WRITE
         self._settle(entry, entry.mask & ~unwanted)
+
+    def _rest(self, fd: int, cause: OSError) -> None:
+        """Do not watch a wake-up file for a moment: the system could not read it just now.
+
+        It can still be read then, and the loop would turn without end.
+        """
+        self._selector.unregister(fd)
+        self._watch_later(fd, cause)
+
+    def _watch_later(self, fd: int, cause: OSError) -> None:
+        """Watch a wake-up file again after a pause. Say why it is not, once a second at most."""
+        now = self._clock()
+        if now - self._last_told >= 1:
+            self._last_told = now
+            log().warning("a wake-up was not read, which is tried again: %s", cause)
+        self._timers.set(now + PAUSE, self._watch_again, fd)
+
+    def _watch_again(self, fd: int) -> None:
+        """Watch a wake-up file again. A selector that was remade meanwhile watches it already."""
+        try:
+            self._selector.register(fd, READ)
+        except (KeyError, FileExistsError):
+            pass
+        except OSError as exc:
+            self._watch_later(fd, exc)
 
     def wake_reader(self, trap: Trap) -> None:
         """Wake who waits with this very trap for a file to read, as if it could be read."""

@@ -682,6 +682,8 @@ class Scheduler(metaclass=Documented):
             f(*args)
         except BaseException as exc:
             self._diagnostics.call_failed(task, exc)
+        if self._lifecycle.forked:
+            raise RuntimeError(FORKED)
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
         """Hand a failure that nobody takes to the hook. What leaves `run()` is seen there."""
@@ -690,13 +692,13 @@ class Scheduler(metaclass=Documented):
     # For another loop around this one ---------------------------------------------------------
 
     def open(self) -> None:
-        """Make the selector and the wake-up pipe, if they are not made.
+        """Make the selector and the wake-up files, if they are not made.
 
         `run()` and `turn()` do that while they handle Ctrl-C. Else one that came meanwhile would
         leave both to the garbage collector, where the finalizer of a socket swallows the next one.
         """
         self._callqueue.open()
-        self._poller.open(self._callqueue.fileno(), self._callqueue.drain)
+        self._poller.open(self._callqueue.files())
 
     def embed(self, changed: Callable[[], object]) -> None:
         """Prepare for another loop in the same thread, which calls `turn(0)` when it is time.
@@ -744,7 +746,7 @@ class Scheduler(metaclass=Documented):
         self._lifecycle.close()
 
     def close_files(self) -> None:
-        """Give back the selector and the wake-up pipe, and make the calls that are left."""
+        """Give back the selector and the wake-up files, and make the calls that are left."""
         self._callqueue.close()
         self.polling = True
         # What was left before is made, and `RunFinished` tells it that it is late.

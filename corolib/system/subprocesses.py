@@ -36,6 +36,7 @@ from corolib.kernel import (
     current_scheduler,
     public,
     spawn,
+    uninterrupted,
     waits,
 )
 from corolib.net.streams import CHUNK, LimitExceeded, Stream
@@ -599,8 +600,9 @@ class Children:
         """Start a program and watch it."""
         if group:
             options = {**options, "process_group": 0}
-        process = Process(self, self.spawn(args, options), group)
-        self.running[process] = None
+        with uninterrupted():
+            process = Process(self, self.spawn(args, options), group)
+            self.running[process] = None
         try:
             process.watch()
         except BaseException:
@@ -610,19 +612,20 @@ class Children:
 
     def end(self) -> None:
         """Terminate, kill and reap what still runs, and name it on stderr."""
-        for process in list(self.running):
-            if not (process.reap() or process.killed):
-                complain(f"process {process.label} outlives the run; it is ended now")
-                with suppress(PermissionError):
-                    process.terminate()
         try:
+            for process in list(self.running):
+                if not (process.reap() or process.killed):
+                    complain(f"process {process.label} outlives the run; it is ended now")
+                    with suppress(PermissionError):
+                        process.terminate()
             self._wait(min(self.scheduler.grace, PATIENCE))
         finally:
             # Also after Ctrl-C, which may end the wait.
-            for process in self.running:
-                with suppress(PermissionError):
-                    process.kill()
-        self._wait(STUCK)
+            with uninterrupted():
+                for process in self.running:
+                    with suppress(PermissionError):
+                        process.kill()
+                self._wait(STUCK)
         for process in self.running:
             complain(f"process {process.label} cannot be ended")
 

@@ -40,17 +40,19 @@ from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple, NoReturn
 
 from corolib.kernel import (
-    CallQueue,
     Coro,
     ReadWait,
     Runnable,
     Scheduler,
     Suspend,
     Wake,
+    WakeupPair,
     check_number,
     current_scheduler,
+    handle_signal,
     public,
     running_scheduler,
+    write_signals_to,
 )
 from corolib.net.listening import Listening
 from corolib.system.identity import Identity
@@ -69,6 +71,9 @@ ALONE = 1.0
 
 BATCH = 8
 """Connections accepted in one go: with more, one worker takes a crowd for itself."""
+
+SHORT_OF_MEMORY = 0.05
+"""Seconds until what the system could not do is tried again."""
 
 LONGEST_WAIT = 1e6
 """Seconds: `poll` refuses more than 24 days."""
@@ -257,25 +262,20 @@ class _Signals:
     def __init__(self) -> None:
         # Each SIGTERM and each SIGINT that has come.
         self.stops: list[int] = []
-        self._callqueue = CallQueue()
-        self._callqueue.open()
+        self._pair = WakeupPair()
         self._undo = ExitStack()
         self._poll = select.poll()
-        self._poll.register(self._callqueue.fileno(), select.POLLIN)
+        self._poll.register(self._pair.fileno(), select.POLLIN)
 
     def __enter__(self) -> _Signals:
         undo = self._undo.callback
-        undo(self._callqueue.close)
-        undo(
-            signal.set_wakeup_fd,
-            signal.set_wakeup_fd(self._callqueue.wakeup_fd(), warn_on_full_buffer=False),
-        )
+        undo(self._pair.close)
+        undo(write_signals_to(self._pair.wakeup_fd()))
         usual: dict[int, object] = {SIGTERM: signal.SIG_DFL, SIGINT: signal.default_int_handler}
         for signum in _handled():
             before = signal.getsignal(signum)
             if signum == signal.SIGCHLD or before is usual[signum]:
-                undo(signal.signal, signum, before)
-                signal.signal(signum, self._handle)
+                undo(handle_signal(signum, self._handle))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -293,7 +293,11 @@ class _Signals:
         """Wait for a signal, or for that time to come. May return early."""
         seconds = min(max(until - time.monotonic(), 0), LONGEST_WAIT)
         self._poll.poll(seconds * 1000)
-        self._callqueue.drain()
+        try:
+            self._pair.read()
+        except OSError:
+            # The system has no memory for it just now.
+            time.sleep(SHORT_OF_MEMORY)
 
 
 class _Parent:

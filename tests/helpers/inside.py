@@ -31,7 +31,7 @@ from corolib import (
 )
 from corolib.coordination import signals, threads
 from corolib.kernel import diagnostics, hooks
-from corolib.kernel.callqueue import CallQueue
+from corolib.kernel.callqueue import CallQueue, WakeupPair
 from corolib.kernel.poller import SWEEP_EVERY as SWEEP_EVERY
 from corolib.kernel.poller import Poller
 from corolib.kernel.timers import Timers
@@ -87,6 +87,24 @@ def fork_in_child(scheduler: Scheduler) -> None:
     scheduler._lifecycle.on_fork()
 
 
+def signal_module() -> Any:
+    """Return the module from which the hooks take the functions for signals."""
+    return vars(hooks)["signal"]
+
+
+def before_fork() -> None:
+    """Do what is done before a fork; after it in the parent; and in the child."""
+    hooks._before_fork()
+
+
+def after_fork() -> None:
+    hooks._after_fork()
+
+
+def in_child() -> None:
+    hooks._in_child()
+
+
 def drop(scheduler: Scheduler, generator: AsyncGenerator[Any, None]) -> None:
     """Do what is done when the garbage collector finds an asynchronous generator."""
     scheduler._lifecycle.on_dropped_asyncgen(generator)
@@ -94,7 +112,7 @@ def drop(scheduler: Scheduler, generator: AsyncGenerator[Any, None]) -> None:
 
 def forget_schedulers() -> None:
     """Forget the schedulers that would be told of a fork."""
-    hooks._schedulers.clear()
+    hooks._told.clear()
 
 
 def lifecycle_of(scheduler: Scheduler) -> Any:
@@ -119,7 +137,7 @@ def selector_of(poller: Poller) -> Any:
 
 
 def registered() -> set[Any]:
-    """Return the numbers that the running scheduler's selector holds, the wake-up pipe apart."""
+    """Return the numbers that the running scheduler's selector holds, the wake-up files apart."""
     scheduler: Any = current_scheduler()
     poller = poller_of(scheduler)
     try:
@@ -128,7 +146,7 @@ def registered() -> set[Any]:
         # Then it is the system's epoll, and the system says it.
         told = Path(f"/proc/self/fdinfo/{poller._selector.fileno()}").read_text()
         held = {int(fd) for fd in re.findall(r"^tfd: *(\d+)", told, re.MULTILINE)}
-    return held - {poller._wakeup}
+    return held - poller._wakeups.keys()
 
 
 def wait_write(scheduler: Scheduler, task: Task[Any], trap: WriteWait) -> None:
@@ -152,18 +170,36 @@ def remake_selector(scheduler: Scheduler) -> None:
 # Calls from other threads -------------------------------------------------------------------------
 
 
-def reader_of(callqueue: CallQueue) -> Any:
-    """Return the end of the pipe that is waited for."""
-    return callqueue._reader
+def wakeup_file_of(callqueue: CallQueue) -> Any:
+    """Return the file that announces calls: it has `read`, `write` and `fileno`."""
+    return callqueue._file
 
 
-def replace_reader(callqueue: CallQueue, reader: Any) -> None:
-    callqueue._reader = reader
+def replace_read(callqueue: CallQueue, read: Callable[[int], object]) -> None:
+    """Put another function in the place of what reads that file."""
+    callqueue._read = read
 
 
-def writer_of(callqueue: CallQueue) -> Any:
-    """Return the end of the pipe that is written to."""
-    return callqueue._writer
+def replace_write(callqueue: CallQueue, write: Callable[[bytes], object]) -> None:
+    callqueue._write = write
+
+
+def call_queue_of(scheduler: Scheduler) -> CallQueue:
+    return scheduler._callqueue
+
+
+def replace_signal_read(
+    scheduler: Scheduler, read: Callable[[int], object]
+) -> Callable[[int], object]:
+    """Put another function in the place of what reads what signals have written; return that."""
+    pair = scheduler._callqueue._pair
+    scheduler._poller._wakeups[pair.fileno()] = lambda: read(pair.SIZE)
+    return pair.read
+
+
+def sockets_of_pair(pair: WakeupPair) -> tuple[Any, Any]:
+    """Return the socket that is read, and the one that is written."""
+    return pair._reader, pair._writer
 
 
 # Scopes -------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ Threads are joined before a test ends. Where a test lets real time pass it bound
 selector calls, not seconds.
 """
 
+import errno
+import os
 import select
 import sys
 import threading
@@ -12,16 +14,31 @@ from collections import deque
 
 import pytest
 
-from corolib import Cancelled, RunFinished, Scheduler, Sleep, current_scheduler, run
-from corolib.kernel.callqueue import CallQueue
-from tests.helpers.driving import FULL, in_threads
-from tests.helpers.inside import is_polling, reader_of, replace_reader, writer_of
+from corolib import Cancelled, RunFinished, Scheduler, Sleep, current_scheduler, now, run
+from corolib.kernel.callqueue import CallQueue, WakeupEvent, WakeupPair
+from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import FULL, in_a_thread, in_threads, turn
+from tests.helpers.inside import (
+    call_queue_of,
+    is_polling,
+    poller_of,
+    remake_selector,
+    replace_read,
+    replace_signal_read,
+    replace_write,
+    selector_of,
+    sockets_of_pair,
+    wakeup_file_of,
+)
+from tests.helpers.sockets import is_open
 
 # By itself ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def queue():
+@pytest.fixture(params=["eventfd", "pair"])
+def queue(request, monkeypatch):
+    if request.param == "pair":
+        monkeypatch.delattr(os, "eventfd")
     box = CallQueue()
     box.open()
     yield box
@@ -30,7 +47,7 @@ def queue():
 
 
 def announced(queue):
-    return bool(select.select([queue.fileno()], [], [], 0)[0])
+    return bool(select.select(list(queue.files()), [], [], 0)[0])
 
 
 def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(queue):
@@ -43,52 +60,75 @@ def test_a_call_is_kept_and_announced_and_the_announcement_can_be_taken_off(queu
 
 
 @pytest.mark.hazard("H65")
-def test_many_calls_are_announced_by_one_byte(queue):
+def test_many_calls_are_announced_once(queue):
+    write, written = wakeup_file_of(queue).write, []
+    replace_write(queue, lambda data: written.append(write(data)))
     for _ in range(10_000):
         queue.put(print, ())
-    assert len(reader_of(queue).recv(100)) == 1
+    assert len(written) == 1
     assert len(queue.calls) == 10_000
+    queue.drain()
+    queue.put(print, ())
+    assert len(written) == 2
+
+
+def test_where_there_is_no_eventfd_a_pair_announces_calls_and_signals(monkeypatch):
+    monkeypatch.delattr(os, "eventfd")
+    queue = CallQueue()
+    queue.open()
+    assert isinstance(wakeup_file_of(queue), WakeupPair)
+    assert len(queue.files()) == 1
+    os.write(queue.wakeup_fd(), b"s")
+    assert announced(queue)
+    queue.drain()
+    assert not announced(queue)
+    queue.close()
 
 
 @pytest.mark.hazard("H65")
-def test_a_full_pipe_is_success(queue):
+def test_a_full_pipe_is_success(monkeypatch):
+    monkeypatch.delattr(os, "eventfd")
+    queue = CallQueue()
+    queue.open()
+    _, writer = sockets_of_pair(wakeup_file_of(queue))
     with pytest.raises(BlockingIOError):
         while True:
-            writer_of(queue).send(b"x" * 4096)
+            writer.send(b"x" * 4096)
     queue.put(print, ())
     assert announced(queue)
     assert len(queue.calls) == 1
-    queue.drain()
-    assert not announced(queue)
+    while announced(queue):  # each turn takes a part of it
+        queue.drain()
     queue.put(print, ())
     assert announced(queue)
+    queue.close()
 
 
-class Once:
-    """The reader of a call queue that lets another thread in after its first `recv`."""
-
-    def __init__(self, reader, meanwhile):
-        self.reader = reader
-        self.meanwhile = meanwhile
-
-    def recv(self, count):
-        data = self.reader.recv(count)
-        if self.meanwhile is not None:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            meanwhile()
-        return data
-
-    def fileno(self):
-        return self.reader.fileno()
-
-    def close(self):
-        self.reader.close()
+@pytest.mark.hazard("H65")
+def test_a_full_eventfd_is_success_too():
+    queue = CallQueue()
+    queue.open()
+    file = wakeup_file_of(queue)
+    assert isinstance(file, WakeupEvent)
+    file.write((2**64 - 2).to_bytes(8, sys.byteorder))
+    queue.put(print, ())
+    assert announced(queue)
+    queue.drain()
+    assert not announced(queue)
+    queue.drain()  # in vain, which is no error
+    queue.close()
 
 
 @pytest.mark.hazard("H65")
 def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next(queue):
     queue.put(print, (1,))
-    replace_reader(queue, Once(reader_of(queue), lambda: queue.put(print, (2,))))
+    read = wakeup_file_of(queue).read
+
+    def read_and_let_another_thread_in(size):
+        read(size)
+        queue.put(print, (2,))
+
+    replace_read(queue, read_and_let_another_thread_in)
     queue.drain()
     assert len(queue.calls) == 2
     queue.calls.clear()
@@ -96,11 +136,15 @@ def test_a_call_left_while_announcements_are_taken_off_does_not_silence_the_next
     assert announced(queue)
 
 
-def test_the_writer_can_serve_as_the_wake_up_number_of_signals(queue):
-    assert queue.wakeup_fd() == writer_of(queue).fileno()
-    assert queue.wakeup_fd() != queue.fileno()
-    assert not writer_of(queue).getblocking()
-    assert not reader_of(queue).getblocking()
+def test_signals_have_a_pair_of_which_one_end_can_be_their_number(queue):
+    os.write(queue.wakeup_fd(), b"s")
+    assert announced(queue)
+    for drain in queue.files().values():
+        drain()
+    assert not announced(queue)
+    assert queue.wakeup_fd() not in queue.files()
+    assert not any(map(os.get_blocking, [queue.wakeup_fd(), *queue.files()]))
+    assert not any(map(os.get_inheritable, [queue.wakeup_fd(), *queue.files()]))
 
 
 @pytest.mark.hazard("H66")
@@ -110,6 +154,7 @@ def test_a_closed_queue_takes_nothing_more_and_keeps_what_it_had(queue):
     with pytest.raises(RunFinished):
         queue.put(print, (2,))
     assert list(queue.calls) == [(print, (1,))]
+    queue.close()
 
 
 @pytest.mark.hazard("H66")
@@ -146,37 +191,195 @@ def test_only_who_closes_takes_calls_out():
 
 
 @pytest.mark.hazard("H65")
-def test_a_writer_that_is_being_closed_is_no_error(queue):
-    writer_of(queue).close()
+def test_a_queue_that_is_closed_while_a_call_is_announced_is_no_error(queue):
+    write = wakeup_file_of(queue).write
+
+    def closed_meanwhile(data):
+        queue.close()
+        return write(data)
+
+    replace_write(queue, closed_meanwhile)
     queue.put(print, ())
     assert len(queue.calls) == 1
 
 
-def test_taking_announcements_off_while_the_writer_is_closed_ends(queue):
+def test_what_a_thread_announces_never_gets_into_a_file_that_has_the_same_number_now(tmp_path):
+    """The thread has begun to write when the run ends, and another file is opened after that."""
+    queue = CallQueue()
+    queue.open()
+    real = [wakeup_file_of(queue).write]
+    fd = wakeup_file_of(queue).fileno()
+
+    def write_late(data):
+        queue.close()
+        with open(tmp_path / "file", "wb", buffering=0) as file:
+            assert file.fileno() != fd
+            real.pop()(data)
+
+    replace_write(queue, write_late)
     queue.put(print, ())
-    writer_of(queue).close()
-    queue.drain()
-    queue.drain()
-    assert len(queue.calls) == 1
+    assert (tmp_path / "file").read_bytes() == b""
+    assert not is_open(fd)
+
+
+def test_an_eventfd_that_cannot_be_had_leaves_nothing_open(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", refuse)
+    before = open_files()
+    queue = CallQueue()
+    with pytest.raises(OSError, match="Too many"):
+        queue.open()
+    assert open_files() == before
+    monkeypatch.undo()
+    queue.open()  # another try is made
+    queue.put(print, ())
+    assert announced(queue)
+    queue.close()
+    assert open_files() == before
 
 
 def test_an_exception_while_the_announcements_are_taken_off_silences_nobody(queue):
     """A signal handler of the program's may raise anywhere in the scheduler's wait."""
+    read = wakeup_file_of(queue).read
 
-    class Struck:
-        def recv(self, most):
-            reader.recv(most)
-            raise KeyError("the handler's")
+    def struck(size):
+        read(size)
+        raise KeyError("the handler's")
 
     queue.put(int, ())
-    reader = reader_of(queue)
-    replace_reader(queue, Struck())
+    replace_read(queue, struck)
     with pytest.raises(KeyError):
         queue.drain()
-    replace_reader(queue, reader)
     assert not announced(queue)
     queue.put(int, ())
     assert announced(queue)
+
+
+# Without memory -----------------------------------------------------------------------------------
+
+SHORT = [errno.ENOMEM, errno.ENOBUFS, errno.EIO]
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", SHORT)
+def test_a_call_that_cannot_be_announced_at_once_is_announced_later(queue, number, monkeypatch):
+    write, tries, pauses = wakeup_file_of(queue).write, [], []
+
+    def short(data):
+        tries.append(data)
+        if len(tries) < 4:
+            raise OSError(number, os.strerror(number))
+        return write(data)
+
+    monkeypatch.setattr("corolib.kernel.callqueue.time.sleep", pauses.append)
+    replace_write(queue, short)
+    queue.put(print, ())
+    assert announced(queue)
+    assert len(tries) == 4 and pauses == sorted(pauses) and 0 < sum(pauses) < 0.01
+
+
+@pytest.mark.found("N22")
+def test_a_call_that_cannot_be_announced_at_all_does_not_silence_the_next(queue, monkeypatch):
+    def short(data):
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    pauses = []
+    monkeypatch.setattr("corolib.kernel.callqueue.time.sleep", pauses.append)
+    write = wakeup_file_of(queue).write
+    replace_write(queue, short)
+    queue.put(print, (1,))
+    assert not announced(queue) and 0.1 < sum(pauses) < 1
+    replace_write(queue, write)
+    queue.put(print, (2,))
+    assert announced(queue)
+    assert len(queue.calls) == 2
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", SHORT)
+@pytest.mark.parametrize("whose", ["calls", "signals"])
+def test_a_wake_up_that_cannot_be_read_ends_nothing_loses_nothing_and_does_not_spin(
+    number, whose, caplog, monkeypatch
+):
+    """For five seconds of virtual time each read fails. Meanwhile other threads leave calls."""
+    made, tries = [], []
+
+    def main():
+        scheduler = current_scheduler()
+        box = call_queue_of(scheduler)
+        began = now()
+
+        def read(size):
+            tries.append(now())
+            if now() < began + 5:
+                raise OSError(number, os.strerror(number))
+            return real(size)
+
+        if whose == "calls":
+            real = wakeup_file_of(box).read
+            replace_read(box, read)
+        else:
+            real = replace_signal_read(scheduler, read)
+            os.write(scheduler.wakeup_fd(), b"s")
+        for n in range(100):
+            in_a_thread(lambda n=n: scheduler.call_soon_threadsafe(made.append, n))
+            turns = turn()
+            yield Sleep(0.1)
+            assert turn() - turns <= 10
+        assert not announced(box)
+
+    with caplog.at_level("WARNING", "corolib.task"):
+        run(main, **virtual_time())
+    assert made == list(range(100))
+    assert 50 < len(tries) < 300
+    said = [record.getMessage() for record in caplog.records]
+    assert 4 <= len(said) <= 6 and os.strerror(number) in said[0]
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("remade", [True, False])
+def test_a_wake_up_file_is_watched_again_after_the_pause(remade, selector):
+    """Whether the selector was made anew meanwhile, or has itself no memory for it at first."""
+    tries, refused = [], []
+
+    def read(size):
+        tries.append(size)
+        if len(tries) == 1:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return real(size)
+
+    def main():
+        nonlocal real
+        scheduler = current_scheduler()
+        real = wakeup_file_of(call_queue_of(scheduler)).read
+        replace_read(call_queue_of(scheduler), read)
+        in_a_thread(lambda: scheduler.call_soon_threadsafe(int))
+        yield Sleep(0.001)
+        assert len(tries) == 1
+        if remade:
+            remake_selector(scheduler)
+        else:
+            register = selector_of(poller_of(scheduler)).register
+
+            def refuse(fd, events):
+                if len(refused) < 3:
+                    refused.append(fd)
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return register(fd, events)
+
+            selector_of(poller_of(scheduler)).register = refuse
+        before = turn()
+        yield Sleep(1)
+        assert turn() - before < 20
+        in_a_thread(lambda: scheduler.call_soon_threadsafe(made.append, "heard"))
+        yield Sleep(0.001)
+
+    real, made = None, []
+    run(main, selector=selector)
+    assert made == ["heard"]
+    assert len(tries) >= 2 and len(refused) == (0 if remade else 3)
 
 
 # Calls from threads -------------------------------------------------------------------------------

@@ -12,13 +12,23 @@ import pytest
 
 import corolib
 from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
-from corolib.kernel.hooks import ProcessHooks
-from corolib.testing import open_files, virtual_time
+from corolib.kernel.hooks import ProcessHooks, uninterrupted
+from corolib.testing import VirtualClock, open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
-from tests.helpers.inside import Bound, drop, fork_in_child
+from tests.helpers.inside import (
+    Bound,
+    after_fork,
+    before_fork,
+    drop,
+    fork_in_child,
+    in_child,
+    signal_module,
+)
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
+
+SIGNALS = signal_module()
 
 # Handlers -----------------------------------------------------------------------------------------
 
@@ -213,6 +223,55 @@ def test_a_plain_call_from_a_signal_handler_ends_the_wait(what):
     assert log == (["spawned"] if what == "spawn" else [])
 
 
+@pytest.mark.hazard("H63")
+def test_a_second_ctrl_c_in_an_uninterrupted_block_is_raised_after_the_step():
+    log = []
+
+    def main():
+        strike()
+        with uninterrupted():
+            strike()
+            log.append("made, and known")
+        log.append("the step goes on")
+        yield
+        log.append("not reached")
+
+    def twice():
+        strike()
+        with uninterrupted(), uninterrupted():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            strike()
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    assert log == ["made, and known", "the step goes on"]
+    with pytest.raises(KeyboardInterrupt):
+        run(twice)
+
+
+@pytest.mark.found("T1")
+def test_a_second_ctrl_c_during_a_fork_is_not_ignored():
+    """What is raised while a process forks, Python prints and forgets."""
+    log = []
+
+    def main():
+        before_fork()
+        after_fork()
+        strike()
+        before_fork()
+        strike()
+        log.append("forked")
+        after_fork()
+        yield
+        log.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    assert log == ["forked"]
+
+
 # The signal that prints all tasks -----------------------------------------------------------------
 
 
@@ -348,6 +407,33 @@ def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_the
     status, out, err = python(program)
     text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
     assert (status, out.splitlines(), err) == (0, [text, "parent done"], "")
+
+
+@pytest.mark.hazard("H71")
+def test_after_a_fork_in_a_callback_the_child_makes_no_other_call_and_steps_nobody():
+    """Whose time has come meanwhile, or who is ready: the fork took long, and there is more."""
+    clock, made = VirtualClock(), []
+
+    def fork(scheduler):
+        fork_in_child(scheduler)
+        clock.move(10)
+
+    def other():
+        yield
+        made.append("stepped")
+
+    def main():
+        scheduler = current_scheduler()
+        spawn(other)
+        yield
+        scheduler.call_soon_threadsafe(fork, scheduler)
+        scheduler.call_soon_threadsafe(made.append, "called")
+        yield Sleep(5)
+        made.append("woken")
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main, clock=clock)
+    assert made == []
 
 
 @pytest.mark.parametrize("statement", ["yield", "return"])
@@ -512,6 +598,126 @@ def test_when_a_wake_forks_the_child_steps_none_of_the_tasks_that_are_ready():
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         run(main, **virtual_time())
     assert stepped == []
+
+
+@pytest.mark.found("T1")
+def test_in_a_forked_child_no_signal_is_written_anywhere():
+    """Not to our own file, nor to the one from before, which is the parent's just as well."""
+    program = """
+        import os, signal, socket
+        import corolib
+
+        def child_of(fork):
+            child = os.fork()
+            if child == 0:
+                os._exit(100 + signal.set_wakeup_fd(-1))
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        def main():
+            yield
+            return child_of(os.fork)
+
+        a, b = socket.socketpair()
+        b.setblocking(False)
+        assert signal.set_wakeup_fd(b.fileno()) == -1
+        print(corolib.run(main), child_of(os.fork) - b.fileno())
+        assert signal.set_wakeup_fd(-1) == b.fileno()
+    """
+    assert python(program) == (0, "99 100\n", "")
+
+
+@pytest.mark.found("T1")
+def test_a_forked_child_has_none_of_the_files_that_wake_its_parent():
+    """What it read there the parent would miss, and what it wrote would wake the parent."""
+    program = """
+        import os, threading
+        import corolib
+        from corolib.testing import open_files
+
+        before = open_files()
+        scheduler = corolib.Scheduler()
+        scheduler.turn(0)
+        assert len(open_files() - before) >= 3
+        child = os.fork()
+        if child == 0:
+            try:
+                scheduler.call_soon_threadsafe(print, "in the child")
+            except corolib.RunFinished:
+                os._exit(len(open_files() - before))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        made = []
+        thread = threading.Thread(target=scheduler.call_soon_threadsafe, args=(made.append, 1))
+        thread.start()
+        while not made:
+            scheduler.turn(60)
+        thread.join()
+        scheduler.close()
+        assert open_files() == before
+    """
+    assert python(program) == (0, "", "")
+
+
+@pytest.mark.found("T1")
+def test_signals_that_a_run_handles_wait_while_a_child_is_forked():
+    def blocked():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def main():
+        before_fork()
+        assert blocked() == {signal.SIGINT, signal.SIGUSR1}
+        after_fork()
+        assert blocked() == set()
+        yield
+
+    before_fork()
+    assert blocked() == set()
+    after_fork()
+    run(main, dump_signal=signal.SIGUSR1)
+
+
+@pytest.mark.found("T1")
+@pytest.mark.parametrize("strike", [1, 2])
+def test_what_a_signal_handler_raises_during_a_fork_leaves_no_signal_blocked(strike, monkeypatch):
+    """Python calls handlers when the mask is looked at, and when it is set."""
+    calls, set_mask = [], SIGNALS.pthread_sigmask
+
+    def struck(how, signums):
+        found = set_mask(how, signums)
+        calls.append(how)
+        if len(calls) == strike:
+            raise KeyError("the handler's")
+        return found
+
+    def main():
+        with monkeypatch.context() as patch:
+            patch.setattr(SIGNALS, "pthread_sigmask", struck)
+            with pytest.raises(KeyError):
+                before_fork()
+            after_fork()
+        yield
+
+    run(main)
+    assert len(calls) == (1 if strike == 1 else 3)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+@pytest.mark.found("T1")
+def test_what_a_run_has_changed_is_put_back_in_a_child_once():
+    def main():
+        with uninterrupted():
+            in_child()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        signal.signal(signal.SIGUSR1, mine)
+        yield
+
+    def mine(signum, frame):
+        pass
+
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main, dump_signal=signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) is mine  # which the end of the run has left alone
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
 # Async generators ---------------------------------------------------------------------------------

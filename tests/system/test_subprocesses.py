@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
@@ -31,7 +32,7 @@ from corolib import (
 from corolib.system import subprocesses as module
 from corolib.system.subprocesses import Children
 from tests.helpers.children import children, fds, outside, script
-from tests.helpers.driving import FULL
+from tests.helpers.driving import FULL, strike
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import local, popen_of, stop_watching, take_pidfds_away
 
@@ -834,6 +835,45 @@ def test_who_interrupts_the_end_leaves_no_child_running(monkeypatch):
             return (yield from process.wait())
 
     assert run(main) == -signal.SIGKILL
+
+
+@pytest.mark.hazard("H63")
+def test_a_second_ctrl_c_while_a_program_is_started_leaves_none_behind(default_sigint, capfd):
+    """It is there already, and nobody knows of it yet."""
+    started = []
+
+    def main():
+        local(current_scheduler(), Children).spawn = interrupted
+        yield from open_process(["sleep", "60"])
+
+    def interrupted(args, options):
+        popen = subprocess.Popen(args)
+        strike()
+        strike()
+        started.append(popen.pid)
+        return popen
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    (pid,) = started
+    assert f"process sleep (pid {pid}) outlives the run" in capfd.readouterr().err
+
+
+@pytest.mark.hazard("H63")
+def test_a_second_ctrl_c_while_the_end_names_a_child_leaves_none_running(
+    default_sigint, monkeypatch
+):
+    def interrupted(text):
+        strike()
+        strike()
+
+    def main():
+        for _ in range(2):
+            yield from open_process(["sleep", "60"])
+
+    monkeypatch.setattr(module, "complain", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
 
 
 def test_children_that_have_ended_or_were_killed_are_not_named(capfd):

@@ -620,6 +620,33 @@ def test_the_parent_sleeps_until_something_happens(program):
     assert rest == "{inf}\n"
 
 
+@pytest.mark.found("N22")
+def test_the_parent_survives_that_a_wake_up_cannot_be_read(program):
+    server = program(
+        """
+        import errno
+        from corolib import Sleep, run_workers
+        from corolib.system import workers
+
+        def main():
+            yield Sleep(0.3)
+
+        if __name__ == "__main__":
+            tries = []
+
+            def short(pair):
+                tries.append("read")
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+
+            workers.WakeupPair.read = short
+            workers.time.sleep = lambda seconds: tries.append("pause")
+            print([report.status for report in run_workers(1, main)], tries)
+        """
+    )
+    status, out = server.end()
+    assert (status, out) == (0, "[0] ['read', 'pause']\n")
+
+
 FORK = """
     import os
     from corolib import Sleep, run_workers
