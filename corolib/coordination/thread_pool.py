@@ -15,21 +15,25 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from _thread import RLock, _local, allocate_lock
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.kernel import (
     LateModule,
     RunFinished,
+    Scheduler,
     Suspend,
+    TaskCancelled,
     Wake,
     check_count,
-    current_scheduler,
-    current_task,
     forgive,
+    tell_of_fork,
+    uninterrupted,
 )
 
 if TYPE_CHECKING:
@@ -44,14 +48,22 @@ PATIENCE = 10.0
 """Seconds that the end of a run waits for threads and processes at most, if `grace` is longer."""
 
 
+# A union would be made anew at each look.
+MEANT_FOR_GENERATORS = (StopIteration, GeneratorExit)
+"""To a generator these mean something else than a failure."""
+
+NOT_RUN = (types.GeneratorType, types.CoroutineType)
+"""What a call returns whose code would have to be run by a scheduler."""
+
+
 class Call:
     """A call that is made outside of the scheduler, and that one task waits for."""
 
     __slots__ = ("name", "scheduler", "wake")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scheduler: Scheduler) -> None:
         self.name = name
-        self.scheduler = current_scheduler()
+        self.scheduler = scheduler
         # None means that the wait has not begun, or was given up.
         self.wake: Wake | None = None
 
@@ -76,8 +88,7 @@ class Call:
             pass
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
-        if isinstance(error, StopIteration | GeneratorExit):
-            # To a generator these mean something else than a failure.
+        if error is not None and isinstance(error, MEANT_FOR_GENERATORS):
             wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
             wrapped.__cause__, error = error, wrapped
         if self.wake is not None:
@@ -92,20 +103,31 @@ class Call:
 class Job(Call):
     """A call that a thread of a pool makes, for the task that is running."""
 
-    __slots__ = ("args", "caller", "context", "f", "pool", "task", "worker")
+    __slots__ = (
+        *("args", "caller", "context", "f", "pool", "task", "worker"),
+        *("asking", "counted", "given_up"),
+    )
 
     def __init__(
         self, caller: str, pool: Pool, f: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
-        super().__init__(getattr(f, "__qualname__", None) or repr(f))
+        # Without a call of the other `__init__`, which would take longer than all of this.
+        self.name = getattr(f, "__qualname__", None) or repr(f)
+        self.scheduler = pool.scheduler
+        self.wake = None
         self.caller = caller
         self.pool = pool
         self.f = f
         self.args = args
-        self.task = current_task()
+        self.task: Any = pool.scheduler.current
         # Copied here, in the task: `_arm` is called outside of it.
         self.context: Context = copy_context()
         self.worker: Worker | None = None
+        # Whether it counts against the limit of its pool just now.
+        self.counted = False
+        # What its thread waits for in a scheduler, in `from_thread`.
+        self.asking: Asking | None = None
+        self.given_up: GivenUp | None = None
 
     def done(self) -> Suspend[Any]:
         """Return the wait for this call, a trap."""
@@ -117,29 +139,56 @@ class Job(Call):
         return self.give_up
 
     def give_up(self) -> None:
-        """Take it out of the queue, or leave it to its thread."""
+        """Take it out of the queue; or leave it to its thread, and cancel what that waits for."""
         super().give_up()
-        self.pool.withdraw(self)
+        if not self.pool.withdraw(self):
+            self.given_up = GivenUp(self)
+            asking = self.asking
+            if asking is not None:
+                asking.cancel_soon()
 
-    def run(self) -> None:
-        """Make the call; in the thread."""
-        value = error = None
+    def run(self) -> tuple[Any, BaseException | None]:
+        """Make the call, and return what came of it; in the thread."""
+        error: BaseException | None = None
         try:
             value = self.context.run(self.f, *self.args)
-            if isinstance(value, types.GeneratorType | types.CoroutineType):
+            if isinstance(value, NOT_RUN):
                 forgive(value)
                 raise TypeError(
                     f"{self.caller}() got {self.name}, which returned a {type(value).__name__}: "
                     f"its code would not run in the thread. Write `yield from spawn(f, *args)`"
                 )
+            return value, None
         except BaseException as exc:
             error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
-        self.post(value, error)
-        # The frame of `f` holds this one, which would be a cycle.
-        del value, error
+            return None, error
+        finally:
+            # The frame of `f` holds this one, which would be a cycle.
+            del error
+
+    @contextmanager
+    def asks(self, asking: Asking) -> Iterator[None]:
+        """While its thread waits for what it asks of a scheduler: it does not count, and a cancel
+        of the job reaches that.
+        """
+        self.asking = asking
+        self.pool.discount(self)
+        try:
+            yield
+        finally:
+            self.asking = None
+            self.pool.count(self)
+
+    # Do with what `run` has returned what is to be done; in the thread, which is free then.
+    hand_over = Call.post
 
     def late(self, error: BaseException) -> None:
-        """Report a failure for which nobody waits any more."""
+        """Report a failure for which nobody waits any more.
+
+        It is none if what the thread has asked of a scheduler was cancelled too, or came too late.
+        """
+        if isinstance(error, TaskCancelled | RunFinished):
+            return
         error.add_note(f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
         self.scheduler.report_failure(self.task, error)
 
@@ -153,15 +202,60 @@ class Job(Call):
         return f"{self.caller}({self.name}) {f'in {worker.name}' if worker else 'in the queue'}"
 
 
-class Worker:
-    """One thread of a pool: its name, and the job that it does or None."""
+class Asking(Protocol):
+    """What a job's thread waits for in a scheduler."""
 
-    __slots__ = ("job", "name", "thread")
+    def cancel_soon(self) -> None: ...
+
+
+class GivenUp:
+    """A job that goes on in its thread although its caller was cancelled.
+
+    A thread cannot be cancelled, but what it asks of a scheduler can: as for a task, that is done
+    once, and what comes afterwards is clean-up, which may take as long as `grace`.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.reason = f"{job.task.label}, whose call this is, was cancelled"
+        self._clock = job.scheduler.clock
+        self._due = self._clock()
+        self._grace_ends = self._due + job.scheduler.grace
+
+    def next_cancel(self) -> float:
+        """Return in how many seconds what the thread asks for next is to be cancelled."""
+        due, self._due = self._due, self._grace_ends
+        return max(0.0, due - self._clock())
+
+
+class Worker:
+    """One thread of a pool, and the job that it does or None.
+
+    While it is free it waits for its lock. Who lets that go has given it a job, or it is to end.
+    """
+
+    __slots__ = ("job", "lock", "name", "thread")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.job: Job | None = None
+        self.lock = allocate_lock()
+        self.lock.acquire()
         self.thread: Any = None
+
+
+class _Here(_local):
+    """What runs in this thread: a worker of a pool, or None."""
+
+    worker: Worker | None = None
+
+
+_here = _Here()
+
+
+def current_job() -> Job | None:
+    """Return the job that this thread does, if it is one of a pool's."""
+    worker = _here.worker
+    return None if worker is None else worker.job
 
 
 class Starter:
@@ -182,18 +276,38 @@ class Starter:
 
 
 class Pool:
-    """Threads that do jobs, first come, first served; and the queue of the jobs not begun."""
+    """Threads that do jobs, first come, first served; and the queue of the jobs not begun.
 
-    def __init__(self, name: str, limit: int, starter: Starter) -> None:
+    Of the free ones that which became free last is taken, so that the others can end. No more jobs
+    are begun than `limit`, but some do not count: one whose thread waits for a scheduler, and so
+    perhaps for another job; and one that was given up, where `spares_given_up` says so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        scheduler: Scheduler,
+        starter: Starter,
+        spares_given_up: bool = False,
+    ) -> None:
         self.name = name
+        self.scheduler = scheduler
         self.starter = starter
         self.idle = IDLE
         self.queue: OrderedDict[Job, None] = OrderedDict()
         self.workers: set[Worker] = set()
+        self._free: list[Worker] = []
+        # The jobs under way that count.
+        self._busy = 0
         self._limit = limit
+        self._spares_given_up = spares_given_up
         self._made = 0
         self._ended = False
-        self._changed = threading.Condition(threading.Lock())
+        # For all of these, and for `counted` and `worker` of the jobs. A signal handler may come in
+        # between, and cancel a task whose job is here.
+        self._lock = RLock()
+        tell_of_fork(self)
 
     @property
     def limit(self) -> int:
@@ -203,77 +317,151 @@ class Pool:
     @limit.setter
     def limit(self, limit: int) -> None:
         check_count(limit, "the limit of threads", 1)
-        with self._changed:
+        with self._lock:
             self._limit = limit
-            self._grow()
-            self._changed.notify_all()
+            self._begin()
+            self._end_spare()
 
     def submit(self, job: Job) -> None:
-        """Put a job into the queue, and see to it that there is a thread for it."""
-        with self._changed:
-            self.queue[job] = None
-            try:
-                self._grow()
-            except BaseException:
-                # If there is a worker, it will come to the job.
-                if not self.workers:
-                    del self.queue[job]
-                    raise
-            self._changed.notify()
+        """Begin a job if there is room, or put it into the queue."""
+        with self._lock:
+            # While a thread is free that may begin one, there is none in the queue.
+            if self._free and self._busy < self._limit:
+                self._give(job)
+            else:
+                self.queue[job] = None
+                self._begin()
 
-    def withdraw(self, job: Job) -> None:
-        """Take a job out of the queue, if it is still there."""
-        with self._changed:
-            self.queue.pop(job, None)
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of the queue, for which nobody waits; return whether it was there."""
+        with self._lock:
+            if job in self.queue:
+                del self.queue[job]
+                return True
+            if self._spares_given_up:
+                self._discount(job)
+            return False
+
+    def discount(self, job: Job) -> None:
+        """Do not count a job meanwhile: its thread is going to wait for a scheduler."""
+        with self._lock:
+            self._discount(job)
+
+    def count(self, job: Job) -> None:
+        """Count a job again, which may be one more than the limit: its thread goes on at once.
+
+        If it had to wait for room, it might wait for who waits for it.
+        """
+        with self._lock:
+            if not job.counted and (job.wake is not None or not self._spares_given_up):
+                job.counted = True
+                self._busy += 1
 
     def end(self) -> None:
         """Have the threads end: at once, or after the job each is doing."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             self.queue.clear()
-            self._changed.notify_all()
+            self._end_spare()
 
     def at_work(self) -> list[Job]:
         """Return the jobs that threads are doing."""
-        with self._changed:
+        with self._lock:
             return [job for worker in self.workers if (job := worker.job) is not None]
 
-    def _grow(self) -> None:
-        """Start threads for the jobs that no free one will take."""
-        free = sum(worker.job is None for worker in self.workers)
-        while free < len(self.queue) and len(self.workers) < self._limit:
-            self._made += 1
-            worker = Worker(f"corolib-{self.name}-{self._made}")
-            self.workers.add(worker)
+    def on_fork(self) -> None:
+        """This is a child process: its only thread is the one that has forked, whichever it is.
+
+        If that is one of ours, it ends with its job.
+        """
+        self._lock = RLock()
+        self._ended = True
+
+    # With the lock ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin the jobs for which there is room.
+
+        If no thread can be started for them, and none is at work that will come to them, they fail.
+        """
+        while self.queue and self._busy < self._limit:
+            if self._free:
+                job, _ = self.queue.popitem(last=False)
+                self._give(job)
+                continue
             try:
-                worker.thread = self.starter.start(self._work, (worker,), worker.name)
-            except BaseException:
-                self.workers.discard(worker)
-                raise
-            free += 1
+                self._add_worker()
+            except Exception as exc:
+                while self.queue and not self._busy:
+                    job, _ = self.queue.popitem(last=False)
+                    job.post(None, type(exc)(*exc.args))
+                return
+
+    def _give(self, job: Job) -> None:
+        """Have a free thread do a job: that which became free last."""
+        worker = self._free.pop()
+        worker.job, job.worker = job, worker
+        job.counted = True
+        self._busy += 1
+        worker.lock.release()
+
+    def _add_worker(self) -> None:
+        """Start a thread, which is free."""
+        self._made += 1
+        worker = Worker(f"corolib-{self.name}-{self._made}")
+        with uninterrupted():
+            worker.thread = self.starter.start(self._work, (worker,), worker.name)
+            self.workers.add(worker)
+            self._free.append(worker)
+
+    def _discount(self, job: Job) -> None:
+        if job.counted:
+            job.counted = False
+            self._busy -= 1
+            self._begin()
+
+    def _end_spare(self) -> None:
+        """Have the free threads end that are more than the limit, or all at the end."""
+        while self._free and (self._ended or self._busy + len(self._free) > self._limit):
+            self._free.pop(0).lock.release()
+
+    # In the thread ----------------------------------------------------------------------------
 
     def _work(self, worker: Worker) -> None:
         """Do jobs; this is the thread."""
-        while (job := self._take(worker)) is not None:
-            job.run()
-            # It may hold much, and the next job may come late.
-            del job
+        _here.worker = worker
+        while (job := self._next_job(worker)) is not None:
+            value, error = job.run()
+            # First, for what waits for the outcome may need a thread at once.
+            self._set_free(worker, job)
+            job.hand_over(value, error)
+            # They may hold much, and the next job may come late.
+            del job, value, error
 
-    def _take(self, worker: Worker) -> Job | None:
-        """Return the next job; None if the thread is to end."""
+    def _next_job(self, worker: Worker) -> Job | None:
+        """Wait until there is a job for this thread, and return it; None if it is to end."""
+        while not worker.lock.acquire(True, self.idle):
+            with self._lock:
+                # Else it has been given one at this very moment.
+                if worker in self._free:
+                    self._free.remove(worker)
+                    break
+        if worker.job is None:
+            with self._lock:
+                self.workers.discard(worker)
+        return worker.job
 
-        def news() -> bool:
-            return bool(self.queue) or self._ended or len(self.workers) > self._limit
-
-        with self._changed:
+    def _set_free(self, worker: Worker, job: Job) -> None:
+        with self._lock:
             worker.job = None
-            self._changed.wait_for(news, self.idle)
-            if self.queue and len(self.workers) <= self._limit:
-                job, _ = self.queue.popitem(last=False)
-                worker.job, job.worker = job, worker
-                return job
-            self.workers.discard(worker)
-            return None
+            if job.counted:
+                job.counted = False
+                self._busy -= 1
+            self._free.append(worker)
+            if self.queue:
+                self._begin()
+            if self._ended or self._busy + len(self._free) > self._limit:
+                self._end_spare()
 
 
 def end_threads(pools: tuple[Pool, ...], starter: Starter, grace: float) -> None:

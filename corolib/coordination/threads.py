@@ -11,13 +11,15 @@ outcome gets back, is in `thread_pool.py`. Functions in other processes are in
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from corolib.coordination.thread_pool import Call, Job, Pool, Starter, end_threads
+from corolib.coordination.thread_pool import Call, Job, Pool, Starter, current_job, end_threads
 from corolib.kernel import (
     LateModule,
     RunFinished,
@@ -44,7 +46,7 @@ LIMIT = 40
 """Threads at work for `to_thread`, as in trio and anyio: enough for waiting in parallel."""
 
 LOOKUPS = 8
-"""Threads that look names up: a dead name server holds each for ten seconds and more."""
+"""Names that are looked up at once: a dead name server holds each for ten seconds and more."""
 
 
 # To a thread ------------------------------------------------------------------------------------
@@ -57,13 +59,16 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
 
     `value = yield from to_thread(f, *args)`. The other tasks go on meanwhile. The function runs
     in a copy of the caller's `contextvars` context. No more than 40 run at once, further calls
-    stand in a queue: `current_threads()` shows both and sets the limit. Calls of one task follow
-    one another; for several at once use a group. The next call may get another thread.
+    stand in a queue: `current_threads()` shows both and sets the limit. One that waits in
+    `from_thread` does not count meanwhile, for it may wait for another call. Calls of one task
+    follow one another; for several at once use a group. The next call may get another thread.
 
     A cancelled call releases the task at once. If the function had not begun, it never will; if
     it has, nothing in Python can stop it: its thread goes on and counts until it ends, its value
-    is dropped, its failure is reported. What still runs when the run ends is waited for as long
-    as `grace`, then named on stderr and left behind: it does not keep the program from exiting.
+    is dropped, its failure is reported. But if it is in `from_thread`, that is cancelled too, or
+    else the next one; what it asks for afterwards, to clean up, may take as long as `grace`. What
+    still runs when the run ends is waited for as long as `grace`, then named on stderr and left
+    behind: it does not keep the program from exiting.
 
     Args:
         f: a function that may block. For keyword arguments use `functools.partial`.
@@ -86,7 +91,7 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
 
     Source: curio.run_in_thread, trio.to_thread.
     """
-    value: T = yield Job("to_thread", current_threads().jobs, f, args).done()
+    value: T = yield Job("to_thread", current_scheduler().run_local(Threads).jobs, f, args).done()
     return value
 
 
@@ -94,7 +99,8 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
 def lookup(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
     """Wait until `f(*args)`, a name lookup, has run in a thread.
 
-    As `to_thread`, but the threads are kept for this: slow jobs do not delay a lookup.
+    As `to_thread`, but the threads are kept for this: slow jobs do not delay a lookup. Nor do
+    lookups that were cancelled: those do not count.
     """
     value: T = yield Job("lookup", current_threads().lookups, f, args).done()
     return value
@@ -106,8 +112,8 @@ class Threads:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.starter = Starter()
-        self.jobs = Pool("thread", LIMIT, self.starter)
-        self.lookups = Pool("lookup", LOOKUPS, self.starter)
+        self.jobs = Pool("thread", LIMIT, scheduler, self.starter)
+        self.lookups = Pool("lookup", LOOKUPS, scheduler, self.starter, spares_given_up=True)
         self._requests: set[Request] = set()
         self._ended = False
 
@@ -120,9 +126,19 @@ class Threads:
     def limit(self, limit: int) -> None:
         self.jobs.limit = limit
 
+    @property
+    def lookup_limit(self) -> int:
+        """How many names are looked up at once."""
+        return self.lookups.limit
+
+    @lookup_limit.setter
+    def lookup_limit(self, limit: int) -> None:
+        self.lookups.limit = limit
+
     def stats(self) -> dict[str, int]:
         """Return counts: `limit`, `threads`, `running` jobs, those of them `abandoned` by a
-        cancelled caller, and jobs `queued`; `lookups` running and `lookups_queued`.
+        cancelled caller, and jobs `queued`; `lookups` running and `lookups_queued`. Those that were
+        cancelled are among `lookups`.
         """
         running = self.jobs.at_work()
         return {
@@ -157,9 +173,10 @@ class Threads:
 
 @public
 def current_threads() -> Threads:
-    """Return the threads of the run in this thread: `limit` and `stats()`.
+    """Return the threads of the run in this thread: `limit`, `lookup_limit` and `stats()`.
 
-    `current_threads().limit = 8` bounds what `to_thread` does at once.
+    `current_threads().limit = 8` bounds what `to_thread` does at once; `lookup_limit`, how many
+    names are looked up at once for `open_tcp` and others, which is 8.
 
     Raises:
         RuntimeError: no scheduler runs in this thread.
@@ -195,7 +212,8 @@ def from_thread(scheduler: Scheduler, f: Callable[..., Runnable[T]], /, *args: A
         What the task returned.
 
     Raises:
-        What left the task; TaskCancelled if it was cancelled.
+        What left the task; TaskCancelled if it was cancelled, as it is when this thread works for a
+            `to_thread` whose caller was.
         RunFinished: the run has ended, or ends before the task is done.
         RuntimeError: a scheduler runs in this thread, which would wait for itself; so also in
             signal handlers, which interrupt it.
@@ -243,6 +261,8 @@ class Request:
         self._f = f
         self._args = args
         self._context = copy_context()
+        # If it is a pool's thread: for which call it is made.
+        self._job = current_job()
         self._task: Task[Any] | None = None
         self._pending: set[Request] = set()
         self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
@@ -259,6 +279,7 @@ class Request:
             self.answer(None, exc)
         else:
             self._task.watch(self.answer)
+            self._cancel_if_given_up()
 
     def answer(self, value: Any, error: BaseException | None) -> None:
         """Set the thread free; in the scheduler's thread."""
@@ -268,18 +289,31 @@ class Request:
     def make(self) -> tuple[Any, BaseException | None]:
         """Ask, and block until the answer is there; in the thread."""
         try:
-            self._scheduler.run_local(Threads).ask(self)
-            return self._answers.get()
+            with nullcontext() if self._job is None else self._job.asks(self):
+                self._scheduler.run_local(Threads).ask(self)
+                return self._answers.get()
         except BaseException:
-            try:
-                self._scheduler.call_soon_threadsafe(self._cancel)
-            except RunFinished:
-                pass
+            self._leave(self._cancel, "the thread that waited for it was interrupted")
             raise
 
-    def _cancel(self) -> None:
+    def cancel_soon(self) -> None:
+        """The call for which this is made was given up: cancel the task; from any thread."""
+        self._leave(self._cancel_if_given_up)
+
+    def _leave(self, f: Callable[..., object], *args: Any) -> None:
+        with suppress(RunFinished):
+            self._scheduler.call_soon_threadsafe(f, *args)
+
+    def _cancel_if_given_up(self) -> None:
+        given_up = self._job and self._job.given_up
+        if given_up and self._task is not None and not self._task.done:
+            due = self._scheduler.clock() + given_up.next_cancel()
+            if due < math.inf:
+                self._scheduler.call_at(due, self._cancel, given_up.reason)
+
+    def _cancel(self, reason: str) -> None:
         if self._task is not None:
-            self._task.cancel("the thread that waited for it was interrupted")
+            self._task.cancel(reason)
 
 
 class AnyQueue(Protocol[Item]):
@@ -377,7 +411,7 @@ def future_done(future: futures.Future[T]) -> Suspend[T]:
     def arm(wake: Wake) -> Callable[[], object]:
         # The future keeps this small object until it is done: it has no way to take a callback
         # back. Many short waits for one long future would be better served by one task that waits.
-        call = Call(f"{future!r}")
+        call = Call(f"{future!r}", current_scheduler())
         call.wake = wake
         future.add_done_callback(call.settle)
         return call.give_up

@@ -43,7 +43,8 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
         What `f(*args)` returned.
 
     Raises:
-        What `f(*args)` raised, and what pickling does.
+        What `f(*args)` raised, its traceback in the other process being the cause; RuntimeError if
+            that cannot be pickled or unpickled. What pickling the call or the value raises.
         concurrent.futures.process.BrokenProcessPool: a process died, perhaps this call's: all
             calls that were under way get this. The next one finds new processes.
         RuntimeError: from a StopIteration; no scheduler runs here.
@@ -70,12 +71,18 @@ class RemoteCall(Job):
         self.processes = processes
         self.future: Future[Any] | None = None
 
-    def run(self) -> None:
+    def run(self) -> tuple[Future[Any] | None, BaseException | None]:
         """Hand the call to a process; in the thread."""
         try:
             self.future = self.processes.submit(self.f, self.args)
+            return self.future, None
         except BaseException as exc:
-            self.post(None, exc)
+            return None, exc
+
+    def hand_over(self, value: Any, error: BaseException | None) -> None:
+        """Have the outcome handed over when there is one."""
+        if self.future is None:
+            self.post(None, error)
             return
         self.processes.calls.add(self)
         self.future.add_done_callback(self.settle)
@@ -92,8 +99,13 @@ class RemoteCall(Job):
     def settle(self, future: Future[Any]) -> None:
         """Hand the outcome over; called in a thread of the process pool's."""
         self.processes.calls.discard(self)
-        if not future.cancelled():
-            super().settle(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        value = None
+        if error is None:
+            value, error = _outcome(self.name, *future.result())
+        self.post(value, error)
 
     def late(self, error: BaseException) -> None:
         """Report a failure of the function itself, though nobody waits any more."""
@@ -112,7 +124,7 @@ class Processes:
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.starter = scheduler.run_local(Threads).starter
-        self.starters = Pool("starter", 1, self.starter)
+        self.starters = Pool("starter", 1, scheduler, self.starter)
         # Those under way.
         self.calls: set[RemoteCall] = set()
         self._pool: ProcessPoolExecutor | None = None
@@ -124,7 +136,7 @@ class Processes:
         if pool is None or pool._broken:
             pool = _new_pool()
         try:
-            future = pool.submit(f, *args)
+            future = pool.submit(remote_call, _pickled((f, args)))
             if self._ended:
                 # The run has ended meanwhile.
                 raise RunFinished
@@ -158,6 +170,73 @@ class Processes:
                 _kill(pool)
         if not gone:
             self.starter.join((thread,), PATIENCE)
+
+
+# What goes to a process and comes back is pickled here, and the pool sees bytes alone. An object
+# that fails there would end the process or break the pool, and with it the calls of others.
+
+
+def _pickled(thing: object) -> bytes:
+    from multiprocessing.reduction import ForkingPickler
+
+    return bytes(ForkingPickler.dumps(thing))
+
+
+def remote_call(data: bytes) -> tuple[bytes, str, str, str]:
+    """Make a call that comes as bytes, in the process.
+
+    Returns its value or what it raised, as bytes; what was raised, in words, and its traceback;
+    and why it could not be pickled, if so.
+    """
+    import pickle
+    import traceback
+
+    try:
+        f, args = pickle.loads(data)
+        return _pickled(f(*args)), "", "", ""
+    except BaseException as exc:
+        what, trace = _words(exc), "".join(traceback.format_exception(exc))
+        try:
+            return _pickled(exc), what, trace, ""
+        except Exception as reason:
+            return b"", what, trace, f"cannot be pickled: {_words(reason)}"
+
+
+def _outcome(
+    name: str, data: bytes, what: str, trace: str, fault: str
+) -> tuple[Any, BaseException | None]:
+    """Return the value and the error of a call that another process has made."""
+    import pickle
+
+    thing: Any = None
+    if not fault:
+        try:
+            thing = pickle.loads(data)
+        except BaseException as exc:
+            fault = f"cannot be unpickled: {_words(exc)}"
+        else:
+            if what and not isinstance(thing, BaseException):
+                fault = f"is unpickled as {type(thing).__name__}"
+    if not what:
+        return thing, RuntimeError(f"{name} returned what {fault}") if fault else None
+    error = RuntimeError(f"{name} raised {what}, which {fault}") if fault else thing
+    # Not as an assignment: its class may be a frozen dataclass.
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(trace))
+    return None, error
+
+
+def _words(error: BaseException) -> str:
+    """Return class and text of an error, also if its `str` fails."""
+    import traceback
+
+    return traceback.format_exception_only(error)[0].strip()
+
+
+class RemoteTraceback(Exception):
+    """A traceback from another process, as the cause of an error: tracebacks cannot be pickled."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
 
 
 def _new_pool() -> ProcessPoolExecutor:

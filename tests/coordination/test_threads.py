@@ -30,8 +30,8 @@ from corolib import (
     wait_future,
 )
 from corolib.coordination.threads import ThreadEnd, current_threads, future_done, lookup
-from corolib.testing import virtual_time
-from tests.helpers.driving import LONG, Gate, our_threads, until
+from corolib.testing import VirtualClock, survivors, virtual_time
+from tests.helpers.driving import LONG, Gate, our_threads, strike, turns, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import requests_of
 from tests.helpers.programs import python
@@ -345,6 +345,108 @@ def test_a_free_thread_is_used_again():
     assert run(main) == ["corolib-thread-1"] * 5
 
 
+def test_of_the_free_threads_that_which_became_free_last_is_taken():
+    """So those that are not needed any more can end."""
+
+    def name():
+        return threading.current_thread().name
+
+    def main():
+        gates = [Gate() for _ in range(3)]
+        tasks = [spawn(to_thread(gate)) for gate in gates]
+        yield from until(lambda: gates[2].begun.is_set())
+        found = []
+        for number in (2, 0, 1):
+            gates[number].go.set()
+            yield from tasks[number]
+        for _ in range(20):
+            found.append((yield from to_thread(name)))
+        return found
+
+    assert run(main) == ["corolib-thread-2"] * 20
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_thread_is_free_before_its_outcome_is_there(count):
+    """Else who gets the outcome and calls again would need one thread more, now and then."""
+
+    def call():
+        for _ in range(50):
+            yield from to_thread(int)
+
+    def main():
+        for _ in range(count):
+            yield from call()
+        return len(our_threads())
+
+    assert run(main) == 1
+
+
+def test_a_thread_that_is_given_a_job_just_as_it_has_waited_long_enough_does_it(monkeypatch):
+    class Late:
+        """The lock that a free thread waits for. It is let go when that has given up waiting."""
+
+        def __init__(self):
+            self.lock = threading.Lock()
+            self.waits = self.releases = 0
+            self.given = threading.Event()
+
+        def acquire(self, *timeout):
+            self.waits += bool(timeout)
+            if timeout and self.waits == 2:
+                assert self.given.wait(LONG)
+                return False
+            return self.lock.acquire(*timeout)
+
+        def release(self):
+            self.lock.release()
+            self.releases += 1
+            if self.releases == 2:
+                self.given.set()
+
+    def main():
+        threads = current_threads()
+        monkeypatch.setattr("corolib.coordination.thread_pool.allocate_lock", Late)
+        yield from to_thread(int)
+        value = yield from to_thread(pow, 2, 5)
+        (worker,) = threads.jobs.workers
+        return value, worker.lock.given.is_set(), len(our_threads())
+
+    assert run(main) == (32, True, 1)
+
+
+@pytest.mark.found("T2")
+def test_threads_that_cannot_be_started_fail_all_calls_that_nobody_would_come_to():
+    """One thread is at work, and waits for the call that would need another one."""
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    def second():
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            yield from to_thread(int)
+        return "told"
+
+    def first_job(scheduler):
+        current.starter.start = refuse
+        return from_thread(scheduler, second)
+
+    def main():
+        nonlocal current
+        current = current_threads()
+        current.limit = 1
+        task = spawn(to_thread(first_job, current_scheduler()))
+        yield
+        waiting = spawn(to_thread(int))
+        yield from until(lambda: waiting.done or task.done)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            yield from waiting
+        return (yield from task)
+
+    current = None
+    assert run(main, on_task_error=lambda *_: None) == "told"
+
+
 def test_a_thread_that_cannot_be_started_is_an_error_only_if_there_is_no_other():
     gate = Gate("first")
 
@@ -367,6 +469,36 @@ def test_a_thread_that_cannot_be_started_is_an_error_only_if_there_is_no_other()
         return (yield from one), (yield from two)
 
     assert run(main) == ("first", 8)
+
+
+@pytest.mark.hazard("H72")
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_signal_handler_that_cancels_a_call_just_as_one_is_begun_stops_nothing(which):
+    """It comes while the pool is being changed, in the same thread."""
+    gate = Gate("done")
+
+    def main():
+        threads = current_threads()
+        threads.limit = 1
+        busy = spawn(to_thread(gate))
+        yield from until(gate.begun.is_set)
+        queued = [spawn(to_thread(int)) for _ in range(3)]
+        yield from until(lambda: threads.stats()["queued"] == 3)
+        start = threads.starter.start
+
+        def struck(*args):
+            strike(signal.SIGUSR1)
+            return start(*args)
+
+        threads.starter.start = struck
+        before = signal.signal(signal.SIGUSR1, lambda *_: queued[which].cancel())
+        threads.limit = 2
+        signal.signal(signal.SIGUSR1, before)
+        gate.go.set()
+        found = yield from survivors([busy, *queued])
+        return found, threads.stats()["queued"]
+
+    assert run(main) == (["done", 0, 0], 0)
 
 
 # Cancelled calls ----------------------------------------------------------------------------------
@@ -494,6 +626,79 @@ def test_lookups_have_a_small_pool_of_their_own_with_a_queue():
     assert run(main) == (2, 0)
 
 
+@pytest.mark.found("N6")
+def test_lookups_that_nobody_waits_for_do_not_count():
+    gate = Gate()
+
+    def main():
+        for _ in range(20):
+            with move_on_after(0.001):
+                yield from lookup(gate)
+        stats = current_threads().stats()
+        found = yield from lookup(pow, 2, 3)
+        gate.go.set()
+        return found, stats["lookups"], stats["lookups_queued"]
+
+    assert run(main) == (8, 20, 0)
+
+
+@pytest.mark.found("N6")
+def test_a_lookup_that_nobody_waits_for_does_not_count_after_a_from_thread_either():
+    gates = Gate(), Gate()
+
+    def task():
+        return
+        yield
+
+    def job(scheduler):
+        gates[0]()
+        from_thread(scheduler, task)
+        gates[1]()
+
+    def main():
+        current_threads().lookup_limit = 1
+        lost = spawn(lookup(job, current_scheduler()))
+        yield from until(gates[0].begun.is_set)
+        yield from lost.stop()
+        gates[0].go.set()
+        yield from until(gates[1].begun.is_set)
+        found = yield from lookup(pow, 2, 3)
+        gates[1].go.set()
+        yield from until(lambda: current_threads().stats()["lookups"] == 0)
+        gate = Gate()
+        spawn(lookup(gate))
+        spawn(lookup(int))
+        yield from until(gate.begun.is_set)
+        queued = current_threads().stats()["lookups_queued"]
+        gate.go.set()
+        return found, queued
+
+    assert run(main) == (8, 1)
+
+
+@pytest.mark.found("N6")
+def test_the_number_of_lookups_can_be_set():
+    gate = Gate()
+
+    def main():
+        threads = current_threads()
+        assert threads.lookup_limit == 8
+        threads.lookup_limit = 2
+        tasks = [spawn(lookup(gate)) for _ in range(3)]
+        yield from until(lambda: threads.stats()["lookups_queued"] == 1)
+        counts = [threads.stats()["lookups"]]
+        threads.lookup_limit = 3
+        counts.append(threads.stats()["lookups"])
+        gate.go.set()
+        for task in tasks:
+            yield from task
+        with pytest.raises(ValueError, match="the limit of threads takes"):
+            threads.lookup_limit = 0
+        return counts
+
+    assert run(main) == [2, 3]
+
+
 # The end of the run -------------------------------------------------------------------------------
 
 
@@ -579,6 +784,49 @@ def test_a_scheduler_that_is_driven_by_turns_ends_its_threads_when_it_is_closed(
     gate.go.set()
     scheduler.close()  # the outcome, which waits for the next turn, finds nobody
     assert not our_threads()
+
+
+@pytest.mark.found("T1")
+def test_a_child_that_a_job_has_forked_ends_when_the_job_does():
+    """Its only thread is the pool's, which would wait for another job."""
+    status, out, err = python(
+        """
+        import corolib, os
+        from corolib import current_threads, run, to_thread
+
+        def fork():
+            return os.fork()
+
+        def main():
+            current_threads().jobs.idle = 1e6
+            child = yield from to_thread(fork)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        print(run(main))
+        """,
+        *("-W", "ignore"),
+    )
+    assert (status, out, err) == (0, "0\n", "")
+
+
+@pytest.mark.found("T1")
+def test_after_a_fork_in_a_thread_of_ours_that_ends_with_its_job():
+    """What is done in the child, done here, where it can be measured."""
+    gate = Gate("value")
+
+    def main():
+        jobs = current_threads().jobs
+        jobs.idle = 1e6
+        task = spawn(to_thread(gate))
+        yield from until(gate.begun.is_set)
+        jobs.on_fork()
+        gate.go.set()
+        (thread,) = our_threads()
+        thread.join(LONG)
+        assert not thread.is_alive()
+        return (yield from task)
+
+    assert run(main) == "value"
 
 
 # From a thread ------------------------------------------------------------------------------------
@@ -827,6 +1075,236 @@ def test_from_thread_when_only_clean_up_is_left_raises_run_finished():
 
     run(main)
     assert told == ["finished"]
+
+
+# Threads that wait for threads --------------------------------------------------------------------
+
+
+@pytest.mark.found("T2")
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_thread_that_waits_in_from_thread_does_not_count(depth):
+    """A full pool, each thread of which waits for a task that needs a thread, and so on."""
+
+    def task(scheduler, depth):
+        return (yield from to_thread(job, scheduler, depth - 1))
+
+    def job(scheduler, depth):
+        all_there.wait(LONG)
+        return 1 + from_thread(scheduler, task, scheduler, depth) if depth else 0
+
+    def main():
+        current_threads().limit = 4
+        tasks = [spawn(to_thread(job, current_scheduler(), depth)) for _ in range(4)]
+        found = []
+        for each in tasks:
+            found.append((yield from each))
+        yield from until(lambda: current_threads().stats()["threads"] <= 4)
+        return found
+
+    all_there = threading.Barrier(4)
+    assert run(main) == [depth] * 4
+
+
+@pytest.mark.found("T2")
+def test_a_thread_that_comes_back_from_from_thread_counts_again_and_goes_on_at_once():
+    """It may hold what the one that has its place waits for: so it does not wait for a place."""
+    gate, second = Gate(), Gate()
+
+    def wait():
+        yield from until(second.begun.is_set)
+
+    def first_job(scheduler):
+        from_thread(scheduler, wait)
+        gate()
+
+    def main():
+        threads = current_threads()
+        threads.limit = 1
+        tasks = [spawn(to_thread(first_job, current_scheduler())), spawn(to_thread(second))]
+        yield from until(gate.begun.is_set)
+        last = spawn(to_thread(int))
+        yield from turns(3)
+        stats = threads.stats()
+        second.go.set()
+        yield from tasks[1]
+        yield from turns(3)
+        still = threads.stats()["queued"]
+        gate.go.set()
+        yield from tasks[0]
+        yield from last
+        return stats["running"], stats["queued"], still
+
+    assert run(main) == (2, 1, 1)
+
+
+@pytest.mark.found("T2")
+def test_all_of_forty_threads_may_wait_for_threads():
+    def task():
+        return (yield from to_thread(threading.get_ident))
+
+    def job(scheduler, barrier):
+        barrier.wait(LONG)
+        return from_thread(scheduler, task)
+
+    def main():
+        barrier = threading.Barrier(40)
+        tasks = [spawn(to_thread(job, current_scheduler(), barrier)) for _ in range(40)]
+        for each in tasks:
+            yield from each
+        return "done"
+
+    assert run(main) == "done"
+
+
+def swallowing(log):
+    """A task that a thread asks for, and that tells how it ended."""
+    try:
+        yield Sleep(math.inf)
+    except corolib.Cancelled as exc:
+        log.append(exc.reason)
+        raise
+
+
+@pytest.mark.found("T12")
+def test_a_cancelled_call_cancels_what_its_thread_waits_for():
+    log, told, reported = [], [], []
+
+    def job(scheduler):
+        try:
+            from_thread(scheduler, swallowing, log)
+        except TaskCancelled as exc:
+            told.append(exc.reason)
+            raise
+
+    def main():
+        task = spawn(to_thread(job, current_scheduler()), name="caller")
+        yield from until(lambda: len(current_scheduler().tasks) == 3)
+        yield from task.stop()
+        yield from until(lambda: current_threads().stats()["abandoned"] == 0)
+
+    run(main, on_task_error=lambda *failure: reported.append(failure))
+    assert log == told == ["caller#2, whose call this is, was cancelled"]
+    assert reported == []
+
+
+@pytest.mark.found("T12")
+def test_a_cancelled_call_cancels_what_its_thread_asks_for_next():
+    gate, log, reported = Gate(), [], []
+
+    def quick():
+        log.append("begun")
+        yield
+        log.append("not reached")
+
+    def job(scheduler):
+        gate()
+        from_thread(scheduler, quick)
+
+    def main():
+        with move_on_after(0.01):
+            yield from to_thread(job, current_scheduler())
+        gate.go.set()
+        yield from until(lambda: current_threads().stats()["abandoned"] == 0)
+
+    run(main, on_task_error=lambda *failure: reported.append(failure))
+    assert log == ["begun"]
+    assert reported == []
+
+
+@pytest.mark.found("T12")
+def test_a_thread_whose_call_was_cancelled_cleans_up_within_the_grace():
+    """As a task: one cancel, and then time to clean up, which is not endless."""
+    clock, log, begun = VirtualClock(), [], []
+
+    def clean_up():
+        begun.append("clean-up")
+        yield Sleep(1)
+        log.append(f"cleaned up at {clock():g}")
+
+    def hang_on():
+        begun.append("hanging on")
+        yield Sleep(math.inf)
+
+    def job(scheduler):
+        for ask in (hang_on, clean_up, hang_on, hang_on):
+            try:
+                from_thread(scheduler, ask)
+            except TaskCancelled:
+                log.append(f"cancelled at {clock():g}")
+
+    def main():
+        task = spawn(to_thread(job, current_scheduler()))
+        yield from long(begun, 1)
+        yield from task.stop()
+        yield from long(begun, 2)
+        clock.move(1)
+        yield from long(begun, 3)
+        clock.move(1.5)
+        yield from turns(5)
+        assert len(log) == 2
+        clock.move(0.5)
+        yield from long(log, 4)
+
+    def long(events, count):
+        """Wait without a clock until there are so many."""
+        while len(events) < count:
+            yield
+
+    run(main, grace=3, clock=clock)
+    assert begun == ["hanging on", "clean-up", "hanging on", "hanging on"]
+    assert log == ["cancelled at 0", "cleaned up at 1", "cancelled at 3", "cancelled at 3"]
+
+
+@pytest.mark.found("T12")
+def test_with_an_endless_grace_a_thread_may_clean_up_as_long_as_it_takes():
+    log = []
+
+    def clean_up():
+        yield Sleep(5)
+        log.append("cleaned up")
+
+    def job(scheduler):
+        with pytest.raises(TaskCancelled):
+            from_thread(scheduler, swallowing, log)
+        from_thread(scheduler, clean_up)
+
+    def main():
+        task = spawn(to_thread(job, current_scheduler()))
+        yield from until(lambda: len(current_scheduler().tasks) == 3)
+        yield from task.stop()
+        yield from until(lambda: len(log) == 2)
+
+    run(main, grace=math.inf, **virtual_time())
+
+
+@pytest.mark.found("T12")
+def test_a_cancel_also_reaches_what_a_thread_asks_of_another_scheduler():
+    log, reported = [], []
+    other = Scheduler()
+
+    def job():
+        with pytest.raises(TaskCancelled, match="whose call this is, was cancelled"):
+            from_thread(other, swallowing, log)
+
+    def serve():
+        scheduler = other
+        while not log:
+            scheduler.turn(0.01)
+
+    def main():
+        task = spawn(to_thread(job))
+        yield from until(lambda: other.tasks)
+        yield from task.stop()
+        yield from until(lambda: current_threads().stats()["abandoned"] == 0)
+
+    outer = []
+    thread = threading.Thread(target=lambda: outer.append(run(main)))
+    thread.start()
+    serve()
+    thread.join(LONG)
+    other.close()
+    assert log == ["to_thread#2, whose call this is, was cancelled"]
+    assert reported == []
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -17,6 +17,7 @@ from corolib import (
     Sleep,
     Stream,
     listen_tcp,
+    move_on_after,
     now,
     open_tcp,
     open_udp,
@@ -448,6 +449,30 @@ def test_nobody_heeds_what_comes_of_a_lookup_after_a_cancel():
     scheduler.run(main)
     assert failures == []
     assert network.asked == ["name"]
+
+
+@pytest.mark.found("N6")
+def test_hanging_lookups_that_were_given_up_keep_no_other_name_waiting():
+    go_on = threading.Event()
+
+    class Hanging(FakeNetwork):
+        def getaddrinfo(self, host, port, family=0, kind=0, proto=0, flags=0):
+            if host == "dead" and not flags & socket.AI_NUMERICHOST:
+                go_on.wait()
+            return super().getaddrinfo(host, port, family, kind, proto, flags)
+
+    def main():
+        for _ in range(16):
+            with move_on_after(0.001):
+                yield from open_tcp("dead", 80)
+        stream = yield from open_tcp("name", 80)
+        stream.close()
+        go_on.set()
+
+    hosts = {"name": V4[:1], "dead": socket.gaierror(socket.EAI_AGAIN, "later")}
+    with Hanging(FakeSocket(), hosts=hosts) as network:
+        run_with(network, main)
+        assert network.opened[0].address == V4[0]
 
 
 def test_an_address_that_is_found_twice_is_tried_once():

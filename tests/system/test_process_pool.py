@@ -1,7 +1,9 @@
 """`to_process`: a function in another process, what it does, and what becomes of it at the end."""
 
 import concurrent.futures
+import dataclasses
 import os
+import pickle
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -10,7 +12,7 @@ import pytest
 
 from corolib import current_scheduler, run, spawn, to_process
 from corolib.coordination.threads import Threads
-from corolib.system.process_pool import Processes
+from corolib.system.process_pool import Processes, remote_call
 from tests.helpers.driving import LONG, Gate, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import NEW_POOL, local
@@ -97,7 +99,7 @@ def test_processes_that_work_are_left_alone_when_one_more_cannot_be_started(monk
         if next(turns) == 1:
             raise RuntimeError("can't start new thread")
         future = concurrent.futures.Future()
-        future.set_result("done")
+        future.set_result(remote_call(pickle.dumps((str, ["done"]))))
         return future
 
     def main():
@@ -177,6 +179,120 @@ def test_processes_are_killed_when_no_thread_is_left_to_end_them(capfd):
         while True:
             os.kill(pid, 0)
             time.sleep(0.001)
+
+
+class Stubborn(Exception):
+    """Is pickled, and cannot be unpickled: it needs two arguments and keeps one."""
+
+    def __init__(self, what, why):
+        super().__init__(f"{what}: {why}")
+
+
+class Disguised(Exception):
+    """Is unpickled as something else."""
+
+    def __reduce__(self):
+        return str, ("no exception",)
+
+
+class Private(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("this stays here")
+
+
+class Silent(Exception):
+    """Cannot be unpickled, and says nothing about itself."""
+
+    def __init__(self, what, why):
+        super().__init__()
+
+    def __str__(self):
+        raise KeyError("its text")
+
+
+class Rejected:
+    """A value that cannot be unpickled."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """Has attributes that nobody may set: not even its cause and its traceback."""
+
+    def __reduce__(self):
+        return Frozen, ()
+
+
+def misbehave(what):
+    if what == "value":
+        return Rejected()
+    if what == "secret":
+        return threading.Lock()
+    wrong = {
+        "stubborn": lambda: Stubborn("this", "that"),
+        "silent": lambda: Silent("this", "that"),
+    }
+    raise wrong[what]() if what in wrong else {"odd": Disguised, "private": Private}[what]()
+
+
+@pytest.mark.found("T5")
+def test_what_cannot_be_unpickled_is_an_error_of_its_own_caller_and_of_nobody_else(tmp_path):
+    """The process goes on, and so does the other one, with the call that it does."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
+    def main():
+        bystander = spawn(to_process(wait_for_file, begun, go))
+        yield from until(begun.exists)
+        pid = yield from to_process(os.getpid)
+        for what, error, says in (
+            (
+                "stubborn",
+                RuntimeError,
+                r"misbehave raised .*Stubborn: this: that, which cannot be"
+                r" unpickled: TypeError: .*'why'",
+            ),
+            ("silent", RuntimeError, r"misbehave raised .*Silent.*, which cannot be unpickled"),
+            ("odd", RuntimeError, r"misbehave raised .*Disguised, which is unpickled as str"),
+            ("private", RuntimeError, r"raised .*Private, which cannot be pickled: .*stays here"),
+            ("value", RuntimeError, r"misbehave returned what cannot be unpickled: ValueError"),
+            ("secret", TypeError, r"cannot pickle"),
+        ):
+            with pytest.raises(error, match=says) as caught:
+                yield from to_process(misbehave, what)
+            if what != "value":
+                assert "in misbehave" in str(caught.value.__cause__) or what == "secret"
+        with pytest.raises(ValueError, match="no number"):
+            yield from to_process(misbehave, Rejected())
+        os.kill(pid, 0)  # it is still there
+        go.touch()
+        return (yield from bystander)
+
+    assert run(main) == "served"
+
+
+def wait_for_file(begun, go):
+    begun.touch()
+    while not go.exists():
+        time.sleep(0.001)
+    return "served"
+
+
+def raise_frozen():
+    raise Frozen
+
+
+@pytest.mark.found("T5")
+def test_an_exception_whose_attributes_cannot_be_set_comes_back_whole():
+    def main():
+        with pytest.raises(Frozen) as caught:
+            yield from to_process(raise_frozen)
+        assert "in raise_frozen" in str(caught.value.__cause__)
+
+    run(main)
 
 
 def test_a_process_that_dies_is_an_error_and_the_next_call_works_again():
@@ -261,7 +377,7 @@ def test_a_program_with_a_process_that_never_ends_exits():
     status, out, err = python(
         """
         import corolib, os, time
-        from corolib.system.process_pool import Processes
+        from corolib.system.process_pool import Processes, remote_call
         from tests.helpers.inside import local
 
         def main():
