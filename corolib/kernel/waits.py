@@ -14,6 +14,7 @@ import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -90,6 +91,20 @@ def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[
     return _watch(marked) if DEBUG else marked
 
 
+if DEBUG:
+    # A mark may die when the interpreter ends. Then nothing is imported any more, and no file read.
+    import atexit
+    import linecache
+    import warnings
+
+    _files: set[str] = set()  # in which marked functions were called
+
+    @atexit.register
+    def _read_files() -> None:
+        for filename in _files:
+            linecache.getlines(filename)
+
+
 class _Mark:
     """Is held by a generator that has not begun, and warns if it dies with it."""
 
@@ -102,10 +117,9 @@ class _Mark:
     def __del__(self) -> None:
         if self.stepped:
             return
-        import linecache
-        import warnings
-
-        line = linecache.getline(self.filename, self.lineno).strip()
+        line = ""
+        with suppress(Exception):
+            line = linecache.getline(self.filename, self.lineno).strip()
         place = f"{os.path.basename(self.filename)}:{self.lineno}"
         text = (
             f"{self.name}() was called at {place} but never run; did you forget `yield from`?"
@@ -141,7 +155,9 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
         while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
             caller = caller.f_back
         name = function.__name__.lstrip("_")
-        mark = _Mark(name, caller.f_code.co_filename, caller.f_lineno)
+        filename = caller.f_code.co_filename
+        _files.add(filename)
+        mark = _Mark(name, filename, caller.f_lineno)
         outer: Any = watched(function(*args, **kwargs), mark)
         outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
         return outer

@@ -1,10 +1,12 @@
 """`@waits`: a generator function that can be awaited, and is noticed when it never runs."""
 
+import sys
 import textwrap
 
 import pytest
 
 from corolib import Scheduler, Task, current_task, spawn
+from tests.helpers.children import outside
 from tests.helpers.driving import double, go
 from tests.helpers.programs import python
 
@@ -64,6 +66,28 @@ def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
     _, out, err = python(FORGOTTEN, "-X", "dev", **WARNS, COROLIB_DEBUG="")
     assert out.splitlines()[0] == "recv#3"
     assert "RuntimeWarning: recv() was called at <string>:8 but never run" in err
+
+
+@pytest.mark.found("T18")
+def test_a_call_that_never_ran_warns_when_the_interpreter_ends(tmp_path):
+    """Then nothing can be imported any more, and no file be read."""
+    path = tmp_path / "app.py"
+    path.write_text("import corolib\nforgotten = corolib.to_thread(int)\n")
+    done = outside([sys.executable, "-X", "dev", str(path)])
+    assert (done.returncode, done.stdout) == (0, "")
+    warning, *source = done.stderr.splitlines()
+    assert warning == (
+        f"{path}:2: RuntimeWarning: to_thread() was called at app.py:2 but never run; did you "
+        "forget `yield from`?  -> 'forgotten = corolib.to_thread(int)'"
+    )
+    # The interpreter adds it, if it can.
+    assert source in ([], ["  forgotten = corolib.to_thread(int)"])
+    status, out, err = python("import corolib; forgotten = corolib.to_thread(int)", "-X", "dev")
+    assert (status, out) == (0, "")
+    assert err.splitlines() == [  # there is no file
+        "<string>:1: RuntimeWarning: to_thread() was called at <string>:1 but never run; did you "
+        "forget `yield from`?"
+    ]
 
 
 def test_frames_are_the_same_in_both_modes():
