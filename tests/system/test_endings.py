@@ -1,0 +1,26 @@
+"""Endings at random moments: programs that fork, with receivers, threads and children, and signals.
+
+What is played, and how to play a round again, is said in `tests/helpers/endings.py`.
+"""
+
+import random
+import sys
+
+import pytest
+
+from tests.helpers.children import outside
+from tests.helpers.driving import FULL
+
+ROUNDS = 40  # in each part
+
+
+@pytest.mark.found("T1")
+@pytest.mark.hazard("H71")
+@pytest.mark.parametrize("part", range(25 if FULL else 1))
+def test_forks_kills_and_interrupts_at_random_moments_leave_nothing_behind(part):
+    """Each run plays other rounds. One that fails says how to repeat it."""
+    first = random.SystemRandom().randrange(10**6)
+    command = [sys.executable, "-m", "tests.helpers.endings", str(first), str(ROUNDS)]
+    done = outside(command, timeout=900)
+    assert done.stdout == f"{ROUNDS} rounds from {first} on, 0 wrong\n", done.stderr
+    assert done.returncode == 0
