@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import ssl
+import threading
 
 import pytest
 
@@ -87,6 +88,9 @@ def nothing_left():
     children.strangers.update(children.children())
     before = children.fds(), children.children()
     yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("end of "):
+            thread.join(LONG)  # it may still hold the file into which it has written
     assert (children.fds(), children.children()) == before
 
 
