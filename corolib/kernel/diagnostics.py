@@ -70,9 +70,12 @@ class Diagnostics:
         """Report the failure of a call outside of any step, as of `task` or of main.
 
         A call that was left for a run which has ended meanwhile is too late: that is no failure.
+        In a forked child, where nothing else is done, it leaves `run()`.
         """
         scheduler = self._scheduler
         lifecycle = scheduler._lifecycle
+        if lifecycle.forked:
+            raise error
         if isinstance(error, SystemExit | KeyboardInterrupt):
             if lifecycle.ctrl_c.second:
                 raise error

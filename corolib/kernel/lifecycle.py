@@ -7,8 +7,8 @@ cancelled, and when they are done the fatal error leaves `run()`. What does not 
 closed, and named on stderr.
 
 To step tasks (but for one in a forked child), to make their waits and to wait for files is the
-scheduler's. What the process around
-it has to be told is in `hooks.py`; here is what follows from it.
+scheduler's. What the process around it has to be told is in `hooks.py`; here is what follows from
+it.
 """
 
 from __future__ import annotations

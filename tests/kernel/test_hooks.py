@@ -409,6 +409,39 @@ def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_the
     assert (status, out.splitlines(), err) == (0, [text, "parent done"], "")
 
 
+@pytest.mark.found("T1")
+@pytest.mark.parametrize(
+    ("raised", "status"), [("SystemExit(3)", 3), ("KeyError", 1), ("KeyboardInterrupt", -2)]
+)
+@pytest.mark.parametrize("callback", ["call_soon_threadsafe(fork)", "call_at(0, fork, 0)"])
+def test_what_a_callback_raises_in_a_child_that_it_has_forked_leaves_the_run(
+    raised, status, callback
+):
+    """And no task is stepped with it: the tasks are the parent's."""
+    program = f"""
+        import os
+        import corolib
+        from corolib import Cancelled, Sleep, current_scheduler
+
+        def fork(*args):
+            if os.fork() == 0:
+                raise {raised}
+
+        def main():
+            current_scheduler().{callback}
+            try:
+                yield Sleep(0.05)
+            except (Exception, Cancelled) as exc:
+                print("stepped in the child:", exc, flush=True)
+            print(os.waitstatus_to_exitcode(os.wait()[1]))
+
+        corolib.run(main, on_task_error=print)
+    """
+    ended, out, err = python(program)
+    assert (ended, out) == (0, f"{status}\n")
+    assert ("KeyError" in err) == (status == 1)
+
+
 @pytest.mark.hazard("H71")
 def test_after_a_fork_in_a_callback_the_child_makes_no_other_call_and_steps_nobody():
     """Whose time has come meanwhile, or who is ready: the fork took long, and there is more."""
