@@ -82,10 +82,14 @@ def test_a_call_that_never_ran_warns_when_the_interpreter_ends(tmp_path):
     )
     # The interpreter adds it, if it can.
     assert source in ([], ["  forgotten = corolib.to_thread(int)"])
-    status, out, err = python("import corolib; forgotten = corolib.to_thread(int)", "-X", "dev")
+    program = """
+        import corolib
+        exec(compile("forgotten = corolib.to_thread(int)", "<nowhere>", "exec"))
+    """
+    status, out, err = python(program, "-X", "dev")
     assert (status, out) == (0, "")
     assert err.splitlines() == [  # there is no file
-        "<string>:1: RuntimeWarning: to_thread() was called at <string>:1 but never run; did you "
+        "<nowhere>:1: RuntimeWarning: to_thread() was called at <nowhere>:1 but never run; did you "
         "forget `yield from`?"
     ]
 
