@@ -823,6 +823,14 @@ def test_without_a_main_task_the_failure_belongs_to_a_callback(caplog):
     assert record.getMessage() == "a callback failed"
 
 
+def test_a_call_that_comes_when_the_run_has_ended_is_no_failure(caplog):
+    """A timer's or a thread's call that the end has overtaken: nothing went wrong in it."""
+    scheduler = Scheduler()
+    scheduler.close()
+    scheduler.call(scheduler.spawn, (sleeper,))
+    assert not caplog.records
+
+
 def test_a_hook_that_raises_puts_both_on_stderr_and_the_loop_goes_on(capsys):
     def hook(task, exc):
         raise KeyError("from the hook")
