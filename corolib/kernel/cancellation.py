@@ -85,11 +85,14 @@ class Scope:
     cancel_request: CancelRequest | None = None
     abandoned: bool = False  # a scope further out is being left, and this one with it (rule 9)
     shield: float | None = None  # seconds that it may put off what comes from outside (rule 8)
+    timer: list[Any] | None = None  # the end of the shield
+    names_wait = False  # its message says what the task was waiting for
+    waited_for: str | None = None  # that, in words
 
     def is_left_by(self, error: BaseException | None) -> bool:
         """Return whether `error` is the `Cancelled` of this very scope's request (rule 1)."""
         mine = self.cancel_request
-        return mine is not None and isinstance(error, Cancelled) and error.cancel_request is mine
+        return mine is not None and getattr(error, "cancel_request", None) is mine
 
 
 @public
@@ -98,9 +101,6 @@ class CancelScope(Scope):
 
     task: Task[Any] | None = None  # while it is open
     frame: FrameType | None = None  # whose block it is, while it is open
-    names_wait = False  # its message says what the task was waiting for
-    waited_for: str | None = None  # that, in words
-    timer: list[Any] | None = None  # the end of the shield
     _code: CodeType | None = None
     _lasti: int
 
@@ -254,7 +254,7 @@ class Cancellation:
         else:
             if scheduler.grace != math.inf:
                 request.grace_ends = scheduler.clock() + scheduler.grace
-            if isinstance(scope, CancelScope) and scope.names_wait and wait is not None:
+            if scope.names_wait and wait is not None:
                 scope.waited_for = brief(wait)
         request.delivered = True
         inner = task.innermost
@@ -372,7 +372,7 @@ class Cancellation:
         request = scope.cancel_request
         if request is not None and request.timer is not None:
             self._scheduler.timers.cancel(request.timer)
-        if isinstance(scope, CancelScope) and scope.timer is not None:
+        if scope.timer is not None:
             self._scheduler.timers.cancel(scope.timer)
 
 

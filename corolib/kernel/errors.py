@@ -23,9 +23,10 @@ class Cancelled(BaseException):
     """
 
     bytes_sent: int | None = None  # by the `sendall()` that was cancelled, if it was one
-    # Only the scope that has this very request catches the exception: see cancellation.py. There is
-    # no `__init__` to set it: that would be half of what a delivery costs.
-    cancel_request: object = None
+    # Only the scope that has this very request catches the exception: see cancellation.py. Where
+    # the exception is made it is set: an `__init__` would cost more than all the rest.
+    __slots__ = ("cancel_request",)
+    cancel_request: object
 
     @property
     def reason(self) -> Any:
