@@ -94,7 +94,7 @@ class Scheduler(metaclass=Documented):
         *("_ready", "_spawned", "_suspended", "_tasks"),  # the tasks
         *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
         *("cancellation", "timers"),  # the parts, with those above
-        *("_handlers", "_undos"),  # the meaning of the traps
+        *("_handlers", "_awaken", "_undos"),  # the meaning of the traps
         *("_holds", "_steps", "_turns", "polling"),  # the loop
         "embedded",  # another loop around it
     )
@@ -155,6 +155,7 @@ class Scheduler(metaclass=Documented):
             Join: self._join,
             ProxyWaiter: lambda proxy, _: None,
         }
+        self._awaken = self.make_ready  # bound once, and not for each sleep
         self._undos: dict[type, Callable[[Task[Any]], object]] = {
             ReadWait: self._poller.undo_read,
             WriteWait: self._poller.undo_write,
@@ -357,9 +358,7 @@ class Scheduler(metaclass=Documented):
             self._ready.append(task)
             return
         task.wait = trap
-        task.wait_state = (
-            None if deadline == inf else self.timers.set(deadline, self.make_ready, task)
-        )
+        task.wait_state = None if deadline == inf else self.timers.set(deadline, self._awaken, task)
 
     def _undo_sleep(self, task: Task[Any]) -> None:
         if task.wait_state is not None:
@@ -482,7 +481,7 @@ class Scheduler(metaclass=Documented):
         if forced is not None and task is self.main and not isinstance(forced, ScopeError):
             lifecycle.end(forced)  # Ctrl-C: it has not waited again
         if error is not None:
-            if isinstance(error, SystemExit | KeyboardInterrupt):
+            if not task.cancelled and isinstance(error, (SystemExit, KeyboardInterrupt)):
                 lifecycle.end(error)
             if task.family:
                 self.cancellation.request_all(task.children, f"{task.label}, its parent, ended")
