@@ -286,11 +286,11 @@ def doing(task: Task[Any]) -> str:
     if task.state == "waiting":
         return brief(task.wait)
     if task.state == "completing":
-        return "completing, waits for " + _some([c.label for c in task.children])
+        return "completing, waits for " + some([c.label for c in task.children])
     return task.state
 
 
-def _some(labels: list[str]) -> str:
+def some(labels: list[str]) -> str:
     """Return the first of many, and how many more there are."""
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
     return ", ".join(labels[:5]) + more
@@ -323,7 +323,7 @@ def held_by(task: Task[Any], what: str) -> str:
         return ""
     named = what.replace(",", " ").split()
     labels = [each.label for each in dict.fromkeys(holders(task)) if each.label not in named]
-    return f"(held by {_some(labels)})" if labels else ""
+    return f"(held by {some(labels)})" if labels else ""
 
 
 def stuck(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:

@@ -47,7 +47,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel.diagnostics import no_error, no_undo
+from corolib.kernel.diagnostics import no_error, no_undo, some
 from corolib.kernel.frames import LIBRARY, users_part
 from corolib.kernel.task import Task
 from corolib.kernel.traps import Suspend
@@ -102,21 +102,21 @@ class Suspensions:
         Returns whether there is anything. If this wait is cancelled, what is left of it still comes
         before the next one. See `task.await_first`.
         """
-        await_first = [each for each in task.await_first or () if not each.done]
+        await_first = {each: None for each in task.await_first or () if not each.done}
         task.await_first = None
         if not await_first:
             return False
 
         def arm(wake: Wake) -> Callable[[], object]:
             def gone(one: Task[Any], value: Any, error: BaseException | None) -> None:
-                left.remove(one)
+                del left[one]
                 if not left:
                     wake()
 
             def undo() -> None:
                 for forget in undos:
                     forget()
-                task.await_first = left
+                task.await_first = list(left)
                 task.send = task.body.send
 
             left = await_first.copy()
@@ -131,8 +131,8 @@ class Suspensions:
             task.send = task.body.send
             return trap.general() if type(trap) is Enqueue else trap
 
-        what = "the end of " + ", ".join(each.label for each in await_first)
-        self.wait(task, Suspend(arm, what, holder=await_first.copy))
+        what = "the end of " + some([each.label for each in await_first])
+        self.wait(task, Suspend(arm, what, holder=lambda: list(await_first)))
         task.send = send
         return True
 

@@ -673,6 +673,26 @@ def test_the_next_wait_after_a_group_is_cancelled_and_the_one_after_it_waits_aga
     assert said == ["the end of stubborn#2, stubborn#3"]
 
 
+def test_a_put_off_wait_for_many_names_a_few():
+    def main():
+        try:
+            with TaskGroup() as g:
+                for _ in range(1000):
+                    g.spawn(stubborn, 0.5)
+                yield Sleep(0)
+                raise KeyError
+        except KeyError:
+            task = current_task()
+            current_scheduler().call_at(0.1, lambda _: said.append(repr(task.wait)), None)
+            yield Sleep(0)
+        assert now() == 0.5
+
+    said = []
+    go(main)
+    names = ", ".join(f"stubborn#{number}" for number in range(2, 7))
+    assert said == [f"the end of {names} and 995 more"]
+
+
 def test_a_put_off_wait_of_two_groups_waits_for_both_and_a_wrong_yield_is_told_after_it():
     def main():
         for seconds in (0.75, 0.25):
