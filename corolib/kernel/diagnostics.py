@@ -12,6 +12,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,13 @@ def log_task_error(task: Task[Any] | None, error: BaseException) -> None:
     """Log a failure that nobody takes: the default of `on_task_error=`."""
     who = "a callback" if task is None else f"task {task.label}, spawned at {task.spawned_at},"
     log().error("%s failed", who, exc_info=error)
+
+
+def log_refusal(what: str, error: Exception) -> None:
+    """Log that the system refuses something, which is tried again."""
+    # Without free file numbers, the module may be what cannot be had.
+    with suppress(Exception):
+        log().warning("%s, which is tried again: %s", what, error)
 
 
 def log() -> Any:

@@ -31,8 +31,8 @@ with nothing. So these are the rules:
 8.  All events of one answer become woken tasks before any of these runs. After that no number is
     looked up any more.
 9.  A file that cannot be watched is an error of the task that waits for it, and of nobody else. If
-    `select()` as a whole fails, the files are *weeded*: each is tried alone, and the waiters of
-    those that fail get the error.
+    `select()` as a whole fails because of a file, the files are *weeded*: each is tried alone, and
+    the waiters of those that fail get the error.
 10. A file that is closed through the library is unregistered first, and its waiters get
     `ClosedError`. One that is closed in another way is found within two seconds by a *sweep*, which
     looks at all files in slices. It passes over numbers, which cannot say that they are closed, and
@@ -42,6 +42,9 @@ with nothing. So these are the rules:
     registered; or one that is not ready, of a file that was closed before it was unregistered (the
     number is *doubtful* from then on); or if it returns early and empty three times in a row. Then
     it is *remade*: closed, and made anew with what is waited for.
+12. What the system refuses for want of memory, of numbers or of whatever else is no file's fault,
+    is tried again after a pause. Meanwhile tasks wait on, and nothing is lost. It is logged, once a
+    second at most.
 
 A waiter is a task, of which the poller touches `wait`, `wait_state` and `outcome`. One that is
 woken is appended to the ready queue. What `UrgentWait` means is said in `urgent.py`; here are only
@@ -50,18 +53,21 @@ its watches, for the closing of a file must end them too.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import selectors
 import socket
+import time
 from _thread import get_ident
 from collections.abc import Callable
+from contextlib import closing, suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, getweakrefs
 
-from corolib.kernel.diagnostics import busy, log
+from corolib.kernel.diagnostics import busy, log_refusal
 from corolib.kernel.errors import BusyError, ClosedError
 from corolib.kernel.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
@@ -78,8 +84,12 @@ IN, OUT, ERR = 1, 4, 8
 # left for the slices of the sweep, which are ten turns when 20 000 files are open.
 SWEEP_EVERY = 1.5  # seconds between two sweeps
 SWEEP_SLICE = 2000  # files a turn: about 0.2 ms
-PAUSE = 0.05  # seconds until what the system has no memory for is tried again
+PAUSE = 0.05  # seconds until what the system has refused is tried again (rule 12)
+REPORT_EVERY = 1.0  # seconds between two reports of that
 EARLY = 3  # empty returns before the time, in a row, that make a selector suspect (rule 11)
+
+# What a selector says of a single file, or of its own: this will not change by waiting.
+FAULTS = {errno.EBADF, errno.EINVAL, errno.ELOOP, errno.EPERM}
 
 Selector = Callable[[], selectors.BaseSelector]
 Pairs = list[tuple[int, int]]  # numbers of files and what is reported of each
@@ -112,6 +122,21 @@ if hasattr(select, "epoll"):
     default_selector: Any = Epoll
 else:  # pragma: no cover - systems without epoll; the suite runs on the other selectors by name
     default_selector = selectors.DefaultSelector
+
+
+class NoSelector:
+    """Stands for a selector that the system did not let be made, and refuses all in its words."""
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def _refuse(self, *args: object) -> Any:
+        raise OSError(*self._error.args)
+
+    register = modify = unregister = pairs = fileno = _refuse
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class OwnedSocket(socket.socket):
@@ -200,9 +225,11 @@ class Poller:
         self.opened = False
         self._thread = get_ident()
         self._early = 0  # empty returns before the time, in a row
-        self._last_told = -inf  # when it was logged that a wake-up cannot be read
         self._stale = False  # the selector has reported a number that nobody registered
         self._unswept: list[Entry] = []
+        self._refused: set[int] = set()  # numbers that are to be registered (rule 12)
+        self._retrying = False  # that is planned
+        self._reported = -inf  # when a refusal was logged
         # Numbers whose file was closed before it was unregistered: a `dup` may keep them in epoll.
         self._doubtful: set[int] = set()
         # Whether a file can be asked if it is ready; not on Windows.
@@ -218,7 +245,10 @@ class Poller:
         """
         if not self.opened:
             self._wakeups = wakeups
-            self._new_selector()
+            self._use(self._make())
+            self.opened = True
+            for fd in wakeups:
+                self._selector.register(fd, READ)
 
     def selector_fileno(self) -> int:
         """Return the number of the selector, which can be read when a file is ready."""
@@ -230,12 +260,9 @@ class Poller:
             kind = type(self._selector).__name__
             raise NotImplementedError(f"{kind} has no number that can be watched") from None
 
-    def _new_selector(self) -> None:
-        self._selector = self._make()
-        self.opened = True
-        self._pairs = self._pairs_of(self._selector)
-        for fd in self._wakeups:
-            self._selector.register(fd, READ)
+    def _use(self, selector: Any) -> None:
+        self._selector = selector
+        self._pairs = self._pairs_of(selector)
 
     def _pairs_of(self, selector: Any) -> Callable[[float | None], Pairs]:
         return getattr(selector, "pairs", None) or partial(self._translated, selector)
@@ -386,8 +413,8 @@ class Poller:
         """
         try:
             pairs = self._pairs(timeout)
-        except (OSError, ValueError):  # rule 9
-            if not self._weed():
+        except (OSError, ValueError) as exc:
+            if not self._look_into(exc, timeout):
                 raise
             return
         entries = self.entries
@@ -416,20 +443,35 @@ class Poller:
             if self._early == EARLY:
                 self._remake()
 
+    def _look_into(self, error: OSError | ValueError, timeout: float | None) -> bool:
+        """Do something about a selector that fails as a whole, and wait a moment (rule 12).
+
+        Returns whether it has failed: else the error is a signal handler's, or the poller is
+        closed, as in a child that was forked.
+        """
+        if not self.opened:
+            return False
+        if is_fault(error) and self._weed():  # rule 9
+            return True
+        if not is_of_system(error):
+            return False
+        if is_fault(error):
+            # The selector's own number is bad: somebody has closed it.
+            self._remake()
+        self._report("the files cannot be watched", error)
+        time.sleep(PAUSE if timeout is None else min(timeout, PAUSE))
+        return True
+
     def _fired(self, fd: int, entry: Entry | None, event: int) -> None:
         """Act on one event: wake who waits for it, and ask no more for what nobody waits for.
 
         Without an entry it is a wake-up's, or a stranger's.
         """
         if entry is None:
-            drain = self._wakeups.get(fd)
-            if drain is None:
+            if fd in self._wakeups:
+                self._drain(fd)
+            else:
                 self._stale = True
-                return
-            try:
-                drain()
-            except OSError as exc:
-                self._rest(fd, exc)
             return
         unwanted = 0  # rules 2 and 6
         if event & ~OUT and not self._wake_reader(entry):
@@ -438,30 +480,15 @@ class Poller:
             unwanted |= WRITE
         self._settle(entry, entry.mask & ~unwanted)
 
-    def _rest(self, fd: int, cause: OSError) -> None:
-        """Do not watch a wake-up file for a moment: the system could not read it just now.
-
-        It can still be read then, and the loop would turn without end.
-        """
-        self._selector.unregister(fd)
-        self._watch_later(fd, cause)
-
-    def _watch_later(self, fd: int, cause: OSError) -> None:
-        """Watch a wake-up file again after a pause. Say why it is not, once a second at most."""
-        now = self._clock()
-        if now - self._last_told >= 1:
-            self._last_told = now
-            log().warning("a wake-up was not read, which is tried again: %s", cause)
-        self._timers.set(now + PAUSE, self._watch_again, fd)
-
-    def _watch_again(self, fd: int) -> None:
-        """Watch a wake-up file again. A selector that was remade meanwhile watches it already."""
+    def _drain(self, fd: int) -> None:
+        """Read a wake-up file. If the system refuses, it is not watched until the pause is over."""
         try:
-            self._selector.register(fd, READ)
-        except (KeyError, FileExistsError):
-            pass
+            self._wakeups[fd]()
         except OSError as exc:
-            self._watch_later(fd, exc)
+            if not is_of_system(exc):
+                raise
+            self._unregister(fd)
+            self._put_off(fd, exc)
 
     def wake_reader(self, trap: Trap) -> None:
         """Wake who waits with this very trap for a file to read, as if it could be read."""
@@ -518,8 +545,8 @@ class Poller:
         else:
             try:
                 self._selector.modify(fd, mask)
-            except OSError:
-                # Epoll forgot it: the number was closed, and perhaps opened again.
+            except (KeyError, OSError):
+                # It was refused. Or epoll forgot it: it was closed, and perhaps opened again.
                 self._unregister(fd)
                 self._register(fd, mask)
         entry.set_mask(mask)
@@ -530,9 +557,50 @@ class Poller:
         except FileExistsError:
             # A `dup` of a file that had this number has left it in epoll.
             self._remake()
+            self._register_anew(fd, mask)
+        except OSError as exc:
+            self._put_off(fd, exc)
+
+    def _register_anew(self, fd: int, mask: int) -> None:
+        """Register a file with a selector that cannot have it yet."""
+        try:
             self._selector.register(fd, mask)
+        except OSError as exc:
+            self._put_off(fd, exc)
+
+    def _put_off(self, fd: int, error: OSError) -> None:
+        """Register later what is refused just now (rule 12). Raise what will be refused again."""
+        if (is_fault(error) and fd not in self._wakeups) or not is_of_system(error):
+            raise error
+        self._refused.add(fd)
+        self._report("a file cannot be watched or read", error)
+        if not self._retrying:
+            self._retrying = True
+            self._timers.set(self._clock() + PAUSE, self._retry, None)
+
+    def _retry(self, _: None) -> None:
+        """Register what was refused, or make the selector that could not be made."""
+        self._retrying = False
+        if type(self._selector) is NoSelector:
+            self._remake()
+            return
+        refused, self._refused = self._refused, set()
+        for fd in refused:
+            entry = self.entries.get(fd)
+            try:
+                self._register_anew(fd, READ if entry is None else entry.mask)
+            except (OSError, ValueError) as exc:
+                assert entry is not None
+                self._drop(entry, exc)
+
+    def _report(self, what: str, error: Exception) -> None:
+        now = self._clock()
+        if now - self._reported >= REPORT_EVERY:
+            self._reported = now
+            log_refusal(what, error)
 
     def _unregister(self, fd: int) -> None:
+        self._refused.discard(fd)
         try:
             self._selector.unregister(fd)
         except (KeyError, OSError):
@@ -570,36 +638,60 @@ class Poller:
 
     def _remake(self) -> None:
         """Make the selector anew, with what is waited for and nothing else (rule 11)."""
-        self._selector.close()
-        self._new_selector()
+        with suppress(OSError):
+            # It is closed by that all the same.
+            self._selector.close()
         self._doubtful.clear()
+        self._refused.clear()
         self._stale = False
         self._early = 0
+        try:
+            self._use(self._make())
+        except OSError as exc:
+            self._use(NoSelector(exc))
+            for fd in self._wakeups:
+                self._put_off(fd, exc)
+            return
+        for fd in self._wakeups:
+            self._register_anew(fd, READ)
         entries = list(self.entries.values())
         self.entries.clear()
         for entry in entries:
+            mask = entry.wanted()
             entry.set_mask(0)
-            if entry.wanted():
+            if mask:
                 try:
-                    self._set_mask(entry, entry.wanted())
+                    self._register_anew(entry.fd, mask)
                 except (OSError, ValueError) as exc:
                     self._drop(entry, exc)
+                    continue
+                self.entries[entry.fd] = entry
+                entry.set_mask(mask)
         self.remade()
 
     def _weed(self) -> bool:
         """Try each file alone; drop those that fail, and return whether there were any (rule 9)."""
+        if self._try_alone(None) is not None:
+            # It fails without a file, too.
+            return False
         found = False
         for entry in list(self.entries.values()):
-            alone = self._make()
-            try:
-                alone.register(entry.fd, entry.mask)
-                self._pairs_of(alone)(0)
-            except (OSError, ValueError) as exc:
-                self._drop(entry, exc)
+            error = self._try_alone(entry)
+            if error is not None:
+                self._drop(entry, error)
                 found = True
-            finally:
-                alone.close()
         return found
+
+    def _try_alone(self, entry: Entry | None) -> OSError | ValueError | None:
+        """Return what a selector says of a file that it has alone, if that is a fault."""
+        try:
+            with closing(self._make()) as alone:
+                if entry is not None:
+                    alone.register(entry.fd, entry.mask)
+                self._pairs_of(alone)(0)
+        except (OSError, ValueError) as exc:
+            return exc if is_fault(exc) else None
+        return None
 
     # Closing ----------------------------------------------------------------------------------
 
@@ -693,8 +785,9 @@ class Poller:
         asker = select.poll()
         for fd, event in told:
             asker.register(fd, event)
-        if len(asker.poll(0)) < len(told):
-            self._remake()
+        with suppress(OSError):
+            if len(asker.poll(0)) < len(told):
+                self._remake()
 
     def close(self) -> None:
         """Close the selector. Also right in a forked child: it touches no registration.
@@ -706,7 +799,9 @@ class Poller:
         self.entries.clear()
         self._unswept.clear()
         if self.opened:
-            self._selector.close()
+            self.opened = False
+            with suppress(OSError):
+                self._selector.close()
         for watch in self.watches.values():
             watch.close()
         self.watches.clear()
@@ -732,6 +827,23 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
     if not 0 <= fd < 2**31:
         raise ValueError(f"{type(trap).__name__}({fd}): no file has this number")
     return fd
+
+
+def is_fault(error: OSError | ValueError) -> bool:
+    """Return whether a selector says that a file, or itself, cannot be watched at all.
+
+    Else the system refuses just now what it can do at another time.
+    """
+    return not isinstance(error, OSError) or error.errno in FAULTS
+
+
+def is_of_system(error: BaseException) -> bool:
+    """Return whether the system has refused a call of ours: else a signal handler raised that."""
+    trace: Any = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module: str = trace.tb_frame.f_globals["__name__"]
+    return module == "selectors" or module.startswith("corolib.kernel.")
 
 
 def fileno(file: Any) -> int:

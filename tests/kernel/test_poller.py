@@ -40,7 +40,7 @@ from corolib import (
     spawn,
 )
 from corolib.kernel import OwnedSocket
-from corolib.kernel.poller import EARLY, IN, OUT, Epoll, Poller, default_selector, number
+from corolib.kernel.poller import EARLY, IN, OUT, PAUSE, Epoll, Poller, default_selector, number
 from corolib.kernel.timers import Timers
 from corolib.testing import VirtualClock, virtual_time
 from tests.helpers.driving import FULL, files, in_a_thread, outcome, standard, turns
@@ -2254,6 +2254,200 @@ def test_a_failure_of_the_selector_that_no_file_explains_reaches_the_main_task(p
 @pytest.mark.parametrize("fd", [0, 2**31 - 1])
 def test_every_number_that_a_file_may_have_will_do(fd):
     assert number(ReadWait(fd)) == fd
+
+
+# What the system refuses --------------------------------------------------------------------------
+
+
+class Refusals:
+    """What `selector=` takes: makes epolls that fail as often, and with what, as the lists say."""
+
+    def __init__(self):
+        self.make, self.register, self.pairs, self.calls = [], [], [], Counter()
+
+    def __call__(self):
+        self.say("make")
+        return Refusing(self)
+
+    def say(self, name):
+        self.calls[name] += 1
+        if getattr(self, name):
+            number = getattr(self, name).pop(0)
+            raise OSError(number, os.strerror(number))
+
+
+class Refusing(Epoll):
+    def __init__(self, refusals):
+        super().__init__()
+        real = self.pairs
+        self.refusals = refusals
+
+        def pairs(timeout):
+            refusals.say("pairs")
+            return real(timeout)
+
+        self.pairs = pairs
+
+    def register(self, fd, mask):
+        self.refusals.say("register")
+        super().register(fd, mask)
+
+
+@pytest.fixture
+def refusals(monkeypatch):
+    """Errors that the selector raises here are taken for its own."""
+    monkeypatch.setattr(corolib.kernel.poller, "is_of_system", lambda error: True)
+    return Refusals()
+
+
+def reads_in_spite_of(refusals, pair, most, refuse):
+    """Call `refuse()` while a task waits to read, and another begins to; both get their data."""
+    a, b = pair
+    c, d = make_pair()
+
+    def reader(sock):
+        yield ReadWait(sock)
+        return sock.recv(9)
+
+    def main():
+        first = spawn(reader, a)
+        yield from turns(2)
+        refuse()
+        second = spawn(reader, c)
+        before = current_scheduler().stats()["turns"]
+        b.send(b"x")
+        d.send(b"y")
+        assert (yield from first) == b"x"
+        assert (yield from second) == b"y"
+        assert current_scheduler().stats()["turns"] - before <= most
+
+    with c, d:
+        run(main, selector=refusals)
+
+
+SHORT = errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.EIO
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", [*SHORT, errno.EBADF])
+def test_a_selector_that_fails_as_a_whole_is_asked_again(pair, refusals, number, caplog):
+    # One that says EBADF is asked without a file, too, and made anew.
+    reads_in_spite_of(refusals, pair, 20, lambda: refusals.pairs.extend([number] * 6))
+    assert not refusals.pairs
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("number", SHORT)
+def test_a_file_that_cannot_be_registered_just_now_is_registered_later(
+    pair, refusals, number, caplog
+):
+    reads_in_spite_of(refusals, pair, 20, lambda: refusals.register.extend([number] * 3))
+    assert not refusals.register
+    assert refusals.calls["register"] <= 3 + 4
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_after_any_number_of_false_claims_that_it_is_there_a_file_is_heard(pair, refusals):
+    claims = [errno.EEXIST] * 9
+    reads_in_spite_of(refusals, pair, 40, lambda: refusals.register.extend(claims))
+
+
+@pytest.mark.found("N22")
+def test_a_selector_that_cannot_be_made_anew_is_made_later(pair, refusals, caplog):
+    def refuse():
+        refusals.make.extend([errno.EMFILE] * 3)
+        refusals.register.append(errno.EINVAL)  # of the wake-up pipe
+        remake_selector(current_scheduler())
+
+    reads_in_spite_of(refusals, pair, 30, refuse)
+    assert refusals.calls["make"] == 5
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_a_file_that_turns_out_to_be_none_when_it_is_registered_later_is_an_error(pair, refusals):
+    def main():
+        refusals.register.extend([errno.ENOMEM, errno.EPERM])
+        task = spawn(outcome, ReadWait(pair[0]))
+        yield Sleep(0.2)
+        assert isinstance(task.result, PermissionError)
+        assert files() == 0
+
+    run(main, selector=refusals)
+
+
+@pytest.mark.found("N22")
+def test_a_wait_that_was_refused_can_be_taken_back(pair, refusals):
+    def main():
+        refusals.register.append(errno.ENOMEM)
+        yield from spawn(outcome, ReadWait(pair[0])).stop()
+        assert files() == 0
+        calls = refusals.calls["register"]
+        yield Sleep(0.2)
+        assert refusals.calls["register"] == calls
+
+    run(main, selector=refusals)
+
+
+@contextlib.contextmanager
+def poller_with_wakeup(drain, clock):
+    """Yield a poller by itself, whose wake-up file calls `drain`, and can be read; its timers."""
+    timers = Timers()
+    poller = Poller(default_selector, deque(), lambda: clock[0], timers)
+    wakeup, end = make_pair()
+    with wakeup, end, contextlib.closing(poller):
+        poller.open({wakeup.fileno(): drain})
+        end.send(b"x")
+        yield poller, timers
+
+
+@pytest.mark.found("N22")
+def test_a_wake_up_that_cannot_be_read_is_read_later_and_not_in_each_turn(refusals, caplog):
+    drained, clock = [], [0.0]
+
+    def drain():
+        drained.append(clock[0])
+        raise OSError(errno.EIO, "refused")
+
+    with poller_with_wakeup(drain, clock) as (poller, timers):
+        for _ in range(100):
+            poller.poll(0, 0.0)
+            clock[0] += PAUSE / 10
+            timers.expire(clock[0])
+    assert 9 <= len(drained) <= 10
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_what_a_signal_handler_raises_is_no_refusal_of_the_system(pair, caplog):
+    class Refuses(selectors.SelectSelector):
+        def register(self, fd, *rest):
+            if fd == pair[0].fileno():
+                raise TimeoutError("from a signal handler")
+            return super().register(fd, *rest)
+
+    def main():
+        with pytest.raises(TimeoutError, match="handler"):
+            yield ReadWait(pair[0])
+
+    def drain():
+        raise TimeoutError("from a signal handler")
+
+    run(main, selector=Refuses)
+    with poller_with_wakeup(drain, [0.0]) as (poller, _):
+        for _ in range(2):  # it is still watched
+            with pytest.raises(TimeoutError, match="handler"):
+                poller.poll(0, 0.0)
+    assert not caplog.records
+
+
+def test_a_poller_that_is_closed_waits_for_nothing_and_says_so():
+    with poller_with_wakeup(lambda: None, [0.0]) as (poller, _):
+        poller.close()
+        with pytest.raises(ValueError, match="closed"):
+            poller.poll(0, 0.0)
 
 
 # The table by itself ------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from corolib import (
     UrgentWait,
     WriteWait,
     close,
+    current_scheduler,
     first,
     move_on_after,
     run,
@@ -35,6 +36,7 @@ from corolib import (
 from corolib.testing import cancel_everywhere, open_files, survivors, virtual_time
 from tests.helpers.driving import FULL, files, outcome, standard, turn, turns
 from tests.helpers.garbage import garbage_of
+from tests.helpers.inside import fork_in_child
 from tests.helpers.sockets import make_tcp
 
 
@@ -381,14 +383,14 @@ def test_a_selector_that_refuses_the_watch_leaves_nothing_behind(tcp):
 
         def register(self, *args):
             if self.full:
-                raise OSError(errno.ENOSPC, "no more")
+                raise OSError(errno.EPERM, "not this one")
             return super().register(*args)
 
     def main():
         before = open_files()
         Full.full = True
         error = yield from outcome(UrgentWait(tcp[1]))
-        assert error.errno == errno.ENOSPC
+        assert error.errno == errno.EPERM
         assert open_files() == before  # though the error is held, and its traceback
         Full.full = False
         urge(*tcp)
@@ -541,6 +543,19 @@ def test_closing_the_scheduler_closes_the_watches(tcp):
     scheduler.turn(0)
     assert task.state == "waiting"
     scheduler.close()
+    assert open_files() == before
+
+
+def test_a_forked_child_keeps_no_watch_open(tcp):
+    def main():
+        spawn(take, tcp[1])
+        yield
+        fork_in_child(current_scheduler())
+        yield
+
+    before = open_files()
+    with pytest.raises(RuntimeError, match="belongs to the parent"):
+        run(main)
     assert open_files() == before
 
 
