@@ -19,6 +19,7 @@ import socket
 import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,7 +40,8 @@ BACKLOG = 4096
 A system that allows less takes less."""
 
 BATCH = 64
-"""Connections accepted in one go. With more all others would wait for longer than 1 ms."""
+"""Connections accepted in one go. With more all others would wait for longer than 1 ms. After as
+many that were lost, one after the other, there is a pause: it may be the same one each time."""
 
 PAUSE = 0.1
 """Seconds without accepting, when it fails for want of files or memory."""
@@ -79,7 +81,8 @@ LOST = _numbers(
 """What accepting fails with when one client is gone, or a firewall has dropped it: accept(2)."""
 
 DEAD = _numbers("EBADF", "EINVAL", "ENOTSOCK")
-"""What it fails with when the listening socket itself is no longer one."""
+"""What it fails with when the listening socket itself is no longer one; or when that is so of the
+accepted one only."""
 
 
 # Opening ------------------------------------------------------------------------------------------
@@ -300,8 +303,7 @@ def inherited(
             except OSError as exc:
                 raise named(exc, f"{who}(fd={fd})") from None
             sockets.append(sock)
-            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if sock.family not in families or not listens:
+            if sock.family not in families or not listens(sock):
                 raise ValueError(f"{who}(fd={fd}): this is not a listening socket of that family")
             for option in options or ():
                 sock.setsockopt(*option)
@@ -311,6 +313,14 @@ def inherited(
             sock.detach()
         raise
     return sockets
+
+
+def listens(sock: socket.socket) -> bool:
+    """Return whether a socket is open and listens."""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 # Accepting ----------------------------------------------------------------------------------------
@@ -340,6 +350,8 @@ class Listening:
         self._ready: deque[socket.socket] = deque()
         # Connections accepted since the last wait.
         self._taken = 0
+        # Connections that were lost since one was accepted.
+        self._misses = 0
         self._reported = float("-inf")
         self.backlog = backlog
         self.batch = BATCH
@@ -351,9 +363,10 @@ class Listening:
     def accept(self) -> Generator[Any, Any, Stream]:
         """Wait for the next connection, and return it as a stream.
 
-        Connections that were lost before they were accepted are passed over. While there are no
-        files or no memory for a new one, accepting is tried ten times a second, and that is
-        logged, as a warning of "corolib.server", once a second at most.
+        Connections that were lost before they were accepted are passed over. While the system has
+        no files or no memory for a new one, or refuses it for another reason, accepting is tried
+        ten times a second, and that is logged, as a warning of "corolib.server", once a second at
+        most.
 
         Raises:
             ClosedError: the listener is closed, or was closed during the wait.
@@ -362,26 +375,33 @@ class Listening:
             Cancelled: the wait was cancelled; nothing was accepted.
         """
         while True:
-            if not self._ready or self._taken >= self.batch:
-                yield from self._arrival()
             try:
+                if not self._ready or self._taken >= self.batch:
+                    yield from self._arrival()
                 conn, peer = self._ready[0].accept()
             except BlockingIOError:
                 self._ready.popleft()
                 continue
             except OSError as exc:
                 self._taken += 1
-                if exc.errno in LOST:
+                if self._ready and exc.errno in LOST and self._misses < BATCH:
+                    self._misses += 1
                     self.lost += 1
                     continue
                 if self._is_dead(exc):
                     raise
                 self._report(exc)
             else:
-                conn.setblocking(False)
-                self._ready.rotate(1)
                 self._taken += 1
-                return Stream(conn, peer=peer)
+                self._misses = 0
+                self._ready.rotate(1)
+                try:
+                    conn.setblocking(False)
+                    return Stream(conn, peer=peer)
+                except OSError as exc:
+                    self._report(exc)
+                    with suppress(OSError):
+                        conn.close()
             yield Sleep(PAUSE)
 
     def _arrival(self) -> Generator[Any, Any, None]:
@@ -398,11 +418,14 @@ class Listening:
 
     def _is_dead(self, exc: OSError) -> bool:
         """Return whether accepting, which has failed so, will never succeed again."""
-        if self._ready[0].fileno() == -1:
+        if isinstance(exc, ClosedError):
+            return True
+        if any(sock.fileno() == -1 for sock in self._sockets):
             raise ClosedError(f"{self!r}: the socket was closed")
-        return exc.errno in DEAD
+        return exc.errno in DEAD and not all(map(listens, self._sockets))
 
     def _report(self, exc: OSError) -> None:
+        self._misses = 0
         self.pauses += 1
         if now() >= self._reported + REPORT_EVERY:
             self._reported = now()

@@ -114,7 +114,11 @@ class ListeningSocket(socket.socket):
         fd, peer = self._accept()  # type: ignore[attr-defined]  # a test pins this private name
         # As numbers: those of `socket.socket` are enums, which cost 11 000 instructions to make.
         plain: Any = super(socket.socket, self)
-        return OwnedSocket(plain.family, plain.type, plain.proto, fileno=fd), peer
+        try:
+            return OwnedSocket(plain.family, plain.type, plain.proto, fileno=fd), peer
+        except OSError:
+            os.close(fd)
+            raise
 
 
 # Messages call it what it is to users.

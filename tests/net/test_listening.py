@@ -15,6 +15,7 @@ import pytest
 
 import corolib
 from corolib import BusyError, ClosedError, Listener, Sleep, listen_tcp, listen_unix, run, spawn
+from corolib.kernel import OwnedSocket
 from corolib.net.listening import BATCH, DEAD, LOST, PORTS
 from corolib.net.network import SUN_PATH, ListeningSocket
 from corolib.testing import cancel_everywhere, open_files, virtual_time
@@ -545,11 +546,58 @@ def test_accepting_pauses_while_there_are_no_files_or_whatever_else_is_wrong(nam
     assert os.strerror(number) in record.getMessage()
 
 
-@pytest.mark.parametrize("name", ["EBADF", "EINVAL", "ENOTSOCK"])
+DEAD_NAMES = "EBADF", "EINVAL", "ENOTSOCK"
+
+
+@pytest.mark.parametrize("name", DEAD_NAMES)
 def test_a_socket_that_listens_no_more_is_an_error(name):
-    with pytest.raises(OSError) as caught:
-        accept_one(fake_listener([getattr(errno, name)]))
+    def stop_listening(sock, method):
+        sock.near.shutdown(socket.SHUT_RDWR)
+        raise OSError(getattr(errno, name), "said by the system")
+
+    with pytest.raises(OSError, match="said by the system") as caught:
+        accept_one(fake_listener([stop_listening]))
     assert caught.value.errno == getattr(errno, name)
+
+
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("name", DEAD_NAMES)
+def test_a_socket_that_listens_all_the_same_is_tried_again(name, caplog):
+    listener = fake_listener([getattr(errno, name)] * 2)
+    assert accept_one(listener) == 0.2
+    assert listener.pauses == 2
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.found("N22")
+def test_one_that_is_refused_again_and_again_for_ever_is_no_endless_loop(caplog):
+    listener = fake_listener([errno.EPERM] * (2 * BATCH + 2))
+    assert accept_one(listener) == 0.2
+    assert (listener.lost, listener.pauses) == (2 * BATCH, 2)
+
+
+@pytest.mark.found("N22")
+def test_a_connection_that_cannot_be_made_non_blocking_is_lost_alone(monkeypatch, caplog):
+    def refuse(sock, flag):
+        monkeypatch.undo()
+        refused.append(sock)
+        raise OSError(errno.ENOMEM, "no memory")
+
+    def main(listener):
+        with connect(listener) as first, connect(listener) as second:
+            monkeypatch.setattr(OwnedSocket, "setblocking", refuse)
+            with (yield from listener.accept()) as stream:
+                assert stream.peer == second.getsockname()
+            assert first.recv(9) == b""
+
+    refused = []
+    before = open_files()
+    with listen_tcp(LOCAL, 0) as listener:
+        run(main, listener, **virtual_time())
+        assert listener.pauses == 1
+    assert refused[0].fileno() == -1
+    assert open_files() == before
+    assert len(caplog.records) == 1
 
 
 def test_every_number_of_the_matrix_has_its_place():

@@ -511,8 +511,8 @@ LAST = dict.fromkeys(("half-closed", "reset"), FAILED)  # the client cannot any 
 ACCEPT = {
     **UNHEARD,
     **dict.fromkeys(NUMBERS, LOST_FIRST),
-    **dict.fromkeys(("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOTCONN"), PAUSED),
-    **dict.fromkeys(("EBADF", "closed", "closed during the wait"), DEAD),
+    **dict.fromkeys(("EBADF", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOTCONN"), PAUSED),
+    **dict.fromkeys(("closed", "closed during the wait"), DEAD),
     "stream closed during the wait": OVER,
     "EAGAIN": SERVED,
     "reset": GONE_FIRST,
