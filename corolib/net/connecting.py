@@ -239,6 +239,8 @@ def _connect(sock: Socket, address: Any) -> Generator[Trap, Any, None]:
             # This number says that it neither is connected nor has failed: woken in vain.
             if exc.errno != errno.ENOTCONN:
                 raise
+        # It may be so at once again.
+        yield Sleep(next(pause))
 
 
 def _race(

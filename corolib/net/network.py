@@ -252,7 +252,8 @@ def address_text(address: Any) -> str:
 def pauses() -> Iterator[float]:
     """Yield the seconds to sleep between tries of what nothing tells when to try it again.
 
-    That is a Unix socket whose other side has a full queue: its listener or its receiver.
+    That is a Unix socket whose other side has a full queue: its listener or its receiver. Or one
+    that the system says it has connected, and has not.
     """
     pause, longest = PAUSES
     while True:

@@ -267,10 +267,16 @@ def test_a_connection_to_a_full_queue_can_be_bounded_in_time(full):
 
 
 @pytest.mark.hazard("H13")
-def test_a_wake_up_in_vain_is_no_connection():
+@pytest.mark.found("N22")
+def test_a_wake_up_in_vain_is_no_connection_and_is_followed_by_a_pause():
+    def main():
+        sock = yield from connect("192.0.2.1", 80)
+        assert now() > 4  # the pauses grow
+        return sock
+
     sock = FakeSocket(connect=IN_PROGRESS, getpeername=[errno.ENOTCONN] * 100)
     with FakeNetwork(sock) as network:
-        assert run_with(network, connect, "192.0.2.1", 80) is sock
+        assert run_with(network, main) is sock
         assert sock.calls["getsockopt"] == sock.calls["getpeername"] == 101
         assert sock.calls["connect"] == 1
 
