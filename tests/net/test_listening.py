@@ -549,10 +549,20 @@ def test_accepting_pauses_while_there_are_no_files_or_whatever_else_is_wrong(nam
 DEAD_NAMES = "EBADF", "EINVAL", "ENOTSOCK"
 
 
+def shut_down(sock):
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+def replace_by_a_file(sock):
+    with open(os.devnull) as file:
+        os.dup2(file.fileno(), sock.fileno(), inheritable=False)
+
+
+@pytest.mark.parametrize("end", [shut_down, replace_by_a_file])
 @pytest.mark.parametrize("name", DEAD_NAMES)
-def test_a_socket_that_listens_no_more_is_an_error(name):
+def test_a_socket_that_listens_no_more_is_an_error(name, end):
     def stop_listening(sock, method):
-        sock.near.shutdown(socket.SHUT_RDWR)
+        end(sock.near)
         raise OSError(getattr(errno, name), "said by the system")
 
     with pytest.raises(OSError, match="said by the system") as caught:
@@ -577,25 +587,23 @@ def test_one_that_is_refused_again_and_again_for_ever_is_no_endless_loop(caplog)
 
 
 @pytest.mark.found("N22")
-def test_a_connection_that_cannot_be_made_non_blocking_is_lost_alone(monkeypatch, caplog):
-    def refuse(sock, flag):
+@pytest.mark.parametrize("step", ["__init__", "setblocking"])
+def test_a_connection_of_which_the_system_makes_no_socket_is_lost_alone(step, monkeypatch, caplog):
+    def refuse(sock, *args, **options):
         monkeypatch.undo()
-        refused.append(sock)
         raise OSError(errno.ENOMEM, "no memory")
 
     def main(listener):
         with connect(listener) as first, connect(listener) as second:
-            monkeypatch.setattr(OwnedSocket, "setblocking", refuse)
+            monkeypatch.setattr(OwnedSocket, step, refuse)
             with (yield from listener.accept()) as stream:
                 assert stream.peer == second.getsockname()
             assert first.recv(9) == b""
 
-    refused = []
     before = open_files()
     with listen_tcp(LOCAL, 0) as listener:
         run(main, listener, **virtual_time())
         assert listener.pauses == 1
-    assert refused[0].fileno() == -1
     assert open_files() == before
     assert len(caplog.records) == 1
 
