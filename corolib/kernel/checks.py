@@ -1,4 +1,4 @@
-"""What a caller gives, checked and put into words: numbers, counts, files.
+"""What a caller gives, checked and put into words: numbers, counts, files, clocks.
 
 Imports nothing else from corolib.
 """
@@ -6,9 +6,12 @@ Imports nothing else from corolib.
 from __future__ import annotations
 
 import sys
+import time
 from math import inf
 
 MOST = sys.float_info.max
+LONGEST_WAIT = 2e6  # seconds, which are 23 days; selectors refuse more than 24.8 days
+LOOK_EVERY = 1.0  # seconds between two looks at a clock that may jump
 USUAL = 2**30  # seconds, which are 34 years: an int below it needs no closer look
 
 
@@ -71,3 +74,11 @@ def check_callable(value: object, keyword: str, what: str) -> None:
     """Raise TypeError if what was given for a keyword cannot be called; `what` ends the message."""
     if not callable(value):
         raise TypeError(f"{keyword}={value!r}: give {what}")
+
+
+def check_clock(clock: object) -> float:
+    """Check what was given for `clock=`; return for how many seconds one may wait without it."""
+    check_callable(clock, "clock", "a function")
+    if clock is time.monotonic:
+        return LONGEST_WAIT
+    return min(getattr(clock, "longest_wait", LOOK_EVERY), LONGEST_WAIT)

@@ -312,6 +312,10 @@ class Lifecycle:
         """
         self.forked = True
         self._scheduler.disown()
+        for task in self._scheduler.tasks:
+            # What awaits itself first is looked at, whatever it yields.
+            task.await_first = [task]
+            task.pending = True
         self._scheduler.close_files()
         self._hooks.remove()
         _current.scheduler = None

@@ -33,7 +33,7 @@ from typing import Any, Protocol, TypeVar
 from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
-from corolib.kernel.checks import check_callable, check_number
+from corolib.kernel.checks import check_callable, check_clock, check_number
 from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
@@ -58,8 +58,6 @@ from corolib.kernel.waits import DEBUG, Documented, public
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 2e6  # seconds, which are 23 days; selectors refuse more than 24.8 days
-
 
 class ReadyQueue(Protocol):
     """What `ready=` makes: a scheduling policy. A `deque` is first come, first served."""
@@ -74,7 +72,8 @@ class Scheduler(metaclass=Documented):
     """Runs tasks in the thread that made it: one `run()`, or any number of `turn()`s.
 
     Args:
-        clock: returns the time in seconds and never goes backwards.
+        clock: returns the time in seconds and never goes backwards. One that may jump forwards is
+            looked at once a second; or, if it has an attribute `longest_wait`, after those seconds.
         selector: makes a `selectors.BaseSelector`, which the scheduler remakes and closes.
         ready: makes the queue of ready tasks.
         grace: seconds that clean-up may wait after a cancel; `math.inf`: any time.
@@ -95,7 +94,7 @@ class Scheduler(metaclass=Documented):
         *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
         *("cancellation", "timers"),  # the parts, with those above
         *("_handlers", "_awaken", "_undos"),  # the meaning of the traps
-        *("_holds", "_steps", "_turns", "polling"),  # the loop
+        *("_holds", "_steps", "_turns", "_longest_wait", "polling"),  # the loop
         "embedded",  # another loop around it
     )
     __documented__ = (
@@ -116,7 +115,7 @@ class Scheduler(metaclass=Documented):
     ) -> None:
         check_callable(selector, "selector", "a class or a function that makes one")
         check_callable(ready, "ready", "a class or a function that makes one")
-        check_callable(clock, "clock", "a function")
+        self._longest_wait = check_clock(clock)
         if isinstance(network, type) or not (network is None or hasattr(network, "getaddrinfo")):
             raise TypeError(f"network={network!r}: give a Network, or what is derived from it")
         self.clock = clock
@@ -221,7 +220,11 @@ class Scheduler(metaclass=Documented):
                 if deadline == inf:
                     self.poll(None, deadline)
                 else:
-                    self.poll(min(max(deadline - self.clock(), 0), LONGEST_WAIT), deadline)
+                    wait = deadline - self.clock()
+                    if not 0 <= wait <= self._longest_wait:
+                        wait = self._longest_wait if wait > 0 else 0
+                        deadline = self.clock() + wait
+                    self.poll(wait, deadline)
             elif poller.entries:
                 self.poll(0, until)
             self.polling = False
@@ -754,14 +757,8 @@ class Scheduler(metaclass=Documented):
         self._poller.close()
 
     def disown(self) -> None:
-        """This is a forked child: make no wait and no call for the tasks of the parent.
-
-        A wait needs a handler; and what awaits itself first is looked at, whatever it yields.
-        """
+        """This is a forked child: make no call for the tasks of the parent, and no wait."""
         self._handlers.clear()
-        for task in self._tasks.values():
-            task.await_first = [task]
-            task.pending = True
         self._callqueue.calls.clear()
 
     def wakeup_fd(self) -> int:

@@ -29,6 +29,9 @@ from corolib.kernel import (
 class VirtualClock:
     """A clock that stands still until it is moved. Call it for the time in seconds."""
 
+    longest_wait = math.inf
+    """It never jumps while a selector waits: it is the selector that moves it."""
+
     def __init__(self, start: float = 0.0) -> None:
         self.time = start
 

@@ -328,6 +328,81 @@ def test_a_selector_is_never_asked_to_wait_longer_than_it_can(selector, seconds)
     assert all(timeout is None or 0 <= timeout < 2**31 / 1000 for timeout in asked)
 
 
+class Suspending(JumpingSelector):
+    """In the third wait the computer is suspended: the clock jumps, and the selector waits on."""
+
+    def __init__(self, clock, asked):
+        super().__init__(selectors.DefaultSelector(), clock)
+        self._clock = clock
+        self._asked = asked
+
+    def select(self, timeout=None):
+        found = super().select(timeout)
+        if timeout:
+            self._asked.append(timeout)
+            if len(self._asked) == 3:
+                self._clock.move(3600)
+        return found
+
+
+@pytest.mark.found("T11")
+@pytest.mark.parametrize(
+    ("longest_wait", "waits", "end"),
+    [
+        (None, [0.25, 1, 1], 3602.25),
+        (20, [0.25, 20, 20], 3640.25),
+        (math.inf, [0.25, 1799.75], 1800),
+    ],
+)
+def test_a_clock_that_jumps_is_looked_at_while_the_selector_waits(longest_wait, waits, end):
+    """It can be told how often, and need not be looked at if the selector moves it."""
+    clock, asked, others = VirtualClock(), [], []
+
+    def jumping():
+        return clock()
+
+    def main():
+        spawn(other)
+        yield Sleep(1800)
+        return now()
+
+    def other():
+        yield Sleep(0.25)
+        others.append(now())
+
+    if longest_wait is not None:
+        jumping.longest_wait = longest_wait
+    assert run(main, clock=jumping, selector=lambda: Suspending(clock, asked)) == end
+    assert (asked, others) == (waits, [0.25])
+
+
+@pytest.mark.found("T11")
+def test_a_wait_that_is_cut_into_pieces_makes_no_selector_suspect():
+    clock, made = VirtualClock(), []
+
+    def jumping():
+        return clock()
+
+    def make():
+        made.append(now)
+        return JumpingSelector(selectors.DefaultSelector(), clock)
+
+    def main():
+        yield Sleep(100)
+
+    run(main, clock=jumping, selector=make)
+    assert len(made) == 1 and clock() == 100
+
+
+def test_virtual_time_is_not_cut_into_pieces():
+    def main():
+        before = turn()
+        yield Sleep(365 * 86400)
+        return turn() - before
+
+    assert run(main, **virtual_time()) == 16
+
+
 @pytest.mark.hazard("H61")
 def test_sleeps_beside_a_thousand_others_are_never_early():
     chance = random.Random(6161)
