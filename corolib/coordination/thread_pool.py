@@ -12,7 +12,6 @@ Which pools a run has, and what users call, is in `threads.py`.
 
 from __future__ import annotations
 
-import sys
 import threading
 import types
 from _thread import RLock, _local, allocate_lock
@@ -33,6 +32,7 @@ from corolib.kernel import (
     check_count,
     forgive,
     tell_of_fork,
+    to_stderr,
     uninterrupted,
 )
 
@@ -475,9 +475,4 @@ def end_threads(pools: tuple[Pool, ...], starter: Starter, grace: float) -> None
         # Also after Ctrl-C, which may end the wait.
         for job in [job for pool in pools for job in pool.at_work()]:
             assert job.worker is not None
-            complain(f"{job.worker.name} still runs {job.what}; it is left behind")
-
-
-def complain(text: str) -> None:
-    """Name on stderr what is left at the end of a run."""
-    print(f"corolib: {text}", file=sys.stderr)
+            to_stderr(f"corolib: {job.worker.name} still runs {job.what}; it is left behind")

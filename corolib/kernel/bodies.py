@@ -5,6 +5,7 @@ Knows no task. Imports from corolib the words, and the wording of one complaint.
 
 from __future__ import annotations
 
+import sys
 from types import CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
@@ -65,6 +66,33 @@ def close_for_good(body: Any) -> None:
         try:
             body.close()
             return
-        except RuntimeError:
+        except RuntimeError as exc:
             if getattr(body, "gi_frame", getattr(body, "cr_frame", None)) is None:
+                if is_ignored(exc):  # by one that it waited for
+                    return
                 raise  # it is over: the error is its own
+
+
+def is_ignored(error: BaseException | None) -> bool:
+    """Return whether Python says that a generator or coroutine yields instead of being closed."""
+    return type(error) is RuntimeError and str(error).endswith("ignored GeneratorExit")
+
+
+class Quietly:
+    """For a block that closes bodies and drops them. One that nothing can close is known by then.
+
+    Python tries once more when it is dropped, and would say so. If a second Ctrl-C leaves this in
+    place, that does no harm.
+    """
+
+    def __enter__(self) -> None:
+        self._before = sys.unraisablehook
+        sys.unraisablehook = self
+
+    def __exit__(self, *exc: object) -> None:
+        if sys.unraisablehook is self:
+            sys.unraisablehook = self._before
+
+    def __call__(self, what: Any) -> None:
+        if not is_ignored(what.exc_value):
+            self._before(what)

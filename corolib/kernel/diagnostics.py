@@ -103,7 +103,8 @@ class Diagnostics:
                 took = scheduler.clock() - began
                 self.longest_step = max(self.longest_step, took)
                 if took > SLOW_STEP and task is not None:
-                    log().warning(slow_step(task, took))
+                    with suppress(Exception):  # it is not the task's fault if nobody can be told
+                        log().warning(slow_step(task, took))
                 del task
 
         return timed_step
@@ -127,6 +128,12 @@ def log() -> Any:
     import logging
 
     return logging.getLogger("corolib.task")
+
+
+def to_stderr(thing: object) -> None:
+    """Print on stderr, if that can be: nothing that must be done depends on it."""
+    with suppress(Exception):
+        print(thing, file=sys.stderr, flush=True)
 
 
 def frame_of(task: Task[Any]) -> FrameType | None:

@@ -19,8 +19,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from corolib.kernel.bodies import close_for_good, is_begun
+from corolib.kernel.bodies import Quietly, close_for_good, is_begun
 from corolib.kernel.context import _current
+from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
@@ -163,7 +164,7 @@ class Lifecycle:
         self.force_main(self.ctrl_c.take())
 
     def on_dump(self) -> None:
-        print(self._scheduler.report(), file=sys.stderr, flush=True)
+        to_stderr(self._scheduler.report())
 
     # What lives as long as a run --------------------------------------------------------------
 
@@ -254,10 +255,13 @@ class Lifecycle:
         # From here on no cancel looks at them.
         for task in left:
             task.end_body(None, None)
-        for whose, what, body in bodies:
-            print(f"corolib: {what}; it is closed now", file=sys.stderr)
-            scheduler.current = whose
-            scheduler.call(close_for_good, (body,))
+        with Quietly():
+            while bodies:
+                whose, what, body = bodies.pop(0)
+                to_stderr(f"corolib: {what}; it is closed now")
+                scheduler.current = whose
+                scheduler.call(close_for_good, (body,))
+                del body
         for task in tasks:
             for thing in list(task.holds or ()):
                 thing.orphaned(task)
@@ -278,17 +282,24 @@ class Lifecycle:
 
     # Async generators -------------------------------------------------------------------------
 
-    def on_new_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+    def on_new_asyncgen(self, agen: Any) -> None:
         """Note an async generator that a task begins."""
         self._asyncgens[agen] = None
+        task = self._scheduler.current
+        if task is not None:
+            agen.__qualname__ = name = _Name(agen.__qualname__)
+            name.resume = task.resume
 
-    def on_dropped_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
+    def on_dropped_asyncgen(self, agen: Any) -> None:
         """Close an async generator that was dropped half-way; called by the garbage collector."""
         with suppress(RunFinished):
             self._scheduler.call_soon_threadsafe(self._close_asyncgen, agen)
 
-    def _close_asyncgen(self, agen: AsyncGenerator[Any, Any]) -> None:
-        self._scheduler.make_task(aclose(agen), True, call_site(1), "aclose")
+    def _close_asyncgen(self, agen: Any) -> None:
+        """Have a task close it, in the context of the task that has begun it."""
+        task = self._scheduler.make_task(aclose(agen), True, call_site(1), "aclose")
+        if isinstance(agen.__qualname__, _Name):
+            task.resume = agen.__qualname__.resume
 
     def close_asyncgens(self) -> bool:
         """Start tasks for the async generators that were left half-way; return if there are any."""
@@ -362,6 +373,16 @@ def _step_last(task: Task[Any]) -> None:
     finally:
         # The error's traceback holds this frame: they would be a cycle.
         del error, task
+
+
+class _Name(str):
+    """The name of an async generator, and how the task that has begun it is stepped.
+
+    The generator itself has to say that: when it is dropped, weak references to it are dead.
+    """
+
+    __slots__ = ("resume",)
+    resume: Callable[..., Any]
 
 
 async def aclose(agen: AsyncGenerator[Any, Any]) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corolib.coordination.thread_pool import PATIENCE, Job, Pool, complain, end_threads
+from corolib.coordination.thread_pool import PATIENCE, Job, Pool, end_threads
 from corolib.coordination.threads import Threads
-from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, waits
+from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, to_stderr, waits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -166,7 +166,7 @@ class Processes:
             # Also when no thread could be started for it, and after Ctrl-C, which ends the wait.
             if not gone:
                 for call in self.calls.copy():
-                    complain(f"a process still runs {call.what}; it is killed")
+                    to_stderr(f"corolib: a process still runs {call.what}; it is killed")
                 _kill(pool)
         if not gone:
             self.starter.join((thread,), PATIENCE)

@@ -23,7 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from corolib.coordination.thread_pool import PATIENCE, complain
+from corolib.coordination.thread_pool import PATIENCE
 from corolib.coordination.timeouts import move_on_after, shield
 from corolib.kernel import (
     LateModule,
@@ -36,6 +36,7 @@ from corolib.kernel import (
     current_scheduler,
     public,
     spawn,
+    to_stderr,
     uninterrupted,
     waits,
 )
@@ -615,7 +616,7 @@ class Children:
         try:
             for process in list(self.running):
                 if not (process.reap() or process.killed):
-                    complain(f"process {process.label} outlives the run; it is ended now")
+                    to_stderr(f"corolib: process {process.label} outlives the run; it is ended now")
                     with suppress(PermissionError):
                         process.terminate()
             self._wait(min(self.scheduler.grace, PATIENCE))
@@ -627,7 +628,7 @@ class Children:
                         process.kill()
                 self._wait(STUCK)
         for process in self.running:
-            complain(f"process {process.label} cannot be ended")
+            to_stderr(f"corolib: process {process.label} cannot be ended")
 
     def _wait(self, seconds: float) -> None:
         """Wait without the scheduler until all have ended. In real time: the clock of the run may

@@ -52,6 +52,7 @@ from corolib.kernel import (
     handle_signal,
     public,
     running_scheduler,
+    to_stderr,
     write_signals_to,
 )
 from corolib.net.listening import Listening
@@ -486,7 +487,7 @@ def _exit_status(body: Callable[[], object]) -> int:
     except SystemExit as exc:
         if exc.code is None or isinstance(exc.code, int):
             return (exc.code or 0) & 0xFF
-        print(exc.code, file=sys.stderr)
+        to_stderr(exc.code)
         return 1
     except BaseException:
         sys.excepthook(*sys.exc_info())

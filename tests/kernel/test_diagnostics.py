@@ -1097,6 +1097,13 @@ SLOW = """
 """
 
 
+@pytest.mark.found("T12")
+def test_a_slow_step_of_which_nobody_can_be_told_is_no_failure_of_the_task():
+    program = SLOW.replace("def main", "import sys; sys.stderr.close()\n    def main")
+    status, out, _ = python(program, slow_steps=True, COROLIB_DEBUG="1")
+    assert (status, round(float(out), 3)) == (0, 0.3)
+
+
 @pytest.mark.hazard("H52")
 def test_a_slow_step_is_named_in_debug_mode():
     _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="1")

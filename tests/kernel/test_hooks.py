@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
@@ -884,6 +885,66 @@ def test_an_async_generator_that_is_dropped_after_the_end_of_a_run_is_left_alone
     scheduler.close()
     drop(scheduler, numbers())
     assert scheduler.tasks == []
+
+
+BEGUN_BY = ContextVar("begun by")
+
+
+@pytest.mark.found("T12")
+@pytest.mark.parametrize("left", ["dropped", "in a circle", "at the end"])
+def test_an_async_generator_left_half_way_is_closed_in_the_context_of_its_task(left):
+    """So it may put back what it has set, and sees what its task has set since."""
+    log, kept = [], []
+
+    async def numbers():
+        token = BEGUN_BY.set("generator")
+        try:
+            yield 1
+        finally:
+            await Sleep(0.5)
+            log.append(BEGUN_BY.get())
+            BEGUN_BY.reset(token)
+            log.append(BEGUN_BY.get())
+
+    async def begin():
+        BEGUN_BY.set("task")
+        agen = numbers()
+        await agen.__anext__()
+        if left == "in a circle":
+            circle = [agen]
+            circle.append(circle)
+        elif left == "at the end":
+            kept.append(agen)
+        BEGUN_BY.set("task, later")
+
+    async def main():
+        BEGUN_BY.set("main")
+        await spawn(begin)
+        gc.collect()
+        if left != "at the end":
+            await Sleep(1)
+            assert log == ["task, later", "task"]
+        assert BEGUN_BY.get() == "main"
+
+    go(main)
+    assert log == ["task, later", "task"]
+
+
+def test_an_async_generator_that_a_callback_has_begun_is_closed_as_well():
+    left = Left()
+
+    def main():
+        agen = left.numbers()
+
+        def begin():
+            with pytest.raises(StopIteration):
+                agen.__anext__().send(None)
+
+        current_scheduler().call_soon_threadsafe(begin)
+        yield Sleep(1)
+
+    go(main)
+    assert left.log == [1.5]
 
 
 @pytest.mark.hazard("H63")

@@ -417,17 +417,65 @@ def test_a_body_given_up_that_yields_in_finally_is_closed_without_a_word_from_py
     assert "deaf#2" in capsys.readouterr().err
 
 
-def test_a_body_that_can_never_be_closed_does_not_keep_run_from_ending(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+@pytest.mark.found("T12")
+@pytest.mark.parametrize("kind", ["generator", "coroutine", "of another"])
+def test_a_body_that_can_never_be_closed_keeps_no_run_from_ending_and_python_quiet(
+    kind, capsys, monkeypatch
+):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
 
     def deaf():
-        while not free:
+        while True:
             try:
                 yield Sleep(1)
             except BaseException:
                 pass
 
-    free = []
+    def outer():
+        yield from deaf()
+
+    async def coroutine():
+        while True:
+            try:
+                await Sleep(1)
+            except BaseException:
+                pass
+
+    def main():
+        task = spawn({"generator": deaf, "coroutine": coroutine, "of another": outer}[kind])
+        yield
+        with pytest.raises(RuntimeError, match="given up"):
+            yield from task.stop()
+
+    go(main)
+    gc.collect()
+    assert unraisable == []
+    assert "#2" in capsys.readouterr().err
+
+
+@pytest.mark.found("T12")
+@pytest.mark.parametrize("replaces", [False, True])
+def test_what_else_goes_wrong_while_a_body_is_let_go_is_said(replaces, capsys, monkeypatch):
+    said = []
+
+    def other_hook(unraisable):
+        raise AssertionError
+
+    class Thing:
+        def __del__(self):
+            if replaces:
+                sys.unraisablehook = other_hook
+            else:
+                raise KeyError("of the thing")
+
+    def deaf():
+        thing = Thing()
+        while thing:
+            try:
+                yield Sleep(1)
+            except BaseException:
+                pass
 
     def main():
         task = spawn(deaf)
@@ -435,9 +483,54 @@ def test_a_body_that_can_never_be_closed_does_not_keep_run_from_ending(capsys, m
         with pytest.raises(RuntimeError, match="given up"):
             yield from task.stop()
 
+    def hook(unraisable):
+        said.append(repr(unraisable.exc_value))
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
     go(main)
-    free.append(True)
-    assert "deaf#2" in capsys.readouterr().err
+    assert said == ([] if replaces else ["KeyError('of the thing')"])
+    assert sys.unraisablehook is (other_hook if replaces else hook)
+
+
+class Broken:
+    """A file that nobody reads any more."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    flush = write
+
+
+BROKEN = {
+    "a pipe": Broken(BrokenPipeError(32, "Broken pipe")),
+    "closed": Broken(ValueError("I/O operation on closed file")),
+    "none": None,
+}
+
+
+@pytest.mark.found("T12")
+@pytest.mark.parametrize("stderr", BROKEN)
+def test_bodies_are_closed_whatever_stderr_does(stderr, monkeypatch):
+    closed = []
+
+    def waits(n):
+        try:
+            yield Sleep(1000)
+        finally:
+            closed.append(n)
+
+    scheduler = Scheduler()
+    for n in range(3):
+        scheduler.spawn(waits, n)
+    scheduler.turn(0)
+    before = open_files()
+    monkeypatch.setattr(sys, "stderr", BROKEN[stderr])
+    scheduler.close()
+    assert closed == [2, 1, 0]
+    assert open_files() < before
 
 
 def test_closing_a_body_given_up_may_raise_and_is_reported(capsys):

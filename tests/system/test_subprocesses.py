@@ -871,7 +871,7 @@ def test_a_second_ctrl_c_while_the_end_names_a_child_leaves_none_running(
         for _ in range(2):
             yield from open_process(["sleep", "60"])
 
-    monkeypatch.setattr(module, "complain", interrupted)
+    monkeypatch.setattr(module, "to_stderr", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(main)
 
