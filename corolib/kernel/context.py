@@ -24,6 +24,8 @@ T = TypeVar("T")
 Runnable = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 
 BUDGET = 64  # operations without a wait between two that give way; a turn costs a few of them
+LOOK = 4  # of these between two looks at the clock; a look costs about a tenth of one
+LONG = 0.001  # seconds after which a step is to end at the next such operation
 
 
 class _Current(_local):
@@ -165,21 +167,65 @@ def now() -> float:
     return current_scheduler().clock()
 
 
+class Pace:
+    """How long the step that is under way has lasted, for operations that need not wait.
+
+    Nobody notes when a step begins, for that would be a part of every echo. The first look at the
+    clock in a step notes the time, and a later one finds out how long that was ago.
+    """
+
+    __slots__ = ("_began", "_left", "_stride", "_task", "_turn")
+
+    def __init__(self) -> None:
+        # The step that was looked at last, and when it was looked at first.
+        self._turn = 0
+        self._task: int | None = None
+        self._began = 0.0
+        # Operations until one gives way however fast they are, and until the next look.
+        self._left = BUDGET
+        self._stride = LOOK
+
+    def allows(self, scheduler: Scheduler) -> bool:
+        """Return whether the step may go on; if so, renew the budget up to the next look."""
+        now = scheduler.clock()
+        task = scheduler.current
+        # The number, since a task that is over is not to be kept.
+        number = None if task is None else task.id
+        if scheduler._turns != self._turn or number != self._task:
+            self._turn, self._task, self._began = scheduler._turns, number, now
+        elif now >= self._began + LONG:
+            # Somebody computes for long between two operations: now each of them looks.
+            self._stride = 1
+            return False
+        else:
+            self._stride = min(2 * self._stride, LOOK)
+        self._left -= self._stride
+        if self._left <= 0:
+            return False
+        scheduler.budget = self._stride
+        return True
+
+    def begin(self, scheduler: Scheduler) -> None:
+        """Give the whole budget to what comes next, since the step ends."""
+        self._left = BUDGET
+        scheduler.budget = self._stride
+
+
 def must_yield(scheduler: Scheduler | None = None) -> bool:
     """Return whether an operation that could succeed at once should give way all the same.
 
-    That is so of every 64th of all tasks together. So no task keeps the others from their turn,
-    whatever it finds ready. One that is about to be cancelled is let pass once.
+    That is so of every 64th of all tasks together, and of one whose step has lasted for about a
+    millisecond. So no task keeps the others from their turn, whatever it finds ready. One that is
+    about to be cancelled is let pass once.
 
     Who knows the scheduler that runs here may say it: to look it up is most of the price.
     """
     scheduler = scheduler or _current.scheduler or current_scheduler()
-    left = scheduler.budget - 1
-    if left > 0:
-        scheduler.budget = left
+    # It may be below 0, if a stream has counted in another thread.
+    scheduler.budget -= 1
+    if scheduler.budget > 0 or scheduler.pace.allows(scheduler):
         return False
-    # It may have been below 0, if a stream has counted in another thread.
-    scheduler.budget = BUDGET
+    scheduler.pace.begin(scheduler)
     task = scheduler.current
     return not (task is not None and task.pending and scheduler.cancellation.spare(task))
 

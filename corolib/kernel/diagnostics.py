@@ -44,7 +44,8 @@ class Diagnostics:
         self.longest_step = 0.0  # seconds; measured in debug mode only
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
-        """Hand a failure that nobody takes to the hook; if that fails, both go to stderr.
+        """Hand a failure that nobody takes to who answers for an ancestor of the task, or else to
+        the hook; if that fails, both go to stderr.
 
         What leaves `run()` is seen there.
         """
@@ -55,7 +56,7 @@ class Diagnostics:
         # No task is running meanwhile: what the hook spawns is main's.
         current, scheduler.current = scheduler.current, None
         try:
-            self._hook(task, error)
+            (_who_answers_for(task) or self._hook)(task, error)
         except (SystemExit, KeyboardInterrupt) as exc:
             if lifecycle.ctrl_c.second:
                 raise
@@ -108,6 +109,19 @@ class Diagnostics:
                 del task
 
         return timed_step
+
+
+def _who_answers_for(task: Task[Any] | None) -> ErrorHook | None:
+    """Return what takes the failures of a task that nobody takes, because it watches one of its
+    ancestors and has a method `child_failed`; None if nothing does.
+    """
+    while task is not None and task.parent is not None:
+        task = task.parent
+        for watcher in task.joiners or ():
+            hook: ErrorHook | None = getattr(watcher, "child_failed", None)
+            if hook is not None:
+                return hook
+    return None
 
 
 def log_task_error(task: Task[Any] | None, error: BaseException) -> None:

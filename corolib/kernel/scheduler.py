@@ -34,7 +34,7 @@ from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_callable, check_clock, check_number
-from corolib.kernel.context import BUDGET, Runnable, unknown_keyword
+from corolib.kernel.context import LOOK, Pace, Runnable, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
@@ -89,7 +89,7 @@ class Scheduler(metaclass=Documented):
 
     __slots__ = (
         "__weakref__",
-        *("budget", "clock", "current", "grace", "main", "network", "thread"),  # for everybody
+        *("budget", "clock", "current", "grace", "main", "network", "pace", "thread"),  # for all
         *("_ready", "_spawned", "_suspended", "_tasks"),  # the tasks
         *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
         *("cancellation", "timers"),  # the parts, with those above
@@ -126,7 +126,8 @@ class Scheduler(metaclass=Documented):
         self.thread = get_ident()
         self.main: Task[Any] | None = None
         self.current: Task[Any] | None = None
-        self.budget = BUDGET  # operations that need not wait, until one gives way: `must_yield()`
+        self.budget = LOOK  # operations that need not wait, until one has to ask: `must_yield()`
+        self.pace = Pace()
         # True while the loop may be in the selector: what a signal handler asks must also end that
         # wait. And for ever after the end: no wake can act then.
         self.polling = False

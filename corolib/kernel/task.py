@@ -196,7 +196,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
     __await__ = __iter__
 
     def watch(self, call: Callable[[Any, BaseException | None], object]) -> Callable[[], object]:
-        """Take the outcome: have `call(value, error)` called at the end. Returns the undo."""
+        """Take the outcome: have `call(value, error)` called at the end. Returns the undo.
+        A method `call.child_failed(task, error)` takes what nobody takes of the descendants'."""
         if self.done:
             call(self.returned, self.exception)
             return _nothing

@@ -32,6 +32,7 @@ from corolib import (
 from corolib.coordination import signals, threads
 from corolib.kernel import diagnostics, hooks
 from corolib.kernel.callqueue import CallQueue, WakeupPair
+from corolib.kernel.context import LOOK
 from corolib.kernel.poller import SWEEP_EVERY as SWEEP_EVERY
 from corolib.kernel.poller import Poller
 from corolib.kernel.timers import Timers
@@ -69,12 +70,15 @@ def poll(scheduler: Scheduler) -> None:
 
 
 def budget_of(scheduler: Scheduler) -> int:
-    """Return how many operations may still be done without waiting, until one gives way."""
-    return scheduler.budget
+    """Return how many operations away the one is that gives way, if the clock does not say more."""
+    left = scheduler.pace._left
+    return scheduler.budget + (0 if left <= LOOK else left)
 
 
 def set_budget(scheduler: Scheduler, count: int) -> None:
+    """Have the operation that is so many away give way."""
     scheduler.budget = count
+    scheduler.pace._left = 0
 
 
 def local(scheduler: Scheduler, factory: Callable[..., Any]) -> Any:
