@@ -13,7 +13,7 @@ The house, where each floor imports only from those below it:
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
         servers -> listening -> streams -> tls     limits
-        servers, datagram_servers -> serving -> stopping
+        servers -> progress     servers, datagram_servers -> serving -> stopping, peer_log
         datagram_servers -> datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving
         network (opens sockets, looks names up)

@@ -140,7 +140,10 @@ def hear(room: Room, stream: Stream, name: str) -> Coro[None]:
 def serve(listener: Listener) -> Coro[None]:
     """Serve all guests, for ever; when the program is to end, nobody is waited for."""
     handler = partial(visit, Room())
-    yield from listener.serve(handler, max_connections=GUESTS, max_line=LINE, grace=0)
+    # A guest who says nothing for long is no worse than who comes later: nobody makes room.
+    yield from listener.serve(
+        handler, max_connections=GUESTS, max_line=LINE, evict_idle=None, grace=0
+    )
 
 
 def main(options: argparse.Namespace) -> None:

@@ -15,15 +15,13 @@ How datagrams are received and sent is in `datagrams.py`, how a server stops in 
 from __future__ import annotations
 
 import math
-import socket
 from collections import Counter
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from corolib.coordination.timeouts import move_on_after
 from corolib.kernel import (
     ClosedError,
-    LateModule,
     Runnable,
     Scheduler,
     Task,
@@ -36,14 +34,9 @@ from corolib.kernel import (
 from corolib.net.datagrams import DatagramSocket, open_udp
 from corolib.net.limits import DatagramLimits as DatagramLimits
 from corolib.net.limits import check_names, checked_for_datagrams
-from corolib.net.network import address_text
+from corolib.net.network import address_text, source_of
 from corolib.net.resolving import Port
 from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
-
-if TYPE_CHECKING:
-    import logging
-else:
-    logging = LateModule("logging")
 
 Answer = bytes | bytearray | memoryview | None
 DatagramHandler = Callable[[bytes, Any], Answer | Runnable[Answer]]
@@ -59,7 +52,7 @@ FRAME = 18
 short an answer is no longer than a question of no bytes."""
 
 WINDOW = 1.0
-"""Seconds in which the answers to one source are counted, and between two warnings."""
+"""Seconds in which the answers to one source are counted."""
 
 SOURCES = 10_000
 """Sources whose answers are counted, in a megabyte. When there are more, counting begins anew."""
@@ -109,8 +102,6 @@ class DatagramServer(Serving):
         # How many answers each source has got since the clock showed `_since`.
         self._answers: dict[Any, int] = {}
         self._since = -math.inf
-        # When each warning was logged last.
-        self._warned: dict[str, float] = {}
         names = ("received", "limited", "dropped", "answered", "withheld", "unsent", "failed")
         self._counts = dict.fromkeys((*names, "errors"), 0)
         # The block in which datagrams are received, and whether that goes on.
@@ -216,12 +207,13 @@ class DatagramServer(Serving):
         if self._amplify == math.inf:
             # Also of a question of no bytes.
             return True
-        self._warn("amplify: an answer of %d bytes to a question of %d was withheld", size, asked)
+        text = "amplify: an answer of %s bytes to a question of %s was withheld"
+        self.peer_log.warn("amplify", text, size, asked)
         return False
 
     def _limit(self, source: Any) -> None:
         self._counts["limited"] += 1
-        self._warn("rate: %s is answered no more in this second", source)
+        self.peer_log.warn("rate", "rate: %s is answered no more in this second", source)
 
     def _ended(self, question: Any) -> None:
         """A handler that has waited is done, and its children are."""
@@ -238,15 +230,7 @@ class DatagramServer(Serving):
         self._scheduler.call_soon_threadsafe(report, error, sender)
 
     def _log_failure(self, error: BaseException, sender: Any) -> None:
-        self._warn("the handler for %s failed", address_text(sender), error=error)
-
-    def _warn(self, text: str, *args: Any, error: BaseException | None = None) -> None:
-        """Log what senders can bring about: each kind of it once a second at most."""
-        now = self._scheduler.clock()
-        if now >= self._warned.get(text, -math.inf) + WINDOW:
-            self._warned[text] = now
-            level = logging.WARNING if error is None else logging.ERROR
-            self.log.log(level, f"%s: {text}", self.place, *args, exc_info=error)
+        self.peer_log.fail(error, "the handler for %s failed", address_text(sender))
 
     # Stopping ---------------------------------------------------------------------------------
 
@@ -355,6 +339,10 @@ class _Question:
                 server._note_failure(error, self.sender)
         server._ended(self)
 
+    def child_failed(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Note what has left a child of the handler, as if it had left that."""
+        self.server._note_failure(error, self.sender)
+
     def describe(self) -> CancelledHandler:
         task = self.task
         return CancelledHandler(task.label, self.sender, where(task), doing(task))
@@ -363,19 +351,6 @@ class _Question:
 def port_of(address: Any) -> int | None:
     """Return the port of an address, None for that of a Unix socket."""
     return address[1] if isinstance(address, tuple) else None
-
-
-def source_of(address: Any) -> Any:
-    """Return what stands for who is behind an address: for one of IPv6 the first half of it, since
-    the other half is chosen freely by each host (RFC 4291, 2.5.4).
-    """
-    if not isinstance(address, tuple):
-        return address
-    host = address[0]
-    if ":" not in host:
-        return host
-    net = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
-    return f"{socket.inet_ntop(socket.AF_INET6, net + bytes(8))}/64"
 
 
 def is_here(host: str) -> bool:

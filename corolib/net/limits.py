@@ -9,6 +9,7 @@ of `servers.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -30,6 +31,13 @@ RATE = 100
 """Answers that one address gets in a second: enough for a person and most programs. Two services
 that answer each other exceed it at once, and then it is over."""
 
+RESERVE = 64
+"""Files that connections leave to the rest of the program, or half of those that it may have: what
+it has open at the start, logs, look-ups of names, and some for handlers."""
+
+EVICT_IDLE = 10.0
+"""Seconds without movement after which a connection makes room on a full server."""
+
 WAITS = 0x20 | 0x80 | 0x200
 """Flags of code that can wait: a generator, a coroutine, an async generator."""
 
@@ -47,6 +55,10 @@ class Limits(TypedDict, total=False):
     grace: float
     drain: float
     drain_limit: float
+    max_message: int | None
+    max_per_address: int | None
+    evict_idle: float | None
+    min_rate: float | None
 
 
 def checked(given: Limits) -> Limits:
@@ -56,7 +68,7 @@ def checked(given: Limits) -> Limits:
     """
     check_names("serve", given)
     return Limits(
-        max_connections=_count("max_connections", given.get("max_connections")),
+        max_connections=_count("max_connections", given.get("max_connections", places())),
         accept=_function("accept", given.get("accept")),
         idle_timeout=_seconds("idle_timeout", given.get("idle_timeout")),
         max_line=_count("max_line", given.get("max_line")),
@@ -68,7 +80,26 @@ def checked(given: Limits) -> Limits:
         drain_limit=check_number(
             given.get("drain_limit", DRAIN_LIMIT), "serve(drain_limit=)", "a duration"
         ),
+        max_message=_count("max_message", given.get("max_message")),
+        max_per_address=_count("max_per_address", given.get("max_per_address")),
+        evict_idle=_seconds("evict_idle", given.get("evict_idle", EVICT_IDLE)),
+        min_rate=_rate("min_rate", given.get("min_rate")),
     )
+
+
+def places() -> int | None:
+    """Return how many connections the limit of files of this process leaves room for; None if there
+    is no limit.
+    """
+    try:
+        import resource
+    except ImportError:
+        # This is Windows, where a process may have as many as there is memory for.
+        return None
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return None
+    return max(1, files - min(RESERVE, files // 2))
 
 
 class DatagramLimits(TypedDict, total=False):
@@ -120,6 +151,16 @@ def _seconds(name: str, value: float | None) -> float | None:
     if number <= 0:
         raise ValueError(f"serve({name}={value!r}): give a number of seconds, or None")
     return number
+
+
+def _rate(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"serve({name}={value!r}): give a number of bytes a second, or None")
+    if not 0 < value < math.inf:
+        raise ValueError(f"serve({name}={value!r}): give a number of bytes a second, or None")
+    return value
 
 
 def _number(name: str, value: float, least: int) -> float:

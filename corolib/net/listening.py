@@ -342,7 +342,8 @@ class Listening:
             raise ValueError("a Listener takes at least one listening socket")
         for sock in self._sockets:
             sock.setblocking(False)
-        self._waits = [ReadWait(sock) for sock in self._sockets]
+        # Each waits until somebody may have come to one of the sockets.
+        self.arrivals = [ReadWait(sock) for sock in self._sockets]
         self.addresses = [sock.getsockname() for sock in self._sockets]
         self.place = ", ".join(map(address_text, self.addresses))
         self._file = file
@@ -409,10 +410,10 @@ class Listening:
         self._ready.clear()
         if self.closed:
             raise ClosedError(f"{self!r} is closed")
-        if len(self._waits) == 1:
-            yield self._waits[0]
+        if len(self.arrivals) == 1:
+            yield self.arrivals[0]
         else:
-            yield from first(*self._waits)
+            yield from first(*self.arrivals)
         self._taken = 0
         self._ready.extend(self._sockets)
 

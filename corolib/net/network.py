@@ -46,6 +46,9 @@ PROBES = 4
 CREDENTIALS = "iII"
 """The struct ucred of unix(7)."""
 
+TCP_INFO_SIZE = 8 + 24 * 4 + 4 * 8
+"""Bytes of struct tcp_info of Linux, up to and with the two counts of bytes."""
+
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing waits for nothing, and resets the connection."""
 
@@ -261,6 +264,21 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, longest)
 
 
+def source_of(address: Any) -> Any:
+    """Return what stands for who is behind an address: for one of IPv6 the first half of it, since
+    the other half is chosen freely by each host (RFC 4291, 2.5.4); for credentials the user.
+    """
+    if isinstance(address, PeerCredentials):
+        return address.uid
+    if not isinstance(address, tuple):
+        return address
+    host = address[0]
+    if ":" not in host:
+        return host
+    net = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    return f"{socket.inet_ntop(socket.AF_INET6, net + bytes(8))}/64"
+
+
 def unsent(sock: Any) -> int:
     """Return how many bytes the kernel keeps until the peer makes room for them; 0 if nobody knows.
 
@@ -274,3 +292,16 @@ def unsent(sock: Any) -> int:
 
         count = fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return int.from_bytes(count, sys.byteorder)
+
+
+def traffic(stream: Any) -> int:
+    """Return how many bytes have moved in both directions since a stream's connection began: what
+    the peer has acknowledged, and what it has sent. 0 if nobody knows: it is closed, no TCP, or the
+    system is not Linux.
+
+    Source: `struct tcp_info` in tcp(7), tcpi_bytes_acked and tcpi_bytes_received.
+    """
+    with suppress(OSError, ValueError, AttributeError, struct.error):
+        info = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        return sum(struct.unpack_from("=QQ", info, TCP_INFO_SIZE - 16))
+    return 0

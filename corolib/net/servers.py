@@ -11,8 +11,9 @@ stays open, until that task *and its children* are done. A failure of a handler 
 its peer, and concerns nobody else.
 
 How sockets are opened and connections accepted is in `listening.py`, how limits are checked in
-`limits.py`, how a server stops in `serving.py`, and what signals do to all servers of a run in
-`stopping.py`. Several processes that serve one listener are in `system/workers.py`.
+`limits.py`, who is idle or slow in `progress.py`, and what is logged in `peer_log.py`. How a server
+stops is in `serving.py`, and what signals do to all servers of a run in `stopping.py`. Several
+processes that serve one listener are in `system/workers.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ import errno
 import math
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Unpack
 
+from corolib.coordination.first import first
 from corolib.coordination.groups import call_here
 from corolib.kernel import (
     ClosedError,
     Runnable,
+    Sleep,
     Suspend,
     Task,
     Wake,
@@ -38,16 +42,14 @@ from corolib.kernel import (
 )
 from corolib.net.limits import Limits, check_names, checked
 from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
-from corolib.net.network import address_text, tcp_options, unix_path
+from corolib.net.network import address_text, source_of, tcp_options, unix_path
+from corolib.net.progress import Progress, Watch
 from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
 from corolib.net.tls import is_cut_off
 
 Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
-
-QUARTERS = 4
-"""Looks in the time of an idle limit: who is idle is cancelled at most a quarter late."""
 
 PEERS = (TimeoutError, LimitExceeded, IncompleteRead)
 """Failures that clients can bring about at will."""
@@ -98,6 +100,17 @@ class Listener(Listening):
                 def`. When it and its children are done the stream is closed: gracefully after a
                 return, at once after a failure or a cancel.
             max_connections: while as many are open, nobody is accepted; they wait in the backlog.
+                By default what the limit of open files leaves but for 64: a program
+                whose handlers open files, or that has other servers, gives a smaller number.
+            evict_idle: when all places are taken and somebody waits for one, the connection that
+                has been idle longest is cancelled, if that is at least so many seconds, by default
+                10; None: it is not. Idle is as for `idle_timeout`.
+            max_per_address: connections that one address may have open, or one network of IPv6
+                (/64), or on a Unix socket one user; more are closed at once. By default any number.
+            min_rate: bytes that have to move in a second, on average over half a minute, while the
+                handler waits for the peer; who lets some move but fewer is cancelled. Who lets none
+                move is idle, and between two messages, in `stream.more()`, nobody is slow. By
+                default there is no such limit. It holds for TCP on Linux.
             accept: called with the address of each peer, or, on a Unix socket, with its
                 `PeerCredentials`; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is
@@ -105,14 +118,18 @@ class Listener(Listening):
                 the kernel keeps for it count, too; this is seen in lumps of up to some hundred KB.
                 After as many more seconds the stream is closed, in case that the handler has
                 swallowed its `Cancelled`, or is shielded from it.
-            max_line: the `max_line` of the streams: bytes that a line or a message may have.
+            max_line: the `max_line` of the streams: bytes that a line may have.
+            max_message: their `max_message`: bytes that `readexactly()` and `readuntil()` read. By
+                default the former is not bounded, and the latter by `max_line`.
             tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
             handshake: seconds that it may take; by default 10.
-            on_error: called as `f(exc, stream)` with what leaves a handler; by default it is logged
-                to "corolib.server" with the peer's address: an error with a traceback, or a warning
-                where clients can bring it about (a timeout, a line too long, a bad handshake).
-                A peer that resets its connection, ends TLS without a close_notify, leaves in the
-                handshake or cannot be reached any more, is counted, and is no failure.
+            on_error: called as `f(exc, stream)` with what leaves a handler, or a child of one if
+                nobody takes it. By default it is logged to "corolib.server" with the peer's
+                address: an error with a traceback, or a warning where clients can bring it about (a
+                timeout, a line too long, a bad handshake). Of each kind there is one line in ten
+                seconds at most; the next one says how many were left out. A peer that resets its
+                connection, ends TLS without a close_notify, leaves in the handshake or cannot be
+                reached any more, is counted, and is no failure.
             grace: seconds that handlers are given to finish, where `stop()` names no other time;
                 by default 5.
             drain: seconds that a peer is given to read the rest, and to end, after the handler has
@@ -161,12 +178,18 @@ class Server(Serving):
         self._max = limits["max_connections"] or math.inf
         self._accept = limits["accept"]
         self._max_line = limits["max_line"]
-        self._tick = (limits["idle_timeout"] or math.inf) / QUARTERS
+        self._max_message = limits["max_message"]
+        self._share = limits["max_per_address"]
+        self._picks = self._accept is not None or self._share is not None
+        # How many are open of each source, if that is limited.
+        self._sources: Counter[Any] = Counter()
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
         # The wake of the task, while it waits for a place.
         self._place: Wake | None = None
-        self._counts = dict.fromkeys(("accepted", "refused", "failed", "reset", "idle", "full"), 0)
+        names = ("accepted", "refused", "crowded", "failed", "reset", "idle", "evicted", "slow")
+        self._counts = dict.fromkeys((*names, "full"), 0)
+        self._watch = Watch(self._scheduler, limits, self._open, self._counts)
         self._begin_task(handler)
 
     # Accepting --------------------------------------------------------------------------------
@@ -174,9 +197,9 @@ class Server(Serving):
     def _serve(self) -> Generator[Any, Any, None]:
         try:
             while True:
-                while len(self._open) >= self._max and not self.stopping.is_set:
+                if self._is_full():
                     self._counts["full"] += 1
-                    yield self._waiting_for_place()
+                    yield from self._wait_for_room()
                 stream = yield from self.listener.accept()
                 self._begin(stream)
         except ClosedError:
@@ -186,9 +209,23 @@ class Server(Serving):
             self._over = True
             self._stop_accepting()
 
-    def _waiting_for_place(self) -> Suspend[None]:
+    def _is_full(self) -> bool:
+        return len(self._open) >= self._max and not self.stopping.is_set
+
+    def _wait_for_room(self) -> Generator[Any, Any, None]:
+        """Wait until one more may be open. If nobody is idle for long, somebody has to leave."""
         what = "a place for one more connection"
-        return Suspend(self._wait_for_place, what, holder=lambda: [c.task for c in self._open])
+        place: Suspend[None] = Suspend(
+            self._wait_for_place, what, holder=lambda: [c.task for c in self._open]
+        )
+        if self._limits["evict_idle"] is None:
+            yield place
+            return
+        # Nobody has to leave for somebody who may never come.
+        yield from first(*self.listener.arrivals, place)
+        while self._is_full():
+            self._watch.make_room()
+            yield from first(place, Sleep(self._watch.tick))
 
     def _wait_for_place(self, wake: Wake) -> Callable[[], object]:
         self._place = wake
@@ -214,24 +251,40 @@ class Server(Serving):
         stream.server = self
         if self._max_line is not None:
             stream.max_line = self._max_line
+        if self._max_message is not None:
+            stream.max_message = self._max_message
         try:
-            if self._accept is not None and not self._accept(_who(stream)):
-                self._counts["refused"] += 1
+            if self._picks and not self._is_welcome(stream):
                 self._close(stream)
                 return
             body: Any = self._handler if self._tls is None else self._handle_tls
             # Our own task's place is named: to look for it each time would cost 9000 instructions.
-            task = self._scheduler.start(body, (stream,), site=self.task.site)
+            task = self._scheduler.start(body, (stream,), self.name, site=self.task.site)
         except Exception as exc:
             # The predicate has failed, or the handler is no generator function.
             self._close(stream)
             self._note_failure(exc, stream)
             return
         connection = _Connection(self, stream, task)
+        if self._share is not None:
+            connection.source = source_of(_who(stream))
+            self._sources[connection.source] += 1
         self._open[connection] = None
         task.watch(connection)
-        if self._tick != math.inf:
-            connection.tick_later()
+        watch = self._watch
+        if watch.timer is None and len(self._open) >= watch.enough:
+            watch.begin()
+
+    def _is_welcome(self, stream: Stream) -> bool:
+        """Return whether a new connection is to be served; else count it."""
+        who = _who(stream)
+        if self._accept is not None and not self._accept(who):
+            self._counts["refused"] += 1
+            return False
+        if self._share is not None and self._sources[source_of(who)] >= self._share:
+            self._counts["crowded"] += 1
+            return False
+        return True
 
     def _handle_tls(self, stream: Stream) -> Generator[Any, Any, Any]:
         within = self._limits["handshake"]
@@ -240,16 +293,23 @@ class Server(Serving):
 
     # The end of a connection ------------------------------------------------------------------
 
-    def _note_outcome(self, task: Task[Any], error: BaseException | None, stream: Stream) -> None:
+    def _note_outcome(self, connection: _Connection, error: BaseException | None) -> None:
         """A handler has ended: count that, and report a failure."""
-        if task.cancelled:
+        if connection.task.cancelled:
             return
         if self.stopping.is_set and not self._cancelled:
             self._finished += 1
-        if error is None or isinstance(error, SystemExit | KeyboardInterrupt):
+        if error is not None:
+            self._judge(error, connection)
+
+    def _judge(self, error: BaseException, connection: _Connection) -> None:
+        """Count what has left a handler or a child of it, and report it if it is a failure."""
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             return
-        if _is_gone(error) and _is_of(stream, error):
-            self._counts["reset"] += 1
+        stream = connection.stream
+        if all(_is_gone(each) and _is_of(stream, each) for each in _leaves(error)):
+            self._counts["reset"] += not connection.gone
+            connection.gone = True
         else:
             self._note_failure(error, stream)
 
@@ -260,11 +320,18 @@ class Server(Serving):
         self._scheduler.call_soon_threadsafe(report, error, stream)
 
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
-        here, peer, kind = self.place, address_text(stream.peer), type(error)
-        if isinstance(error, PEERS) or (self._tls is not None and kind.__module__ == "ssl"):
-            self.log.warning("%s: %s: %s: %s", here, peer, kind.__name__, error)
+        peer, leaves = address_text(stream.peer), _leaves(error)
+        if all(self._is_up_to_peers(each) for each in leaves):
+            text = "; ".join(f"{type(each).__name__}: {each}" for each in leaves)
+            self.peer_log.warn(type(leaves[0]).__name__, "the peer %s: %s", peer, text)
         else:
-            self.log.error("%s: the handler for %s failed", here, peer, exc_info=error)
+            self.peer_log.fail(error, "the handler for %s failed", peer)
+
+    def _is_up_to_peers(self, error: BaseException) -> bool:
+        """Return whether a failure is one that clients can bring about at will."""
+        return isinstance(error, PEERS) or (
+            self._tls is not None and type(error).__module__ == "ssl"
+        )
 
     def _close(self, stream: Stream) -> None:
         """Close a stream. If that fails, somebody has closed its number: one failure more."""
@@ -275,6 +342,12 @@ class Server(Serving):
 
     def _ended(self, connection: _Connection) -> None:
         del self._open[connection]
+        if self._share is not None:
+            self._sources[connection.source] -= 1
+            if not self._sources[connection.source]:
+                del self._sources[connection.source]
+        if self._watch.timer is not None and not self._open:
+            self._watch.end()
         self._place_is_free()
         self._settle()
 
@@ -286,13 +359,15 @@ class Server(Serving):
     def stats(self) -> dict[str, Any]:
         """Return counts and limits; does not wait.
 
-        Counts: `accepted`, of which `refused` by `accept=`, still `open`, `failed` (what
-        `on_error` is called with), `reset` (their peers were gone) and `idle` (cancelled); `full`,
-        how often accepting stopped at `max_connections`; `lost`, gone before they were accepted;
-        `pauses` of accepting for want of files. Limits by their names, None where there is none.
+        Counts: `accepted`, of which `refused` by `accept=` and `crowded` by `max_per_address=`,
+        still `open`, `failed` (what `on_error` is called with) and `reset` (their peers were gone).
+        Of those that were cancelled: `idle` by `idle_timeout=`, `evicted` to make room, and `slow`
+        by `min_rate=`. `full`: how often accepting stopped at `max_connections`; `lost`, gone
+        before they were accepted; `pauses` of accepting for want of files. Limits by their names,
+        None where there is none.
         """
-        names = ["max_connections", "idle_timeout", "max_line", "handshake"]
-        names += ["grace", "drain", "drain_limit"]
+        names = ["max_connections", "max_per_address", "evict_idle", "idle_timeout", "min_rate"]
+        names += ["max_line", "max_message", "handshake", "grace", "drain", "drain_limit"]
         return {
             **self._counts,
             "open": len(self._open),
@@ -307,32 +382,23 @@ class Server(Serving):
         return f"<Server on {self.place}, {state}, {len(self._open)} open>"
 
 
-class _Connection:
-    """One open connection. It is called when its task, the handler's, and the children are done.
+class _Connection(Progress):
+    """One open connection. It is called when its task, the handler's, and the children are done."""
 
-    There is one of these for each idle client: it holds nothing that can be had elsewhere.
-    """
-
-    __slots__ = ("closing", "quiet", "server", "stream", "task", "timer", "unsent")
+    __slots__ = ("gone", "server", "source")
 
     def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
+        Progress.__init__(self, stream, task, server._scheduler.clock())
         self.server = server
-        self.stream = stream
-        self.task = task
-        self.timer: list[Any] | None = None
-        # The looks in a row at which nothing had moved.
-        self.quiet = 0
-        # What the kernel kept for the peer when it was looked at last.
-        self.unsent = 0
-        # Whether the task is that of `aclose()`.
-        self.closing = False
+        # Whether it is counted as reset.
+        self.gone = False
+        # What it counts for, if that is limited.
+        self.source: Any = None
 
     def __call__(self, value: Any, error: BaseException | None) -> None:
         server, stream = self.server, self.stream
-        if self.timer is not None:
-            server._scheduler.timers.cancel(self.timer)
         if not self.closing:
-            server._note_outcome(self.task, error, stream)
+            server._note_outcome(self, error)
         elif isinstance(error, OSError):
             # `aclose()` passes over all failures but that of the close itself, and an alert.
             server._note_failure(error, stream)
@@ -345,37 +411,22 @@ class _Connection:
             self.task = server._scheduler.spawn(draining, parent=server.task)
             self.task.watch(self)
             return
+        if self.cut and stream.unsent():
+            # Else the kernel would keep it for a peer that does not take it.
+            stream.reset()
         server._close(stream)
         server._ended(self)
 
-    def tick_later(self) -> None:
-        scheduler = self.server._scheduler
-        self.timer = scheduler.timers.set(scheduler.clock() + self.server._tick, _look, self)
+    def close(self) -> None:
+        self.server._close(self.stream)
+
+    def child_failed(self, task: Task[Any] | None, error: BaseException) -> None:
+        """Note what has left a child of the handler, as if it had left that."""
+        self.server._judge(error, self)
 
     def describe(self) -> CancelledHandler:
         task = self.task
         return CancelledHandler(task.label, self.stream.peer, where(task), doing(task))
-
-
-def _look(connection: _Connection) -> None:
-    """Cancel the handler of a connection on which nothing has moved for long. If it is still there
-    after the same time once more, because it has swallowed that, close the stream.
-    """
-    stream, server = connection.stream, connection.server
-    moved = bool(stream.moved)
-    if not moved:
-        # The kernel takes megabytes at a time. If the peer reads, they get less meanwhile.
-        before, connection.unsent = connection.unsent, stream.unsent()
-        moved = connection.unsent < before
-    connection.quiet = 0 if moved else connection.quiet + 1
-    stream.moved = False
-    if connection.quiet == 2 * QUARTERS:
-        server._close(stream)
-        return
-    if connection.quiet == QUARTERS:
-        server._counts["idle"] += 1
-        connection.task.cancel(f"idle for {server._limits['idle_timeout']:g} s")
-    connection.tick_later()
 
 
 # The public calls ---------------------------------------------------------------------------------
@@ -593,6 +644,13 @@ def serve_unix(
 def _who(stream: Stream) -> Any:
     """Return who has connected: an address, or, where that says nothing, the credentials."""
     return stream.peer if isinstance(stream.peer, tuple) else stream.peer_credentials
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group, and of the groups inside it; or the error alone."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for each in error.exceptions for leaf in _leaves(each)]
 
 
 def _is_gone(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from corolib.coordination.groups import leave_behind
@@ -31,6 +32,7 @@ from corolib.kernel import (
 )
 from corolib.net.listening import server_log
 from corolib.net.network import address_text
+from corolib.net.peer_log import PeerLog
 from corolib.net.stopping import Servers
 
 NAMED = 20
@@ -78,6 +80,7 @@ class Serving:
         self._scheduler = current_scheduler()
         self.place = place
         self.log = server_log()
+        self.peer_log = PeerLog(place, self._scheduler.clock)
         self._grace = grace
         # What is under way: each has a `task`, says whether it is `closing`, its handler over, and
         # can `describe()` that handler.
@@ -92,8 +95,10 @@ class Serving:
 
     def _begin_task(self, handler: object) -> None:
         """Begin to serve, by a task that is named after the handler."""
-        name = getattr(handler, "__name__", type(handler).__name__)
-        self.task = spawn(self._serve, name=f"serve {name}")
+        while isinstance(handler, partial):
+            handler = handler.func
+        self.name = getattr(handler, "__name__", type(handler).__name__)
+        self.task = spawn(self._serve, name=f"serve {self.name}")
         self._servers = self._scheduler.run_local(Servers)
         self._servers.add(self)
 
@@ -183,6 +188,7 @@ class Serving:
             return
         self._forget_cut()
         if self._over:
+            self.peer_log.close()
             if self._signalled and self._cancelled and self._grace:
                 # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.log.warning("%s: stopped: %s", self.place, self._report())

@@ -149,6 +149,8 @@ class Stream:
 
     Attributes:
         max_line: the bytes that a line may have where no other limit is given.
+        max_message: the same of a message, for `readexactly()` and `readuntil()`. None: what
+            `readexactly()` is asked for is not bounded, and `readuntil()` by `max_line`.
         ended: True once the end of the file was read.
         server: the server that has accepted the connection, or None.
         moved: set to True when data came, to 1 when it went, and never back to False: for who
@@ -173,6 +175,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_between",
         "_buffer",
         "_calm",
         "_drained",
@@ -184,6 +187,7 @@ class Stream:
         "_writer",
         "ended",
         "max_line",
+        "max_message",
         "moved",
         "server",
     )
@@ -211,9 +215,12 @@ class Stream:
         # Drained, nothing buffered, no reader: recv() goes the short way. While one does so this is
         # False, so of all four exactly that says that somebody reads and has left no name.
         self._calm = True
+        # Whether somebody waits for a message that has not begun: in more().
+        self._between = False
         self._peer = peer
         self.ended = False
         self.max_line = LINE
+        self.max_message: float | None = None
         self.moved: int = False
         self.server: Any = None
 
@@ -341,19 +348,35 @@ class Stream:
         with _Reading(self, "more()"):
             if self._buffer and must_yield():
                 yield
-            return bool(self._buffer) or (yield from self._fill())
+            if self._buffer:
+                return True
+            self._between = True
+            try:
+                return (yield from self._fill())
+            finally:
+                self._between = False
 
     @waits
-    def readexactly(self, count: int) -> Generator[Any, Any, bytes]:
+    def readexactly(self, count: int, limit: float | None = None) -> Generator[Any, Any, bytes]:
         """Wait for exactly `count` bytes, and return them.
 
+        By default, any number. If the other side has said it, give a limit.
+
+        Args:
+            limit: bytes that they may be; by default `max_message`.
+
         Raises:
+            LimitExceeded: it is more; nothing was read.
             IncompleteRead: the file ended before; it has what came.
             ValueError: `count` is less than 0. TypeError: it is no whole number.
             BusyError, ClosedError, OSError: as for `recv()`.
             Cancelled: the wait was cancelled; what was read is kept.
         """
         check_count(count, "readexactly()", 0)
+        limit = self.max_message if limit is None else limit
+        if limit is not None and count > _checked(limit, "message"):
+            text = f"{self!r}: a message has {count} bytes, more than {limit}"
+            raise LimitExceeded(text, limit, len(self._buffer))
         with _Reading(self, "readexactly()"):
             if len(self._buffer) >= count and must_yield():
                 yield
@@ -387,7 +410,11 @@ class Stream:
                     return data
                 buffer += data
                 self._calm = False
-            elif self._reader is None and home is not None and home.budget > 1:
+            elif (
+                self._reader is None
+                and home is not None
+                and (home.budget > 1 or home.pace.allows(home))
+            ):
                 # As `_has_budget()` does, without the call.
                 home.budget -= 1
                 end = buffer.find(b"\n") + 1
@@ -400,6 +427,8 @@ class Stream:
                     self._calm = self._drained
                 return line
         with _Reading(self, "readline()"):
+            if limit is None:
+                limit = self.max_line
             return self._take((yield from self._find((b"\n",), limit, "line")))
 
     @waits
@@ -412,7 +441,8 @@ class Stream:
         if nothing is left before that. Of several separators that one counts which ends first.
 
         Args:
-            limit: bytes that the message may have, the separator included; by default `max_line`.
+            limit: bytes that the message may have, the separator included; by default
+                `max_message`, or if that is None, `max_line`.
 
         Raises:
             LimitExceeded: the message is longer. What was read of it is kept for `recv()`.
@@ -426,6 +456,8 @@ class Stream:
             raise TypeError(f"readuntil{separators!r}: {text}")
         if not all(separators) or not separators:
             raise ValueError(f"readuntil{separators!r}: give separators, none of them empty")
+        if limit is None:
+            limit = self.max_line if self.max_message is None else self.max_message
         with _Reading(self, "readuntil()"):
             data = self._take((yield from self._find(separators, limit, "message")))
             if data and not data.endswith(separators):
@@ -434,13 +466,10 @@ class Stream:
             return data
 
     def _find(
-        self, separators: tuple[bytes, ...], limit: float | None, what: str
+        self, separators: tuple[bytes, ...], limit: float, what: str
     ) -> Generator[Any, Any, int]:
         """Read until the buffer has a separator; return where it ends, or where the file does."""
-        limit = self.max_line if limit is None else limit
-        if not isinstance(limit, int | float):
-            text = f"the limit of a {what} is a number of bytes, or math.inf"
-            raise TypeError(f"{text}, not {limit!r}")
+        _checked(limit, what)
         buffer = self._buffer
         if buffer and must_yield():
             yield
@@ -511,10 +540,12 @@ class Stream:
         most.
         """
         home = self._home
-        if home is None or home.budget <= 1:
+        if home is None:
             return False
-        home.budget -= 1
-        return True
+        if home.budget > 1:
+            home.budget -= 1
+            return True
+        return home.pace.allows(home)
 
     def _sendall(self, data: Data, sent: int | None) -> Generator[Any, Any, None]:
         """Do what `sendall()` does, the general way; of `data`, `sent` bytes are gone, if any were
@@ -961,6 +992,13 @@ class _Closed:
         return f"<{self._name} closed>"
 
 
+def _checked(limit: float, what: str) -> float:
+    if not isinstance(limit, int | float):
+        text = f"the limit of a {what} is a number of bytes, or math.inf"
+        raise TypeError(f"{text}, not {limit!r}")
+    return limit
+
+
 def _end_of_first(separators: tuple[bytes, ...], buffer: bytearray, searched: int) -> int:
     """Return where the separator ends that ends first, 0 if there is none in the buffer.
 
@@ -999,6 +1037,20 @@ def _check_on_disk(file: Any) -> None:
     except (AttributeError, io.UnsupportedOperation):
         text = "give a file on a disk, as open(path, 'rb') returns; bytes are for sendall()"
         raise TypeError(f"sendfile() got {brief(file)}: {text}") from None
+
+
+def waits_for_peer(task: Task[Any], stream: Stream) -> bool:
+    """Return whether something is up to the other side of a stream: to take what was sent, or to
+    send the rest of what the task or a child of it waits for.
+    """
+    if stream.unsent():
+        return True
+    return not stream._between and _is_read_by(task, stream)
+
+
+def _is_read_by(task: Task[Any], stream: Stream) -> bool:
+    reads = _is_to_read(task.wait, stream)
+    return reads or any(_is_read_by(child, stream) for child in task.children)
 
 
 def _is_to_read(wait: Any, stream: Stream) -> bool:

@@ -137,7 +137,7 @@ def serve_client(stream: Stream) -> Coro[None]:
 
 def serve(listener: Listener) -> Coro[None]:
     yield from listener.serve(
-        serve_client, max_connections=CLIENTS, idle_timeout=4 * QUIET, grace=2
+        serve_client, max_connections=CLIENTS, idle_timeout=4 * QUIET, evict_idle=None, grace=2
     )
 
 

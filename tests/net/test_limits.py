@@ -19,6 +19,12 @@ LOCAL = "127.0.0.1"
         ({"max_connections": True}, ValueError),
         ({"max_connections": 1.5}, ValueError),
         ({"max_line": 0}, ValueError),
+        ({"max_message": 0}, ValueError),
+        ({"max_per_address": 0}, ValueError),
+        ({"evict_idle": 0}, ValueError),
+        ({"min_rate": 0}, ValueError),
+        ({"min_rate": float("inf")}, ValueError),
+        ({"min_rate": "9"}, TypeError),
         ({"idle_timeout": 0}, ValueError),
         ({"idle_timeout": "9"}, TypeError),
         ({"accept": 1}, TypeError),
@@ -41,7 +47,7 @@ def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error)
 
 def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
     limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, "
-    limits += "drain, drain_limit$"
+    limits += "drain, drain_limit, max_message, max_per_address, evict_idle, min_rate$"
 
     def main():
         with listen_tcp(LOCAL, 0) as listener:

@@ -43,7 +43,7 @@ from corolib import (
     to_thread,
 )
 from corolib.kernel.waits import DEBUG
-from corolib.net.servers import QUARTERS
+from corolib.net.progress import QUARTERS
 from corolib.net.serving import NAMED
 from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
@@ -268,8 +268,12 @@ def test_a_server_needs_a_run():
 def test_the_limits_are_seen_in_the_counts():
     limits = {
         "max_connections": 9,
+        "max_per_address": 3,
+        "evict_idle": 7.0,
+        "min_rate": 100,
         "idle_timeout": 60.0,
         "max_line": 100,
+        "max_message": 1000,
         "handshake": 3.0,
         "grace": 2.0,
         "drain": 4.0,
@@ -284,6 +288,7 @@ def test_the_limits_are_seen_in_the_counts():
     assert stats | limits == stats
     assert stats["backlog"] == 4096
     counts = {"accepted", "open", "refused", "failed", "reset", "idle", "full", "lost", "pauses"}
+    counts |= {"crowded", "evicted", "slow"}
     assert {name: stats[name] for name in counts} == dict.fromkeys(counts, 0)
 
 
@@ -535,7 +540,7 @@ def test_a_full_server_is_not_blamed_for_a_deadlock_and_names_itself():
         yield from Event("that nobody sets").wait()
 
     def main():
-        server = listen_tcp(LOCAL, 0).serve(handler, max_connections=1)
+        server = listen_tcp(LOCAL, 0).serve(handler, max_connections=1, evict_idle=None)
         with dial(server):
             yield from server
 
@@ -1849,7 +1854,8 @@ def test_a_short_connection_costs_few_calls():
         return ((yield from cost(server, 60)) - few) / 50
 
     calls = 0
-    assert serving(echo, scenario) <= 112
+    # One of them asks for the time, since which the connection may be idle.
+    assert serving(echo, scenario) <= 113
 
 
 @pytest.mark.hazard("H79")

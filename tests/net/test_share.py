@@ -1,0 +1,875 @@
+"""One peer's share of a server: places, time, bytes of a message, and lines in the log."""
+
+import itertools
+import logging
+import resource
+import socket
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+import corolib
+from corolib import (
+    Event,
+    LimitExceeded,
+    ReadWait,
+    Sleep,
+    Stream,
+    TaskGroup,
+    current_scheduler,
+    gather,
+    listen_tcp,
+    listen_unix,
+    move_on_after,
+    now,
+    open_udp,
+    run,
+    spawn,
+)
+from corolib.net.limits import RESERVE, places
+from corolib.net.peer_log import EVERY, PeerLog, printable
+from corolib.net.progress import RATE_WINDOW, SLICE
+from corolib.testing import open_files, virtual_time
+from tests.helpers.driving import echo, until
+from tests.helpers.inside import timers_set
+from tests.helpers.sockets import make_pair, make_tcp, reset
+
+LOCAL = "127.0.0.1"
+
+
+def dial(server, source=None, buffer=None):
+    """Return a socket that is connected to a server: blocking until here."""
+    address = server.listener.addresses[0]
+    sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    if source is not None:
+        sock.bind((source, 0))
+    sock.connect(address)
+    sock.setblocking(False)
+    return sock
+
+
+def talk(sock, data=b"x"):
+    """Send something to an echo server, and wait for the answer; `b""` at the end."""
+    try:
+        sock.send(data)
+        yield ReadWait(sock)
+        return sock.recv(len(data))
+    except ConnectionError:
+        return b""
+
+
+def end_of(sock):
+    """Wait for the end of what comes, and return when that was."""
+    while True:
+        yield ReadWait(sock)
+        try:
+            if not sock.recv(65536):
+                return now()
+        except ConnectionResetError:
+            return now()
+
+
+def serving(handler, scenario, options=None, path=None, **limits):
+    """Run `scenario(server)` beside a server; return its result. Nothing is left open."""
+
+    def main():
+        server = (listen_tcp(LOCAL, 0) if path is None else listen_unix(path)).serve(
+            handler, **limits
+        )
+        try:
+            return (yield from scenario(server))
+        finally:
+            yield from server.stop(0)
+            assert server.stats()["open"] == 0
+            assert timers_set(current_scheduler()) == 0
+
+    before = open_files()
+    result = run(main, **(virtual_time() if options is None else options))
+    assert open_files() == before
+    return result
+
+
+def counts_of(server, *names):
+    stats = server.stats()
+    return tuple(stats[name] for name in names)
+
+
+# Children of a handler ----------------------------------------------------------------------------
+
+
+def reading_and_writing(stream):
+    """Two tasks on one connection, as a program has them that reads and writes on its own."""
+
+    def reader():
+        while (yield from stream.recv(100)):
+            pass
+
+    def writer():
+        while True:
+            yield from stream.sendall(bytes(1000))
+            yield Sleep(0.1)
+
+    spawn(reader)
+    spawn(writer)
+    yield Sleep(60)
+
+
+def reading_and_writing_in_a_group(stream):
+    with TaskGroup() as group:
+        group.spawn(stream.readexactly, 100)
+        group.spawn(stream.more)
+        yield from group
+
+
+def gathering(stream):
+    def receive():
+        while (yield from stream.recv(100)):
+            pass
+
+    def send():
+        while True:
+            yield from stream.sendall(bytes(1000))
+
+    yield from gather(receive(), send())
+
+
+@pytest.mark.found("N18")
+@pytest.mark.parametrize("handler", [reading_and_writing, gathering])
+def test_a_reset_that_the_children_of_a_handler_notice_is_counted_once_and_is_no_failure(
+    handler, caplog
+):
+    def scenario(server):
+        for _ in range(10):
+            sock = dial(server)
+            sock.send(b"x")
+            yield ReadWait(sock)
+            reset(sock)
+        yield from until(lambda: not server.stats()["open"])
+        return counts_of(server, "reset", "failed")
+
+    assert serving(handler, scenario) == (10, 0)
+    assert not caplog.records
+
+
+@pytest.mark.found("N18")
+def test_what_leaves_a_child_of_a_handler_is_told_to_on_error_with_the_stream():
+    def child(depth):
+        if depth:
+            spawn(child, depth - 1)
+        else:
+            raise KeyError("bug")
+        yield
+
+    def handler(stream):
+        spawn(child, 2)
+        yield from echo(stream)
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from until(lambda: server.stats()["failed"])
+            assert (yield from talk(sock)) == b"x"  # the handler goes on
+        return server.stats()["failed"]
+
+    told, lost = [], []
+    options = {**virtual_time(), "on_task_error": lambda task, exc: lost.append(exc)}
+    hook = lambda exc, stream: told.append((repr(exc), type(stream)))  # noqa: E731
+    assert serving(handler, scenario, options, on_error=hook) == 1
+    assert (told, lost) == ([("KeyError('bug')", Stream)], [])
+
+
+@pytest.mark.found("N18")
+def test_an_exit_of_a_child_of_a_handler_ends_the_run():
+    def handler(stream):
+        def child(code):
+            yield
+            sys.exit(code)
+
+        spawn(child, 7)
+        spawn(child, 8)  # the second is no failure of the server's
+        yield Sleep(60)
+
+    def scenario(server):
+        with dial(server):
+            yield Sleep(60)
+
+    def main():
+        server = listen_tcp(LOCAL, 0).serve(handler, on_error=lambda *args: told.append(args))
+        yield from scenario(server)
+
+    told = []
+    with pytest.raises(SystemExit, match="7"):
+        run(main)
+    assert told == []
+
+
+@pytest.mark.found("N18")
+def test_a_task_that_no_handler_has_begun_is_told_to_the_hook_of_the_run():
+    def child():
+        yield
+        raise KeyError
+
+    def handler(stream):
+        spawn(child, parent=current_scheduler().main)
+        yield from echo(stream)
+
+    def scenario(server):
+        with dial(server) as sock:
+            assert (yield from talk(sock)) == b"x"
+        return server.stats()["failed"]
+
+    lost = []
+    options = {**virtual_time(), "on_task_error": lambda task, exc: lost.append(type(exc))}
+    assert serving(handler, scenario, options) == 0
+    assert lost == [KeyError]
+
+
+@pytest.mark.found("N18")
+def test_a_group_of_resets_is_a_reset_and_a_group_with_something_else_a_failure(caplog):
+    def handler(stream):
+        kind = yield from stream.recv(1)
+
+        def child(own):
+            if own:
+                raise LimitExceeded("too long", 1, 2)
+            yield from stream.recv(100)
+
+        with TaskGroup() as group:
+            group.spawn(child, kind == b"l")
+            yield from group
+
+    def scenario(server):
+        for kind in (b"r", b"l"):
+            sock = dial(server)
+            sock.send(kind)
+            yield Sleep(0.1)
+            reset(sock)
+            yield from until(lambda: not server.stats()["open"])
+        return counts_of(server, "reset", "failed")
+
+    assert serving(handler, scenario) == (1, 1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "LimitExceeded: too long" in record.getMessage()
+
+
+@pytest.mark.found("N18")
+def test_what_leaves_a_child_of_a_handler_of_datagrams_is_its_failure():
+    def handler(data, sender):
+        def child():
+            yield
+            raise KeyError
+
+        spawn(child)
+        yield Sleep(1)
+        return data
+
+    def main():
+        with (yield from open_udp(local=(LOCAL, 0))) as sock:
+            server = sock.serve(handler, on_error=lambda exc, sender: told.append(type(exc)))
+            with (yield from open_udp(*sock.local[:2])) as client:
+                yield from client.send(b"x")
+                assert (yield from client.recv()) == b"x"
+            yield from server.stop()
+        return server.stats()["failed"]
+
+    told, lost = [], []
+    assert run(main, **virtual_time(), on_task_error=lambda *args: lost.append(args)) == 1
+    assert (told, lost) == ([KeyError], [])
+
+
+# Time ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.found("N19")
+@pytest.mark.parametrize("operation", ["readline", "readexactly", "sendall", "put"])
+def test_a_step_that_has_lasted_a_millisecond_gives_way_at_its_next_operation(operation):
+    """The clock says when a step computes; so nothing here depends on how fast it really is."""
+
+    def clock():
+        return seconds
+
+    def work(near, far, queue):
+        nonlocal seconds
+        yield from near.sendall(b"line\n" * 1000)
+        yield from far.more()
+        for _ in range(100):
+            if operation == "readline":
+                yield from far.readline()
+            elif operation == "readexactly":
+                yield from far.readexactly(5)
+            elif operation == "sendall":
+                yield from far.sendall(b"x")
+            else:
+                yield from queue.put(1)
+            seconds += 0.005
+        done.set()
+
+    def other():
+        while not done.is_set:
+            began = seconds
+            yield
+            waits.append(seconds - began)
+
+    def main():
+        a, b = make_tcp()
+        queue = corolib.Queue(10_000)
+        with Stream(a) as near, Stream(b) as far:
+            yield from gather(work(near, far, queue), other())
+
+    seconds, waits = 0.0, []
+    done = Event()
+    run(main, clock=clock)
+    assert max(waits) <= 0.041  # two looks at the clock, of which the second finds it out
+    assert sorted(waits)[len(waits) // 2] <= 0.011  # and from then on, each operation looks
+
+
+@pytest.mark.found("N19")
+def test_after_long_steps_come_short_ones_and_the_clock_is_looked_at_less_often_again():
+    def clock():
+        nonlocal looks
+        looks += 1
+        return seconds
+
+    def main():
+        nonlocal seconds
+        queue = corolib.Queue(100_000)
+        for _ in range(20):
+            yield from queue.put(1)
+            seconds += 0.005
+        yield
+        yield from queue.put(1)
+        before = looks
+        for _ in range(640):
+            yield from queue.put(1)
+        return looks - before
+
+    seconds, looks = 0.0, 0
+    assert run(main, clock=clock) < 300
+
+
+# Places -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file_limit():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda count: resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.found("N20")
+@pytest.mark.parametrize("files", [600, 100])
+def test_by_default_there_are_as_many_places_as_the_limit_of_files_leaves(file_limit, files):
+    def scenario(server):
+        yield
+        return counts_of(server, "max_connections", "evict_idle", "max_per_address", "min_rate")
+
+    file_limit(files)
+    most = max(files - RESERVE, files // 2)
+    assert serving(echo, scenario) == (most, 10, None, None)
+    assert serving(echo, scenario, max_connections=None)[0] is None
+
+
+@pytest.mark.found("N20")
+def test_without_a_limit_of_files_there_is_none_of_places(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
+    assert places() is None
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert places() is None
+
+
+@pytest.mark.found("N20")
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_when_all_places_are_taken_the_connection_that_has_been_idle_longest_makes_room(
+    kind, tmp_path
+):
+    def scenario(server):
+        with ExitStack() as stack:
+            socks = []
+            for _ in range(4):
+                socks.append(stack.enter_context(dial(server)))
+                yield Sleep(1)
+            assert (yield from talk(socks[0])) == b"x"  # now the second is the oldest
+            yield Sleep(13)
+            late = stack.enter_context(dial(server))
+            begun = now()
+            assert (yield from talk(late)) == b"x"
+            assert now() - begun < 0.1
+            assert counts_of(server, "evicted", "open", "full") == (1, 4, 2)
+            assert (yield from end_of(socks[1])) - begun < 0.1
+            for sock in (socks[0], socks[2], socks[3]):
+                assert (yield from talk(sock)) == b"x"
+
+    path = None if kind == "tcp" else tmp_path / "s"
+    serving(echo, scenario, path=path, max_connections=4)
+
+
+@pytest.mark.found("N20")
+def test_nobody_is_cut_while_there_is_room_or_nobody_waits():
+    def scenario(server):
+        with ExitStack() as stack:
+            socks = [stack.enter_context(dial(server)) for _ in range(4)]
+            yield Sleep(1000)
+            assert counts_of(server, "evicted", "open") == (0, 4)
+            for sock in socks:
+                assert (yield from talk(sock)) == b"x"
+
+    serving(echo, scenario, max_connections=4)
+    serving(echo, scenario, max_connections=100)
+    serving(echo, scenario)
+
+
+@pytest.mark.found("N20")
+def test_who_moves_now_and_then_is_not_idle_and_the_next_waits_for_a_place():
+    def busy(sock):
+        while True:
+            assert (yield from talk(sock)) == b"x"
+            yield Sleep(5)
+
+    def scenario(server):
+        with dial(server) as one, dial(server) as two, dial(server) as late:
+            tasks = [spawn(busy, sock) for sock in (one, two)]
+            with move_on_after(100) as scope:
+                yield from talk(late)
+            assert scope.expired
+            assert counts_of(server, "evicted", "open") == (0, 2)
+            yield from tasks[1].stop()  # from now on it is idle, and seen to be so
+            with move_on_after(13):
+                yield ReadWait(late)
+                assert late.recv(9) == b"x"
+            assert counts_of(server, "evicted", "open") == (1, 2)
+            yield from tasks[0].stop()
+
+    serving(echo, scenario, max_connections=2)
+
+
+@pytest.mark.found("N20")
+def test_with_evict_idle_none_the_next_waits_for_as_long_as_it_takes():
+    def scenario(server):
+        with dial(server) as one, dial(server) as late:
+            with move_on_after(1000) as scope:
+                yield from talk(late)
+            assert scope.expired
+            assert counts_of(server, "evicted", "evict_idle", "full") == (0, None, 1)
+            one.close()
+            yield ReadWait(late)
+            assert late.recv(9) == b"x"
+
+    serving(echo, scenario, max_connections=1, evict_idle=None)
+
+
+@pytest.mark.found("N20")
+def test_who_does_not_leave_for_another_loses_its_stream():
+    def handler(stream):
+        for _ in range(2):
+            try:
+                yield from stream.recv(1)
+            except corolib.Cancelled:
+                swallowed.append(now())
+
+    def scenario(server):
+        with dial(server) as one:
+            yield Sleep(20)
+            with dial(server) as late:
+                begun = now()
+                late.send(b"x")
+                yield from end_of(one)
+                assert 10 <= now() - begun <= 13
+                yield from until(lambda: server.stats()["accepted"] == 2)
+                assert server.stats()["evicted"] == 1
+
+    swallowed = []
+    options = {**virtual_time(), "grace": 1000}
+    serving(handler, scenario, options, max_connections=1, on_error=lambda exc, stream: None)
+    assert len(swallowed) == 1
+
+
+@pytest.mark.found("N20")
+def test_who_does_not_hang_up_after_its_answer_makes_room_too():
+    def handler(stream):
+        yield from stream.sendall(b"x")
+
+    def scenario(server):
+        with dial(server) as one:
+            yield Sleep(13)
+            with dial(server) as late:
+                begun = now()
+                yield ReadWait(late)
+                assert late.recv(9) == b"x"
+                assert now() - begun < 0.1
+            one.close()
+
+    serving(handler, scenario, max_connections=1, drain=1000, drain_limit=1000)
+
+
+@pytest.mark.found("N20")
+def test_so_many_connections_are_looked_at_in_one_turn():
+    def scenario(server):
+        with ExitStack() as stack:
+            count = SLICE + 10
+            for number in range(count):
+                stack.enter_context(dial(server))
+                if number % 500 == 0:
+                    yield from until(lambda n=number: server.stats()["accepted"] > n)
+            yield from until(lambda: server.stats()["accepted"] == count)
+            yield Sleep(13)
+            assert server.stats()["idle"] == count
+            yield from until(lambda: not server.stats()["open"])
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        serving(echo, scenario, idle_timeout=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.found("N20")
+def test_the_end_of_the_last_slice_is_no_look_at_those_that_have_left():
+    """Those that end between two slices of one look are not looked at."""
+
+    def scenario(server):
+        with ExitStack() as stack:
+            for _ in range(SLICE):
+                stack.enter_context(dial(server))
+            yield from until(lambda: server.stats()["accepted"] == SLICE)
+            last = stack.enter_context(dial(server))
+            yield from until(lambda: server.stats()["accepted"] == SLICE + 1)
+            yield Sleep(10 / 4)  # the look has begun, or begins in this turn
+            last.close()
+            for _ in range(5):
+                yield
+            assert server.stats()["open"] == SLICE
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        serving(echo, scenario, idle_timeout=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.found("N20")
+def test_one_address_has_no_more_than_its_share():
+    def scenario(server):
+        with ExitStack() as stack:
+            socks = [stack.enter_context(dial(server, "127.0.0.2")) for _ in range(5)]
+            heard = []
+            for sock in socks:
+                heard.append((yield from talk(sock)))
+            assert heard == [b"x", b"x", b"", b"", b""]
+            assert counts_of(server, "accepted", "crowded", "open") == (5, 3, 2)
+            with dial(server, "127.0.0.3") as other:
+                assert (yield from talk(other)) == b"x"
+            socks[0].close()
+            yield from until(lambda: server.stats()["open"] == 1)
+            with dial(server, "127.0.0.2") as again:
+                assert (yield from talk(again)) == b"x"
+        assert server.stats()["max_per_address"] == 2
+
+    serving(echo, scenario, max_per_address=2)
+
+
+@pytest.mark.found("N20")
+def test_on_a_unix_socket_one_user_has_no_more_than_its_share(tmp_path):
+    def scenario(server):
+        with dial(server) as one, dial(server) as two:
+            assert (yield from talk(one)) == b"x"
+            assert (yield from talk(two)) == b""
+            assert server.stats()["crowded"] == 1
+
+    serving(echo, scenario, path=tmp_path / "s", max_per_address=1)
+
+
+# A least rate -------------------------------------------------------------------------------------
+
+
+def drip(sock, every):
+    try:
+        while True:
+            sock.send(b"x")
+            yield Sleep(every)
+    except OSError:
+        return
+
+
+@pytest.mark.found("N20")
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_by_a_least_rate():
+    def handler(stream):
+        yield from stream.readline()
+
+    def scenario(server):
+        with dial(server) as sock:
+            dripping = spawn(drip, sock, 5)
+            ended = yield from end_of(sock)
+            yield from dripping.stop()
+            assert RATE_WINDOW <= ended <= 1.3 * RATE_WINDOW
+        assert counts_of(server, "slow", "idle", "min_rate") == (1, 0, 100)
+
+    serving(handler, scenario, min_rate=100)
+
+
+@pytest.mark.found("N20")
+@pytest.mark.parametrize("child", [False, True])
+def test_a_client_that_reads_too_little_is_cut_by_a_least_rate_and_one_that_reads_enough_is_not(
+    child,
+):
+    def handler(stream):
+        if child:
+            yield from spawn(stream.sendall, bytes(12_000_000))
+        else:
+            yield from stream.sendall(bytes(12_000_000))
+
+    def read(sock, size):
+        begun, count = now(), 0
+        while now() < begun + 100:
+            yield Sleep(0.5)
+            try:
+                data = sock.recv(size)
+            except BlockingIOError:
+                continue
+            except ConnectionResetError:
+                break
+            if not data:
+                break
+            count += len(data)
+        return now() - begun
+
+    def scenario(server):
+        with dial(server, buffer=100_000) as slow, dial(server, buffer=100_000) as fast:
+            task = spawn(read, slow, 4000)  # 8 000 bytes a second
+            assert (yield from read(fast, 30_000)) > 99  # 60 000 bytes a second
+            assert (yield from task) < 100
+            assert server.stats()["slow"] == 1
+
+    serving(handler, scenario, min_rate=20_000)
+
+
+@pytest.mark.found("N20")
+def test_who_waits_for_a_slow_answer_or_says_nothing_is_not_slow():
+    def handler(stream):
+        yield from stream.recv(1)
+        yield Sleep(200)
+        yield from stream.sendall(b"x")
+
+    def scenario(server):
+        with dial(server) as sock, dial(server):
+            assert (yield from talk(sock)) == b"x"
+            assert counts_of(server, "slow", "open") == (0, 2)
+
+    serving(handler, scenario, min_rate=100)
+
+
+@pytest.mark.found("N20")
+def test_who_is_slow_and_does_not_end_loses_its_stream():
+    def handler(stream):
+        while True:
+            try:
+                if not (yield from stream.recv(1)):
+                    return
+            except corolib.Cancelled:
+                pass
+
+    def scenario(server):
+        with dial(server) as sock:
+            dripping = spawn(drip, sock, 5)
+            ended = yield from end_of(sock)
+            yield from dripping.stop()
+            assert 2 * RATE_WINDOW <= ended <= 2.6 * RATE_WINDOW
+        assert server.stats()["slow"] == 1
+
+    options = {**virtual_time(), "grace": 1000}
+    serving(handler, scenario, options, min_rate=100, on_error=lambda exc, stream: None)
+
+
+@pytest.mark.found("N20")
+def test_on_a_unix_socket_nobody_knows_the_rate(tmp_path):
+    def scenario(server):
+        with dial(server) as sock:
+            for _ in range(50):
+                assert (yield from talk(sock)) == b"x"
+                yield Sleep(5)
+            assert counts_of(server, "slow", "open") == (0, 1)
+
+    serving(echo, scenario, path=tmp_path / "s", min_rate=100)
+
+
+# The length of a message --------------------------------------------------------------------------
+
+
+@pytest.mark.found("N21")
+def test_a_length_from_the_wire_is_bounded_before_anything_is_read():
+    def main():
+        a, b = make_pair()
+        with Stream(a) as near, Stream(b) as far:
+            yield from near.sendall(b"12345678")
+            yield from far.more()
+            with pytest.raises(LimitExceeded) as caught:
+                yield from far.readexactly(50_000_000, limit=1000)
+            assert (caught.value.limit, caught.value.seen) == (1000, 8)
+            far.max_message = 4
+            with pytest.raises(LimitExceeded, match="a message has 5 bytes, more than 4"):
+                yield from far.readexactly(5)
+            assert (yield from far.readexactly(5, limit=5)) == b"12345"  # nothing is lost
+            assert (yield from far.readexactly(3)) == b"678"
+            with pytest.raises(TypeError, match="the limit of a message"):
+                yield from far.readexactly(3, limit="3")
+
+    run(main)
+
+
+@pytest.mark.found("N21")
+def test_the_limit_of_a_server_for_messages_is_that_of_both_ways_to_read_one():
+    def handler(stream):
+        kind = yield from stream.readexactly(1)
+        if kind == b"n":
+            yield from stream.readexactly(11)
+        elif kind == b"u":
+            yield from stream.readuntil(b";")
+        else:
+            yield from stream.readline()  # this is bounded by `max_line`
+            yield from stream.sendall(b"x")
+
+    def scenario(server):
+        for data in (b"n", b"u" + 20 * b"x", b"l" + 20 * b"x" + b"\n"):
+            with dial(server) as sock:
+                sock.send(data)
+                yield from end_of(sock)
+        yield from until(lambda: not server.stats()["open"])
+        assert counts_of(server, "failed", "max_message") == (2, 10)
+
+    told = []
+    serving(handler, scenario, max_message=10, on_error=lambda exc, stream: told.append(type(exc)))
+    assert told == [LimitExceeded] * 2
+
+
+# The log ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.found("N25")
+def test_of_one_kind_there_is_one_line_in_ten_seconds_and_the_next_says_how_many(caplog):
+    def handler(stream):
+        kind = yield from stream.recv(1)
+        if kind == b"k":
+            raise KeyError("bug")
+        yield from stream.readexactly(100)
+
+    def scenario(server):
+        for _ in range(11):
+            for kind in b"xk":
+                for _ in range(5):
+                    with dial(server) as sock:
+                        sock.send(bytes([kind]))
+                        sock.shutdown(socket.SHUT_WR)
+                        yield from end_of(sock)
+            yield Sleep(1)
+        assert server.stats()["failed"] == 110
+
+    serving(handler, scenario)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [("the handler" in line, "(49 more" in line) for line in lines[:4]] == [
+        *[(False, False), (True, False)],
+        *[(False, True), (True, True)],
+    ]
+    assert len(lines) == 6  # what was left out at last is said when the server ends
+    assert "IncompleteRead (4 more of this kind since the last line)" in lines[4]
+    assert "KeyError at " in lines[5]
+    assert ["bug" in line for line in lines] == [False, False, False, True, False, False]
+    assert caplog.text.count("Traceback") == 1  # the next one comes ten minutes later
+
+
+@pytest.mark.found("N25")
+def test_a_line_says_whose_address_is_which(caplog):
+    def handler(stream):
+        yield from stream.readexactly(100)
+
+    def scenario(server):
+        with dial(server) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            yield from end_of(sock)
+            yield from until(lambda: caplog.records)
+            return server.place, "{}:{}".format(*sock.getsockname())
+
+    place, peer = serving(handler, scenario)
+    assert caplog.records[0].getMessage().startswith(f"{place}: the peer {peer}: IncompleteRead")
+
+
+FORGED = "bad \x1b[31m\r2026-01-01 root logged in\n2026-01-01 root logged out \u202e"
+
+
+@pytest.mark.found("N25")
+def test_what_peers_have_sent_is_escaped_in_a_line(caplog):
+    def handler(stream):
+        yield
+        raise LimitExceeded(FORGED, 1, 2)
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+            yield from until(lambda: caplog.records)
+
+    serving(handler, scenario)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.isprintable()
+    assert r"bad \x1b[31m\r2026-01-01 root logged in\n2026" in message
+
+
+@pytest.mark.found("N25")
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_peers_have_sent_is_escaped_in_a_traceback(grouped, caplog):
+    def handler(stream):
+        yield
+        error = ValueError(FORGED)
+        raise ExceptionGroup(FORGED, [error]) if grouped else error from KeyError(FORGED)
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+            yield from until(lambda: caplog.records)
+
+    serving(handler, scenario)
+    (record,) = caplog.records
+    text = logging.Formatter().format(record)
+    lines = text.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("2026") for line in lines)
+    assert "raise ExceptionGroup(FORGED" in text
+    assert "\nKeyError: " in text
+    assert "\nThe above exception was the direct cause" in text
+    assert record.exc_info[1] is not None
+
+
+@pytest.mark.found("N25")
+def test_a_line_that_nobody_wants_costs_nothing(caplog):
+    caplog.set_level(logging.CRITICAL, logger="corolib.server")
+    log = PeerLog("here", itertools.count(0, EVERY).__next__)
+    log.warn("kind", "text")
+    log.fail(KeyError(), "text %s", "with an argument")
+    log.close()
+    assert not caplog.records
+    assert printable("plain") == "plain"
+
+
+@pytest.mark.found("N25")
+@pytest.mark.parametrize("partly", [False, True])
+def test_under_tls_a_report_of_the_stop_names_the_programs_handler(partly, server_tls, client_tls):
+    from functools import partial
+
+    def stuck(stream, *more):
+        yield from stream.sendall(b"x")
+        yield Sleep(1000)
+
+    def main():
+        handler = partial(stuck) if partly else stuck
+        server = listen_tcp(LOCAL, 0).serve(handler, tls=server_tls)
+        with (yield from corolib.open_tcp(*server.listener.addresses[0], tls=client_tls)) as client:
+            yield from client.recv(1)
+            report = yield from server.stop(0)
+        return report.cancelled[0]
+
+    cancelled = run(main)
+    assert cancelled.task.startswith("stuck#")
+    assert cancelled.where.startswith("test_share.py:")
