@@ -21,6 +21,7 @@ import argparse
 import mimetypes
 import os
 import re
+import resource
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -39,10 +40,12 @@ HEAD = 16384  # bytes of a request's head, up to a chunk more or less: 431
 BODY = 65536  # bytes of a request's body, which nobody wants: 413
 PATIENCE = 10  # seconds for a request, from its first byte to its last: 408
 IDLE = 30  # seconds in which nothing moves
-SLOWEST = 5000  # bytes a second that a client has to take
+WAITING = 2  # the same while others wait for a place
+SLOWEST = 20_000  # bytes a second that a client has to take
 FOLDED = re.compile(rb"\n[ \t]")  # a header that goes on in the next line
 UNREAD = {h11.IDLE, h11.SEND_BODY, h11.ERROR}  # the states in which a request has not ended
-CLIENTS = 400  # with a file each they stay below the 1024 that a process may have open
+CLIENTS = 400  # each takes two files, a connection and what is sent: see places()
+OTHERS = 20  # files that the program has open besides, and then some
 
 
 def serve_client(root: bytes, stream: Stream) -> Coro[None]:
@@ -157,9 +160,20 @@ def send(stream: Stream, found: Answer, kept: bool, request: h11.Request | None)
     return False
 
 
+def places() -> int:
+    """Return how many clients can be answered at once with the files that this process may open."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return CLIENTS if files < 0 else max(1, min(CLIENTS, (files - OTHERS) // 2))
+
+
 def serve(root: bytes, listener: Listener) -> Coro[None]:
-    handler = partial(serve_client, root)
-    yield from listener.serve(handler, max_connections=CLIENTS, idle_timeout=IDLE)
+    yield from listener.serve(
+        partial(serve_client, root),
+        max_connections=places(),
+        idle_timeout=IDLE,
+        evict_idle=WAITING,
+        min_rate=SLOWEST,
+    )
 
 
 def folder(name: str) -> bytes:

@@ -701,7 +701,7 @@ def test_who_waits_outside_comes_in_when_the_idle_are_let_go(root, monkeypatch):
             assert patience <= now() <= patience + 2 * DRAIN
             yield from serving.stop()
 
-    scenario(main, partial(static.serve, os.fsencode(root)), request("/ten"), static.IDLE)
+    scenario(main, partial(static.serve, os.fsencode(root)), request("/ten"), static.WAITING)
     scenario(main, websocket.serve, HANDSHAKE, websocket.PATIENCE)
 
 

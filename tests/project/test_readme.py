@@ -25,7 +25,7 @@ import pytest
 
 import corolib
 from demos.__main__ import demos
-from tests.helpers.sockets import can_forge, forge
+from tests.helpers.sockets import can_forge, forge, reset
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -214,6 +214,13 @@ def test_a_server_echoes_and_ends_at_ctrl_c(program, tmp_path, reserved_ports):
                 sender.join()
                 first.shutdown(socket.SHUT_WR)
                 assert first.recv(1) == b""
+                for _ in range(10):
+                    third = connect(port, server)
+                    third.sendall(b"three")
+                    assert echoed(third, 5) == b"three"
+                    reset(third)
+                second.sendall(b"two")
+                assert echoed(second, 3) == b"two"
                 server.send_signal(signal.SIGINT)
                 second.shutdown(socket.SHUT_WR)  # so that a graceful stop need not wait for long
                 output, _ = server.communicate(timeout=PATIENCE)
