@@ -1854,8 +1854,8 @@ def test_a_short_connection_costs_few_calls():
         return ((yield from cost(server, 60)) - few) / 50
 
     calls = 0
-    # One of them asks for the time, since which the connection may be idle.
-    assert serving(echo, scenario) <= 113
+    # Three of them are for the limits of idleness, such as a look at the clock.
+    assert serving(echo, scenario) <= 114.1
 
 
 @pytest.mark.hazard("H79")
