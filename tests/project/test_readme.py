@@ -1,4 +1,4 @@
-"""Everything that README.md shows is done here, by the book.
+"""Everything that README.md and the pages of the guide show is done here, by the book.
 
 - Each ```python block is a whole program. It runs in a process of its own, as `/srv/app.py`.
 - A ```text block right after it is what it prints, on both streams. White space is free, since
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,17 +30,20 @@ from tests.helpers.sockets import can_forge, forge, reset
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+GUIDE = ROOT / "demos" / "guide"
+PAGES = [ROOT / "README.md", *sorted(GUIDE.glob("*.md"))]
 HERE = "/srv"  # stands in the README for the folder in which its programs are
 PATIENCE = 30  # seconds that a program may take; they all take a fraction of one
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, its line in the file, and the line before it."""
+    """A fenced block: its language, text, line in the page, the line before it, and the page."""
 
     kind: str
     text: str
     line: int
     before: str
+    page: str
 
 
 class Program(NamedTuple):
@@ -49,7 +53,7 @@ class Program(NamedTuple):
     output: str
 
 
-def blocks_of(text):
+def blocks_of(text, page="README"):
     """Return the fenced blocks of a Markdown text, in order."""
     found, lines = [], text.split("\n")
     rest = iter(enumerate(lines, 1))
@@ -64,15 +68,15 @@ def blocks_of(text):
         else:
             raise AssertionError(f"the block opened in line {number} is never closed")
         before = lines[number - 2] if number > 1 else ""
-        found.append(Block(line[3:].strip(), "\n".join(body) + "\n", number, before))
+        found.append(Block(line[3:].strip(), "\n".join(body) + "\n", number, before, page))
     return found
 
 
-def programs_of(text):
+def programs_of(text, page="README"):
     """Return the blocks of Python, each with the text block that follows it at once."""
     found = []
-    blocks = blocks_of(text)
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    blocks = blocks_of(text, page)
+    for block, after in zip_longest(blocks, blocks[1:]):
         if block.kind != "python":
             continue
         end = block.line + block.text.count("\n") + 1
@@ -81,14 +85,15 @@ def programs_of(text):
     return found
 
 
-BLOCKS = blocks_of(README)
-PROGRAMS = programs_of(README)
+TEXTS = {path.stem: path.read_text("utf-8") for path in PAGES}
+BLOCKS = [block for page, text in TEXTS.items() for block in blocks_of(text, page)]
+PROGRAMS = [program for page, text in TEXTS.items() for program in programs_of(text, page)]
 SERVERS = [p for p in PROGRAMS if "7007" in p.block.text]
 OTHERS = [p for p in PROGRAMS if "7007" not in p.block.text]
 
 
 def name_of(program):
-    return f"line-{program.block.line}"
+    return f"{program.block.page}-line-{program.block.line}"
 
 
 def command_for(program, folder, text):
@@ -150,7 +155,7 @@ def echoed(client, size):
 def test_there_are_programs_and_no_block_of_an_unknown_kind():
     assert len(SERVERS) >= 2
     assert len(OTHERS) >= 8
-    assert {block.kind for block in BLOCKS} == {"python", "text", "sh"}
+    assert {block.kind for block in BLOCKS} == {"python", "text", "sh", "ini"}
 
 
 def test_every_text_block_is_the_output_of_a_program():
@@ -381,8 +386,10 @@ def test_the_keywords_of_run_and_spawn_are_named():
                 assert f"`{parameter.name}=`" in README
 
 
-def test_links_lead_to_files_that_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert "://" in target or (ROOT / target).exists(), target
-    for path in re.findall(r"`((?:tests|demos|corolib)/[\w./]*)`", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files_that_exist(page):
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:tests|demos|corolib)/[\w./]*)`", text):
         assert (ROOT / path).exists(), path
