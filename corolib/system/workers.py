@@ -293,8 +293,8 @@ class _Signals:
     def wait(self, until: float) -> None:
         """Wait for a signal, or for that time to come. May return early."""
         seconds = min(max(until - time.monotonic(), 0), LONGEST_WAIT)
-        self._poll.poll(seconds * 1000)
         try:
+            self._poll.poll(seconds * 1000)
             self._pair.read()
         except OSError:
             # The system has no memory for it just now.

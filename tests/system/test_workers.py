@@ -621,10 +621,13 @@ def test_the_parent_sleeps_until_something_happens(program):
 
 
 @pytest.mark.found("N22")
-def test_the_parent_survives_that_a_wake_up_cannot_be_read(program):
+@pytest.mark.parametrize("what", ["read", "poll"])
+def test_the_parent_survives_that_a_wake_up_cannot_be_read(what, program):
     server = program(
+        f"WHAT = {what!r}",
         """
         import errno
+        import select
         from corolib import Sleep, run_workers
         from corolib.system import workers
 
@@ -638,13 +641,27 @@ def test_the_parent_survives_that_a_wake_up_cannot_be_read(program):
                 tries.append("read")
                 raise OSError(errno.ENOBUFS, "No buffer space available")
 
-            workers.WakeupPair.read = short
+            class Short:
+                def __init__(self):
+                    self.real = real()
+                    self.register = self.real.register
+
+                def poll(self, most):
+                    if tries:
+                        return self.real.poll(most)
+                    tries.append("poll")
+                    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+            if WHAT == "read":
+                workers.WakeupPair.read = short
+            else:
+                real, select.poll = select.poll, Short
             workers.time.sleep = lambda seconds: tries.append("pause")
             print([report.status for report in run_workers(1, main)], tries)
-        """
+        """,
     )
     status, out = server.end()
-    assert (status, out) == (0, "[0] ['read', 'pause']\n")
+    assert (status, out) == (0, f"[0] [{what!r}, 'pause']\n")
 
 
 FORK = """
