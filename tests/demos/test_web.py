@@ -416,6 +416,7 @@ def test_a_connection_is_kept_unless_the_client_will_not_have_it(site):
         assert receive(sock).text == b"sub/a.txt"
 
 
+@pytest.mark.found("N26")
 def test_a_client_of_http_1_0_keeps_its_connection_if_it_says_so(site):
     """As `ab -k` does: the answer says that it is granted."""
     with site.connect() as sock:
@@ -703,6 +704,22 @@ def test_who_waits_outside_comes_in_when_the_idle_are_let_go(root, monkeypatch):
 
     scenario(main, partial(static.serve, os.fsencode(root)), request("/ten"), static.WAITING)
     scenario(main, websocket.serve, HANDSHAKE, websocket.PATIENCE)
+
+
+@pytest.mark.found("N26")
+def test_where_few_files_may_be_open_no_more_are_let_in_than_can_be_answered(root):
+    with (
+        Program("demos.web.static", str(root), shell="ulimit -n 64") as program,
+        ExitStack() as clients,
+    ):
+        socks = [clients.enter_context(program.connect()) for _ in range(100)]
+        for sock in socks:
+            sock.sendall(request("/ten", Connection="close"))
+        statuses = Counter()
+        for sock in socks:
+            statuses[receive(sock).status] += 1
+            sock.close()
+        assert statuses == {200: len(socks)}
 
 
 def test_files_go_by_sendfile(root, monkeypatch):
