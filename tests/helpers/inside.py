@@ -27,7 +27,6 @@ from corolib import (
     WriteWait,
     current_scheduler,
     now,
-    testing,
 )
 from corolib.coordination import signals, threads
 from corolib.kernel import diagnostics, hooks
@@ -39,6 +38,7 @@ from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Wake
 from corolib.system import systemd, workers
 from corolib.system.stdin import ThreadedInput
+from corolib.testing import VirtualClock, sweeps
 
 T = TypeVar("T")
 
@@ -437,4 +437,4 @@ def late_names() -> dict[str, str]:
 
 def impatient(selector: Any) -> Any:
     """Return the selector of a run that fails when nothing can happen any more."""
-    return testing._Impatient(selector, testing.VirtualClock())
+    return sweeps._Impatient(selector, VirtualClock())

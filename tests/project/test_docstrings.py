@@ -137,7 +137,7 @@ def test_there_are_examples():
     for name, sections in SECTIONS.items():
         assert ("Example" not in sections) or examples(name), name
     shown = {test.name for module in MODULES for test in examples(module)}
-    assert "corolib.testing.virtual_time" in shown
+    assert "corolib.testing.clocks.virtual_time" in shown
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -42,10 +42,9 @@ from corolib import (
     run,
     shield,
     spawn,
-    testing,
     timeout,
 )
-from corolib.testing import cancel_everywhere, survivors
+from corolib.testing import cancel_everywhere, survivors, sweeps
 from tests.helpers.driving import FULL
 from tests.helpers.inside import LossyLock, impatient, queue_of
 
@@ -1043,8 +1042,8 @@ kept = []
     ],
 )
 def test_what_is_left_or_fails_is_named(scenario, complaint, monkeypatch):
-    monkeypatch.setattr(testing, "PATIENCE", 0.05)
-    monkeypatch.setattr(testing, "MOST_STEPS", 1000)
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.05)
+    monkeypatch.setattr(sweeps, "MOST_STEPS", 1000)
     with pytest.raises(
         AssertionError, match=f"{scenario.__name__}: with nothing cancelled:\n  {complaint}"
     ):
