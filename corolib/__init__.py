@@ -7,7 +7,7 @@ resumes it when the socket is ready. If it can wait, it has `yield` in front: `y
 The house, where each floor imports only from those below it:
 
     testing/        looks at everything below: tools for users' tests                       floor 5
-        sweeps -> clocks, leaks
+        cases, fixtures -> runner -> alarm, clocks, leaks     sweeps -> clocks, leaks
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd

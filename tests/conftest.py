@@ -17,6 +17,14 @@ from tests.helpers import certificates, children
 from tests.helpers.driving import LONG, our_threads
 
 
+def pytest_addoption(pluginmanager):
+    """Load the plugin for tests that wait, where corolib is not installed but on the path."""
+    if not (pluginmanager.has_plugin("corolib") or pluginmanager.is_blocked("corolib")):
+        import pytest_corolib
+
+        pluginmanager.register(pytest_corolib, "corolib")
+
+
 def pytest_collection_finish():
     """Keep what pytest and the imports have made from the garbage collector: many tests look for
     cycles, and each look would go through half a million objects that are none of theirs.

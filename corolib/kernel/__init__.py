@@ -4,9 +4,9 @@ The upper floors import from here alone: `from corolib.kernel import Suspend, wa
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
-and `uninterrupted`; `OwnedSocket`; `body_of` and `forgive`; `holders`, on whom a wait depends; the
-words for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`, and `to_stderr`;
-and checks of what a caller gives.
+and `uninterrupted`; `OwnedSocket`; `body_of` and `forgive`; `holders` and `never_again`, on whom a
+wait depends; the words for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`,
+and `to_stderr`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -29,7 +29,16 @@ from corolib.kernel.context import (
     running_scheduler,
     spawn,
 )
-from corolib.kernel.diagnostics import brief, doing, holders, no_error, no_undo, to_stderr, where
+from corolib.kernel.diagnostics import (
+    brief,
+    doing,
+    holders,
+    never_again,
+    no_error,
+    no_undo,
+    to_stderr,
+    where,
+)
 from corolib.kernel.errors import (
     BusyError,
     Cancelled,
@@ -94,6 +103,7 @@ __all__ = [
     "holders",
     "in_queue",
     "must_yield",
+    "never_again",
     "no_error",
     "no_undo",
     "now",

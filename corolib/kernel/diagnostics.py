@@ -407,6 +407,15 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
     return "\n".join(lines)
 
 
+def never_again(task: Task[Any], tasks: Iterable[Task[Any]]) -> str | None:
+    """Return the report on a task that can go on no more, though others run; None if it can."""
+    lost = stuck(tasks)
+    if task not in lost:
+        return None
+    title = f"{task.label} can never go on, though others run:"
+    return "\n".join([title, *_who_waits_for_whom(lost)])
+
+
 def _who_waits_for_whom(tasks: list[Task[Any]]) -> list[str]:
     rows = []
     for task in tasks:

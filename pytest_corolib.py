@@ -1,0 +1,497 @@
+"""The plugin for pytest: tests and fixtures that wait, on corolib.
+
+    @pytest.mark.corolib(clock="virtual", timeout=60)
+    def test_echo(server):
+        with (yield from open_tcp(*server)) as stream: ...
+
+A test that waits is a generator function or an `async def`. To pytest both are made to look like
+plain functions, which run the test on a `corolib.testing.Runner`: what that does is said there.
+This file says which tests these are, with which options, and on which runner.
+
+Only pytest is imported here, and corolib when the first test of its kind is found: who has none
+pays nothing, and the coverage of corolib is measured from its first line on.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from corolib.testing import Runner
+    from corolib.testing.leaks import Leaks
+
+MODES = ("strict", "auto")
+OTHERS = ("asyncio", "anyio", "trio", "tornado_asyncio")  # whose marker claims an `async def`
+REFUSED = "'yield' keyword is allowed in fixtures, but not in tests"
+HINT = "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`"
+
+INI = {
+    "corolib_mode": ("strict: tests with the marker `corolib`; auto: all that wait", "strict"),
+    "corolib_clock": ("the clock of tests: real or virtual", "real"),
+    "corolib_shared_clock": ("the clock of fixtures wider than a function", "real"),
+    "corolib_timeout": ("seconds, on its clock, that a test may take", ""),
+    "corolib_teardown_timeout": ("real seconds that the teardown of a fixture may take", "10"),
+    "corolib_linger": ("seconds in which children may end when the body is over", "5"),
+    "corolib_leaks": ("what must not be left: tasks timers files threads children", ""),
+}
+
+NUMBERS = ("corolib_timeout", "corolib_teardown_timeout", "corolib_linger")
+
+MARKER = (
+    "corolib(clock=, timeout=, wall=, leaks=): run a test that yields, or an `async def`, on "
+    "corolib. clock: 'real', 'virtual' or a function; timeout: seconds on it; wall: real seconds; "
+    "leaks: what must not be left."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for name, (text, default) in INI.items():
+        parser.addini(name, text, default=default)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+    mode = config.getini("corolib_mode")
+    if mode not in MODES:
+        raise pytest.UsageError(f"corolib_mode = {mode}: it is one of {' and '.join(MODES)}")
+    for name in NUMBERS:
+        number(config, name)
+    config.stash[STATE] = State(config)
+
+
+# Which tests ------------------------------------------------------------------------------------
+
+
+def waits(f: Any) -> bool:
+    """Return whether a test waits: a generator function or an `async def`."""
+    return inspect.isgeneratorfunction(f) or inspect.iscoroutinefunction(f)
+
+
+def inner_test(f: Any) -> Any:
+    """Return the test itself, for one that hypothesis has wrapped."""
+    return getattr(getattr(f, "hypothesis", None), "inner_test", f)
+
+
+def is_wanted(config: pytest.Config, f: Any, marks: set[str]) -> bool:
+    """Return whether a test that waits is ours."""
+    if "corolib" in marks:
+        return True
+    claimed = inspect.iscoroutinefunction(f) and not marks.isdisjoint(OTHERS)
+    return config.getini("corolib_mode") == "auto" and not claimed
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> Any:
+    """Show pytest a plain function in the place of a generator function, which it would refuse."""
+    f = getattr(obj, "__func__", obj)  # a static method, a class method
+    if not inspect.isgeneratorfunction(f):
+        return None
+    marks = {mark.name for mark in getattr(f, "pytestmark", ())}
+    marks.update(mark.name for mark in collector.iter_markers())
+    if not is_wanted(collector.config, f, marks):
+        return None
+
+    @functools.wraps(f)
+    def plain() -> None:
+        """Stands for the test while pytest collects, and is never called."""
+
+    return collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=plain)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if not isinstance(item, pytest.Function):
+        return
+    f = inner_test(item.obj)
+    if not waits(f):
+        return
+    if is_wanted(item.config, f, {mark.name for mark in item.iter_markers()}):
+        if type(item).__module__.startswith("pytest_asyncio"):
+            raise pytest.UsageError(
+                f"{item.nodeid}: asyncio_mode=auto claims async tests: set it to strict, or write "
+                "generators"
+            )
+        item.stash[PLAN] = Plan(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.failed and REFUSED in str(report.longrepr):
+        report.sections.append(("corolib", HINT))
+    return report
+
+
+# How they are run -------------------------------------------------------------------------------
+
+
+class Plan:
+    """How one test is run: its options, its runner, and what must not be left."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        from corolib.testing.runner import DEFAULT_LEAKS, check_options, leaks_of
+
+        config = item.config
+        options: dict[str, Any] = {"clock": config.getini("corolib_clock")}
+        seconds = number(config, "corolib_timeout")
+        options["timeout"] = None if math.isinf(seconds) else seconds
+        options["leaks"] = config.getini("corolib_leaks") or DEFAULT_LEAKS
+        options["wall"] = None
+        for mark in reversed(list(item.iter_markers("corolib"))):
+            if mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: mark.corolib takes keywords alone")
+            options.update(mark.kwargs)
+        try:
+            check_options(f"{item.nodeid}: mark.corolib", options)
+        except (TypeError, ValueError) as exc:
+            raise pytest.UsageError(str(exc)) from None
+        self.item = item
+        self.clock: Any = options["clock"]
+        self.timeout: float | None = options["timeout"]
+        self.wall: float | None = options["wall"]
+        self.kinds = leaks_of(options["leaks"])
+        self.shared = False
+        self.failed = False
+        self.runner: Runner | None = None
+        self.leaks: Leaks | None = None
+
+    def begin(self, state: State) -> None:
+        """Find or make the runner."""
+        wide = [each for each in fixtures_of(self.item) if each.scope != "function"]
+        clock = state.config.getini("corolib_shared_clock")
+        self.shared = bool(wide)
+        self.failed = False
+        if self.shared:
+            if self.clock != clock:
+                names = ", ".join(each.argname for each in wide)
+                pytest.fail(
+                    f"clock={self.clock!r}: but {names} is wider than a function, and lives on the "
+                    f"runner of corolib_shared_clock = {clock}",
+                    pytrace=False,
+                )
+            self.runner = state.shared_runner()
+        else:
+            self.runner = state.make_runner(self.clock)
+        self.look()
+
+    def look(self) -> None:
+        """What there is now is no leak: before the first fixture, and after each wide one."""
+        from corolib.testing.leaks import Leaks
+
+        assert self.runner is not None
+        self.leaks = Leaks(self.kinds, self.runner.scheduler)
+
+    def plain(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a plain function that runs the test `f`."""
+        runner = self.runner
+        assert runner is not None
+
+        @functools.wraps(f)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = is_hidden
+            return self.run(runner, functools.partial(f, *args, **kwargs))
+
+        return run
+
+    def example(self, state: State, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a plain function that runs one example of hypothesis's.
+
+        Each has a run of its own, unless fixtures live on the runner.
+        """
+        if self.runner is None or self.runner.parts:
+            return self.plain(f)
+
+        @functools.wraps(f)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = is_hidden
+            self.failed = True  # unless it ends well, without leaks
+            with state.make_runner(self.clock, leaks=self.kinds) as runner:
+                value = self.run(runner, functools.partial(f, *args, **kwargs))
+            self.failed = False
+            return value
+
+        return run
+
+    def run(self, runner: Runner, call: functools.partial[Any]) -> Any:
+        from corolib.testing.runner import Part
+
+        __tracebackhide__ = True
+        name = getattr(call.func, "__name__", self.item.name)
+        part = Part(runner, call, (), timeout=self.timeout, wall=self.wall, name=name)
+        try:
+            value = part.finish()
+            if self.shared and self.leaks is not None:
+                runner.settle(self.leaks)
+            return value
+        except pytest.skip.Exception:
+            raise
+        except BaseException as exc:
+            self.failed = True
+            hide_the_library()
+            self.item.add_report_section("call", "corolib tasks", part.report)
+            if isinstance(exc, TimeoutError) and self.clock == "virtual":
+                text = "the clock is virtual: data that is still on its way does not hold it back"
+                self.item.add_report_section("call", "corolib clock", text)
+            raise
+
+    def finish(self) -> list[str]:
+        """The test and its teardown are over. Return what they have left, in words."""
+        runner, leaks = self.runner, self.leaks
+        self.runner = self.leaks = None
+        if runner is None or leaks is None:
+            return []
+        if not self.shared:
+            return runner.close(leaks)
+        leaks.look_at_scheduler(timers=False)  # the fixtures that live on have theirs
+        return leaks.look_around()
+
+
+class State:
+    """What a session remembers: the test that is run, and the runner that fixtures share."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.item: pytest.Item | None = None
+        self.shared: Runner | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        return None if self.item is None else self.item.stash.get(PLAN, None)
+
+    def make_runner(self, clock: Any, leaks: Any = ()) -> Runner:
+        from corolib.testing import Runner
+
+        runner = Runner(clock=clock, leaks=leaks, linger=number(self.config, "corolib_linger"))
+        runner.on_hang = functools.partial(end_the_session, self.config)
+        return runner
+
+    def shared_runner(self) -> Runner:
+        if self.shared is None:
+            self.shared = self.make_runner(self.config.getini("corolib_shared_clock"))
+        return self.shared
+
+    def runner_for(self, scope: str) -> Runner:
+        """Return the runner on which a fixture of that scope lives.
+
+        A test that does not wait may ask for it as well: what lives there stands still meanwhile.
+        """
+        if scope != "function":
+            return self.shared_runner()
+        assert self.item is not None
+        plan = self.plan
+        if plan is None:
+            plan = self.item.stash[PLAN] = Plan(self.item)
+            plan.begin(self)
+        assert plan.runner is not None
+        return plan.runner
+
+
+PLAN = pytest.StashKey[Plan]()
+STATE = pytest.StashKey[State]()
+
+
+def number(config: pytest.Config, name: str) -> float:
+    """Return a number of seconds of the ini file; nothing there means any time."""
+    text = config.getini(name)
+    try:
+        seconds = float(text or "inf")
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise pytest.UsageError(f"{name} = {text}: give seconds")
+    return seconds
+
+
+def fixtures_of(item: pytest.Item) -> Iterator[Any]:
+    """Yield the fixtures of a test that may wait."""
+    info = getattr(item, "_fixtureinfo", None)
+    for definitions in getattr(info, "name2fixturedefs", {}).values():
+        if may_wait(definitions[-1].func):
+            yield definitions[-1]
+
+
+def may_wait(f: Any) -> bool:
+    """Return whether a fixture is corolib's; or an `async def` that no other plugin has marked."""
+    if getattr(f, "corolib_waits", False) is True:
+        return True
+    is_async = inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f)
+    return is_async and not hasattr(f, "_force_asyncio_fixture")
+
+
+def hide_the_library() -> None:
+    """Have pytest leave corolib's frames out of tracebacks, but for `--full-trace`."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("corolib."):
+            vars(module)["__tracebackhide__"] = True
+
+
+def end_the_session(config: pytest.Config, text: str) -> None:
+    """A step never ends: show what was captured, and end the process with all stacks."""
+    from corolib.testing.runner import end_the_process
+
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+        for part in capture.read_global_capture():
+            sys.stderr.write(part)
+    end_the_process(text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    item.config.stash[STATE].item = item
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    plan = item.stash.get(PLAN, None)
+    if plan is not None:
+        plan.begin(item.config.stash[STATE])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    state = request.config.stash[STATE]
+    before = fixturedef.func
+    ours = getattr(before, "corolib_waits", False) is True
+    if not (ours or (state.plan is not None and may_wait(before))):
+        result = yield
+    else:
+        from corolib.testing.fixtures import place
+
+        outer = place.find_runner
+        # Called by the setup itself: what fails here would confuse pytest.
+        place.find_runner = functools.partial(state.runner_for, fixturedef.scope)
+        place.teardown_timeout = number(request.config, "corolib_teardown_timeout")
+        try:
+            if not ours:
+                vars(fixturedef)["func"] = as_setup(before)
+            result = yield
+        finally:
+            place.find_runner = outer
+            vars(fixturedef)["func"] = before
+    if fixturedef.scope != "function" and state.plan is not None:
+        state.plan.look()
+    return result
+
+
+def as_setup(f: Any) -> Any:
+    """Return what sets up a fixture that is an `async def`, bound as that is."""
+    from corolib.testing.fixtures import setup_of
+
+    setup = setup_of(getattr(f, "__func__", f))
+    return setup.__get__(f.__self__) if inspect.ismethod(f) else setup
+
+
+def is_hidden(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Hide a frame of the plugin; but pytest 8 cannot show a group without any frame."""
+    return pytest.version_tuple >= (9,) or not isinstance(excinfo.value, BaseExceptionGroup)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    __tracebackhide__ = is_hidden
+    plan = pyfuncitem.stash.get(PLAN, None)
+    before = pyfuncitem.obj
+    if plan is None or not waits(inner_test(before)):
+        return (yield)
+    handle = getattr(before, "hypothesis", None)
+    state = pyfuncitem.config.stash[STATE]
+    try:
+        if handle is None:
+            pyfuncitem.obj = plan.plain(before)
+            return (yield)
+        inner = handle.inner_test
+        handle.inner_test = plan.example(state, inner)
+        try:
+            return (yield)
+        finally:
+            handle.inner_test = inner
+    finally:
+        pyfuncitem.obj = before
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    plan = item.stash.get(PLAN, None)
+    if plan is None:
+        return (yield)
+    try:
+        result = yield
+    except BaseException:
+        say_what_is_left(plan)
+        raise
+    found = say_what_is_left(plan)
+    if found and not plan.failed:
+        pytest.fail(found, pytrace=False)
+    return result
+
+
+def say_what_is_left(plan: Plan) -> str:
+    """Close the runner of a test; return the message on what is left. It is a section as well."""
+    from corolib.testing.runner import left_behind
+
+    found = plan.finish()
+    if not found:
+        return ""
+    text = left_behind(found)
+    plan.item.add_report_section("teardown", "corolib leaks", text)
+    return text
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    state = session.config.stash[STATE]
+    try:
+        return (yield)  # what was interrupted is torn down here
+    finally:
+        plan, state.item = state.plan, None
+        if plan is not None:
+            plan.finish()
+        if state.shared is not None:
+            state.shared.close()
+
+
+# Ready-made fixtures ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corolib_runner(request: pytest.FixtureRequest) -> Any:
+    """The `corolib.testing.Runner` of this test: its scheduler, and the failures nobody took."""
+    return request.config.stash[STATE].runner_for("function")
+
+
+@pytest.fixture
+def free_tcp_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody used just now. Better listen on port 0, and ask."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+async def network_pair() -> Any:
+    """Two connected streams."""
+    import socket
+
+    from corolib import Stream
+
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    with Stream(a) as one, Stream(b) as other:
+        yield one, other

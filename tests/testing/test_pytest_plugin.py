@@ -1,0 +1,571 @@
+"""The plugin for pytest, in a pytest of its own: what comes of the little suites in `suites/`."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.driving import FULL
+from tests.helpers.programs import ROOT
+
+SUITES = Path(__file__).parent / "suites"
+NAMES = sorted(
+    path.stem for path in SUITES.glob("*.py") if path.stem not in ("__init__", "conftest")
+)
+INI = """
+[pytest]
+python_files = *.py
+norecursedirs = *
+addopts = -p no:cacheprovider -p no:asyncio --doctest-modules
+corolib_teardown_timeout = 0.2
+corolib_linger = 0.5
+"""
+
+
+class Session:
+    """A session of pytest in a folder, which was made of `files` and perhaps of the suites."""
+
+    plugins = False
+    """Whether it loads the plugins that are installed beside ours, which takes its time."""
+
+    def __init__(self, folder, files=(), ini=INI, suites=False):
+        self.folder = folder
+        if suites:
+            shutil.copytree(SUITES, folder, dirs_exist_ok=True)
+            (folder / "__init__.py").unlink()
+        else:
+            shutil.copy(SUITES / "conftest.py", folder)
+        for name, text in dict(files).items():
+            (folder / name).write_text(textwrap.dedent(text))
+        (folder / "pytest.ini").write_text(textwrap.dedent(ini))
+
+    def start(self, *options, stdin=False):
+        command = [sys.executable, "-m", "pytest", *options]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "RECORD_TO": str(self.record)}
+        env.pop("PYTEST_ADDOPTS", None)
+        if not self.plugins:
+            env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        pipes["stdin"] = subprocess.PIPE if stdin else subprocess.DEVNULL
+        return subprocess.Popen(command, cwd=self.folder, env=env, text=True, **pipes)
+
+    @property
+    def record(self):
+        return self.folder / "record.json"
+
+    def run(self, *options):
+        """Return the exit status and what was printed."""
+        with self.start(*options) as process:
+            out, _ = process.communicate(timeout=200)
+        return process.returncode, out
+
+    def reports(self, *options):
+        """Return the reports of each test."""
+        status, out = self.run(*options)
+        assert status in (0, 1), out
+        found = {}
+        for report in json.loads(self.record.read_text()):
+            found.setdefault(report["test"], []).append(report)
+        return found
+
+
+def complaints(reports):
+    """Return in which ways a test did not do what its docstring says."""
+    left = [line.strip() for line in reports[0]["expects"].strip().splitlines()]
+    found = []
+    for report in reports:
+        when, outcome, text = report["when"], report["outcome"], report["text"]
+        if outcome in ("skipped", "xfailed"):
+            said = outcome
+        elif outcome == "failed":
+            said = f"{when} fails: "
+        else:
+            continue
+        line = next((each for each in left if each.startswith(said)), None)
+        if line is None:
+            found.append(f"{said}{text}")
+            continue
+        left.remove(line)
+        words = line[len(said) :]
+        if not re.search(words, text):
+            found.append(f"{said}not with {words!r}, but with:\n{text}")
+    shown = "\n".join(text for report in reports for text in report["sections"].values())
+    for line in left:
+        if not (line.startswith("shows: ") and re.search(line.removeprefix("shows: "), shown)):
+            found.append(f"not so: {line}\n{shown}")
+    return found
+
+
+def check(found, names=NAMES):
+    for name in names:
+        tests = [each for each in found if each.startswith(f"{name}.py::")]
+        assert tests or name == "with_hypothesis", f"{name} has no tests"
+    wrong = {test: said for test, reports in found.items() if (said := complaints(reports))}
+    assert not wrong, "\n".join(f"--- {test}:\n{'; '.join(said)}" for test, said in wrong.items())
+
+
+def test_what_comes_of_the_suites(tmp_path):
+    check(Session(tmp_path, suites=True).reports())
+
+
+# Sessions of their own ----------------------------------------------------------------------------
+
+
+def test_strict_mode_leaves_pytests_own_error_and_says_what_to_do(tmp_path):
+    files = {"plain.py": "def test_it():\n    yield\n\nasync def test_async():\n    pass\n"}
+    status, out = Session(tmp_path, files).run()
+    if pytest.version_tuple >= (9,):
+        assert status == 2
+        assert "'yield' keyword is allowed in fixtures, but not in tests" in out
+        assert "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`" in out
+
+
+AUTO = {
+    "auto.py": """
+        import pytest
+        from corolib import Sleep, current_task
+
+        def test_generator():
+            yield Sleep(0)
+            assert current_task().name == "test_generator"
+
+        async def test_async():
+            await Sleep(0)
+
+        @pytest.mark.trio
+        async def test_of_another():
+            "call fails: async def functions are not natively supported"
+
+        def test_plain():
+            pass
+    """
+}
+
+
+def test_auto_mode_takes_all_that_wait_and_that_no_other_plugin_claims(tmp_path):
+    ini = f"{INI}corolib_mode = auto\ncorolib_leaks = tasks\nmarkers = trio\n"
+    found = Session(tmp_path, AUTO, ini).reports()
+    assert len(found) == 4
+    check(found, ["auto"])
+
+
+@pytest.mark.parametrize(
+    ("option", "mark", "complaint"),
+    [
+        ("corolib_mode=lax", "", "corolib_mode = lax: it is one of strict and auto"),
+        ("corolib_linger=soon", "", "corolib_linger = soon: give seconds"),
+        ("corolib_timeout=-1", "", "corolib_timeout = -1: give seconds"),
+        ("", "clok='virtual'", "mark.corolib has no keyword 'clok': did you mean 'clock'?"),
+        ("", "timeout=0", "timeout=0: give seconds above 0"),
+        ("", "60", "mark.corolib takes keywords alone"),
+        ("corolib_clock=lunar", "", "clock='lunar': give 'real', 'virtual', or a function"),
+    ],
+)
+def test_what_cannot_be_meant_ends_the_session_at_once(
+    option, mark, complaint, tmp_path, monkeypatch, capsys
+):
+    text = f"import pytest\n@pytest.mark.corolib({mark})\ndef test_it():\n    yield\n"
+    Session(tmp_path, {f"{tmp_path.name}.py": text})  # a name that no other module here has
+    status = in_this_process(tmp_path, monkeypatch, *(["-o", option] if option else []))
+    assert status == 4
+    assert complaint in "".join(capsys.readouterr())
+
+
+def test_what_pytest_asyncio_has_claimed_ends_the_session_at_once(tmp_path, monkeypatch, capsys):
+    files = {
+        "claimed.py": """
+            import pytest
+
+            @pytest.mark.corolib
+            async def test_it():
+                pass
+        """,
+        "conftest.py": """
+            import pytest
+            import pytest_corolib
+
+            def pytest_addoption(pluginmanager):
+                pluginmanager.register(pytest_corolib, "corolib")
+
+            class Claimed(pytest.Function):
+                __module__ = "pytest_asyncio.plugin"
+
+            @pytest.hookimpl(wrapper=True)
+            def pytest_pycollect_makeitem():
+                found = yield
+                for each in found or ():
+                    each.__class__ = Claimed
+                return found
+        """,
+    }
+    Session(tmp_path, files)
+    assert in_this_process(tmp_path, monkeypatch) == 4
+    said = "".join(capsys.readouterr())
+    assert "asyncio_mode=auto claims async tests: set it to strict, or write generators" in said
+
+
+def in_this_process(folder, monkeypatch, *options):
+    """Run a session that ends before any test is run; return the exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return pytest.main(["--import-mode=importlib", *options, "."])
+
+
+def test_switched_off(tmp_path):
+    files = {
+        "off.py": """
+            from corolib import Sleep
+            from corolib.testing import fixture, give, test
+
+            @fixture
+            def waits():
+                yield give(1)
+
+            @test
+            def test_it():
+                yield Sleep(0)
+
+            def test_with_a_fixture(waits):
+                "setup fails: the fixture waits may wait, and the plugin of corolib is off"
+        """
+    }
+    check(Session(tmp_path, files).reports("-p", "no:corolib"), ["off"])
+
+
+def test_who_has_no_such_tests_pays_nothing(tmp_path):
+    """No module of corolib is imported, and pytest's own fixtures are left alone."""
+    files = {
+        "plain.py": """
+            import sys
+            import unittest
+            import pytest
+
+            @pytest.fixture
+            def own():
+                yield 5
+
+            def test_it(own):
+                assert own == 5
+                assert not [name for name in sys.modules if name.startswith("corolib")]
+
+            class TestCase(unittest.TestCase):
+                def test_it(self):
+                    pass
+        """,
+        "conftest.py": """
+            def pytest_addoption(pluginmanager):
+                if not pluginmanager.has_plugin("corolib"):
+                    import pytest_corolib
+                    pluginmanager.register(pytest_corolib, "corolib")
+        """,
+    }
+    status, out = Session(tmp_path, files).run()
+    assert (status, "2 passed" in out) == (0, True), out
+
+
+def test_help_and_markers_show_what_there_is_in_few_lines(tmp_path, monkeypatch, capsys):
+    Session(tmp_path)
+    in_this_process(tmp_path, monkeypatch, "--help")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "corolib_" in line]
+    assert 5 <= len(lines) <= 10
+    in_this_process(tmp_path, monkeypatch, "--markers")
+    assert "@pytest.mark.corolib(clock=, timeout=, wall=, leaks=): " in capsys.readouterr().out
+
+
+ENDLESS = {
+    "endless.py": """
+        import threading
+        import pytest
+
+        @pytest.mark.corolib(wall=0.1)
+        def test_it():
+            print("what it has printed")
+            yield
+            threading.Event().wait(100)
+    """
+}
+
+
+def test_a_step_that_never_ends_fails_the_session_with_all_stacks(tmp_path):
+    status, out = Session(tmp_path, ENDLESS).run()
+    assert status == 1
+    assert "what it has printed" in out
+    assert "corolib: test_it took more than 0.1 s, the limit `wall`, and does not end" in out
+    assert re.search(r'endless.py", line 9 in test_it', out)
+
+
+INTERRUPTED = {
+    "interrupted.py": """
+        import pytest
+        from corolib import Sleep, spawn
+        from corolib.testing import fixture, give
+
+        pytestmark = pytest.mark.corolib
+
+        def forever(where):
+            print("\\nwaits", flush=True)
+            try:
+                yield Sleep(1e6)
+            finally:
+                print(f"\\n{where} left", flush=True)
+
+        @fixture(scope="session")
+        def wide():
+            yield give(1)
+            yield Sleep(0)
+            print("\\nwide torn down", flush=True)
+
+        @fixture
+        def narrow():
+            yield give(1)
+            yield Sleep(0)
+            print("\\nnarrow torn down", flush=True)
+
+        @fixture
+        def waits_in_setup():
+            yield from forever("setup")
+            yield give(1)
+
+        @fixture
+        def waits_in_teardown():
+            yield give(1)
+            yield from forever("teardown")
+
+        def test_body(wide, narrow):
+            yield from forever("body")
+
+        def test_child(narrow):
+            yield from spawn(forever, "child")
+
+        def test_setup(narrow, waits_in_setup):
+            yield
+
+        def test_teardown(narrow, waits_in_teardown):
+            yield
+
+        def test_later():
+            print("\\nlater", flush=True)
+    """
+}
+
+
+@pytest.mark.parametrize("where", ["body", "setup"] + ["child", "teardown"] * FULL)
+def test_ctrl_c_ends_the_session_and_teardowns_run(where, tmp_path, default_sigint):
+    session = Session(tmp_path, INTERRUPTED)
+    with session.start("-s", "-k", f"test_{where} or later") as process:
+        out = ""
+        while "waits" not in out:
+            line = process.stdout.readline()
+            assert line, out
+            out += line
+        process.send_signal(signal.SIGINT)
+        out += process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+    assert f"{where} left" in out
+    assert "narrow torn down" in out
+    assert ("wide torn down" in out) == (where == "body")
+    assert "later" not in out
+    assert "abandoned" not in out
+
+
+def test_the_entry_point_is_named():
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert '[project.entry-points.pytest11]\ncorolib = "pytest_corolib"' in text
+    assert 'py-modules = ["pytest_corolib"]' in text
+
+
+# Beside others ------------------------------------------------------------------------------------
+
+
+class Crowded(Session):
+    """A session with all plugins that are installed."""
+
+    plugins = True
+
+
+def with_plugin(module):
+    """Mark a test that needs a plugin, and is made in full runs only."""
+    missing = find_spec(module) is None
+    return pytest.mark.skipif(missing or not FULL, reason=f"COROLIB_SWEEP=full, with {module}")
+
+
+full = with_plugin("pytest")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], marks=full),
+        pytest.param(["-s"], marks=full),
+        pytest.param(["-n", "2", "--dist", "loadfile"], marks=with_plugin("xdist")),
+        pytest.param(["--timeout=60"], marks=with_plugin("pytest_timeout")),
+        pytest.param(["--cov", "--cov-report="], marks=with_plugin("pytest_cov")),
+    ],
+    ids=" ".join,
+)
+def test_what_comes_of_the_suites_beside_others(options, tmp_path):
+    check(Crowded(tmp_path, suites=True).reports(*options))
+
+
+PASSES_AND_FAILS = {
+    "two.py": """
+        import pytest
+        from corolib import Sleep
+
+        pytestmark = pytest.mark.corolib(clock="virtual")
+
+        def test_passes():
+            yield Sleep(1)
+            for n in range(2):
+                yield
+
+        def test_fails():
+            yield Sleep(1)
+            one = 1
+            assert one == 2
+    """
+}
+
+
+@with_plugin("pytest_cov")
+def test_each_line_of_a_test_that_waits_is_counted(tmp_path):
+    text = PASSES_AND_FAILS["two.py"]
+    session = Crowded(tmp_path, {"two.py": text})
+    _, out = session.run("--cov=two", "--cov-branch", "--cov-report=term")
+    assert re.search(r"two.py +\d+ +0 +\d+ +0 +100%", out), out
+
+
+@full
+def test_the_options_of_pytest_are_what_they_are(tmp_path):
+    session = Crowded(tmp_path, PASSES_AND_FAILS, INI.replace("-p no:cacheprovider", ""))
+    status, out = session.run("--junitxml=junit.xml")
+    assert (status, "1 failed, 1 passed" in out) == (1, True)
+    junit = (tmp_path / "junit.xml").read_text()
+    assert "corolib tasks" not in junit and 'failures="1"' in junit
+    assert "1 failed, 1 deselected" in session.run("--lf")[1]
+    assert "1 passed, 1 deselected" in session.run("-k", "passes")[1]
+    with session.start("--pdb", "-s", stdin=True) as process:
+        out = process.communicate("p one + 41\nq\n", timeout=60)[0]
+    assert "\n(Pdb) 42\n" in out, out
+
+
+ASYNCIO = {
+    "both.py": """
+        import asyncio
+        import pytest
+        import pytest_asyncio
+        from corolib import Sleep, now
+        from corolib.testing import fixture, give
+
+        @pytest_asyncio.fixture
+        async def theirs():
+            await asyncio.sleep(0)
+            yield 1
+
+        @pytest.fixture
+        async def ours():
+            await Sleep(1)
+            yield 2
+
+        @pytest.mark.asyncio
+        async def test_theirs(theirs):
+            await asyncio.sleep(0)
+            assert theirs == 1
+
+        @pytest.mark.corolib(clock="virtual")
+        async def test_ours(ours):
+            await Sleep(1)
+            assert (ours, now()) == (2, 2)
+
+        @pytest.mark.corolib
+        def test_with_theirs(theirs):
+            yield
+            assert theirs == 1
+    """
+}
+
+
+@with_plugin("pytest_asyncio")
+def test_beside_pytest_asyncio(tmp_path):
+    session = Crowded(tmp_path, ASYNCIO, INI.replace("-p no:asyncio", "") + "asyncio_mode = strict")
+    found = session.reports()
+    assert len(found) == 3
+    check(found, ["both"])
+    status, out = session.run("-o", "asyncio_mode=auto")
+    assert status == 4
+    assert "asyncio_mode=auto claims async tests: set it to strict, or write generators" in out
+
+
+ANYIO = {
+    "both.py": """
+        import asyncio
+        import anyio
+        import pytest
+        from corolib import Sleep
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture
+        async def theirs(anyio_backend):
+            await anyio.sleep(0)
+            yield 1
+
+        @pytest.mark.anyio
+        async def test_theirs(theirs):
+            await anyio.sleep(0)
+            assert theirs == 1
+
+        async def test_ours():
+            await Sleep(0)
+    """
+}
+
+
+@with_plugin("anyio")
+def test_beside_anyio(tmp_path):
+    found = Crowded(tmp_path, ANYIO, f"{INI}corolib_mode = auto\n").reports()
+    assert len(found) == 2
+    check(found, ["both"])
+
+
+TIMEOUT = {
+    "late.py": """
+        import pytest
+        from corolib import Sleep
+
+        pytestmark = pytest.mark.corolib
+
+        @pytest.mark.timeout(0.2, method="signal")
+        def test_waits_too_long():
+            "call fails: Timeout .*0.2"
+            yield Sleep(60)
+
+        @pytest.mark.timeout(0.2, method="signal")
+        def test_works_too_long():
+            "call fails: Timeout .*0.2"
+            yield
+            while True:
+                pass
+
+        def test_next():
+            yield
+    """
+}
+
+
+@with_plugin("pytest_timeout")
+def test_beside_pytest_timeout(tmp_path):
+    found = Crowded(tmp_path, TIMEOUT).reports()
+    assert len(found) == 3
+    check(found, ["late"])
