@@ -20,7 +20,7 @@ The house, where each floor imports only from those below it:
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
-        groups   timeouts   first   locks   queues   topics   signals   waitqueue
+        groups -> tasksets   timeouts   first   locks   queues   topics   signals   waitqueue
         threads -> thread_pool
     ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
     kernel/         what `import corolib` loads                                             floor 1
@@ -62,6 +62,7 @@ from corolib.kernel import (
     UrgentWait,
     WriteWait,
     close,
+    current_effective_deadline,
     current_scheduler,
     current_task,
     now,
@@ -74,14 +75,7 @@ TYPE_CHECKING = False  # checkers take a variable of this name for true
 
 if TYPE_CHECKING:
     from corolib.coordination.first import first
-    from corolib.coordination.groups import (
-        TaskGroup,
-        as_completed,
-        gather,
-        map_concurrent,
-        race,
-        started,
-    )
+    from corolib.coordination.groups import TaskGroup, started
     from corolib.coordination.locks import (
         Barrier,
         BoundedSemaphore,
@@ -101,6 +95,7 @@ if TYPE_CHECKING:
         QueueShutDown,
     )
     from corolib.coordination.signals import SignalReceiver, open_signal_receiver
+    from corolib.coordination.tasksets import as_completed, gather, map_concurrent, race
     from corolib.coordination.threads import (
         ThreadEnd,
         current_threads,
@@ -137,12 +132,13 @@ if TYPE_CHECKING:
 else:
     _LATE = {
         "coordination.first": "first",
-        "coordination.groups": "TaskGroup as_completed gather map_concurrent race started",
+        "coordination.groups": "TaskGroup started",
         "coordination.locks": (
             "Barrier BoundedSemaphore Condition Event Lock RLock Result Semaphore"
         ),
         "coordination.queues": "LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown",
         "coordination.signals": "SignalReceiver open_signal_receiver",
+        "coordination.tasksets": "as_completed gather map_concurrent race",
         "coordination.threads": "ThreadEnd current_threads from_thread to_thread wait_future",
         "coordination.timeouts": "move_on_after shield timeout",
         "coordination.topics": "Subscription Topic",
@@ -228,6 +224,7 @@ __all__ = [
     "WriteWait",
     "as_completed",
     "close",
+    "current_effective_deadline",
     "current_scheduler",
     "current_task",
     "current_threads",

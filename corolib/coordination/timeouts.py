@@ -13,29 +13,28 @@ from __future__ import annotations
 
 from math import inf
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from corolib.kernel import Cancelled, CancelScope, check_number, current_scheduler, public
 
-D = TypeVar("D", bound="_Deadline")
-
 
 class _Deadline(CancelScope):
-    """What the two timeouts share: a deadline at which the block is cancelled."""
-
-    expired = False
-    _call: list[Any] | None = None
+    """What the two timeouts share: a deadline that they are made with."""
 
     def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
+        self.planned = True
         if at is None:
             self._seconds = None if seconds is None else check_number(seconds, self, "a duration")
-            self.deadline = inf
         elif seconds is None:
-            self._seconds = None
-            self.deadline = check_number(at, self, "a deadline")
+            self._deadline = check_number(at, self, "a deadline")
         else:
             name = type(self).__name__
             raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
+
+    @property
+    def expired(self) -> bool:
+        """Whether the block was cut short by its deadline."""
+        return self.is_late and self.cancelled_caught
 
     def remaining(self) -> float:
         """Return the seconds until the deadline: 0 when it has passed, `math.inf` without limit.
@@ -44,45 +43,13 @@ class _Deadline(CancelScope):
             RuntimeError: no scheduler runs in this thread.
         """
         # Before the block has begun the deadline is not known yet.
-        if self.deadline == inf:
+        if self._deadline == inf:
             return inf if self._seconds is None else max(0.0, self._seconds)
-        return max(0.0, self.deadline - current_scheduler().clock())
-
-    def __enter__(self: D) -> D:
-        task = self.begin(1)
-        scheduler = task.scheduler
-        now = scheduler.clock()
-        if self._seconds is not None:
-            self.deadline = now + self._seconds
-        if self.deadline <= now:
-            scheduler.cancel_scope(task, self)
-        elif self.deadline != inf:
-            self._call = scheduler.timers.set(self.deadline, _expire, self)
-        return self
-
-    def _close(self, kind: type[BaseException] | None, error: BaseException | None) -> bool:
-        """Leave the block; return whether `error` is the `Cancelled` of this very block."""
-        if self.task is None:
-            # The block was left before.
-            return False
-        scheduler = self.task.scheduler
-        if self._call is not None:
-            scheduler.timers.cancel(self._call)
-        scheduler.cancellation.leave(self, kind)
-        if self.cancel_request is None:
-            return False
-        self.expired = self.is_left_by(error)
-        return self.expired
+        return max(0.0, self._deadline - current_scheduler().clock())
 
     def __repr__(self) -> str:
-        limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self.deadline!r}"
+        limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self._deadline!r}"
         return f"{type(self).__name__} of {limit}"
-
-
-def _expire(block: _Deadline) -> None:
-    task = block.task
-    assert task is not None
-    task.scheduler.cancellation.request(task, block, None)
 
 
 @public
@@ -120,23 +87,29 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
     """
 
     names_wait = True
+    # To find it in the class at each exit would take longer.
+    end = CancelScope.__exit__
 
-    def __exit__(
+    # For type checkers: who writes `with timeout(5): return x` is not told that more can follow.
+    def __exit__(  # type: ignore[override]
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        if self._close(kind, error):
-            waited = "" if self.waited_for is None else f" while waiting for {self.waited_for}"
-            late = TimeoutError(f"{self!r}, opened in {self.opened_in}, expired{waited}")
-            if isinstance(error, Cancelled) and error.bytes_sent is not None:
-                late.bytes_sent = error.bytes_sent  # type: ignore[attr-defined]
-            try:
-                raise late from error
-            finally:
-                # Its traceback holds this frame, which would be a cycle.
-                del late
+    ) -> bool | None:
+        if not self.end(kind, error, trace):
+            return False
+        if not self.is_late:
+            return True
+        waited = "" if self.waited_for is None else f" while waiting for {self.waited_for}"
+        late = TimeoutError(f"{self!r}, opened in {self.opened_in}, expired{waited}")
+        if isinstance(error, Cancelled) and error.bytes_sent is not None:
+            late.bytes_sent = error.bytes_sent  # type: ignore[attr-defined]
+        try:
+            raise late from error
+        finally:
+            # Its traceback holds this frame, which would be a cycle.
+            del late
 
 
 @public
@@ -157,14 +130,6 @@ class move_on_after(_Deadline):  # noqa: N801 - reads as a statement
 
     Source: trio.move_on_after.
     """
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        return self._close(kind, error)
 
 
 @public
@@ -202,20 +167,15 @@ class shield(CancelScope):  # noqa: N801 - reads as a statement
         if seconds is not None:
             self.shield = check_number(seconds, self, "a duration")
 
-    def __enter__(self) -> shield:
+    def __enter__(self) -> Self:
         task = self.begin(1)
         if self.shield is None:
             self.shield = task.scheduler.grace
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.task is not None:
-            self.task.scheduler.cancellation.leave(self, kind)
+    if TYPE_CHECKING:
+
+        def __exit__(self, *exc: object) -> bool | None: ...  # type: ignore[override]
 
     def __repr__(self) -> str:
         return "shield"

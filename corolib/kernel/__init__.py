@@ -17,7 +17,7 @@ import sys
 
 from corolib.kernel.bodies import body_of
 from corolib.kernel.callqueue import WakeupPair
-from corolib.kernel.cancellation import CancelScope
+from corolib.kernel.cancellation import CancelScope, current_effective_deadline
 from corolib.kernel.checks import check_count, check_number, file_name
 from corolib.kernel.context import (
     Runnable,
@@ -94,6 +94,7 @@ __all__ = [
     "check_count",
     "check_number",
     "close",
+    "current_effective_deadline",
     "current_scheduler",
     "current_task",
     "doing",

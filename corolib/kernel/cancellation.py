@@ -36,12 +36,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import os
 import sys
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from math import inf
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    GeneratorType,
+    TracebackType,
+)
+from typing import TYPE_CHECKING, Any, Self
 
+from corolib.kernel.checks import check_number
 from corolib.kernel.context import _current, current_task
 from corolib.kernel.diagnostics import brief, where
 from corolib.kernel.errors import Cancelled, ScopeError
@@ -85,7 +94,8 @@ class Scope:
     cancel_request: CancelRequest | None = None
     abandoned: bool = False  # a scope further out is being left, and this one with it (rule 9)
     shield: float | None = None  # seconds that it may put off what comes from outside (rule 8)
-    timer: list[Any] | None = None  # the end of the shield
+    timer: list[Any] | None = None  # the deadline
+    shield_timer: list[Any] | None = None  # the end of the shield
     names_wait = False  # its message says what the task was waiting for
     waited_for: str | None = None  # that, in words
 
@@ -97,12 +107,103 @@ class Scope:
 
 @public
 class CancelScope(Scope):
-    """A scope that is a `with` block, with what its messages need: where it began."""
+    """A block that anybody can have left: `with CancelScope() as scope: ...`, `scope.cancel()`.
+
+    Timeouts, shields and groups are such blocks too. Leaving one by its own cancel raises nothing
+    behind it; but see `timeout`. A block serves once, and bounds its own task only.
+
+    Attributes:
+        cancel_called: whether the block was asked to be left, by `cancel()` or by its deadline.
+        cancelled_caught: whether it was left by that, and not before it came to that.
+        deadline: when the block is cancelled, on the clock of `now()`; `math.inf`: never. It can be
+            moved at any time, and taken away with None. What has been cancelled stays so.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     with CancelScope() as scope:
+        ...         corolib.current_scheduler().call_soon_threadsafe(scope.cancel)
+        ...         yield corolib.Sleep(60)
+        ...     return scope.cancelled_caught
+        >>> corolib.run(main)
+        True
+
+    Source: the cancel scopes of trio and anyio.
+    """
 
     task: Task[Any] | None = None  # while it is open
     frame: FrameType | None = None  # whose block it is, while it is open
+    cancelled_caught: bool = False
+    is_late = False  # its deadline is what has cancelled it
+    planned = False  # when it begins there is a deadline to watch, or it was cancelled before
+    _seconds: float | None = None  # from its beginning to its deadline
+    _deadline: float = inf
     _code: CodeType | None = None
     _lasti: int
+
+    @property
+    def cancel_called(self) -> bool:
+        return self.cancel_request is not None
+
+    @property
+    def deadline(self) -> float:
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        who = f"{type(self).__name__}.deadline"
+        self._deadline = inf if deadline is None else check_number(deadline, who, "a deadline")
+        self._seconds = None
+        self.planned = True
+        self._do_now(self._move_timer)
+
+    def cancel(self, reason: object = None) -> None:
+        """Ask that the block be left; does not wait.
+
+        Its task gets one `Cancelled`, with the reason, at the wait that it is in or makes next, and
+        the block catches that. Asking again changes nothing, and neither does asking when the block
+        was left. One that has not begun is cancelled at its first wait. In another thread this is a
+        RuntimeError: use `call_soon_threadsafe(scope.cancel)`.
+        """
+        if self._code is None and self.cancel_request is None:
+            self.cancel_request = CancelRequest(reason)
+            self.planned = True
+        self._do_now(self.ask, reason)
+
+    def ask(self, reason: object) -> None:
+        """Ask the task to leave the block, which it is in."""
+        assert self.task is not None
+        self.task.scheduler.cancellation.request(self.task, self, reason)
+
+    def _do_now(self, f: Callable[..., object], *args: object) -> None:
+        """Make a call that is about the open block: now, if this is not a signal handler."""
+        if self.task is None:
+            return
+        scheduler = self.task.scheduler
+        scheduler.check_usable()
+        if scheduler.polling:
+            scheduler.call_soon_threadsafe(self._do_now, f, *args)
+        else:
+            f(*args)
+
+    def __enter__(self) -> Self:
+        self.begin(1)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if self.task is None:
+            # The block was left before.
+            return False
+        self.task.scheduler.cancellation.leave(self, kind)
+        if self.cancel_request is None:
+            return False
+        self.cancelled_caught = self.is_left_by(error)
+        return self.cancelled_caught
 
     def begin(self, depth: int) -> Task[Any]:
         """Make this the innermost scope of the running task. The block is `depth` frames up."""
@@ -122,10 +223,36 @@ class CancelScope(Scope):
         self.frame = frame
         self._code, self._lasti = code, place.f_lasti
         self.outer = task.innermost or task
+        planned = self.planned
+        asked_before = self.cancel_request if planned else None
         # These are read of every block, and an instance's are faster to read than the class's.
         self.timer = self.cancel_request = None
         task.innermost = self
+        if planned:
+            # What follows is `_move_timer` too: a call would be a fiftieth of a timeout.
+            scheduler = task.scheduler
+            now = scheduler.clock()
+            seconds = self._seconds
+            deadline = self._deadline = self._deadline if seconds is None else now + seconds
+            if asked_before is not None:
+                self.ask(asked_before.reason)
+            elif deadline <= now:
+                _expire(self)
+            elif deadline != inf:
+                self.timer = scheduler.timers.set(deadline, _expire, self)
         return task
+
+    def _move_timer(self) -> None:
+        task = self.task
+        assert task is not None
+        if self.timer is not None:
+            task.scheduler.timers.cancel(self.timer)
+            self.timer = None
+        if self.cancel_request is None:
+            if self._deadline <= task.scheduler.clock():
+                _expire(self)
+            elif self._deadline != inf:
+                self.timer = task.scheduler.timers.set(self._deadline, _expire, self)
 
     @property
     def opened_in(self) -> str:
@@ -152,6 +279,13 @@ class CancelScope(Scope):
             return True
         self.frame = None
         return False
+
+
+def _expire(scope: CancelScope) -> None:
+    """The deadline of a block has passed."""
+    if scope.cancel_request is None:
+        scope.is_late = True
+        scope.ask("the deadline has passed")
 
 
 class Cancellation:
@@ -199,7 +333,7 @@ class Cancellation:
             if scope is not task:
                 scope.shield = None
         if task.cancel_request is None:
-            task.cancel_request = CancelRequest(None)
+            task.cancel_request = CancelRequest("the run is cut short")
         task.cancel_request.overdue = True
         self._look(task)
 
@@ -252,7 +386,7 @@ class Cancellation:
             if request.swallowed > SWALLOWS:
                 return None  # rule 5
         else:
-            if scheduler.grace != math.inf:
+            if scheduler.grace != inf:
                 request.grace_ends = scheduler.clock() + scheduler.grace
             if scope.names_wait and wait is not None:
                 scope.waited_for = brief(wait)
@@ -284,10 +418,10 @@ class Cancellation:
 
     def _start_time_of(self, task: Task[Any], shield: CancelScope) -> None:
         """A shield puts something off: its time begins to run, if it does not yet (rule 8)."""
-        if shield.timer is None and shield.shield != math.inf:
+        if shield.shield_timer is None and shield.shield != inf:
             assert shield.shield is not None
             end = self._scheduler.clock() + shield.shield
-            shield.timer = self._scheduler.timers.set(end, self._shield_over, (task, shield))
+            shield.shield_timer = self._scheduler.timers.set(end, self._shield_over, (task, shield))
 
     def _shield_over(self, whose: tuple[Task[Any], Scope]) -> None:
         """A shield has put something off for as long as it may (rule 8)."""
@@ -317,8 +451,10 @@ class Cancellation:
         """
         task = scope.task
         assert task is not None
+        if scope.timer is not None:
+            self._scheduler.timers.cancel(scope.timer)
         # As a rule nothing has happened, and it is the innermost.
-        if task.innermost is scope and scope.timer is None and not task.pending:
+        if task.innermost is scope and not task.pending:
             task.innermost = None if scope.outer is task else scope.outer
             scope.outer = scope.frame = scope.task = None
             return
@@ -372,8 +508,9 @@ class Cancellation:
         request = scope.cancel_request
         if request is not None and request.timer is not None:
             self._scheduler.timers.cancel(request.timer)
-        if scope.timer is not None:
-            self._scheduler.timers.cancel(scope.timer)
+        for timer in (scope.timer, scope.shield_timer):
+            if timer is not None:
+                self._scheduler.timers.cancel(timer)
 
 
 def astray(scope: CancelScope) -> ScopeError:
@@ -480,3 +617,61 @@ def due(task: Task[Any]) -> tuple[Scope | None, list[CancelScope]]:
             shields.append(scope)
         scope = scope.outer
     return target, holding
+
+
+@public
+def current_effective_deadline() -> float:
+    """Return when a wait that the caller makes here would be cancelled, on the clock of `now()`.
+
+    That is the soonest deadline of the blocks around the caller. `math.inf`: there is none.
+    `-math.inf`: it would be cancelled at once, as the caller is asked to leave already. A shield
+    puts the deadlines outside of it off, for as long as it may. During the clean-up after a cancel
+    the end of the grace counts.
+
+    Raises:
+        RuntimeError: no scheduler runs in this thread, or no task of it.
+
+    Example:
+        >>> import corolib
+        >>> def main():
+        ...     with corolib.timeout(at=8), corolib.timeout(at=5):
+        ...         yield
+        ...         return current_effective_deadline()
+        >>> corolib.run(main, clock=lambda: 0)
+        5.0
+
+    Source: trio.current_effective_deadline.
+    """
+    task = current_task()
+    if task.forced is not None:
+        return -inf
+    ends = []
+    under_way = False
+    for scope in chain(task):
+        request = scope.cancel_request
+        at_rest = not (under_way or scope.abandoned)  # rules 7, 9
+        if request is None:
+            end = scope.deadline if isinstance(scope, CancelScope) and at_rest else inf
+        else:
+            end = _end_of(request, at_rest)
+            under_way = under_way or request.delivered
+        ends.append((scope, end))
+    soonest = asked = inf  # of the scopes so far: where it is cancelled, and where that is asked
+    now = task.scheduler.clock()
+    for scope, end in reversed(ends):
+        if scope.shield is not None:
+            timer = scope.shield_timer
+            held_until = max(asked, now) + scope.shield if timer is None else timer[0]
+            soonest = max(soonest, held_until)  # rule 8
+        soonest = min(soonest, end)
+        asked = min(asked, end)
+    return soonest
+
+
+def _end_of(request: CancelRequest, at_rest: bool) -> float:
+    """Return when a wait is cancelled for a request, at which the scope was at rest or not."""
+    if request.overdue or (at_rest and not request.delivered):
+        return -inf
+    if request.timer is not None:
+        return request.timer[0]  # type: ignore[no-any-return]
+    return inf if request.grace_ends is None else request.grace_ends

@@ -311,7 +311,7 @@ class Lifecycle:
             self._close_asyncgen(agen)
         for task in scheduler.tasks:
             end = scheduler.clock() + scheduler.grace
-            scheduler.timers.set(end, lambda task: task.cancel(), task)
+            scheduler.timers.set(end, lambda task: task.cancel("the run ends"), task)
         return bool(scheduler.tasks)
 
     # Fork -------------------------------------------------------------------------------------

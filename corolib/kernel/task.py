@@ -169,7 +169,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
             ancestor. Cancelled: the wait was cancelled; the task's cancel stands.
         """
         self.refuse_circle(current_task())
-        self.cancel()
+        self.cancel("stop() was called")
         trap = Join()
         trap.task = self
         try:

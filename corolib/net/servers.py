@@ -27,7 +27,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Unpack
 
 from corolib.coordination.first import first
-from corolib.coordination.groups import call_here
+from corolib.coordination.tasksets import call_here
 from corolib.kernel import (
     ClosedError,
     Runnable,

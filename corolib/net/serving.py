@@ -16,8 +16,8 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from corolib.coordination.groups import leave_behind
 from corolib.coordination.locks import Event
+from corolib.coordination.tasksets import leave_behind
 from corolib.kernel import (
     Deadlock,
     Suspend,

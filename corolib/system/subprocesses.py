@@ -311,7 +311,7 @@ def _finish(process: Process, helpers: Sequence[Task[Any]]) -> Generator[Any, An
                 yield process.exiting()
             finally:
                 for task in helpers:
-                    task.cancel()
+                    task.cancel("the program has ended")
                 yield _end_of(helpers, heed=False)
 
 

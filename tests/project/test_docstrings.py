@@ -57,7 +57,7 @@ SECTIONS = {
     "Sleep": ["Args", "Raises", "Example"],
     "Stream": ["Args", "Attributes", "Raises", "Example", "Source"],
     "Suspend": ["Args", "Returns", "Raises", "Example"],
-    "CancelScope": [],
+    "CancelScope": ["Attributes", "Example", "Source"],
     "Network": [],
     "Process": ["Attributes"],
     "DatagramServer": ["Attributes"],
@@ -73,6 +73,7 @@ SECTIONS = {
     "UrgentWait": ["Raises", "Example", "Source"],
     "WriteWait": ["Source"],  # and for the rest: see `ReadWait`
     "close": ["Raises"],
+    "current_effective_deadline": ["Raises", "Example", "Source"],
     "current_scheduler": ["Raises"],
     "current_task": ["Raises"],
     "from_thread": ["Args", "Returns", "Raises", "Example", "Source"],

@@ -576,6 +576,7 @@ WAIT = [
 ]
 DO_NOT_WAIT = [
     corolib.as_completed,  # its steps do
+    corolib.current_effective_deadline,
     corolib.started,
     corolib.TaskGroup.spawn,
     corolib.Barrier.waiting,

@@ -18,6 +18,7 @@ from corolib import (
     Barrier,
     BoundedSemaphore,
     Cancelled,
+    CancelScope,
     Condition,
     Event,
     LifoQueue,
@@ -38,6 +39,7 @@ from corolib import (
     first,
     gather,
     move_on_after,
+    now,
     race,
     run,
     shield,
@@ -900,6 +902,74 @@ def gathers_and_races():
             assert (yield from race(part(2), part(1))) in [(1, 1), (0, 2)]
         except TaskCancelled:  # of one of the parts, alone
             yield
+
+    yield from survivors(spawn_all(2, work))
+    assert running == []
+
+
+@scenario
+def scopes_that_others_cancel():
+    """Who cancels a block, moves its deadline or is in it may end at any moment."""
+    lock = Lock()
+
+    def work(n, scopes):
+        with CancelScope() as scope:
+            scopes.append(scope)
+            with (yield from lock):
+                with shield():
+                    yield Sleep(0.1)
+                yield Sleep(1000)
+        assert scope.cancelled_caught
+        scopes.remove(scope)
+        yield
+
+    def end(n, scopes):
+        while True:
+            yield Sleep(0.3)
+            for scope in list(scopes):
+                if n:
+                    scope.cancel("enough")
+                else:
+                    scope.deadline = now() + 0.2
+
+    scopes = []
+    tasks = spawn_all(3, work, scopes)
+    enders = spawn_all(2, end, scopes)
+    for task in tasks:
+        while not task.done:
+            yield Sleep(0.2)
+            for scope in list(scopes):
+                scope.cancel()
+    yield from survivors(tasks)
+    for task in enders:
+        yield from task.stop()
+    assert lock.owner is None
+    return (lock,)
+
+
+@scenario
+def groups_that_are_cancelled():
+    running = []
+
+    def part(n):
+        running.append(n)
+        try:
+            yield Sleep(n)
+        finally:
+            with shield():
+                yield
+            running.remove(n)
+
+    def work(n):
+        with TaskGroup(limit=2) as g:
+            g.deadline = now() + 2
+            for each in (1, 5, 9):
+                g.spawn(part, each)
+            if n:
+                g.cancel("enough")
+            yield from g
+        yield
+        assert g.tasks == []
 
     yield from survivors(spawn_all(2, work))
     assert running == []

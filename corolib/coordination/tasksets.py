@@ -1,0 +1,321 @@
+"""Several tasks whose results are taken: `gather`, `race`, `as_completed`, `map_concurrent`.
+
+    a, b = yield from gather(f(), g())
+    index, value = yield from race(f(), g())
+    for step in as_completed(f(), g()): ...
+
+None of them is left while a task that it has cancelled still runs. How tasks end they learn from
+`task.watch` alone. Groups, which are blocks, are in `groups.py`; several waits of one task are in
+`first.py`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+from weakref import ref
+
+from corolib.coordination.waitqueue import WaitQueue, enqueue, nothing
+from corolib.kernel import (
+    Coro,
+    Runnable,
+    Suspend,
+    Task,
+    Waiting,
+    Wake,
+    body_of,
+    check_count,
+    must_yield,
+    public,
+    serve,
+    spawn,
+    waits,
+)
+
+T = TypeVar("T")
+
+
+def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
+    """Cancel tasks; the next wait of `owner` first waits until they are gone."""
+    left = [task for task in tasks if not task.done]
+    for task in left:
+        task.cancel(reason)
+    if left:
+        owner.await_first = [*(owner.await_first or ()), *left]
+        owner.pending = True
+
+
+class _TaskSet:
+    """Tasks whose ends are noted, for as long as somebody holds this set."""
+
+    def __init__(self, tasks: list[Task[Any]]) -> None:
+        self.tasks = tasks
+        # Those whose failures are to be reported. An earlier failure was reported, or taken.
+        self._mine = {task for task in tasks if not task.done}
+        # The places of those that have ended and that nobody was given yet.
+        self._ended: deque[int] = deque()
+        # Those who wait for the next end.
+        self._waiting: WaitQueue = OrderedDict()
+        self._left = len(tasks)
+        self._closed = False
+        end = partial(_TaskSet._end, ref(self))
+        self._undos = [task.watch(partial(end, place)) for place, task in enumerate(tasks)]
+
+    @staticmethod
+    def _end(tasks: ref[_TaskSet], place: int, value: Any, error: BaseException | None) -> None:
+        self = tasks()
+        assert self is not None, "a set that is dropped watches no task any more"
+        self._left -= 1
+        if self._waiting:
+            waiter, _ = self._waiting.popitem(last=False)
+            serve(waiter, place)
+        else:
+            self._ended.append(place)
+
+    def next(self) -> Generator[Any, Any, Task[Any]]:
+        """Wait until another one has ended; returns it, and with it the care for its failure."""
+        try:
+            task = self.tasks[(yield from self._next_place())]
+            self._mine.discard(task)
+            return task
+        finally:
+            # As in `_gather`: no cycle.
+            del self
+
+    def _next_place(self) -> Generator[Any, Any, int]:
+        try:
+            if self._ended and not must_yield():
+                return self._ended.popleft()
+            place: int
+            place = yield Suspend(self._arm, ("the next end of", self), holder=self._running)
+            return place
+        except GeneratorExit:
+            self._closed = True
+            raise
+        finally:
+            # As in `_gather`: no cycle.
+            del self
+
+    def _arm(self, wake: Wake) -> Callable[[], object]:
+        if self._ended:
+            wake(self._ended.popleft())
+            return nothing
+        return enqueue(self._waiting, wake, None)
+
+    def _running(self) -> list[Task[Any]]:
+        return [task for task in self.tasks if not task.done]
+
+    def dismiss(self) -> Coro[None]:
+        """Cancel those that still run and wait until they are gone; report what they raise.
+
+        Closed from outside, it cannot wait, and does not.
+        """
+        try:
+            self._cancel()
+            while self._left and not self._closed:
+                self._ended.clear()
+                yield from self._next_place()
+        finally:
+            self.let_go()
+
+    def _cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel("another task has decided it")
+
+    def let_go(self) -> None:
+        """Watch the tasks no more; report the failures that nobody was given."""
+        for undo in self._undos:
+            undo()
+        tasks, mine = self.tasks, self._mine
+        self._undos, self.tasks, self._mine = [], [], set()
+        for task in tasks:
+            if task in mine and task.done and task.failure is not None:
+                mine.discard(task)
+                task.scheduler.report_failure(task, task.failure)
+
+    # Of a loop over `as_completed` that was left, or of a `gather` without `yield from`.
+    __del__ = let_go
+
+    def __repr__(self) -> str:
+        return ", ".join(task.label for task in self._running())
+
+
+def _begin(calls: Iterable[Any]) -> _TaskSet:
+    """Start the calls, if all of them are what can be started."""
+    calls = [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
+    return _TaskSet([call if isinstance(call, Task) else spawn(call) for call in calls])
+
+
+def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
+    """Run `f(*args)`, a generator function or an `async def`, in the running task."""
+    body = body_of("spawn", f, args)
+    return (yield from body if hasattr(body, "__iter__") else body.__await__())
+
+
+@public
+def gather(*calls: Any) -> Waiting[list[Any]]:
+    """Wait until all are done: `a, b = yield from gather(f(), g())`.
+
+    The calls begin at once, as tasks beside the caller; a task may be given as well. What comes
+    back is the list of what they returned.
+
+    Raises:
+        The first failure itself, when the others were cancelled and are gone; further ones are
+            reported to `on_task_error`. `TaskCancelled` if one was cancelled.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
+
+    Example:
+        >>> import corolib
+        >>> def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     return (yield from gather(double(1), double(2)))
+        >>> corolib.run(main)
+        [2, 4]
+
+    Source: asyncio.gather, whose failures leave the others running.
+    """
+    return _gather(_begin(calls))
+
+
+@waits
+def _gather(all_of: _TaskSet) -> Generator[Any, Any, list[Any]]:
+    try:
+        for _ in range(len(all_of.tasks)):
+            (yield from all_of.next()).result  # noqa: B018 - raises the failure
+        return [task.returned for task in all_of.tasks]
+    except BaseException:
+        yield from all_of.dismiss()
+        raise
+    finally:
+        # The traceback of a failure holds this frame, which would be a cycle.
+        del all_of
+
+
+@public
+def race(*calls: Any) -> Waiting[tuple[int, Any]]:
+    """Wait for the first to end: `index, value = yield from race(f(), g())`.
+
+    That may be a failure as well. The others are cancelled, and gone when this returns. Not for
+    queues and locks: what a loser had obtained is lost; see `first`.
+
+    Raises:
+        What left the task that ended first; ValueError without any call.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
+
+    Example:
+        >>> import corolib
+        >>> def after(seconds):
+        ...     yield corolib.Sleep(seconds)
+        ...     return seconds
+        >>> def main():
+        ...     return (yield from race(after(10), after(0.001)))
+        >>> corolib.run(main)
+        (1, 0.001)
+    """
+    if not calls:
+        raise ValueError("race() without any call has no winner")
+    return _race(_begin(calls))
+
+
+@waits
+def _race(rivals: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
+    winner: Task[Any] | None = None
+    try:
+        try:
+            winner = yield from rivals.next()
+            place = rivals.tasks.index(winner)
+        finally:
+            yield from rivals.dismiss()
+        return place, winner.result
+    finally:
+        # As in `_gather`: no cycle.
+        del rivals, winner
+
+
+@public
+def as_completed(*calls: Any) -> Iterator[Waiting[Any]]:
+    """Take results as they come: `for step in as_completed(*tasks): value = yield from step`.
+
+    Each step waits for the next task to end and returns what it returned. Leaving the loop early
+    leaves the other tasks running.
+
+    Raises:
+        (a step) What left that task. Cancelled: the wait was cancelled; the tasks go on.
+
+    Example:
+        >>> import corolib
+        >>> def after(seconds):
+        ...     yield corolib.Sleep(seconds)
+        ...     return seconds
+        >>> def main():
+        ...     order = []
+        ...     for step in as_completed(after(0.02), after(0.001)):
+        ...         order.append((yield from step))
+        ...     return order
+        >>> corolib.run(main)
+        [0.001, 0.02]
+
+    Source: asyncio.as_completed.
+    """
+    begun = _begin(calls)
+    return (_step(begun) for _ in begun.tasks)
+
+
+@waits
+def _step(begun: _TaskSet) -> Generator[Any, Any, Any]:
+    try:
+        return (yield from begun.next()).result
+    finally:
+        # As in `_gather`: no cycle.
+        del begun
+
+
+@public
+@waits
+def map_concurrent(
+    f: Callable[[Any], Runnable[T]], items: Iterable[Any], *, limit: int
+) -> Generator[Any, Any, list[T]]:
+    """Wait until `f(item)` has run for each item, at most `limit` at a time.
+
+    `results = yield from map_concurrent(fetch, urls, limit=10)`: in the order of the items, of
+    which no more are taken than are being worked on.
+
+    Args:
+        f: a generator function or an `async def`.
+        items: any iterable, also an endless one that is left by a failure.
+        limit: how many may run at a time.
+
+    Raises:
+        The first failure itself, when the others were cancelled and are gone.
+        TypeError, ValueError: the limit is no whole number, or less than 1.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
+
+    Example:
+        >>> import corolib
+        >>> def double(x):
+        ...     yield
+        ...     return 2 * x
+        >>> def main():
+        ...     return (yield from map_concurrent(double, range(5), limit=2))
+        >>> corolib.run(main)
+        [0, 2, 4, 6, 8]
+    """
+    check_count(limit, "map_concurrent(limit=)", 1)
+    jobs = enumerate(items)
+    results: dict[int, T] = {}
+
+    def work(job: tuple[int, Any] | None) -> Generator[Any, Any, None]:
+        while job is not None:
+            place, item = job
+            results[place] = yield from call_here(f, (item,))
+            job = next(jobs, None)
+
+    name = getattr(f, "__name__", None)
+    begun = list(islice(jobs, limit))
+    yield from gather(*[spawn(work, job, name=name) for job in begun])
+    return [results[place] for place in sorted(results)]
