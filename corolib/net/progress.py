@@ -189,10 +189,10 @@ class Watch:
     def make_room(self) -> None:
         """Cancel the connection that has been idle longest, if that is long enough.
 
-        Those that have moved meanwhile go to the end, so it comes to an end itself.
+        Those that have moved meanwhile go to the end, behind which none has been idle for long.
         """
         now = self._scheduler.clock()
-        while self._opened:
+        while True:
             connection = next(iter(self._opened))
             if not connection.has_moved(now):
                 if now - connection.since < self._evict * (1 - ROUNDING):

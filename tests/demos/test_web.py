@@ -5,6 +5,7 @@ import errno
 import hashlib
 import http.client
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -566,6 +567,7 @@ def test_who_is_slow_with_a_request_is_told_and_who_sends_none_is_not(root):
     assert scenario(main) == [b"", b"HTTP/1.1 200 OK", late, late, late]
 
 
+@pytest.mark.found("D3")
 def test_who_takes_an_answer_too_slowly_is_cut_off(root):
     def main():
         with serving(files_of(root), idle_timeout=1e6) as server:
@@ -584,6 +586,55 @@ def test_who_takes_an_answer_too_slowly_is_cut_off(root):
     assert (
         seen.count(b"HTTP/1.1 ") == 1
     )  # what comes behind half a file would be taken for the rest
+
+
+@pytest.mark.found("D3")
+def test_who_takes_a_large_answer_slowly_and_steadily_is_cut_off_soon(root):
+    def main():
+        with listen_tcp("127.0.0.1", 0) as listener:
+            task = spawn(static.serve, os.fsencode(root), listener)
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+                sock.connect(listener.addresses[0])
+                sock.setblocking(False)
+                sock.send(request("/big"))
+                ended = False
+                while not ended:
+                    yield Sleep(0.5)
+                    try:
+                        ended = not sock.recv(2500)
+                    except BlockingIOError:
+                        pass
+                    except ConnectionResetError:
+                        ended = True
+                took = now()
+            yield from task.stop()
+            return took
+
+    assert 30 <= scenario(main) <= 46  # BIG / SLOWEST is 2500
+
+
+@pytest.mark.found("D3")
+def test_with_few_files_there_are_as_many_clients_as_can_be_answered(root):
+    """Each of them takes two files, and whoever comes later waits for a place."""
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
+    with (
+        Program("demos.web.static", str(root), preexec_fn=few) as program,
+        ExitStack() as clients,
+    ):
+        socks = [clients.enter_context(program.connect()) for _ in range(60)]
+        for sock in socks:
+            sock.sendall(request("/big", Connection="close"))
+        for sock in socks:
+            assert sock.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            sock.close()
+
+
+@pytest.mark.found("D3")
+@pytest.mark.parametrize(("files", "most"), [(64, 22), (1024, 400), (20, 1), (-1, 400)])
+def test_the_number_of_clients_is_what_the_limit_of_files_allows(monkeypatch, files, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (files, files))
+    assert static.places() == most
 
 
 def test_the_end_of_the_server_waits_for_answers_and_for_nobody_else(root):
@@ -637,6 +688,7 @@ def test_a_body_of_many_parts_holds_nobody_up(root, monkeypatch):
     assert max(calls.values()) <= 2
 
 
+@pytest.mark.found("D3")
 def test_requests_that_came_at_once_are_answered_one_in_a_turn(root, monkeypatch):
     calls = Counter()
 
@@ -657,6 +709,7 @@ def test_requests_that_came_at_once_are_answered_one_in_a_turn(root, monkeypatch
     assert max(calls.values()) == 1
 
 
+@pytest.mark.found("D3")
 def test_a_listing_has_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(answers, "LISTED", 3)
     for number in range(3):
@@ -684,6 +737,7 @@ def test_a_file_that_gets_shorter_ends_the_connection(root, tmp_path):
     assert b"HTTP/1.1" not in seen
 
 
+@pytest.mark.found("D3")
 def test_who_waits_outside_comes_in_when_the_idle_are_let_go(root, monkeypatch):
     monkeypatch.setattr(static, "CLIENTS", 2)
     monkeypatch.setattr(websocket, "CLIENTS", 2)

@@ -94,6 +94,13 @@ def waits(stream):
         pass
 
 
+def drips(stream):
+    while True:
+        yield from stream.sendall(b"x")
+        yield from stream.recv(9)
+        yield Sleep(5)
+
+
 def sends_a_long_line(stream):
     yield from stream.sendall(bytes(1000))
     yield from waits(stream)
@@ -157,6 +164,9 @@ ENDS = {
     "not read, then reset": (sends_much, resets),
     "reset beside a writer": (reads_and_sends, resets),
     "idle": (echo, waits),
+    "evicted": (echo, waits),
+    "too slow": (echo, drips),
+    "one too many of its address": (echo, waits),
     "stopped": (echo, waits),
     "a child had it": (has_a_child, resets),
 }
@@ -200,6 +210,9 @@ def test_however_a_connection_ends_nothing_is_left_in_cycles(server_tls, client_
             handler,
             tls=None if version is None else server_tls,
             idle_timeout=4 if end == "idle" else None,
+            max_connections=1 if end == "evicted" else None,
+            max_per_address=1 if end == "one too many of its address" else None,
+            min_rate=1000 if end == "too slow" else None,
             max_line=100,
             on_error=lambda exc, stream: None,
         )
@@ -208,9 +221,20 @@ def test_however_a_connection_ends_nothing_is_left_in_cycles(server_tls, client_
         if end == "stopped":
             yield Sleep(1)
             yield from server.stop(0)
+        if end in ("evicted", "one too many of its address"):
+            yield Sleep(1)
+            with dial(server):
+                yield from until(lambda: server.stats()["accepted"] == 2)
+            yield from server.stop(0)
         yield from task
         yield from until(lambda: not server.stats()["open"])
         yield from server.stop(0)
+        counted = {
+            "evicted": "evicted",
+            "too slow": "slow",
+            "one too many of its address": "crowded",
+        }
+        assert end not in counted or server.stats()[counted[end]] == 1
 
     assert garbage_of(scenario, everything) == []
 

@@ -27,13 +27,15 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.net import progress
 from corolib.net.limits import RESERVE, places
 from corolib.net.peer_log import EVERY, PeerLog, printable
 from corolib.net.progress import RATE_WINDOW, SLICE
 from corolib.testing import open_files, virtual_time
-from tests.helpers.driving import echo, until
+from tests.helpers.driving import FULL, echo, until
 from tests.helpers.inside import timers_set
-from tests.helpers.sockets import make_pair, make_tcp, reset
+from tests.helpers.sockets import can_forge, make_pair, make_tcp, reset
+from tests.net import abuse
 
 LOCAL = "127.0.0.1"
 
@@ -528,28 +530,34 @@ def test_so_many_connections_are_looked_at_in_one_turn():
 
 
 @pytest.mark.found("N20")
-def test_the_end_of_the_last_slice_is_no_look_at_those_that_have_left():
-    """Those that end between two slices of one look are not looked at."""
+def test_who_leaves_during_a_look_that_takes_many_turns_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr(progress, "SLICE", 1)
 
     def scenario(server):
         with ExitStack() as stack:
-            for _ in range(SLICE):
-                stack.enter_context(dial(server))
-            yield from until(lambda: server.stats()["accepted"] == SLICE)
-            last = stack.enter_context(dial(server))
-            yield from until(lambda: server.stats()["accepted"] == SLICE + 1)
-            yield Sleep(10 / 4)  # the look has begun, or begins in this turn
-            last.close()
-            for _ in range(5):
-                yield
-            assert server.stats()["open"] == SLICE
+            socks = [stack.enter_context(dial(server)) for _ in range(20)]
+            yield from until(lambda: server.stats()["accepted"] == 20)
+            yield Sleep(2.5)
+            for sock in socks[5:]:
+                sock.close()
+            yield Sleep(9)
+            assert counts_of(server, "idle", "failed", "open") == (5, 0, 0)
 
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    try:
-        serving(echo, scenario, idle_timeout=10)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    serving(echo, scenario, idle_timeout=10)
+
+
+@pytest.mark.found("N20")
+def test_nobody_looks_any_more_when_less_than_half_the_places_are_taken():
+    def scenario(server):
+        with dial(server) as one, dial(server) as two:
+            yield from until(lambda: server.stats()["open"] == 2)
+            assert timers_set(current_scheduler()) == 1
+            two.close()
+            yield Sleep(3)
+            assert timers_set(current_scheduler()) == 0
+            assert (yield from talk(one)) == b"x"
+
+    serving(echo, scenario, max_connections=4)
 
 
 @pytest.mark.found("N20")
@@ -854,6 +862,14 @@ def test_a_line_that_nobody_wants_costs_nothing(caplog):
 
 
 @pytest.mark.found("N25")
+def test_a_traceback_comes_again_with_the_next_line_after_ten_minutes(caplog):
+    log = PeerLog("here", lambda: seconds)
+    for seconds in (0, 595, 601, 611, 700):  # noqa: B007 - the clock tells them
+        log.fail(KeyError("bug"), "failed")
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, True, False]
+
+
+@pytest.mark.found("N25")
 @pytest.mark.parametrize("partly", [False, True])
 def test_under_tls_a_report_of_the_stop_names_the_programs_handler(partly, server_tls, client_tls):
     from functools import partial
@@ -873,3 +889,27 @@ def test_under_tls_a_report_of_the_stop_names_the_programs_handler(partly, serve
     cancelled = run(main)
     assert cancelled.task.startswith("stuck#")
     assert cancelled.where.startswith("test_share.py:")
+
+
+# All at once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.found("N20")
+@pytest.mark.found("N25")
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_much_abuse_at_once_locks_nobody_out_and_takes_little():
+    """The long version is an hour's worth; and only there is the machine to be left alone."""
+    seconds = 150 if FULL else 6
+    found = abuse.measure(seconds)
+    plain, tls, datagrams = found["counts"]
+    print(found)
+    assert found["asked"] > seconds  # and each of them was answered
+    assert found["turn"] < 0.05
+    assert found["memory"][1] - found["memory"][0] < 5_000_000
+    assert found["log"] < 100 * max(1, seconds / 60)
+    assert found["raw"] == 0
+    assert plain["crowded"] and plain["failed"] and tls["accepted"]
+    assert datagrams["withheld"] or not can_forge()
+    if FULL:
+        assert found["p99"] < 0.05
+        assert plain["slow"] > 20 and tls["failed"] > 20
