@@ -13,6 +13,7 @@ that the kernel takes all of a message at once. `demos.bench.serve` starts them.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 
@@ -42,7 +43,8 @@ def split() -> Answer:
 
     def whole_lines(data: bytes) -> Sequence[bytes]:
         nonlocal rest
-        *whole, rest = (rest + data).split(b"\n")
-        return [line + b"\n" for line in whole]
+        lines = io.BytesIO(rest + data).readlines()  # `split()` would leave the newlines out
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        return lines
 
     return whole_lines
