@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Contestant:
     compiled: bool = False  # whether it is written in C, and needs a compiler
     most: int = 1_000_000  # connections that it can serve
     asked: bool = False  # whether it is measured only if asked for by name
+    since: tuple[int, int] = (3, 11)  # the first Python that has it
 
     @property
     def version(self) -> str:
@@ -37,11 +39,15 @@ class Contestant:
 
     @property
     def installed(self) -> bool:
+        if sys.version_info < self.since:
+            return False
         return compiler() is not None if self.compiled else there(self.library)
 
     @property
     def missing(self) -> str:
         """Return what would have to be installed, or ""."""
+        if sys.version_info < self.since:
+            return f"Python {'.'.join(map(str, self.since))} for {self.title}"
         if not self.installed:
             return "a C compiler" if self.compiled else self.library
         return "" if there(self.tls_library) else f"{self.tls_library} for the TLS of {self.title}"
@@ -83,6 +89,7 @@ SERVERS = [
     Contestant("curio", "curio", "curio"),
     Contestant("trio", "trio streams", "trio"),
     Contestant("trio_sockets", "trio sockets", "trio"),
+    Contestant("trio_readable", "trio, wait_readable", "trio"),
     Contestant("gevent", "gevent", "gevent"),
     Contestant("tornado", "Tornado", "tornado"),
     Contestant("twisted", "Twisted", "twisted", tls_library="OpenSSL"),
@@ -97,6 +104,7 @@ TASKS = [
     Contestant("deque", "a deque of generators"),
     Contestant("asyncio", "asyncio"),
     Contestant("asyncio_executor", "asyncio, run_in_executor"),
+    Contestant("asyncio_eager", "asyncio, eager tasks", since=(3, 12)),
     Contestant("uvloop", "uvloop", "uvloop"),
     Contestant("uvloop_executor", "uvloop, run_in_executor", "uvloop"),
     Contestant("curio", "curio", "curio"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -364,6 +365,7 @@ def surroundings() -> dict[str, Any]:
     kernel = platform.release().partition("-")[0]
     return {
         "interpreter": interpreter(),
+        "optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
         "machine": f"{platform.system()} {kernel}, {platform.machine()}",
         "processor": models[0] if models else "",
         "libc": " ".join(platform.libc_ver()).strip(),

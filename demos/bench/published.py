@@ -2,6 +2,7 @@
 
     $ python3 -m demos.bench --record          everything: the clock, and the exact counters
     $ python3 -m demos.bench --record exact    what corolib's own programs take, counted exactly
+    $ python3.14 -m demos.bench --record newer  beside asyncio alone, on a newer Python
     $ python3 -m demos.bench --record text     the README again, from what is recorded
 
 The figures are kept in `recorded.json`, the chart in `echo.svg`. In the README each table stands
@@ -24,7 +25,7 @@ from demos.bench import chart, exact
 from demos.bench.contestants import HERE, SERVERS, TASKS, Contestant
 from demos.bench.measuring import Match, Plan, fits, left_out, report, versions
 from demos.bench.table import bounds, micro, ratio, table
-from demos.bench.workloads import WORKLOADS
+from demos.bench.workloads import WORKLOADS, Growth
 
 README = Path(__file__).parents[2] / "README.md"
 CHART = HERE / "echo.svg"
@@ -41,6 +42,7 @@ PEERS = (
     "curio",
     "trio",
     "trio_sockets",
+    "trio_readable",
     "gevent",
 )
 TASK_PEERS = ("asyncio", "uvloop", "curio", "trio", "gevent")
@@ -50,7 +52,9 @@ GROWTH = ("growth-1000", "growth-10000", "growth-100000", "growth-rarely")
 # The workloads that are shown, and beside whom corolib is measured in each; *: beside all.
 SHOWN: dict[str, tuple[str, ...]] = {
     "echo-1k-100": ("*",),
-    **dict.fromkeys(("echo-1k-1", "lines", "close", "tls", "udp"), ("epoll", *PEERS)),
+    **dict.fromkeys(
+        ("echo-1k-1", "echo-64k-100", "lines", "bulk", "close", "tls", "udp"), ("epoll", *PEERS)
+    ),
     "idle-connection": PEERS,
     "latency-busy": (*PEERS[:4], "trio", "trio_sockets"),
     **dict.fromkeys(("switch", "spawn", "cancel", "lock", "handover", "timeout"), TASK_PEERS),
@@ -59,13 +63,47 @@ SHOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROWTH, ("asyncio", "uvloop")),
 }
 
+SERVER_TITLES = {
+    "echo-1k-100": "echo of 1 KiB, 100 connections",
+    "echo-1k-1": "echo of 1 KiB, one connection",
+    "echo-64k-100": "echo of 64 KiB, 100 connections",
+    "lines": "lines of 64 B, 16 in flight",
+    "bulk": "1 MiB to each who asks",
+    "close": "connect, echo of 1 KiB, close",
+    "tls": "echo of 1 KiB over TLS",
+    "udp": "UDP echo of 1 KiB",
+    "idle-connection": "memory of an idle connection",
+}
+TASK_TITLES = {
+    "switch": "give way",
+    "spawn": "spawn a task and join it",
+    "cancel": "cancel a task that sleeps",
+    "shutdown": "cancel 10 000 that sleep",
+    "lock": "a lock, handed over among ten tasks",
+    "handover": "hand over through `Queue(1)`",
+    "timeout": "a timeout around one give-way",
+    "thread": "call a function in a thread",
+    "idle-task": "memory of an idle task",
+    "import": "`import`",
+    "import-all": "`from ... import *`",
+}
+
+# On a newer Python, beside what comes with it: there nothing has to be installed.
+NEWER_SERVERS = ("asyncio_protocol", "asyncio_streams")
+NEWER_TASKS = ("asyncio", "asyncio_eager", "asyncio_executor")
+NEWER: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SERVER_TITLES, NEWER_SERVERS),
+    **dict.fromkeys(TASK_TITLES, NEWER_TASKS),
+}
+
 
 # Recording ------------------------------------------------------------------------------------
 
 
 def missing() -> list[str]:
     """Return what has to be installed before the README's figures can be recorded."""
-    return [*left_out(), *filter(None, [exact.missing_tool()])]
+    to_install = [name for name in left_out() if not name.startswith("Python ")]
+    return [*to_install, *filter(None, [exact.missing_tool()])]
 
 
 def record(plan: Plan, say: Callable[[str], None]) -> None:
@@ -73,6 +111,12 @@ def record(plan: Plan, say: Callable[[str], None]) -> None:
     save({"clock": rounded(report(matches(), plan, say))})
     record_exact(say)
     record_peers(say)
+    write()
+
+
+def record_newer(plan: Plan, say: Callable[[str], None]) -> None:
+    """Measure corolib beside asyncio, with the Python that runs this, and write it down."""
+    save({"newer": rounded(report(matches(NEWER), plan, say))})
     write()
 
 
@@ -98,14 +142,15 @@ def programs_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def matches() -> list[Match]:
+def matches(shown: dict[str, tuple[str, ...]] = SHOWN) -> list[Match]:
     by_name = {each.name: each for each in WORKLOADS}
     found = []
-    for name, names in SHOWN.items():
+    for name, names in shown.items():
         workload = by_name[name]
         reference, *others = SERVERS if workload.folder == "servers" else TASKS
         chosen = [e for e in others if e.name in names or ("*" in names and not e.asked)]
-        found.append((workload, reference, [each for each in chosen if fits(workload, each)]))
+        fitting = [each for each in chosen if each.installed and fits(workload, each)]
+        found.append((workload, reference, fitting))
     return found
 
 
@@ -114,6 +159,7 @@ def save(part: dict[str, Any]) -> None:
     text = json.dumps((exact.recorded() if exact.RECORDED.exists() else {}) | part)
     for begin in (
         '"clock"',
+        '"newer"',
         '"peers"',
         '"programs"',
         '{"name"',
@@ -167,11 +213,22 @@ def workload(clock: dict[str, Any], name: str) -> dict[str, Any]:
 def where(recorded: dict[str, Any]) -> str:
     """Return the sentence that says on what the figures were recorded."""
     clock = recorded["clock"]
+    how = "with" if clock["optimized"] else "without"
     versions = ", ".join(f"{name} {number}" for name, number in clock["versions"].items())
     return textwrap.fill(
-        f"{clock['interpreter']}, {clock['libc']}, {clock['machine']}, {clock['processor']}; "
-        f"{versions}; medians of {clock['pairs']} pairs of processes.",
+        f"{clock['interpreter']} (configured {how} `--enable-optimizations`), {clock['libc']}, "
+        f"{clock['machine']}, {clock['processor']}; "
+        f"{versions}. {pairs(clock)}",
         100,
+    )
+
+
+def pairs(clock: dict[str, Any]) -> str:
+    """Return the sentence that says of how many pairs the figures are."""
+    many = min(clock["pairs"], Growth.most_pairs)
+    return (
+        f"Medians of {clock['pairs']} pairs of processes; of {many} for many tasks at a time, "
+        "one for memory."
     )
 
 
@@ -202,37 +259,26 @@ def counted(recorded: dict[str, Any]) -> str:
 
 def servers(recorded: dict[str, Any]) -> str:
     """Return a table of ratios: as shipped in brackets, where that was measured."""
-    named = {
-        "echo-1k-100": "echo of 1 KiB, 100 connections",
-        "echo-1k-1": "echo of 1 KiB, one connection",
-        "lines": "lines of 64 B, 16 in flight",
-        "close": "connect, echo of 1 KiB, close",
-        "tls": "echo of 1 KiB over TLS",
-        "udp": "UDP echo of 1 KiB",
-        "idle-connection": "memory of an idle connection",
-    }
-    return ratios(recorded, named, ("epoll", *PEERS), SERVERS)
+    return ratios(recorded["clock"], SERVER_TITLES, ("epoll", *PEERS), SERVERS)
 
 
 def tasks(recorded: dict[str, Any]) -> str:
-    named = {
-        "switch": "give way",
-        "spawn": "spawn a task and join it",
-        "cancel": "cancel a task that sleeps",
-        "shutdown": "cancel 10 000 that sleep",
-        "lock": "a lock, handed over among ten tasks",
-        "handover": "hand over through `Queue(1)`",
-        "timeout": "a timeout around one give-way",
-        "thread": "call a function in a thread",
-        "idle-task": "memory of an idle task",
-        "import": "`import`",
-        "import-all": "`from ... import *`",
-    }
-    return ratios(recorded, named, (*TASK_PEERS, *EXECUTORS), TASKS)
+    return ratios(recorded["clock"], TASK_TITLES, (*TASK_PEERS, *EXECUTORS), TASKS)
+
+
+def newer(recorded: dict[str, Any]) -> str:
+    """Return the two tables of ratios on a newer Python, and which that is."""
+    clock = recorded["newer"]
+    parts = [
+        textwrap.fill(f"{clock['interpreter']}. {pairs(clock)}", 100),
+        ratios(clock, SERVER_TITLES, NEWER_SERVERS, SERVERS),
+        ratios(clock, TASK_TITLES, NEWER_TASKS, TASKS),
+    ]
+    return "\n\n".join(parts)
 
 
 def ratios(
-    recorded: dict[str, Any],
+    clock: dict[str, Any],
     named: dict[str, str],
     peers: Sequence[str],
     pool: Sequence[Contestant],
@@ -240,7 +286,7 @@ def ratios(
     titles = {each.name: each.title for each in pool}
     rows = []
     for name, title in named.items():
-        results = {e["contestant"]: e for e in workload(recorded["clock"], name)["results"]}
+        results = {e["contestant"]: e for e in workload(clock, name)["results"]}
         rows.append([title, *[both(results.get(each)) for each in peers]])
     return table(["", *[titles[each] for each in peers]], rows)
 
@@ -259,8 +305,10 @@ def latency(recorded: dict[str, Any]) -> str:
     for each in sorted(found, key=lambda each: float(each["fair"]["medians"]["cost"])):
         medians = each["fair"]["medians"]
         times = [spaced(medians[part] * 1e6) for part in ("p50", "p99", "p999")]
-        rows.append([name(each), spaced(medians["rate"]), *times])
-    return table(["server", "requests a second", "p50, µs", "p99, µs", "p99.9, µs"], rows)
+        rows.append([name(each), spaced(medians["rate"]), *times, ratio(each["fair"])])
+        rows[-1].append(bounds(each["fair"]))
+    heads = ["server", "requests a second", "p50, µs", "p99, µs", "p99.9, µs"]
+    return table([*heads, "streams' p99, of it", "95 % interval"], rows)
 
 
 def growth(recorded: dict[str, Any]) -> str:
@@ -292,4 +340,5 @@ TABLES = {
     "tasks": tasks,
     "latency": latency,
     "growth": growth,
+    "newer": newer,
 }

@@ -208,7 +208,7 @@ def test_all_workloads_are_there():
 def test_all_contestants_are_there_and_each_has_its_file():
     others = (
         "epoll_c epoll selectors threads asyncio_protocol asyncio_streams uvloop_protocol"
-        " uvloop_streams curio trio trio_sockets gevent tornado twisted bluelet pycos"
+        " uvloop_streams curio trio trio_sockets trio_readable gevent tornado twisted bluelet pycos"
     )
     ours = "streams traps once async writewait"
     assert list(NAMES) == [*(f"corolib_{each}" for each in ours.split()), *others.split()]
@@ -234,6 +234,7 @@ def test_what_a_contestant_lacks_or_cannot_serve_is_not_measured():
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(contestants, "there", lambda library: library not in ("OpenSSL", "curio"))
     monkeypatch.setattr(contestants, "compiler", lambda: None)
+    monkeypatch.setattr(contestants.sys, "version_info", (3, 12, 0))
     assert not NAMES["epoll_c"].installed
     assert not NAMES["curio"].installed
     assert NAMES["twisted"].installed
@@ -242,6 +243,21 @@ def test_what_is_not_installed_is_named(monkeypatch):
     assert measuring.left_out() == ["OpenSSL for the TLS of Twisted", "a C compiler", "curio"]
     monkeypatch.setattr(exact, "missing_tool", lambda: "strace")
     assert published.missing() == [*measuring.left_out(), "strace"]
+
+
+def test_what_a_newer_python_has_is_named_and_not_asked_for(monkeypatch):
+    eager = next(each for each in TASKS if each.name == "asyncio_eager")
+    monkeypatch.setattr(contestants.sys, "version_info", (3, 11, 7))
+    assert not eager.installed
+    assert "Python 3.12 for asyncio, eager tasks" in measuring.left_out()
+    assert not any("Python" in each for each in published.missing())
+    chosen = {w.name: others for w, _, others in published.matches(published.NEWER)}
+    assert eager not in chosen["spawn"]
+    monkeypatch.setattr(contestants.sys, "version_info", (3, 12, 0))
+    assert eager.installed
+    chosen = {w.name: others for w, _, others in published.matches(published.NEWER)}
+    assert eager in chosen["spawn"]
+    assert list(chosen) == list(published.NEWER)
 
 
 # Servers ------------------------------------------------------------------------------------------
@@ -850,7 +866,10 @@ def test_recording_keeps_what_is_not_measured_anew(monkeypatch, tmp_path):
     published.record(Plan(), lambda text: None)  # nothing has changed: the peers are kept
     assert measured == [*exact.OURS, *published.COUNTED, *exact.OURS]
     assert exact.recorded()["clock"]["minutes"] == 12.35
-    assert set(exact.recorded()) == {"build", "programs", "peers", "clock"}
+    newer = exact.recorded()["newer"]
+    published.record_newer(Plan(), lambda text: None)
+    assert exact.recorded()["newer"] == exact.recorded()["clock"] != newer
+    assert set(exact.recorded()) == {"build", "programs", "peers", "clock", "newer"}
     assert "| **corolib streams** | 1 234 | 1.0 |" in readme.read_text()
     assert readme.read_text().endswith(" |\n<!-- end -->\ntext\n<!-- end -->\n")
     assert (tmp_path / "echo.svg").exists()
