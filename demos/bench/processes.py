@@ -51,10 +51,10 @@ def cores() -> tuple[int, int]:
 
 
 def plain_environment() -> dict[str, str]:
-    """Return the environment without what would have Python do more than run the program, or have
-    the C library allocate in another way than it does by itself.
+    """Return the environment without what would have Python do more than run the program, have the
+    C library allocate in another way than it does by itself, or set up a contestant's loop.
     """
-    names = ("COVERAGE", "COROLIB", "PYTHON", "MALLOC_", "GLIBC_TUNABLES")
+    names = ("COVERAGE", "COROLIB", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "GEVENT", "LIBEV", "UV_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(names)}
     kept["PYTHONHASHSEED"] = "0"
     return kept

@@ -553,7 +553,7 @@ def test_a_process_that_ends_is_told_with_its_last_words():
 
 def test_nothing_from_outside_makes_a_program_do_more(monkeypatch):
     kept = {"PATH": "/bin", "LANG": "C"}
-    dropped = ("COROLIB_DEBUG", "PYTHONDEVMODE", "COVERAGE_RUN", "MALLOC_ARENA_MAX")
+    dropped = ("COROLIB_DEBUG", "PYTHONDEVMODE", "COVERAGE_RUN", "MALLOC_ARENA_MAX", "GEVENT_LOOP")
     monkeypatch.setattr(os, "environ", kept | dict.fromkeys(dropped, "1"))
     assert processes.plain_environment() == kept | {"PYTHONHASHSEED": "0"}
 
