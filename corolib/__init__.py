@@ -20,8 +20,8 @@ The house, where each floor imports only from those below it:
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
-        groups -> tasksets   timeouts   first   locks   queues   topics   signals   waitqueue
-        threads -> thread_pool
+        groups -> tasksets -> timeouts   first   locks   queues   topics   signals   waitqueue
+        threads -> thread_pool     ticks
     ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
     kernel/         what `import corolib` loads                                             floor 1
         scheduler --> lifecycle --> hooks
@@ -95,7 +95,13 @@ if TYPE_CHECKING:
         QueueShutDown,
     )
     from corolib.coordination.signals import SignalReceiver, open_signal_receiver
-    from corolib.coordination.tasksets import as_completed, gather, map_concurrent, race
+    from corolib.coordination.tasksets import (
+        as_completed,
+        first_success,
+        gather,
+        map_concurrent,
+        race,
+    )
     from corolib.coordination.threads import (
         ThreadEnd,
         current_threads,
@@ -103,6 +109,7 @@ if TYPE_CHECKING:
         to_thread,
         wait_future,
     )
+    from corolib.coordination.ticks import every
     from corolib.coordination.timeouts import move_on_after, shield, timeout
     from corolib.coordination.topics import Subscription, Topic
     from corolib.net.connecting import open_tcp, open_unix
@@ -138,8 +145,9 @@ else:
         ),
         "coordination.queues": "LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown",
         "coordination.signals": "SignalReceiver open_signal_receiver",
-        "coordination.tasksets": "as_completed gather map_concurrent race",
+        "coordination.tasksets": "as_completed first_success gather map_concurrent race",
         "coordination.threads": "ThreadEnd current_threads from_thread to_thread wait_future",
+        "coordination.ticks": "every",
         "coordination.timeouts": "move_on_after shield timeout",
         "coordination.topics": "Subscription Topic",
         "net.connecting": "open_tcp open_unix",
@@ -228,7 +236,9 @@ __all__ = [
     "current_scheduler",
     "current_task",
     "current_threads",
+    "every",
     "first",
+    "first_success",
     "from_thread",
     "gather",
     "inherited_datagrams",

@@ -602,7 +602,9 @@ class Condition(Waitable):
 class Barrier(Waitable):
     """A meeting point: `index = yield from barrier.wait()` goes on when `parties` tasks have come.
 
-    Then the next round begins. A waiter that is cancelled has left, and does not count.
+    Then the next round begins. A waiter that is cancelled has left, and does not count. If one of
+    those that the others wait for will never come, `abort()` tells them. `broken` says whether that
+    was done.
 
     Args:
         parties: how many tasks make a round, at least 1.
@@ -628,6 +630,20 @@ class Barrier(Waitable):
     def __init__(self, parties: int, name: str = "") -> None:
         super().__init__(name)
         self.parties = check_count(parties, "Barrier()", 1)
+        self.broken = False
+
+    def abort(self) -> None:
+        """Break the barrier: who waits, and who comes, gets BrokenBarrierError; does not wait.
+
+        It stays broken until `reset()`.
+        """
+        self.broken = True
+        wake_all(self._waiting, error=self._breach)
+
+    def reset(self) -> None:
+        """Begin a new round: who waits gets BrokenBarrierError, who comes now does not."""
+        wake_all(self._waiting, error=self._breach)
+        self.broken = False
 
     def waiting(self) -> Suspend[int]:
         """Return the trap that waits for the others, for `first`."""
@@ -638,9 +654,13 @@ class Barrier(Waitable):
         """Wait until all parties have come. Returns the place among them, 0 for the first.
 
         Raises:
+            threading.BrokenBarrierError: a RuntimeError: the barrier was broken by `abort()`, or
+                reset meanwhile.
             Cancelled: the wait was cancelled; this one does not count as having come.
         """
         index: int
+        if self.broken:
+            raise self._breach()
         if len(self._waiting) + 1 < self.parties:
             index = yield in_queue(self._waiting, self.waiting)
         elif must_yield():
@@ -650,6 +670,8 @@ class Barrier(Waitable):
         return index
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
+        if self.broken:
+            raise self._breach()
         if len(self._waiting) + 1 == self.parties:
             wake(self._open())
             return nothing
@@ -662,8 +684,14 @@ class Barrier(Waitable):
             serve(waiter, index)
         return self.parties - 1
 
+    def _breach(self) -> RuntimeError:
+        from threading import BrokenBarrierError  # which takes long to import
+
+        was = "is broken" if self.broken else "was reset"
+        return BrokenBarrierError(f"{self.title()} {was}: not all of {self.parties} have come")
+
     def _state(self) -> str:
-        return f"of {self.parties}"
+        return f"of {self.parties}{' broken' if self.broken else ''}"
 
 
 @public

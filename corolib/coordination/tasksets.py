@@ -1,8 +1,10 @@
-"""Several tasks whose results are taken: `gather`, `race`, `as_completed`, `map_concurrent`.
+"""Several tasks whose results are taken: `gather`, `race`, `as_completed` and others.
 
     a, b = yield from gather(f(), g())
     index, value = yield from race(f(), g())
-    for step in as_completed(f(), g()): ...
+    index, value = yield from first_success(f(), g(), stagger=0.25)
+    for step in as_completed(f(), g()): value = yield from step
+    results = yield from map_concurrent(f, items, limit=10)
 
 None of them is left while a task that it has cancelled still runs. How tasks end they learn from
 `task.watch` alone. Groups, which are blocks, are in `groups.py`; several waits of one task are in
@@ -15,9 +17,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, TypeVar
 from weakref import ref
 
+from corolib.coordination.timeouts import move_on_after
 from corolib.coordination.waitqueue import WaitQueue, enqueue, nothing
 from corolib.kernel import (
     Coro,
@@ -28,7 +32,10 @@ from corolib.kernel import (
     Wake,
     body_of,
     check_count,
+    check_number,
+    forgive,
     must_yield,
+    now,
     public,
     serve,
     spawn,
@@ -52,17 +59,27 @@ class _TaskSet:
     """Tasks whose ends are noted, for as long as somebody holds this set."""
 
     def __init__(self, tasks: list[Task[Any]]) -> None:
-        self.tasks = tasks
+        self.tasks: list[Task[Any]] = []
         # Those whose failures are to be reported. An earlier failure was reported, or taken.
-        self._mine = {task for task in tasks if not task.done}
+        self._mine: set[Task[Any]] = set()
         # The places of those that have ended and that nobody was given yet.
         self._ended: deque[int] = deque()
         # Those who wait for the next end.
         self._waiting: WaitQueue = OrderedDict()
-        self._left = len(tasks)
+        self._left = 0
         self._closed = False
-        end = partial(_TaskSet._end, ref(self))
-        self._undos = [task.watch(partial(end, place)) for place, task in enumerate(tasks)]
+        self._undos: list[Callable[[], object]] = []
+        for task in tasks:
+            self.add(task)
+
+    def add(self, task: Task[Any]) -> None:
+        """Take one more task into the set."""
+        end = partial(_TaskSet._end, ref(self), len(self.tasks))
+        self.tasks.append(task)
+        self._left += 1
+        if not task.done:
+            self._mine.add(task)
+        self._undos.append(task.watch(end))
 
     @staticmethod
     def _end(tasks: ref[_TaskSet], place: int, value: Any, error: BaseException | None) -> None:
@@ -145,8 +162,16 @@ class _TaskSet:
 
 def _begin(calls: Iterable[Any]) -> _TaskSet:
     """Start the calls, if all of them are what can be started."""
-    calls = [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
-    return _TaskSet([call if isinstance(call, Task) else spawn(call) for call in calls])
+    return _TaskSet([_start(call) for call in _checked(calls)])
+
+
+def _checked(calls: Iterable[Any]) -> list[Any]:
+    """Return the calls, if all of them are tasks or what can be started."""
+    return [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
+
+
+def _start(call: Any) -> Task[Any]:
+    return call if isinstance(call, Task) else spawn(call)
 
 
 def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
@@ -156,11 +181,15 @@ def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
 
 
 @public
-def gather(*calls: Any) -> Waiting[list[Any]]:
+def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
     """Wait until all are done: `a, b = yield from gather(f(), g())`.
 
     The calls begin at once, as tasks beside the caller; a task may be given as well. What comes
     back is the list of what they returned.
+
+    Args:
+        return_exceptions: whether a failure stands in the list, in the place of what its task would
+            have returned, and cancels nobody.
 
     Raises:
         The first failure itself, when the others were cancelled and are gone; further ones are
@@ -179,21 +208,26 @@ def gather(*calls: Any) -> Waiting[list[Any]]:
 
     Source: asyncio.gather, whose failures leave the others running.
     """
-    return _gather(_begin(calls))
+    return _gather(_begin(calls), return_exceptions)
 
 
 @waits
-def _gather(all_of: _TaskSet) -> Generator[Any, Any, list[Any]]:
+def _gather(all_of: _TaskSet, return_exceptions: bool) -> Generator[Any, Any, list[Any]]:
     try:
         for _ in range(len(all_of.tasks)):
-            (yield from all_of.next()).result  # noqa: B018 - raises the failure
-        return [task.returned for task in all_of.tasks]
+            ended = yield from all_of.next()
+            if not return_exceptions:
+                ended.result  # noqa: B018 - raises the failure
+        return [
+            task.returned if (error := task.exception) is None else error for task in all_of.tasks
+        ]
     except BaseException:
         yield from all_of.dismiss()
         raise
     finally:
         # The traceback of a failure holds this frame, which would be a cycle.
         del all_of
+        ended = error = None  # type: ignore[assignment]
 
 
 @public
@@ -235,6 +269,75 @@ def _race(rivals: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
     finally:
         # As in `_gather`: no cycle.
         del rivals, winner
+
+
+@public
+@waits
+def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[int, Any]]:
+    """Wait for the first that returns: `index, value = yield from first_success(f(), g())`.
+
+    The calls begin one after the other, `stagger` seconds apart, or as soon as one has failed. What
+    fails leaves it to the others. When one has returned, those under way are cancelled, and gone
+    when this returns; those whose turn never came are not begun. What two have obtained at the same
+    moment, one loses: see `race`.
+
+    Args:
+        stagger: seconds; `math.inf`: one after the other, each when the one before has failed.
+
+    Raises:
+        ExceptionGroup: all have failed; in the order of the calls. ValueError without any call.
+        TypeError, ValueError: `stagger` is no number, or NaN.
+        Cancelled: the wait was cancelled; all were cancelled and are gone.
+
+    Example:
+        >>> import corolib
+        >>> def after(seconds):
+        ...     yield corolib.Sleep(seconds)
+        ...     return 1 / seconds
+        >>> def main():
+        ...     return (yield from first_success(after(0), after(0.5), stagger=10))
+        >>> corolib.run(main)
+        (1, 2.0)
+
+    Source: RFC 8305 (Happy Eyeballs), for any calls.
+    """
+    stagger = check_number(stagger, "first_success(stagger=)", "a duration")
+    if not calls:
+        raise ValueError("first_success() without any call has no winner")
+    todo = deque(_checked(calls))
+    rivals = _TaskSet([])
+    errors: dict[int, BaseException] = {}
+    begin = -inf  # the next one
+    task: Task[Any] | None
+    try:
+        while len(errors) < len(calls):
+            if todo and now() >= begin:
+                rivals.add(_start(todo.popleft()))
+                begin = now() + stagger
+                continue
+            task = None
+            with move_on_after(at=begin if todo else inf):
+                task = yield from rivals.next()
+            if task is None:
+                continue
+            error = task.exception
+            if error is None:
+                return rivals.tasks.index(task), task.returned
+            errors[rivals.tasks.index(task)] = error
+            begin = -inf
+        raise BaseExceptionGroup(
+            f"none of {len(calls)} calls has succeeded", [errors[place] for place in sorted(errors)]
+        )
+    finally:
+        for call in todo:
+            if isinstance(call, Task):
+                rivals.add(call)
+            else:
+                forgive(call)
+        yield from rivals.dismiss()
+        # As in `_gather`: no cycle.
+        del rivals, errors
+        task = error = None
 
 
 @public

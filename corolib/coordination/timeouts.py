@@ -3,6 +3,7 @@
     with timeout(5): ...                      TimeoutError after five seconds
     with move_on_after(5) as scope: ...       leaves the block; then scope.expired
     with shield(): ...                        puts off every cancel from outside
+    @timeout(5)                               bounds each call of a function
 
 A block bounds its own task only: a task spawned inside is not timed out by it, unless the block
 encloses the wait for its group. How a cancel is requested and delivered is the kernel's matter, and
@@ -11,11 +12,24 @@ stands in `cancellation.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from functools import partial, wraps
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from corolib.kernel import Cancelled, CancelScope, check_number, current_scheduler, public
+from corolib.kernel import (
+    Cancelled,
+    CancelScope,
+    body_of,
+    check_number,
+    current_scheduler,
+    public,
+    waits,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Deadline(CancelScope):
@@ -30,6 +44,24 @@ class _Deadline(CancelScope):
         else:
             name = type(self).__name__
             raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
+
+    def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
+        """Bound each call of a generator function or an `async def`: `@timeout(5)` above it.
+
+        Then `yield from` and `await` both work with it.
+        """
+
+        @waits
+        @wraps(f)
+        def bounded(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+            call = body_of(type(self).__name__, partial(f, **kwargs) if kwargs else f, args)
+            seconds, at = self._seconds, self._deadline
+            block = type(self)(at=at) if seconds is None else type(self)(seconds)
+            with block:
+                block.opened_at(f)
+                return (yield from call)
+
+        return bounded  # type: ignore[return-value]
 
     @property
     def expired(self) -> bool:

@@ -254,6 +254,13 @@ class CancelScope(Scope):
             elif self._deadline != inf:
                 self.timer = task.scheduler.timers.set(self._deadline, _expire, self)
 
+    def opened_at(self, f: Any) -> None:
+        """Name `f`, which the block is around, where messages say where the block began."""
+        while hasattr(f, "__wrapped__"):
+            f = f.__wrapped__
+        if hasattr(f, "__code__"):
+            self._code, self._lasti = f.__code__, 0
+
     @property
     def opened_in(self) -> str:
         """Where the block began: `handler (server.py:12)`."""

@@ -4,6 +4,7 @@ import gc
 import itertools
 import selectors
 import traceback
+from threading import BrokenBarrierError
 
 import pytest
 
@@ -1011,3 +1012,55 @@ def test_those_who_wait_for_conditions_of_a_lost_lock_are_told_in_the_order_of_t
 
     go(main)
     assert told == list(range(30))
+
+
+# A barrier that is broken -------------------------------------------------------------------------
+
+
+def meet(barrier, log):
+    try:
+        log.append((yield from barrier.wait()))
+    except BrokenBarrierError as exc:
+        log.append(str(exc))
+
+
+@pytest.mark.found("T20")
+def test_who_waits_at_a_barrier_that_is_broken_is_told_and_so_is_who_comes_later():
+    def main():
+        log = []
+        barrier = Barrier(3, "gate")
+        spawn(meet, barrier, log)
+        spawn(meet, barrier, log)
+        yield Sleep(1)
+        assert not barrier.broken
+        barrier.abort()
+        assert barrier.broken and barrier.waiters == 0
+        yield
+        yield from meet(barrier, log)
+        with pytest.raises(BrokenBarrierError):
+            yield from first(barrier.waiting(), Sleep(1))
+        return log, repr(barrier)
+
+    text = "<Barrier gate> is broken: not all of 3 have come"
+    assert go(main) == ([text] * 3, "<Barrier gate of 3 broken>")
+
+
+@pytest.mark.found("T20")
+def test_a_barrier_that_is_reset_begins_anew():
+    def main():
+        log = []
+        barrier = Barrier(2, "gate")
+        spawn(meet, barrier, log)
+        yield
+        barrier.reset()
+        yield
+        barrier.abort()
+        barrier.reset()
+        assert not barrier.broken
+        spawn(meet, barrier, log)
+        yield
+        yield from meet(barrier, log)
+        yield
+        return log
+
+    assert go(main) == ["<Barrier gate> was reset: not all of 2 have come", 1, 0]

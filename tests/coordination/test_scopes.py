@@ -716,3 +716,85 @@ def test_what_a_wait_does_agrees_with_the_effective_deadline():
 def test_it_needs_a_task():
     with pytest.raises(RuntimeError, match="no scheduler runs"):
         deadline()
+
+
+# Decorators ---------------------------------------------------------------------------------------
+
+
+@timeout(2)
+def slow(seconds, value=None):
+    """As documented."""
+    yield Sleep(seconds)
+    return value
+
+
+@move_on_after(2)
+async def slow_too(seconds):
+    await Sleep(seconds)
+    return "in time"
+
+
+def test_a_timeout_bounds_each_call_of_a_generator_function():
+    def main():
+        found = [(yield from slow(1, value="a")), (yield from spawn(slow, 1, "b"))]
+        with pytest.raises(TimeoutError) as caught:
+            yield from slow(3)
+        return found, str(caught.value)
+
+    found, text = go(main)
+    assert found == ["a", "b"]
+    line = slow.__wrapped__.__code__.co_firstlineno
+    assert text == (
+        f"timeout of 2 s, opened in slow (test_scopes.py:{line}), expired while waiting for "
+        "Sleep(3.0)"
+    )
+    assert slow.__name__ == "slow" and slow.__doc__ == "As documented."
+
+
+def test_a_decorated_async_def_is_awaited_and_may_be_left_early():
+    async def main():
+        return await slow_too(1), await slow_too(5), await slow(1, "c")
+
+    assert go(main) == ("in time", None, "c")
+
+
+def test_what_is_decorated_may_have_a_deadline_and_other_decorators():
+    deadline = 7
+
+    def main():
+        found = []
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match=r"timeout of at=7\.0, opened in inner"):
+                yield from outer()
+            found.append(now())
+        return found
+
+    def inner():
+        yield Sleep(60)
+
+    outer = timeout(at=deadline)(timeout(None)(inner))
+    assert go(main) == [7.0, 7.0]
+
+
+def test_a_callable_without_code_of_its_own_can_be_bounded():
+    class Callable:
+        def __call__(self):
+            yield Sleep(60)
+
+    def main():
+        yield from move_on_after(1)(Callable())()
+        return now()
+
+    assert go(main) == 1.0
+
+
+def test_a_plain_function_is_refused_when_it_is_called():
+    @timeout(5)
+    def plain(x=1):
+        return x
+
+    def main():
+        with pytest.raises(TypeError, match=r"timeout\(\) got 1 from plain\(\): it has no `yield`"):
+            yield from plain()
+
+    go(main)

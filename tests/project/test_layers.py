@@ -524,6 +524,7 @@ def test_the_public_names_are_whole_though_modules_come_when_asked_for(what):
 
 WAIT = [
     corolib.first,
+    corolib.first_success,
     corolib.map_concurrent,
     corolib.TaskGroup.start,
     corolib.TaskGroup.__iter__,
@@ -576,6 +577,10 @@ WAIT = [
 ]
 DO_NOT_WAIT = [
     corolib.as_completed,  # its steps do
+    corolib.every,  # its ticks do
+    corolib.Barrier.abort,
+    corolib.Barrier.reset,
+    corolib.CancelScope.cancel,
     corolib.current_effective_deadline,
     corolib.started,
     corolib.TaskGroup.spawn,

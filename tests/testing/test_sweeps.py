@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import socket
+from threading import BrokenBarrierError
 
 import pytest
 
@@ -36,7 +37,9 @@ from corolib import (
     Topic,
     WriteWait,
     current_scheduler,
+    every,
     first,
+    first_success,
     gather,
     move_on_after,
     now,
@@ -973,6 +976,90 @@ def groups_that_are_cancelled():
 
     yield from survivors(spawn_all(2, work))
     assert running == []
+
+
+@scenario
+def a_barrier_that_is_broken():
+    told = []
+
+    def party(n):
+        try:
+            yield from barrier.wait()
+        except BrokenBarrierError:
+            told.append(n)
+            yield
+
+    def breaker():
+        yield Sleep(1)
+        barrier.abort()
+        yield Sleep(1)
+        barrier.reset()
+
+    barrier = Barrier(5)
+    tasks = [*spawn_all(4, party), spawn(breaker)]
+    yield Sleep(3)
+    barrier.reset()
+    yield from survivors(tasks)
+    return (barrier,)
+
+
+@scenario
+def first_success_with_a_stagger():
+    running = []
+
+    def part(n, good):
+        running.append(n)
+        try:
+            yield Sleep(n)
+            if not good:
+                raise ValueError
+            return n
+        finally:
+            running.remove(n)
+
+    def work(n):
+        calls = [part(1, False), part(5, True), part(2, True)]
+        try:
+            found = yield from first_success(*calls, stagger=n)
+            assert found in [(1, 5), (2, 2)]
+        except ExceptionGroup:  # parts were cancelled alone
+            yield
+
+    yield from survivors(spawn_all(2, work))
+    assert running == []
+
+
+@scenario
+def gather_that_collects():
+    def part(n):
+        yield Sleep(1)
+        if n == 1:
+            raise ValueError
+        return n
+
+    def work(n):
+        found = yield from gather(part(0), part(1), part(2), return_exceptions=True)
+        assert isinstance(found[1], ValueError | TaskCancelled)
+        assert [each for each in found if not isinstance(each, Exception)] in (
+            [[0, 2], [0], [2], []]
+        )
+
+    yield from survivors(spawn_all(2, work))
+
+
+@scenario
+def ticks_and_bounded_functions():
+    @move_on_after(2.5)
+    def ticker(log):
+        for tick in every(1):
+            log.append((yield from tick))
+
+    def work(n):
+        log = []
+        yield from ticker(log)
+        assert log == [0, 0]
+
+    yield from survivors(spawn_all(3, work))
 
 
 # The sweeps ---------------------------------------------------------------------------------------
