@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, TypeVarTuple
 from weakref import ref
 
 from corolib.coordination.locks import Semaphore
@@ -39,6 +39,7 @@ from corolib.kernel import (
 )
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @public
@@ -103,9 +104,9 @@ class TaskGroup(CancelScope):
 
     def spawn(
         self,
-        f: Callable[..., Runnable[T]] | Runnable[T],
+        f: Callable[[*Ts], Runnable[T]] | Runnable[T],
         /,
-        *args: Any,
+        *args: *Ts,
         name: str | None = None,
         context: Context | None = None,
     ) -> Task[T]:
@@ -220,7 +221,7 @@ class TaskGroup(CancelScope):
 
     @waits
     def start(
-        self, f: Callable[..., Runnable[Any]], /, *args: Any, name: str | None = None
+        self, f: Callable[[*Ts], Runnable[Any]], /, *args: *Ts, name: str | None = None
     ) -> Generator[Any, Any, Any]:
         """Wait until a task, spawned in the group, calls `started(value)`; returns the value.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 from weakref import ref
 
 from corolib.coordination.timeouts import move_on_after
@@ -42,7 +42,15 @@ from corolib.kernel import (
     waits,
 )
 
+A = TypeVar("A")
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+Call = Runnable[T] | Task[T]
+"""What is started as a task, or is one already."""
 
 
 def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
@@ -180,12 +188,51 @@ def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
     return (yield from body if hasattr(body, "__iter__") else body.__await__())
 
 
+@overload
+def gather(
+    a: Call[T1], b: Call[T2], /, *, return_exceptions: Literal[False] = False
+) -> Waiting[tuple[T1, T2]]: ...
+@overload
+def gather(
+    a: Call[T1], b: Call[T2], c: Call[T3], /, *, return_exceptions: Literal[False] = False
+) -> Waiting[tuple[T1, T2, T3]]: ...
+@overload
+def gather(
+    a: Call[T1],
+    b: Call[T2],
+    c: Call[T3],
+    d: Call[T4],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Waiting[tuple[T1, T2, T3, T4]]: ...
+@overload
+def gather(*calls: Call[T], return_exceptions: Literal[False] = False) -> Waiting[list[T]]: ...
+@overload
+def gather(
+    a: Call[T1], b: Call[T2], /, *, return_exceptions: Literal[True]
+) -> Waiting[tuple[T1 | BaseException, T2 | BaseException]]: ...
+@overload
+def gather(
+    a: Call[T1], b: Call[T2], c: Call[T3], /, *, return_exceptions: Literal[True]
+) -> Waiting[tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException]]: ...
+@overload
+def gather(
+    a: Call[T1], b: Call[T2], c: Call[T3], d: Call[T4], /, *, return_exceptions: Literal[True]
+) -> Waiting[
+    tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException, T4 | BaseException]
+]: ...
+@overload
+def gather(
+    *calls: Call[T], return_exceptions: Literal[True]
+) -> Waiting[list[T | BaseException]]: ...
 @public
 def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
     """Wait until all are done: `a, b = yield from gather(f(), g())`.
 
     The calls begin at once, as tasks beside the caller; a task may be given as well. What comes
-    back is the list of what they returned.
+    back is the list of what they returned; type checkers see a tuple of up to four, so that each
+    result has its own type.
 
     Args:
         return_exceptions: whether a failure stands in the list, in the place of what its task would
@@ -230,8 +277,18 @@ def _gather(all_of: _TaskSet, return_exceptions: bool) -> Generator[Any, Any, li
         ended = error = None  # type: ignore[assignment]
 
 
+@overload
+def race(a: Call[T1], b: Call[T2], /) -> Waiting[tuple[int, T1 | T2]]: ...
+@overload
+def race(a: Call[T1], b: Call[T2], c: Call[T3], /) -> Waiting[tuple[int, T1 | T2 | T3]]: ...
+@overload
+def race(
+    a: Call[T1], b: Call[T2], c: Call[T3], d: Call[T4], /
+) -> Waiting[tuple[int, T1 | T2 | T3 | T4]]: ...
+@overload
+def race(*calls: Call[T]) -> Waiting[tuple[int, T]]: ...
 @public
-def race(*calls: Any) -> Waiting[tuple[int, Any]]:
+def race(*calls: Any) -> Waiting[Any]:
     """Wait for the first to end: `index, value = yield from race(f(), g())`.
 
     That may be a failure as well. The others are cancelled, and gone when this returns. Not for
@@ -271,6 +328,20 @@ def _race(rivals: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
         del rivals, winner
 
 
+@overload
+def first_success(
+    a: Call[T1], b: Call[T2], /, *, stagger: float = 0
+) -> Waiting[tuple[int, T1 | T2]]: ...
+@overload
+def first_success(
+    a: Call[T1], b: Call[T2], c: Call[T3], /, *, stagger: float = 0
+) -> Waiting[tuple[int, T1 | T2 | T3]]: ...
+@overload
+def first_success(
+    a: Call[T1], b: Call[T2], c: Call[T3], d: Call[T4], /, *, stagger: float = 0
+) -> Waiting[tuple[int, T1 | T2 | T3 | T4]]: ...
+@overload
+def first_success(*calls: Call[T], stagger: float = 0) -> Waiting[tuple[int, T]]: ...
 @public
 @waits
 def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[int, Any]]:
@@ -341,7 +412,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
 
 
 @public
-def as_completed(*calls: Any) -> Iterator[Waiting[Any]]:
+def as_completed(*calls: Call[T]) -> Iterator[Waiting[T]]:
     """Take results as they come: `for step in as_completed(*tasks): value = yield from step`.
 
     Each step waits for the next task to end and returns what it returned. Leaving the loop early
@@ -381,7 +452,7 @@ def _step(begun: _TaskSet) -> Generator[Any, Any, Any]:
 @public
 @waits
 def map_concurrent(
-    f: Callable[[Any], Runnable[T]], items: Iterable[Any], *, limit: int
+    f: Callable[[A], Runnable[T]], items: Iterable[A], *, limit: int
 ) -> Generator[Any, Any, list[T]]:
     """Wait until `f(item)` has run for each item, at most `limit` at a time.
 
@@ -412,7 +483,7 @@ def map_concurrent(
     jobs = enumerate(items)
     results: dict[int, T] = {}
 
-    def work(job: tuple[int, Any] | None) -> Generator[Any, Any, None]:
+    def work(job: tuple[int, A] | None) -> Generator[Any, Any, None]:
         while job is not None:
             place, item = job
             results[place] = yield from call_here(f, (item,))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 # This is `threading.local`, without the rest of `threading`, which takes long to import.
 from _thread import _local
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
 from corolib.kernel.traps import HasFileno
 from corolib.kernel.waits import public
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from corolib.kernel.task import Task
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 Runnable = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 
 BUDGET = 64  # operations without a wait between two that give way; a turn costs a few of them
@@ -90,14 +91,14 @@ def current_task() -> Task[Any]:
 
 @public
 def spawn(
-    f: Callable[..., Runnable[T]] | Runnable[T],
+    f: Callable[[*Ts], Runnable[T]] | Runnable[T],
     /,
-    *args: Any,
+    *args: *Ts,
     name: str | None = None,
     daemon: bool = False,
     parent: Task[Any] | None = None,
     context: Context | None = None,
-    **unknown: Any,
+    **unknown: Never,
 ) -> Task[T]:
     """Start a task beside the caller and return its handle; does not wait.
 
@@ -138,7 +139,7 @@ def spawn(
     return scheduler.start(f, args, name, daemon, parent, context)
 
 
-def unknown_keyword(caller: str, f: object, unknown: dict[str, object]) -> str:
+def unknown_keyword(caller: str, f: object, unknown: Mapping[str, object]) -> str:
     """Return the message for keywords that were meant for the task function itself."""
     word = next(iter(unknown))
     function = getattr(f, "__name__", "f")

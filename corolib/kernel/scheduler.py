@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Any, Never, Protocol, TypeVar, TypeVarTuple
 
 from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
@@ -57,6 +57,7 @@ from corolib.kernel.urgent import Urgent
 from corolib.kernel.waits import DEBUG, Documented, public
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ReadyQueue(Protocol):
@@ -170,7 +171,7 @@ class Scheduler(metaclass=Documented):
 
     # The loop ---------------------------------------------------------------------------------
 
-    def run(self, f: Callable[..., Runnable[T]] | Runnable[T], /, *args: Any) -> T:
+    def run(self, f: Callable[[*Ts], Runnable[T]] | Runnable[T], /, *args: *Ts) -> T:
         """Run `f(*args)` as the main task until all tasks are done; see `corolib.run`."""
         self._lifecycle.refuse_reentry()
         with self._lifecycle:
@@ -554,9 +555,9 @@ class Scheduler(metaclass=Documented):
 
     def spawn(
         self,
-        f: Callable[..., Runnable[T]] | Runnable[T],
+        f: Callable[[*Ts], Runnable[T]] | Runnable[T],
         /,
-        *args: Any,
+        *args: *Ts,
         name: str | None = None,
         daemon: bool = False,
         parent: Task[Any] | None = None,
@@ -778,9 +779,9 @@ class Scheduler(metaclass=Documented):
 
 @public
 def run(
-    f: Callable[..., Runnable[T]] | Runnable[T],
+    f: Callable[[*Ts], Runnable[T]] | Runnable[T],
     /,
-    *args: Any,
+    *args: *Ts,
     clock: Callable[[], float] = time.monotonic,
     selector: Selector = default_selector,
     ready: Callable[[], ReadyQueue] = deque,
@@ -788,7 +789,7 @@ def run(
     on_task_error: ErrorHook | None = None,
     dump_signal: int | None = None,
     network: object = None,
-    **unknown: Any,
+    **unknown: Never,
 ) -> T:
     """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
 
