@@ -1,5 +1,6 @@
 """Cancel scopes as programs use them: cancelled by anybody, with deadlines that move."""
 
+import inspect
 import math
 import random
 import signal
@@ -743,7 +744,7 @@ def test_a_timeout_bounds_each_call_of_a_generator_function():
 
     found, text = go(main)
     assert found == ["a", "b"]
-    line = slow.__wrapped__.__code__.co_firstlineno
+    line = inspect.unwrap(slow).__code__.co_firstlineno
     assert text == (
         f"timeout of 2 s, opened in slow (test_scopes.py:{line}), expired while waiting for "
         "Sleep(3.0)"
