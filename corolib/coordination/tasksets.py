@@ -64,9 +64,14 @@ def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
 
 
 class _TaskSet:
-    """Tasks whose ends are noted, for as long as somebody holds this set."""
+    """Tasks whose ends are noted, for as long as somebody holds this set.
 
-    def __init__(self, tasks: list[Task[Any]]) -> None:
+    Their failures are reported unless somebody was given them; or not at all, if to fail is one of
+    the outcomes that are asked for.
+    """
+
+    def __init__(self, tasks: list[Task[Any]], reports: bool = True) -> None:
+        self._reports = reports
         self.tasks: list[Task[Any]] = []
         # Those whose failures are to be reported. An earlier failure was reported, or taken.
         self._mine: set[Task[Any]] = set()
@@ -85,7 +90,7 @@ class _TaskSet:
         end = partial(_TaskSet._end, ref(self), len(self.tasks))
         self.tasks.append(task)
         self._left += 1
-        if not task.done:
+        if self._reports and not task.done:
             self._mine.add(task)
         self._undos.append(task.watch(end))
 
@@ -168,9 +173,9 @@ class _TaskSet:
         return ", ".join(task.label for task in self._running())
 
 
-def _begin(calls: Iterable[Any]) -> _TaskSet:
+def _begin(calls: Iterable[Any], reports: bool = True) -> _TaskSet:
     """Start the calls, if all of them are what can be started."""
-    return _TaskSet([_start(call) for call in _checked(calls)])
+    return _TaskSet([_start(call) for call in _checked(calls)], reports)
 
 
 def _checked(calls: Iterable[Any]) -> list[Any]:
@@ -236,7 +241,7 @@ def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
 
     Args:
         return_exceptions: whether a failure stands in the list, in the place of what its task would
-            have returned, and cancels nobody.
+            have returned, cancels nobody and is not reported.
 
     Raises:
         The first failure itself, when the others were cancelled and are gone; further ones are
@@ -255,7 +260,7 @@ def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
 
     Source: asyncio.gather, whose failures leave the others running.
     """
-    return _gather(_begin(calls), return_exceptions)
+    return _gather(_begin(calls, not return_exceptions), return_exceptions)
 
 
 @waits
@@ -350,7 +355,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
     The calls begin one after the other, `stagger` seconds apart, or as soon as one has failed. What
     fails leaves it to the others. When one has returned, those under way are cancelled, and gone
     when this returns; those whose turn never came are not begun. What two have obtained at the same
-    moment, one loses: see `race`.
+    moment, one loses: see `race`. No failure is reported to `on_task_error`.
 
     Args:
         stagger: seconds; `math.inf`: one after the other, each when the one before has failed.
@@ -376,7 +381,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
     if not calls:
         raise ValueError("first_success() without any call has no winner")
     todo = deque(_checked(calls))
-    rivals = _TaskSet([])
+    rivals = _TaskSet([], reports=False)
     errors: dict[int, BaseException] = {}
     begin = -inf  # the next one
     task: Task[Any] | None
