@@ -432,6 +432,7 @@ class Part:
         scheduler = self.runner.scheduler
         left = limit.ends - scheduler.clock()
         if left <= 0:
+            limit.is_late = True
             scheduler.cancel_scope(self.task, limit)
             return math.inf
         return left
