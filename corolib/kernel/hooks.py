@@ -18,6 +18,7 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -213,18 +214,21 @@ def _before_fork() -> None:
     if signums := {each.signum for each in _changes.copy() if each.signum is not None}:
         # What a pending signal raises here leaves the mask as it is, or known.
         _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        # What is raised between here and the end of the fork would be ignored.
-        _uninterrupted.append(None)
         signal.pthread_sigmask(signal.SIG_BLOCK, signums)
 
 
 def _after_fork() -> None:
-    mask = _masks.pop(get_ident(), None)
-    if mask is not None:
-        try:
+    try:
+        mask = _masks.pop(get_ident(), None)
+        if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        finally:
-            del _uninterrupted[-1:]
+    finally:
+        del _uninterrupted[-1:]
+
+
+# What is raised during a fork would be ignored, and the rest of the function that it leaves not
+# done. So this is called first, and it is no Python function: no signal handler runs in it.
+_raise_nothing = partial(_uninterrupted.append, None)
 
 
 def _in_child() -> None:
@@ -240,3 +244,4 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+    os.register_at_fork(before=_raise_nothing)  # the last one is called first

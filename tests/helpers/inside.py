@@ -98,6 +98,7 @@ def signal_module() -> Any:
 
 def before_fork() -> None:
     """Do what is done before a fork; after it in the parent; and in the child."""
+    hooks._raise_nothing()
     hooks._before_fork()
 
 

@@ -273,6 +273,42 @@ def test_a_second_ctrl_c_during_a_fork_is_not_ignored():
     assert log == ["forked"]
 
 
+@pytest.mark.found("T1")
+def test_a_second_ctrl_c_as_soon_as_a_fork_begins_leaves_its_signals_blocked():
+    """Before the first line of what is done then. The handlers of a child are not yet its own."""
+    program = """
+        import os, signal, sys
+        import corolib
+        from corolib.kernel import hooks
+
+        def main():
+            signal.raise_signal(signal.SIGINT)
+            sys.setprofile(strike)
+            child = os.fork()
+            sys.setprofile(None)
+            if child == 0:
+                os._exit(len(blocked))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            yield
+
+        def strike(frame, event, arg):
+            name = frame.f_code.co_name
+            if (name, event) == ("_before_fork", "call"):
+                signal.raise_signal(signal.SIGINT)
+            elif (name, event) == ("_in_child", "call"):
+                blocked.update(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+        blocked = set()
+        try:
+            corolib.run(main)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    status, out, err = python(program)
+    assert (status, out) == (0, "1\ninterrupted\n")
+    assert "Exception ignored" not in err
+
+
 # The signal that prints all tasks -----------------------------------------------------------------
 
 
