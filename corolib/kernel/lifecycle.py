@@ -237,20 +237,23 @@ class Lifecycle:
         """End the run-locals; close the bodies that did not end by themselves, and name them.
 
         A lock or a queue may be used in the next run. So first the waits are taken back, and who
-        was given something takes it, as before a cancel.
+        was given something takes it, as before a cancel. What the run-locals close, nobody waits
+        for.
         """
         if self.forked:
             return
-        self._end_run_locals()
         scheduler = self._scheduler
         tasks = scheduler.tasks
         names = {task: f"{task!r} was abandoned" for task in tasks}
         for task in self._take_waits_back(tasks):
             scheduler.current = task
             scheduler.call(_step_last, (task,), task)
+        scheduler.current = None
+        self._end_run_locals()
+        tasks = scheduler.tasks  # also those that were spawned in these steps
         left = [task for task in reversed(tasks) if task.body]
         bodies = [(None, *each) for each in self.given_up]
-        bodies += [(task, names[task], task.body) for task in left]
+        bodies += [(task, names.get(task, f"{task!r} has not begun"), task.body) for task in left]
         self.given_up = []
         # From here on no cancel looks at them.
         for task in left:

@@ -353,6 +353,7 @@ class Server(Serving):
 
     def abandon(self) -> None:
         """Close all connections, since the run is over: no task does it any more."""
+        self.listener.close()
         for connection in list(self._open):
             self._close(connection.stream)
 

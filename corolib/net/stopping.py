@@ -40,6 +40,8 @@ class Servers:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._open: dict[Stoppable, None] = {}
+        # Those of them that a signal stops.
         self._running: dict[Stoppable, None] = {}
         self._sigterm: SignalCall | None = None
         # Whether SIGTERM has come, and what raises a Ctrl-C that waits until all have ended.
@@ -56,6 +58,7 @@ class Servers:
 
     def add(self, server: Stoppable) -> None:
         """Have signals stop a server that begins; at once, if one has come already."""
+        self._open[server] = None
         if self._scheduler.main is None:
             # Somebody else makes the turns, and handles the signals.
             return
@@ -88,6 +91,7 @@ class Servers:
 
     def ended(self, server: Stoppable) -> None:
         """Note that a server is over; called before those who wait for it are told."""
+        self._open.pop(server, None)
         if server not in self._running:
             return
         del self._running[server]
@@ -114,7 +118,7 @@ class Servers:
     def end(self) -> None:
         """The run is over. That it was told to end is no failure of its main task."""
         self._forget_sigterm()
-        for server in list(self._running):
+        for server in list(self._open):
             self._scheduler.call(server.abandon, ())
         if self._terminated:
             self._main.cancelled = False

@@ -4,6 +4,8 @@ Each scenario is run and cut short after every turn in which something happens: 
 two Ctrl-C that come in the middle of a turn. Then the same thing is used in a new run.
 """
 
+import signal
+
 import pytest
 
 from corolib import (
@@ -18,77 +20,24 @@ from corolib import (
     QueueShutDown,
     Result,
     RLock,
-    Scheduler,
+    RunFinished,
     Semaphore,
     Sleep,
     TaskGroup,
+    ThreadEnd,
     Topic,
     current_task,
     first,
-    run,
+    gather,
+    open_signal_receiver,
     spawn,
     timeout,
+    to_thread,
 )
-from corolib.testing import virtual_time
-from tests.helpers.driving import get_all, go, strike
-from tests.helpers.inside import queues_of
+from tests.helpers.cuts import CUTS, close_after, cut_short_everywhere
+from tests.helpers.driving import get_all, strike, turns
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
-
-
-class Cut(Exception):
-    """No turn is left in which the scenario could be cut short."""
-
-
-def close_after(turns, work, *args):
-    """Run tasks for so many turns, and close the scheduler."""
-    lost = []
-    scheduler = Scheduler(**virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
-    scheduler.spawn(work, *args)
-    try:
-        for _ in range(turns):
-            if not scheduler.tasks:
-                raise Cut
-            scheduler.turn()
-    finally:
-        scheduler.close()
-    assert lost == []
-
-
-def interrupt_after(turns, work, *args):
-    """Run tasks until two Ctrl-C come, after so many turns, between two steps of one turn."""
-    lost = []
-
-    def main():
-        task = spawn(work, *args)
-        for _ in range(turns):
-            yield
-            if task.done:
-                raise Cut
-        strike()
-        strike()
-
-    with pytest.raises(KeyboardInterrupt):
-        run(main, **virtual_time(), on_task_error=lambda task, exc: lost.append(exc))
-    assert lost == []
-
-
-def cut_short_everywhere(cut, make, work, check):
-    """Cut `work(thing)` short after 0, 1, 2 ... turns, and each time use the thing once more."""
-    for turns in range(100):
-        thing = make()
-        done = []
-        try:
-            cut(turns, work, thing, done)
-        except Cut:
-            return
-        for queue in queues_of(thing):
-            assert not queue, f"somebody still waits after {turns} turns"
-        go(check, thing, done)
-    raise AssertionError("the scenario has no end")
-
-
-CUTS = pytest.mark.parametrize("cut", [close_after, interrupt_after])
 
 
 # What is acquired ---------------------------------------------------------------------------------
@@ -391,3 +340,76 @@ def test_a_topic_has_no_subscribers_of_a_run_that_was_cut_short(cut, overflow):
             yield from topic.publish(1)
 
     cut_short_everywhere(cut, lambda: Topic(1, overflow), work, check)
+
+
+# What belongs to its run --------------------------------------------------------------------------
+
+
+@pytest.mark.found("T6")
+@CUTS
+@pytest.mark.parametrize("how", ["join", "stop", "cancel", "gather", "watch"])
+def test_who_waits_for_a_task_of_a_run_that_was_cut_short_is_told(cut, how):
+    def work(tasks, done):
+        tasks.append(spawn(turns, 3))
+        tasks.append(spawn(Sleep(100).__iter__()))
+        yield from turns(5)
+        tasks[1].cancel()
+
+    def ask(tasks, done):
+        for task in tasks:
+            if task.done:
+                continue
+            with pytest.raises(RunFinished):
+                if how == "join":
+                    yield from task
+                elif how == "stop":
+                    yield from task.stop()
+                elif how == "cancel":
+                    task.cancel()
+                elif how == "gather":
+                    yield from gather(task)
+                else:
+                    task.watch(done.append)
+
+    cut_short_everywhere(cut, list, work, ask)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_signal_receiver_of_a_run_that_was_cut_short_is_closed_and_no_failure(cut):
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    def work(receivers, done):
+        with open_signal_receiver(signal.SIGUSR1) as received:
+            receivers.append(received)
+            for _ in range(3):
+                strike(signal.SIGUSR1)
+                assert (yield from received) == signal.SIGUSR1
+
+    def ask(receivers, done):
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        for received in receivers:
+            with pytest.raises(RuntimeError, match="is not open"):
+                yield from received
+
+    try:
+        cut_short_everywhere(cut, list, work, ask)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.found("T6")
+def test_the_end_of_a_queue_for_threads_of_a_run_that_was_cut_short_says_so():
+    def work(ends, done):
+        queue = Queue(1)
+        ends.append(ThreadEnd(queue))
+        for n in range(3):
+            yield from to_thread(ends[0].put, n)
+            assert (yield from queue.get()) == n
+
+    def ask(ends, done):
+        for end in ends:
+            with pytest.raises(RunFinished):
+                yield from to_thread(end.put, 1)
+
+    cut_short_everywhere(close_after, list, work, ask)
