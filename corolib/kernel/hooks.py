@@ -190,7 +190,14 @@ def write_signals_to(fd: int) -> Change:
     """
     pid = os.getpid()
     before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    return Change(lambda: signal.set_wakeup_fd(before if os.getpid() == pid else -1))
+
+    def put_back() -> None:
+        found = signal.set_wakeup_fd(-1)
+        if os.getpid() == pid:
+            # Somebody else may have set it meanwhile; and that may be the end of a turn.
+            signal.set_wakeup_fd(before if found == fd else found)
+
+    return Change(put_back)
 
 
 def tell_of_fork(thing: Any) -> None:

@@ -201,7 +201,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
         if self.done:
             call(self.returned, self.exception)
             return _nothing
-        self.scheduler.at_once()  # raises RunFinished if it never will be done
+        if self.scheduler.polling:
+            self.scheduler.at_once()  # raises RunFinished if it never will be done
         if self.joiners is None:
             self.joiners = {}
         self.joiners[call] = None

@@ -12,7 +12,16 @@ from types import SimpleNamespace
 import pytest
 
 import corolib
-from corolib import Scheduler, Sleep, Suspend, current_scheduler, now, run, spawn
+from corolib import (
+    Scheduler,
+    Sleep,
+    Suspend,
+    current_scheduler,
+    now,
+    open_signal_receiver,
+    run,
+    spawn,
+)
 from corolib.kernel.hooks import ProcessHooks, uninterrupted
 from corolib.testing import VirtualClock, open_files, virtual_time
 from tests.helpers.driving import FULL, go, strike
@@ -668,6 +677,30 @@ def test_when_a_wake_forks_the_child_steps_none_of_the_tasks_that_are_ready():
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         run(main, **virtual_time())
     assert stepped == []
+
+
+@pytest.mark.found("T1")
+def test_signals_are_written_elsewhere_at_the_end_only_if_they_still_come_to_us():
+    """The program may have said where to; or the end of a turn, where a receiver stays open."""
+    a, b = socket.socketpair()
+    b.setblocking(False)
+    scheduler = Scheduler()
+
+    def receive():
+        with open_signal_receiver(signal.SIGUSR1) as received:
+            yield from received
+
+    def main():
+        signal.set_wakeup_fd(b.fileno())
+        yield
+
+    with a, b:
+        scheduler.spawn(receive)
+        scheduler.turn(0)
+        scheduler.close()
+        assert signal.set_wakeup_fd(-1) == -1
+        run(main)
+        assert signal.set_wakeup_fd(-1) == b.fileno()
 
 
 @pytest.mark.found("T1")
