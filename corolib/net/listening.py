@@ -389,9 +389,9 @@ class Listening:
                     self._misses += 1
                     self.lost += 1
                     continue
-                if self._is_dead(exc):
+                if self.is_dead(exc):
                     raise
-                self._report(exc)
+                self.report(exc)
             else:
                 self._taken += 1
                 self._misses = 0
@@ -400,7 +400,7 @@ class Listening:
                     conn.setblocking(False)
                     return Stream(conn, peer=peer)
                 except OSError as exc:
-                    self._report(exc)
+                    self.report(exc)
                     with suppress(OSError):
                         conn.close()
             yield Sleep(PAUSE)
@@ -417,7 +417,7 @@ class Listening:
         self._taken = 0
         self._ready.extend(self._sockets)
 
-    def _is_dead(self, exc: OSError) -> bool:
+    def is_dead(self, exc: OSError) -> bool:
         """Return whether accepting, which has failed so, will never succeed again."""
         if isinstance(exc, ClosedError):
             return True
@@ -425,7 +425,8 @@ class Listening:
             raise ClosedError(f"{self!r}: the socket was closed")
         return exc.errno in DEAD and not all(map(listens, self._sockets))
 
-    def _report(self, exc: OSError) -> None:
+    def report(self, exc: OSError) -> None:
+        """Say that there is a pause, and why: once a second at most."""
         self._misses = 0
         self.pauses += 1
         if now() >= self._reported + REPORT_EVERY:

@@ -41,7 +41,7 @@ from corolib.kernel import (
     where,
 )
 from corolib.net.limits import Limits, check_names, checked
-from corolib.net.listening import BACKLOG, Listening, inherited, tcp_sockets, unix_socket
+from corolib.net.listening import BACKLOG, PAUSE, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
 from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
@@ -222,7 +222,15 @@ class Server(Serving):
             yield place
             return
         # Nobody has to leave for somebody who may never come.
-        yield from first(*self.listener.arrivals, place)
+        while self._is_full():
+            try:
+                yield from first(*self.listener.arrivals, place)
+                break
+            except OSError as exc:
+                if self.listener.is_dead(exc):
+                    raise
+                self.listener.report(exc)
+            yield Sleep(PAUSE)
         while self._is_full():
             self._watch.make_room()
             yield from first(place, Sleep(self._watch.tick))

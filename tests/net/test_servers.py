@@ -2030,6 +2030,33 @@ def test_all_the_connections_that_a_process_may_have_are_held_and_echoed(tmp_pat
     assert grown * 1024 <= 60_000_000
 
 
+@pytest.mark.found("N22")
+def test_a_full_server_whose_listener_cannot_be_watched_just_now_goes_on(caplog):
+    def main():
+        with listen_tcp("127.0.0.1", 0) as listener, open(os.devnull) as never_watched:
+            arrivals = listener.arrivals
+
+            def come_in(peer):
+                listener.arrivals = [ReadWait(never_watched)]
+                return True
+
+            server = listener.serve(echo, max_connections=1, accept=come_in)
+            with socket.create_connection(listener.addresses[0]):
+                yield Sleep(1.05)
+                assert server.stats()["open"] == 1
+            pauses = listener.pauses
+            assert 9 <= pauses <= 11
+            yield Sleep(1)
+            listener.arrivals = arrivals
+            with (yield from open_tcp(*listener.addresses[0])) as client:
+                yield from client.sendall(b"x")
+                assert (yield from client.recv(1)) == b"x"
+            yield from server.stop(grace=0)
+
+    run(main, **virtual_time())
+    assert 2 <= len(caplog.records) <= 4
+
+
 OUT_OF_FILES = """
 import os, resource, sys
 from corolib import *
