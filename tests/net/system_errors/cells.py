@@ -32,7 +32,7 @@ from typing import NamedTuple
 from tests.helpers.programs import start
 from tests.net.system_errors.expected import expected
 
-KINDS = "server", "tls", "udp", "client"
+KINDS = "server", "tls", "threads", "udp", "client"
 
 ONCE = "1", "2", "3"
 ALWAYS = "1+"

@@ -16,6 +16,8 @@ REASONS = {
     ("accept4", "EAGAIN"): IN_VAIN,
     ("accept4", "EINTR"): REPEATED,
     ("epoll_wait", "EINTR"): REPEATED,
+    ("read", "EAGAIN"): IN_VAIN,
+    ("read", "EINTR"): REPEATED,
     ("recvfrom", "EAGAIN"): IN_VAIN,
     ("recvfrom", "EINTR"): REPEATED,
     ("sendto", "EAGAIN"): IN_VAIN,

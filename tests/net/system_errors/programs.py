@@ -6,6 +6,7 @@ The servers print their port. The client is given the port of a server, and asks
 
 import asyncio
 import ctypes
+import functools
 import logging
 import math
 import ssl
@@ -39,14 +40,15 @@ def context():
 # With corolib -------------------------------------------------------------------------------------
 
 
-def corolib_server(tls=None):
-    def echo(stream):
-        while data := (yield from stream.recv(65536)):
-            yield from stream.sendall(data)
+def corolib_echo(stream):
+    while data := (yield from stream.recv(65536)):
+        yield from stream.sendall(data)
 
+
+def corolib_server(handler=corolib_echo, tls=None):
     def main():
         with corolib.listen_tcp("127.0.0.1", 0) as listener:
-            server = listener.serve(echo, max_connections=PLACES, tls=tls)
+            server = listener.serve(handler, max_connections=PLACES, tls=tls)
             print(listener.addresses[0][1], flush=True)
             yield from server
 
@@ -54,7 +56,15 @@ def corolib_server(tls=None):
 
 
 def corolib_tls():
-    corolib_server(context())
+    corolib_server(tls=context())
+
+
+def corolib_threads():
+    def echo(stream):
+        while data := (yield from stream.recv(65536)):
+            yield from stream.sendall((yield from corolib.to_thread(bytes, data)))
+
+    corolib_server(echo)
 
 
 def corolib_udp():
@@ -87,11 +97,15 @@ def corolib_client(port):
 # With asyncio -------------------------------------------------------------------------------------
 
 
-def asyncio_server(tls=None):
+async def same(data):
+    return data
+
+
+def asyncio_server(work=same, tls=None):
     async def echo(reader, writer):
         try:
             while data := await reader.read(65536):
-                writer.write(data)
+                writer.write(await work(data))
                 await writer.drain()
         finally:
             writer.close()
@@ -105,7 +119,11 @@ def asyncio_server(tls=None):
 
 
 def asyncio_tls():
-    asyncio_server(context())
+    asyncio_server(tls=context())
+
+
+def asyncio_threads():
+    asyncio_server(functools.partial(asyncio.to_thread, bytes))
 
 
 class Echo(asyncio.DatagramProtocol):
