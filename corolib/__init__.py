@@ -28,7 +28,7 @@ The house, where each floor imports only from those below it:
              +--> poller, urgent     files            +--> timers          times
              +--> suspend            wakes            +--> callqueue       other threads
              +--> task --> cancellation               +--> diagnostics     words
-        errors  traps  waits  context  checks  late  frames  bodies   (import next to nothing)
+        errors traps waits context checks safely late frames bodies   (import next to nothing)
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`

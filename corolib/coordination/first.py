@@ -23,7 +23,9 @@ from corolib.kernel import (
     UrgentWait,
     Wake,
     WriteWait,
+    brief,
     current_scheduler,
+    name_of,
     no_error,
     no_undo,
     public,
@@ -75,7 +77,7 @@ def _check(traps: tuple[Trap, ...]) -> None:
     ends: dict[int, tuple[object, Trap]] = {}
     for trap in traps:
         if not isinstance(trap, ReadWait | WriteWait | UrgentWait | Sleep | Suspend):
-            name = getattr(trap, "__name__", type(trap).__name__)
+            name = name_of(trap)
             raise TypeError(
                 f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
             )
@@ -83,8 +85,8 @@ def _check(traps: tuple[Trap, ...]) -> None:
             case Suspend(what=(verb, Queue() as queue)):
                 other_verb, other = ends.setdefault(id(queue), (verb, trap))
                 if other_verb != verb:
-                    text = f"first() got {other!r} and {trap!r}: they would meet, and both be taken"
-                    raise ValueError(text)
+                    both = f"{brief(other)} and {brief(trap)}"
+                    raise ValueError(f"first() got {both}: they would meet, and both be taken")
 
 
 class _FirstOf:
@@ -153,4 +155,4 @@ class _FirstOf:
         return found
 
     def __str__(self) -> str:
-        return "the first of " + ", ".join(map(repr, self._traps))
+        return "the first of " + ", ".join(map(brief, self._traps))

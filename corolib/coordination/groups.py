@@ -28,18 +28,27 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    attribute,
     body_of,
     check_count,
     current_scheduler,
     current_task,
     forgive,
     must_yield,
+    name_of,
+    note,
     public,
+    some,
+    told,
+    trace_of,
     waits,
+    with_trace,
 )
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+NOTED = 5  # failures of tasks that are noted on the error of the body
 
 
 @public
@@ -92,6 +101,7 @@ class TaskGroup(CancelScope):
         self._ended = False
         self._was_cancelled = False  # by `cancel()` or its deadline, and not by a failure
         self._body_error: BaseException | None = None
+        self._noted = 0  # failures of tasks that its notes tell of, or would
         self._wake: Wake | None = None
         self._limit = limit
         # Without a limit nobody asks for a turn.
@@ -152,7 +162,7 @@ class TaskGroup(CancelScope):
         if not callable(f):
             # A mistake is raised here, and not when the task gets its turn.
             body_of("spawn", f, args)
-        name = name or getattr(f, "__name__", type(f).__name__)
+        name = name or name_of(f)
         body = self._in_turn(f, args)
         return scheduler.spawn(body, name=name, parent=self.task, context=context)
 
@@ -216,7 +226,12 @@ class TaskGroup(CancelScope):
     def _note(self, task: Task[Any], error: BaseException) -> None:
         """Report a failure that cannot leave the block any more."""
         if self._body_error is not None:
-            self._body_error.add_note(f"task {task.label} of the group failed as well: {error!r}")
+            self._noted += 1
+            if self._noted <= NOTED:
+                text = f"task {task.label} of the group failed as well: {told(error)}"
+                note(self._body_error, text)
+            elif self._noted == NOTED + 1:
+                note(self._body_error, "and so did more of them, which are reported")
         task.scheduler.report_failure(task, error)
 
     @waits
@@ -310,7 +325,7 @@ class TaskGroup(CancelScope):
         try:
             owner.scheduler.cancellation.leave(self, kind)
         except ScopeError as exc:
-            misuse = exc.with_traceback(None)
+            misuse = with_trace(exc, None)
         leave_behind(owner, left, "the block of its group was left")
         if self.is_left_by(error):
             self.cancelled_caught = True
@@ -318,12 +333,12 @@ class TaskGroup(CancelScope):
             return self._group() if self._failures else None
         if self._was_cancelled and error is None and misuse is None:
             return self._group() if self._failures else None
-        if self._failures and getattr(error, "group", None) is self:
+        if self._failures and attribute(error, "group") is self:
             error = self._group()
         if error is None:
             error = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
         elif misuse is not None:
-            error.add_note(f"and: {misuse}")
+            note(error, f"and: {misuse}")
         self._body_error = error
         failures, self._failures = self._failures, {}
         for _, (task, failure) in sorted(failures.items()):
@@ -346,7 +361,7 @@ class TaskGroup(CancelScope):
             try:
                 await self
             except BaseException as exc:
-                if self.__exit__(type(exc), exc, exc.__traceback__):
+                if self.__exit__(type(exc), exc, trace_of(exc)):
                     return True
                 raise
         return self.__exit__(kind, error, trace)
@@ -362,7 +377,7 @@ def _not_waited_for(left: list[Task[Any]]) -> str:
     if not left:
         return text
     were = "task was" if len(left) == 1 else "tasks were"
-    names = ", ".join(task.label for task in left)
+    names = some([task.label for task in left])
     return f"{text}; {len(left)} {were} running ({names}) and {were.split()[1]} cancelled"
 
 
@@ -387,7 +402,9 @@ class _Handshake:
         task = self.task()
         assert task is not None, "`start` holds it"
         silent = f"task {task.label} ended without calling started()"
-        return task.watch(lambda value, error: wake(error=error or RuntimeError(silent)))
+        return task.watch(
+            lambda value, error: wake(error=RuntimeError(silent) if error is None else error)
+        )
 
     def answer(self, task: Task[Any], value: Any) -> None:
         if self._answers:

@@ -29,13 +29,17 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    brief,
     check_count,
     current_task,
     in_queue,
+    is_a,
     must_yield,
     public,
     serve,
+    trace_of,
     waits,
+    with_trace,
 )
 
 if TYPE_CHECKING:
@@ -485,7 +489,7 @@ class Condition(Waitable):
     def __init__(self, lock: Lock | None = None, name: str = "") -> None:
         if not isinstance(lock, Lock | None):
             raise TypeError(
-                f"Condition() got {lock!r} as its lock: give it a Lock or an RLock; "
+                f"Condition() got {brief(lock)} as its lock: give it a Lock or an RLock; "
                 'a name is given as `Condition(name="...")`'
             )
         super().__init__(name)
@@ -595,7 +599,7 @@ class Condition(Waitable):
         self.lock.give_back(current_task(), kind)
 
     def _state(self) -> str:
-        return f"of {self.lock!r}"
+        return f"of {brief(self.lock)}"
 
 
 @public
@@ -745,8 +749,9 @@ class Result(Waitable, Generic[T]):
             RuntimeError: the result is there already.
             TypeError: this is no exception.
         """
-        if not isinstance(error, BaseException):
-            raise TypeError(f"fail() got {error!r}: give an exception, as `fail(ValueError(...))`")
+        if not is_a(error, BaseException):
+            text = "give an exception, as `fail(ValueError(...))`"
+            raise TypeError(f"fail() got {brief(error)}: {text}")
         self._settle(None, error)
 
     def waiting(self) -> Suspend[T]:
@@ -775,7 +780,7 @@ class Result(Waitable, Generic[T]):
             if exc is self._error:
                 # The frames of other waits that raised it do not belong here. Nor does this one:
                 # it holds the result.
-                exc.__traceback__ = self._raised
+                with_trace(exc, self._raised)
             raise
 
     def __iter__(self) -> Generator[Any, Any, T]:
@@ -791,7 +796,7 @@ class Result(Waitable, Generic[T]):
         if self._done:
             raise RuntimeError(f"{self!r} is there already: it can be set once")
         self._done, self._value, self._error = True, value, error
-        self._raised = None if error is None else error.__traceback__
+        self._raised = None if error is None else trace_of(error)
         wake_all(self._waiting, value, lambda: error)
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
@@ -803,4 +808,4 @@ class Result(Waitable, Generic[T]):
     def _state(self) -> str:
         if not self._done:
             return "pending"
-        return "set" if self._error is None else f"failed with {self._error!r}"
+        return "set" if self._error is None else f"failed with {brief(self._error)}"

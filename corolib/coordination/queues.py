@@ -24,7 +24,17 @@ from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
 from corolib.coordination.waitqueue import Waitable, WaitQueue, enqueue, nothing, wake_all
-from corolib.kernel import Suspend, Wake, check_count, in_queue, must_yield, public, serve, waits
+from corolib.kernel import (
+    Suspend,
+    Wake,
+    check_count,
+    in_queue,
+    must_yield,
+    public,
+    serve,
+    waits,
+    with_trace,
+)
 
 T = TypeVar("T")
 Items = deque[Any] | list[Any]
@@ -295,7 +305,7 @@ class Queue(Closable, Generic[T]):
                 push(item)
             except BaseException as exc:
                 # Its traceback leads to the getter, which would be a cycle.
-                serve(waiter, error=exc.with_traceback(None))
+                serve(waiter, error=with_trace(exc, None))
             else:
                 self._unfinished += 1
                 serve(waiter)

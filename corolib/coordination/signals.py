@@ -20,6 +20,7 @@ from corolib.kernel import (
     Scheduler,
     Suspend,
     Wake,
+    brief,
     current_scheduler,
     handle_signal,
     public,
@@ -78,9 +79,11 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
     known = {int(each): each for each in signal.valid_signals()}
     for each in signums:
         if isinstance(each, bool) or not isinstance(each, int):
-            raise TypeError(f"open_signal_receiver() got {each!r}, which is no signal's number")
+            what = f"open_signal_receiver() got {brief(each)}"
+            raise TypeError(f"{what}, which is no signal's number")
         if each not in known:
-            raise ValueError(f"open_signal_receiver() got {each!r}: there is no such signal here")
+            what = f"open_signal_receiver() got {brief(each)}"
+            raise ValueError(f"{what}: there is no such signal here")
     return SignalReceiver(current_scheduler(), {each: known[each] for each in signums})
 
 
@@ -251,7 +254,7 @@ class SignalHandlers:
             other.close()
         elif other is not None:
             raise RuntimeError(
-                f"{_name(signum)} is received by {other!r} already: a signal has one receiver; "
+                f"{_name(signum)} is received by {brief(other)} already: it has one receiver; "
                 "open it once, and hand its values on"
             )
         if not self._receivers:

@@ -35,6 +35,7 @@ from corolib.kernel import (
     check_number,
     forgive,
     must_yield,
+    name_of,
     now,
     public,
     serve,
@@ -494,7 +495,7 @@ def map_concurrent(
             results[place] = yield from call_here(f, (item,))
             job = next(jobs, None)
 
-    name = getattr(f, "__name__", None)
+    name = name_of(f)
     begun = list(islice(jobs, limit))
     yield from gather(*[spawn(work, job, name=name) for job in begun])
     return [results[place] for place in sorted(results)]

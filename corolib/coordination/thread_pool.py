@@ -16,13 +16,14 @@ import threading
 import types
 from _thread import RLock, _local, allocate_lock
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corolib.kernel import (
+    Block,
     LateModule,
     RunFinished,
     Scheduler,
@@ -31,9 +32,14 @@ from corolib.kernel import (
     Wake,
     check_count,
     forgive,
+    is_a,
+    name_of,
+    note,
     tell_of_fork,
     to_stderr,
+    trace_of,
     uninterrupted,
+    with_trace,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +52,9 @@ IDLE = 10.0
 
 PATIENCE = 10.0
 """Seconds that the end of a run waits for threads and processes at most, if `grace` is longer."""
+
+RAISED = "_corolib_raised"
+"""The attribute in which a future keeps the traceback that its failure came with."""
 
 
 # A union would be made anew at each look.
@@ -75,20 +84,25 @@ class Call:
         """Hand over the outcome of a future that is done; from any thread."""
         try:
             error = future.exception()
+            if error is not None:
+                # The future may be waited for again. What the delivery adds does not belong there.
+                with suppress(TypeError):  # of a foreign one that keeps nothing
+                    with_trace(error, vars(future).setdefault(RAISED, trace_of(error)))
         except BaseException as exc:
             # The future was cancelled. The traceback holds this frame, which would be a cycle.
-            error = exc.with_traceback(None)
+            error = with_trace(exc, None)
         self.post(future.result() if error is None else None, error)
 
     def post(self, value: Any, error: BaseException | None) -> None:
         """Hand the outcome over; from any thread."""
         try:
-            self.scheduler.call_soon_threadsafe(self._deliver, value, error)
+            self.scheduler.call_soon_threadsafe(self.deliver, value, error)
         except RunFinished:
             pass
 
-    def _deliver(self, value: Any, error: BaseException | None) -> None:
-        if error is not None and isinstance(error, MEANT_FOR_GENERATORS):
+    def deliver(self, value: Any, error: BaseException | None) -> None:
+        """Wake the task, if it still waits; in the scheduler's thread."""
+        if error is not None and is_a(error, MEANT_FOR_GENERATORS):
             wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
             wrapped.__cause__, error = error, wrapped
         if self.wake is not None:
@@ -112,7 +126,7 @@ class Job(Call):
         self, caller: str, pool: Pool, f: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
         # Without a call of the other `__init__`, which would take longer than all of this.
-        self.name = getattr(f, "__qualname__", None) or repr(f)
+        self.name = name_of(f, which="__qualname__")
         self.scheduler = pool.scheduler
         self.wake = None
         self.caller = caller
@@ -160,24 +174,26 @@ class Job(Call):
                 )
             return value, None
         except BaseException as exc:
-            error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
+            error = with_trace(exc, getattr(trace_of(exc), "tb_next", None))
             return None, error
         finally:
             # The frame of `f` holds this one, which would be a cycle.
             del error
 
-    @contextmanager
-    def asks(self, asking: Asking) -> Iterator[None]:
+    def asks(self, asking: Asking) -> Block[None]:
         """While its thread waits for what it asks of a scheduler: it does not count, and a cancel
         of the job reaches that.
         """
-        self.asking = asking
-        self.pool.discount(self)
-        try:
-            yield
-        finally:
+
+        def begin() -> None:
+            self.asking = asking
+            self.pool.discount(self)
+
+        def end() -> None:
             self.asking = None
             self.pool.count(self)
+
+        return Block(begin, end)
 
     # Do with what `run` has returned what is to be done; in the thread, which is free then.
     hand_over = Call.post
@@ -187,9 +203,9 @@ class Job(Call):
 
         It is none if what the thread has asked of a scheduler was cancelled too, or came too late.
         """
-        if isinstance(error, TaskCancelled | RunFinished):
+        if is_a(error, (TaskCancelled, RunFinished)):
             return
-        error.add_note(f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
+        note(error, f"({self.name} went on after its caller, {self.task.label}, was cancelled)")
         self.scheduler.report_failure(self.task, error)
 
     @property

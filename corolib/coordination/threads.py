@@ -28,6 +28,7 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    brief,
     current_scheduler,
     public,
     running_scheduler,
@@ -406,12 +407,12 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
 def future_done(future: futures.Future[T]) -> Suspend[T]:
     """Return the wait of `wait_future` as a trap, for `first`."""
     if not hasattr(future, "add_done_callback") or hasattr(future, "get_loop"):
-        raise TypeError(f"wait_future() takes a concurrent.futures.Future, not {future!r}")
+        raise TypeError(f"wait_future() takes a concurrent.futures.Future, not {brief(future)}")
 
     def arm(wake: Wake) -> Callable[[], object]:
         # The future keeps this small object until it is done: it has no way to take a callback
         # back. Many short waits for one long future would be better served by one task that waits.
-        call = Call(f"{future!r}", current_scheduler())
+        call = Call(brief(future), current_scheduler())
         call.wake = wake
         future.add_done_callback(call.settle)
         return call.give_up

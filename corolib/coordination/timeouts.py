@@ -80,7 +80,7 @@ class _Deadline(CancelScope):
         return max(0.0, self._deadline - current_scheduler().clock())
 
     def __repr__(self) -> str:
-        limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self._deadline!r}"
+        limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self._deadline}"
         return f"{type(self).__name__} of {limit}"
 
 

@@ -10,14 +10,13 @@ What happens when a subscriber's queue is full, the topic says. What a queue doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from corolib.coordination.queues import Closable, Queue, check_size
 from corolib.coordination.waitqueue import enqueue, nothing, wake_all
-from corolib.kernel import Suspend, Wake, in_queue, must_yield, public, serve, waits
+from corolib.kernel import Block, Suspend, Wake, brief, in_queue, must_yield, public, serve, waits
 
 T = TypeVar("T")
 
@@ -103,7 +102,7 @@ class Topic(Closable, Generic[T]):
         self, size: float, overflow: Literal["wait", "drop_old"] = "wait", name: str = ""
     ) -> None:
         if overflow not in ("wait", "drop_old"):
-            raise ValueError(f'overflow={overflow!r}: give "wait" or "drop_old"')
+            raise ValueError(f'overflow={brief(overflow)}: give "wait" or "drop_old"')
         super().__init__(name)
         self.size = check_size(size)
         if self.size == 0:
@@ -114,21 +113,20 @@ class Topic(Closable, Generic[T]):
         # Those without room are kept, so that no `get` has to look at all subscriptions.
         self._full: set[Subscription[T]] = set()
 
-    @contextmanager
-    def subscribe(self) -> Iterator[Subscription[T]]:
+    def subscribe(self) -> Block[Subscription[T]]:
         """Subscribe for the length of a block; does not wait: `with topic.subscribe() as news:`.
 
         Raises (at the `with`):
             QueueShutDown: the topic was shut down.
         """
-        self._check_open()
         news = Subscription(self)
+        return Block(partial(self._admit, news), partial(news.shutdown, immediate=True))
+
+    def _admit(self, news: Subscription[T]) -> Subscription[T]:
+        self._check_open()
         self._subscriptions[news] = None
         self.look_at(news)
-        try:
-            yield news
-        finally:
-            news.shutdown(immediate=True)
+        return news
 
     def publishing(self, item: T) -> Suspend[None]:
         """Return the trap that publishes `item`, for `first`."""

@@ -5,8 +5,9 @@ public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `Late
 the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
 and `uninterrupted`; `OwnedSocket`; `body_of` and `forgive`; `holders` and `never_again`, on whom a
-wait depends; the words for messages, `brief`, `doing`, `where`, `file_name`, `no_error`, `no_undo`,
-and `to_stderr`; and checks of what a caller gives.
+wait depends; the words for messages, `doing`, `where`, `file_name`, `some`, `no_error`, `no_undo`,
+and `to_stderr`; what asks the program's objects and cannot fail, from `safely.py`; and checks of
+what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -30,12 +31,12 @@ from corolib.kernel.context import (
     spawn,
 )
 from corolib.kernel.diagnostics import (
-    brief,
     doing,
     holders,
     never_again,
     no_error,
     no_undo,
+    some,
     to_stderr,
     where,
 )
@@ -51,6 +52,17 @@ from corolib.kernel.errors import (
 from corolib.kernel.hooks import handle_signal, tell_of_fork, uninterrupted, write_signals_to
 from corolib.kernel.late import LateModule
 from corolib.kernel.poller import OwnedSocket, Selector
+from corolib.kernel.safely import (
+    Block,
+    attribute,
+    brief,
+    is_a,
+    name_of,
+    note,
+    told,
+    trace_of,
+    with_trace,
+)
 from corolib.kernel.scheduler import Scheduler, run
 from corolib.kernel.suspend import in_queue, serve
 from corolib.kernel.task import Task
@@ -65,6 +77,7 @@ for _name, _module in list(sys.modules.items()):
             vars(_module).setdefault(_class.__name__, _class)
 
 __all__ = [
+    "Block",
     "BusyError",
     "CancelScope",
     "Cancelled",
@@ -89,6 +102,7 @@ __all__ = [
     "Wake",
     "WakeupPair",
     "WriteWait",
+    "attribute",
     "body_of",
     "brief",
     "check_count",
@@ -103,20 +117,27 @@ __all__ = [
     "handle_signal",
     "holders",
     "in_queue",
+    "is_a",
     "must_yield",
+    "name_of",
     "never_again",
     "no_error",
     "no_undo",
+    "note",
     "now",
     "public",
     "run",
     "running_scheduler",
     "serve",
+    "some",
     "spawn",
     "tell_of_fork",
     "to_stderr",
+    "told",
+    "trace_of",
     "uninterrupted",
     "waits",
     "where",
+    "with_trace",
     "write_signals_to",
 ]

@@ -52,9 +52,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from corolib.kernel.checks import check_number
 from corolib.kernel.context import _current, current_task
-from corolib.kernel.diagnostics import brief, where
+from corolib.kernel.diagnostics import where
 from corolib.kernel.errors import Cancelled, ScopeError
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, line_of
+from corolib.kernel.safely import brief, module_of
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ class Scope:
     def is_left_by(self, error: BaseException | None) -> bool:
         """Return whether `error` is the `Cancelled` of this very scope's request (rule 1)."""
         mine = self.cancel_request
-        return mine is not None and getattr(error, "cancel_request", None) is mine
+        if mine is None or type(error) is not Cancelled:
+            return False
+        return getattr(error, "cancel_request", None) is mine
 
 
 @public
@@ -470,8 +473,8 @@ class Cancellation:
         scope.task = None
         if inner is not None and kind is not GeneratorExit:
             raise ScopeError(
-                f"{scope!r}, opened in {scope.opened_in}, is left while {inner!r}, opened in "
-                f"{inner.opened_in}, is still open inside it"
+                f"{brief(scope)}, opened in {scope.opened_in}, is left while {brief(inner)}, "
+                f"opened in {inner.opened_in}, is still open inside it"
             )
 
     def _take_off(self, scope: CancelScope) -> CancelScope | None:
@@ -524,9 +527,9 @@ def astray(scope: CancelScope) -> ScopeError:
     """Return the complaint about a block left open by a `yield` to a consumer (rule 11)."""
     assert scope.task is not None
     return ScopeError(
-        f"{scope!r}, opened in {scope.opened_in}, is still open in a generator that has yielded to "
-        f"its consumer, at {where(scope.task)}: it would bound the consumer. Yield values outside "
-        "the block"
+        f"{brief(scope)}, opened in {scope.opened_in}, is still open in a generator that has "
+        f"yielded to its consumer, at {where(scope.task)}: it would bound the consumer. Yield "
+        "values outside the block"
     )
 
 
@@ -555,7 +558,7 @@ def _owner(frame: FrameType) -> tuple[FrameType, FrameType]:
     place = each = frame
     while True:
         suspendable = each.f_code.co_flags & SUSPENDABLE
-        ours = each.f_globals.get("__name__", "").startswith(LIBRARY)
+        ours = module_of(each).startswith(LIBRARY)
         if ours and not suspendable:
             # This is the scheduler. It steps something foreign, which has no such frames.
             return frame, frame

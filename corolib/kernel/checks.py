@@ -1,6 +1,6 @@
 """What a caller gives, checked and put into words: numbers, counts, files, clocks.
 
-Imports nothing else from corolib.
+Imports from corolib how a text is made of a thing.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 import time
 from math import inf
+
+from corolib.kernel.safely import brief
 
 MOST = sys.float_info.max
 LONGEST_WAIT = 2e6  # seconds, which are 23 days; selectors refuse more than 24.8 days
@@ -22,7 +24,7 @@ def file_name(file: object) -> str:
     try:
         number = file.fileno()  # type: ignore[attr-defined]
     except Exception:
-        return f"{file!r}"
+        return brief(file)
     return f"<{type(file).__name__} {'closed' if number == -1 else f'fd={number}'}>"
 
 
@@ -36,7 +38,7 @@ def check_number(value: float, who: object, what: str) -> float:
         return float(value)
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
         raise TypeError(
-            f"{_call_of(who, what)} got {value!r} as {what}: "
+            f"{_call_of(who, what)} got {brief(value)} as {what}: "
             f"write a number of seconds, not a {kind.__name__}"
         )
     try:
@@ -46,8 +48,8 @@ def check_number(value: float, who: object, what: str) -> float:
         number = inf if value > 0 else -MOST
     if number != number or number == -inf:
         raise ValueError(
-            f"{_call_of(who, what)} got {value!r} as {what}: only finite numbers and math.inf will "
-            "do"
+            f"{_call_of(who, what)} got {brief(value)} as {what}: only finite numbers and "
+            "math.inf will do"
         )
     return number
 
@@ -66,14 +68,14 @@ def check_count(value: int, who: str, least: int) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and value >= least:
         return value
-    text = f"{who} takes a whole number, at least {least}, not {value!r}"
+    text = f"{who} takes a whole number, at least {least}, not {brief(value)}"
     raise ValueError(text) if whole else TypeError(text)
 
 
 def check_callable(value: object, keyword: str, what: str) -> None:
     """Raise TypeError if what was given for a keyword cannot be called; `what` ends the message."""
     if not callable(value):
-        raise TypeError(f"{keyword}={value!r}: give {what}")
+        raise TypeError(f"{keyword}={brief(value)}: give {what}")
 
 
 def check_clock(clock: object) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple
 
+from corolib.kernel.safely import brief, name_of
 from corolib.kernel.traps import HasFileno
 from corolib.kernel.waits import public
 
@@ -105,7 +106,8 @@ def spawn(
     `spawn(f, *args)` calls `f`, a generator function or an `async def`; `spawn(f(args))` takes what
     such a call returned. The task takes its first step when all that are ready now have been
     stepped, always, even if it is cancelled before. The caller is its parent: it is done only when
-    its children are.
+    its children are. So tasks that each spawn a successor and end are all kept: write a loop, or
+    give the successor another parent.
 
     Args:
         name: for reports; by default the function's name.
@@ -142,11 +144,16 @@ def spawn(
 def unknown_keyword(caller: str, f: object, unknown: Mapping[str, object]) -> str:
     """Return the message for keywords that were meant for the task function itself."""
     word = next(iter(unknown))
-    function = getattr(f, "__name__", "f")
+    function = name_of(f, "f")
     return (
-        f"{caller}() has no keyword {word!r}: its keywords are the scheduler's own. "
-        f"If {word!r} is for {function}(), write `{caller}({function}(..., {word}=...))`"
+        f"{caller}() has no keyword {brief(word)}: its keywords are the scheduler's own. "
+        f"If {brief(word)} is for {function}(), write `{caller}({function}(..., {word}=...))`"
     )
+
+
+def no_parent(parent: object, context: object) -> str:
+    """Return the message for a `spawn` that was given another parent or context than there are."""
+    return f"spawn() got parent={brief(parent)}, context={brief(context)}: not of that kind"
 
 
 @public

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
+from corolib.kernel.safely import brief, is_a, kind_of, name_of, note, trace_of
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import forgive
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from corolib.kernel.task import Task
 
 SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
+DEEPEST = 20  # levels of tasks below each other that a report shows by its margin
+CHAIN = 3  # tasks that are named of a long chain, in which each has spawned the next and ended
+WIDEST = 60  # characters to which a column is filled up
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
 
 ErrorHook = Callable[["Task[Any] | None", BaseException], object]
@@ -64,7 +69,7 @@ class Diagnostics:
         except BaseException as exc:
             # This needs no import, which may be what has failed.
             for each in (error, exc):
-                sys.__excepthook__(type(each), each, each.__traceback__)
+                sys.__excepthook__(type(each), each, trace_of(each))
         finally:
             scheduler.current = current
 
@@ -78,13 +83,13 @@ class Diagnostics:
         lifecycle = scheduler._lifecycle
         if lifecycle.forked:
             raise error
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if is_a(error, (SystemExit, KeyboardInterrupt)):
             if lifecycle.ctrl_c.second:
                 raise error
             lifecycle.end(error)
-        elif not (isinstance(error, RunFinished) and scheduler.is_closed):
+        elif not (is_a(error, RunFinished) and scheduler.is_closed):
             if task is None:
-                error.add_note("(raised in a callback of the scheduler's, not in a task)")
+                note(error, "(raised in a callback of the scheduler's, not in a task)")
             scheduler.report_failure(task or scheduler.main, error)
 
     def timed(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +132,7 @@ def _who_answers_for(task: Task[Any] | None) -> ErrorHook | None:
 def log_task_error(task: Task[Any] | None, error: BaseException) -> None:
     """Log a failure that nobody takes: the default of `on_task_error=`."""
     who = "a callback" if task is None else f"task {task.label}, spawned at {task.spawned_at},"
-    log().error("%s failed", who, exc_info=error)
+    log().error("%s failed", who, exc_info=(type(error), error, trace_of(error)))
 
 
 def log_refusal(what: str, error: Exception) -> None:
@@ -175,7 +180,7 @@ def source_line(filename: str, lineno: int) -> str:
         import linecache
 
         return linecache.getline(filename, lineno).strip()
-    except OSError:
+    except Exception:
         return ""
 
 
@@ -187,10 +192,10 @@ def short(site: str) -> str:
 def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     """Return the message for the second waiter in one direction."""
     goals = {WriteWait: "to write", UrgentWait: "for urgent data of"}
-    goal = goals.get(type(trap), "to read")
+    goal = goals.get(kind_of(trap, goals), "to read")
     return (
-        f"{trap!r}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this file. "
-        "Let one task do that for all"
+        f"{brief(trap)}: task {waiter.label} ({where(waiter)}) is already waiting {goal} this "
+        "file. Let one task do that for all"
     )
 
 
@@ -238,28 +243,19 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
 
 def no_undo(trap: Suspend[Any], undo: object) -> str:
     """Return the message for an `arm` that returned something other than the undo."""
-    return f"arm of {trap!r} returned {undo!r}: it must return the undo, a function"
+    return f"arm of {brief(trap)} returned {brief(undo)}: it must return the undo, a function"
 
 
 def no_error(thing: object) -> str:
     """Return the message for a `wake` that was given something other than an exception."""
-    return f"wake(error={thing!r}): an error is an exception, and not its class"
-
-
-def brief(thing: Any) -> str:
-    """Return a short repr, also of a thing whose repr fails."""
-    try:
-        text = repr(thing)
-    except Exception:
-        text = f"a {type(thing).__name__} (whose repr fails)"
-    return text if len(text) <= 100 else text[:97] + "..."
+    return f"wake(error={brief(thing)}): an error is an exception, and not its class"
 
 
 def _advice(thing: Any) -> str:
     """Return the sentence on what to write instead of yielding `thing`, or nothing."""
     kind = type(thing)
     if kind is int or kind is float:
-        return f"Did you mean `yield Sleep({thing!r})`?"
+        return f"Did you mean `yield Sleep({brief(thing)})`?"
     if isinstance(thing, type) and thing in _TRAPS:
         return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
     if kind.__module__.startswith(("asyncio", "_asyncio")):
@@ -290,7 +286,7 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
             f"{caller}() got {brief(f)}: give a generator function and its arguments, "
             f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
         )
-    name = getattr(f, "__name__", brief(f))
+    name = name_of(f, brief(f))
     if isinstance(made, types.AsyncGeneratorType):
         return (
             f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
@@ -461,9 +457,22 @@ def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
         below.setdefault(task.parent, []).append(task)
     lines = [summary]
     todo = [(task, 0) for task in reversed(below.get(None, []))]
+    links = 0
     while todo:
         task, depth = todo.pop()
-        indent = "  " * (depth + 1)
+        children = below.get(task, [])
+        todo += [(child, depth + 1) for child in reversed(children)]
+        indent = "  " * min(depth + 1, DEEPEST)
+        # Each of them has spawned the next, and ended.
+        if task.state == "completing" and len(children) == 1:
+            links += 1
+            if links > CHAIN:
+                continue
+        elif links > CHAIN:
+            lines.append(f"{indent}({links - CHAIN} more, each the parent of the next)")
+            links = 0
+        else:
+            links = 0
         daemon = " (daemon)" if task.daemon else ""
         what = doing(task)
         held = held_by(task, what)
@@ -472,7 +481,6 @@ def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
         for frame in task.stack():
             code = frame.f_code
             lines.append(f"{indent}    in {code.co_name} at {code.co_filename}:{frame.f_lineno}")
-        todo += [(child, depth + 1) for child in reversed(below.get(task, []))]
     lost = stuck(tasks)
     if lost:
         lines += ["can never go on, though others run:", *_who_waits_for_whom(lost)]
@@ -481,7 +489,9 @@ def dump(tasks: Iterable[Task[Any]], summary: str) -> str:
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return rows of words as aligned lines."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    widths = [
+        min(WIDEST, max(len(row[i]) for row in rows)) for i in range(len(rows[0]) if rows else 0)
+    ]
     return [
         "  " + "  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True) if w).rstrip()
         for row in rows

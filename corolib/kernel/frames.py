@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any
 
+from corolib.kernel.safely import module_of, trace_of, with_trace
 from corolib.kernel.waits import watched
 
 CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
@@ -53,10 +54,10 @@ def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
     These are the kernel's; or all of the `LIBRARY`'s, where a wait could not be made. They say
     nothing, and they would tie the error and the task into a cycle.
     """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(library):
+    trace = trace_of(error)
+    while trace is not None and module_of(trace.tb_frame).startswith(library):
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    return with_trace(error, trace)
 
 
 def programs_lines(trace: TracebackType | None) -> TracebackType | None:
@@ -67,7 +68,7 @@ def programs_lines(trace: TracebackType | None) -> TracebackType | None:
     kept: list[TracebackType] = []
     internal = True
     while trace is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
+        module = module_of(trace.tb_frame)
         pythons = module.partition(".")[0] in sys.stdlib_module_names
         internal = module.startswith(LIBRARY) or (internal and pythons)
         if not internal:
@@ -111,7 +112,7 @@ def _inwards(outermost: FrameType) -> list[FrameType]:
         frame = frame.f_back
     if frame is None:
         return []
-    while frames and frames[0].f_globals.get("__name__", "").startswith(LIBRARY):
+    while frames and module_of(frames[0]).startswith(LIBRARY):
         del frames[0]
     return [outermost, *reversed(frames)]
 

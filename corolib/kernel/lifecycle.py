@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from corolib.kernel.bodies import Quietly, close_for_good, is_begun
@@ -25,6 +25,7 @@ from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
+from corolib.kernel.safely import context_of, is_a, set_context, trace_of
 from corolib.kernel.task import Task
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Lifecycle:
         self.fatal: BaseException | None = None  # leaves run() when all tasks are done
         self.ctrl_c = CtrlC()
         self.forked = False
+        self.holds = 0  # blocks of `hold()` that are open
         self.given_up: list[tuple[str, Any]] = []  # what, and its body
         tell_of_fork(self)
 
@@ -78,19 +80,18 @@ class Lifecycle:
         if self.ctrl_c.pending and self.fatal is None:
             self.fatal = KeyboardInterrupt()
 
-    @contextmanager
-    def one_turn(self) -> Iterator[None]:
+    def begin_turn(self) -> None:
         """Change for one turn what a run changes."""
+        self._hooks.install(self._scheduler.open)
+        _current.scheduler = self._scheduler
+
+    def end_turn(self) -> None:
+        """Put back what was changed for one turn."""
         scheduler = self._scheduler
-        self._hooks.install(scheduler.open)
-        _current.scheduler = scheduler
-        try:
-            yield
-        finally:
-            _current.scheduler = scheduler.current = None
-            # In another loop, a wake must be announced from now on.
-            scheduler.polling = scheduler.embedded or scheduler.is_closed
-            self._hooks.remove()
+        _current.scheduler = scheduler.current = None
+        # In another loop, a wake must be announced from now on.
+        scheduler.polling = scheduler.embedded or scheduler.is_closed
+        self._hooks.remove()
 
     def raise_fatal(self) -> None:
         """Raise what has ended the run early."""
@@ -132,6 +133,9 @@ class Lifecycle:
             self.end(error)
         else:
             self._scheduler.cancellation.force(main, error)
+
+    def hold(self, more: int) -> None:
+        self.holds += more
 
     def break_deadlock(self) -> None:
         """No task can ever run again: end the run.
@@ -207,7 +211,7 @@ class Lifecycle:
         """The last that `run()` does, whatever leaves it; called in its frame."""
         self.give_back()
         error = sys.exception()
-        trace = None if error is None else error.__traceback__
+        trace = None if error is None else trace_of(error)
         # Else it is one that the program is handling while it calls `run()`.
         if trace is not None and trace.tb_frame is sys._getframe(1):
             shorten(error, trace)
@@ -353,10 +357,10 @@ def shorten(error: BaseException | None, trace: TracebackType) -> None:
 
     An error that was being handled is shown as well, but not that something was cancelled.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if error is not None and is_a(error, KeyboardInterrupt):
         trace.tb_next = programs_lines(trace.tb_next)
-        while error.__context__ is not None and not isinstance(error.__context__, Exception):
-            error.__context__ = error.__context__.__context__
+        while (context := context_of(error)) is not None and not is_a(context, Exception):
+            set_context(error, context_of(context))
 
 
 def _step_last(task: Task[Any]) -> None:

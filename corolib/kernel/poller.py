@@ -69,6 +69,7 @@ from weakref import ReferenceType, getweakrefs
 
 from corolib.kernel.diagnostics import busy, log_refusal
 from corolib.kernel.errors import BusyError, ClosedError
+from corolib.kernel.safely import brief, module_of, trace_of
 from corolib.kernel.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ class Poller:
             except PermissionError as exc:
                 raise PermissionError(
                     exc.errno,
-                    f"{trap!r}: the selector cannot watch a regular file or a device that is "
+                    f"{brief(trap)}: the selector cannot watch a regular file or a device that is "
                     "always ready; read and write it in a thread: `yield from to_thread(f.read)`",
                 ) from None
         if bit == READ and entry.kept:
@@ -698,7 +699,7 @@ class Poller:
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file; who waits for it gets `ClosedError`, with nothing in between (rule 10)."""
         if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-            raise TypeError(f"close({file!r}): a {type(file).__name__} is not a file")
+            raise TypeError(f"close({brief(file)}): a {type(file).__name__} is not a file")
         fd = fileno(file)
         if fd == -1:
             # It was closed behind our back. Somebody may wait for it all the same.
@@ -814,16 +815,16 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
         return fd
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
         raise TypeError(
-            f"{type(trap).__name__}({file!r}): a {type(file).__name__} is not a file; "
+            f"{type(trap).__name__}({brief(file)}): a {type(file).__name__} is not a file; "
             "give a socket, an object with a fileno() method, or a file number"
         )
     if getattr(file, "closed", False) is True:  # of such a file `fileno()` is a ValueError
-        raise ClosedError(f"{trap!r}: the file is closed")
+        raise ClosedError(f"{brief(trap)}: the file is closed")
     fd = file if isinstance(file, int) else file.fileno()
     if not isinstance(fd, int):
-        raise TypeError(f"{trap!r}: its fileno() returned {fd!r}, which is not a number")
+        raise TypeError(f"{brief(trap)}: its fileno() returned {brief(fd)}, which is not a number")
     if fd == -1 and not isinstance(file, int):
-        raise ClosedError(f"{trap!r}: the file is closed")
+        raise ClosedError(f"{brief(trap)}: the file is closed")
     if not 0 <= fd < 2**31:
         raise ValueError(f"{type(trap).__name__}({fd}): no file has this number")
     return fd
@@ -839,10 +840,10 @@ def is_fault(error: OSError | ValueError) -> bool:
 
 def is_of_system(error: BaseException) -> bool:
     """Return whether the system has refused a call of ours: else a signal handler raised that."""
-    trace: Any = error.__traceback__
+    trace: Any = trace_of(error)
     while trace.tb_next is not None:
         trace = trace.tb_next
-    module: str = trace.tb_frame.f_globals["__name__"]
+    module = module_of(trace.tb_frame)
     return module == "selectors" or module.startswith("corolib.kernel.")
 
 
@@ -865,9 +866,10 @@ def check_nonblocking(trap: ReadWait | WriteWait | UrgentWait) -> None:
     """Refuse a socket whose next call could stop the whole program."""
     file: Any = trap.file
     if file.gettimeout() != 0 and file.fileno() != -1:
-        raise ValueError(f"{trap!r}: the socket is blocking; call conn.setblocking(False) first")
+        text = "the socket is blocking; call conn.setblocking(False) first"
+        raise ValueError(f"{brief(trap)}: {text}")
 
 
 def closed(task: Task[Any]) -> ClosedError:
     """Return the error for a task whose file was closed behind the library's back."""
-    return ClosedError(f"{task.wait!r}: the file was closed during the wait")
+    return ClosedError(f"{brief(task.wait)}: the file was closed during the wait")

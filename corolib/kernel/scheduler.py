@@ -23,8 +23,7 @@ from __future__ import annotations
 import time
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from math import inf
@@ -34,12 +33,13 @@ from corolib.kernel.bodies import body_of, is_maker
 from corolib.kernel.callqueue import CallQueue
 from corolib.kernel.cancellation import Cancellation, Scope
 from corolib.kernel.checks import check_callable, check_clock, check_number
-from corolib.kernel.context import LOOK, Pace, Runnable, unknown_keyword
+from corolib.kernel.context import LOOK, Pace, Runnable, no_parent, unknown_keyword
 from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, wrong_yield
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
+from corolib.kernel.safely import Block, brief, is_a, kind_of, name_of
 from corolib.kernel.suspend import Enqueue, ProxyWaiter, Suspensions, serve
 from corolib.kernel.task import GIVE_WAY, Join, Task
 from corolib.kernel.timers import Timers
@@ -95,7 +95,7 @@ class Scheduler(metaclass=Documented):
         *("_callqueue", "_diagnostics", "_lifecycle", "_poller", "_suspensions", "_urgent"),
         *("cancellation", "timers"),  # the parts, with those above
         *("_handlers", "_awaken", "_undos"),  # the meaning of the traps
-        *("_holds", "_steps", "_turns", "_longest_wait", "polling"),  # the loop
+        *("_steps", "_turns", "_longest_wait", "polling"),  # the loop
         "embedded",  # another loop around it
     )
     __documented__ = (
@@ -118,12 +118,12 @@ class Scheduler(metaclass=Documented):
         check_callable(ready, "ready", "a class or a function that makes one")
         self._longest_wait = check_clock(clock)
         if isinstance(network, type) or not (network is None or hasattr(network, "getaddrinfo")):
-            raise TypeError(f"network={network!r}: give a Network, or what is derived from it")
+            raise TypeError(f"network={brief(network)}: give a Network, or what is derived from it")
         self.clock = clock
         self.network = network
         self.grace = check_number(grace, "grace=", "a duration")
         if self.grace < 0:
-            raise ValueError(f"grace={grace!r}: clean-up cannot be given less than no time")
+            raise ValueError(f"grace={brief(grace)}: clean-up cannot be given less than no time")
         self.thread = get_ident()
         self.main: Task[Any] | None = None
         self.current: Task[Any] | None = None
@@ -136,7 +136,7 @@ class Scheduler(metaclass=Documented):
         self._ready = self.make_ready_queue(ready)
         self._tasks: dict[int, Task[Any]] = {}  # all that are not done, by id
         self._suspended: set[Task[Any]] = set()  # those that only another task can set going
-        self._holds = self._spawned = self._turns = self._steps = 0
+        self._spawned = self._turns = self._steps = 0
         self.timers = Timers()
         self.cancellation = Cancellation(self)
         self._callqueue = CallQueue()
@@ -197,7 +197,7 @@ class Scheduler(metaclass=Documented):
         """
         self._lifecycle.refuse_reentry()
         timeout = check_number(timeout, "turn()", "a duration")
-        with self._lifecycle.one_turn():
+        with Block(self._lifecycle.begin_turn, self._lifecycle.end_turn):
             if self.embedded:  # a turn that does not poll would leave it announced
                 self._callqueue.drain_if_announced()
             self._loop(self.clock() + timeout, once=True)
@@ -374,7 +374,7 @@ class Scheduler(metaclass=Documented):
         if joined is task or joined.family:
             joined.refuse_circle(task)
         if joined.scheduler is not self and not joined.done:
-            self._suspensions.wait(task, Suspend(trap.arm, repr(trap), holder=trap.holder))
+            self._suspensions.wait(task, Suspend(trap.arm, trap, holder=trap.holder))
             return
         task.wait = trap
         task.wait_state = joined
@@ -389,7 +389,10 @@ class Scheduler(metaclass=Documented):
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
         """Tell a task that joins another one, or a call that watches it, that it is done."""
         if type(joiner) is not Task:
-            joiner(joined.returned, joined.exception)
+            try:
+                joiner(joined.returned, joined.exception)
+            except BaseException as exc:
+                self._diagnostics.call_failed(joined, exc)
         # It may have been cancelled by one that was told before it, or by a signal handler. A call
         # would be one more moment at which such a handler may come.
         elif joiner.wait_state is joined:
@@ -403,9 +406,14 @@ class Scheduler(metaclass=Documented):
             joiners.pop(task, None)
 
     def _wrong_yield(self, task: Task[Any], thing: object) -> None:
+        """This is no trap, or of a class derived from one: that means what its parent does."""
         if self._lifecycle.forked:
             self._lifecycle.stop_in_child(task)
-        raise TypeError(wrong_yield(task, thing))
+        kind, parent = type(thing), kind_of(thing, self._handlers)
+        if parent is None:
+            raise TypeError(wrong_yield(task, thing))
+        self._handlers[kind], self._undos[kind] = self._handlers[parent], self._undos[parent]
+        self._handlers[kind](task, thing)
 
     # How tasks begin and end ------------------------------------------------------------------
 
@@ -422,7 +430,7 @@ class Scheduler(metaclass=Documented):
         """Start a task; see `corolib.spawn`. Between two steps its parent is the main task."""
         given = parent is not None or context is not None
         if given and not (isinstance(parent, Task | None) and isinstance(context, Context | None)):
-            raise TypeError(f"spawn() got parent={parent!r}, context={context!r}: not of that kind")
+            raise TypeError(no_parent(parent, context))
         parent = parent or self.current or self.main
         if parent is not None and (parent.done or parent.scheduler is not self):
             raise RuntimeError(f"task {parent.label} is done, or of another run: no parent for it")
@@ -450,8 +458,7 @@ class Scheduler(metaclass=Documented):
     ) -> Task[Any]:
         """Make a ready task of `body`; if `new`, nobody else has it. `site`: see `call_site`."""
         number = self._spawned = self._spawned + 1  # its own, whatever a signal handler spawns
-        if not name:
-            name = body.__name__ if new else str(getattr(body, "__name__", type(body).__name__))
+        name = str(name) if name else body.__name__ if new else name_of(body)
         step = self.make_stepper(copy_context() if context is None else context)
         task: Task[Any] = Task(self, body, new, name, number, daemon, step, site)
         self._tasks[number] = task
@@ -486,7 +493,7 @@ class Scheduler(metaclass=Documented):
         if forced is not None and task is self.main and not isinstance(forced, ScopeError):
             lifecycle.end(forced)  # Ctrl-C: it has not waited again
         if error is not None:
-            if not task.cancelled and isinstance(error, (SystemExit, KeyboardInterrupt)):
+            if not task.cancelled and is_a(error, (SystemExit, KeyboardInterrupt)):
                 lifecycle.end(error)
             if task.family:
                 self.cancellation.request_all(task.children, f"{task.label}, its parent, ended")
@@ -582,7 +589,7 @@ class Scheduler(metaclass=Documented):
 
     def arm(self, trap: Trap, wake: Wake) -> Callable[[], object]:
         """Make the wait `trap` in the place of another one: `wake` ends it. Returns the undo."""
-        if type(trap) is Suspend:
+        if isinstance(trap, Suspend):
             undo = trap.arm(wake)
             return partial(self.call, undo, ()) if callable(undo) else undo
         assert self.current is not None
@@ -620,14 +627,9 @@ class Scheduler(metaclass=Documented):
         if self.polling:
             self._callqueue.wake_loop()
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Block[None]:
         """Say that a wake will come from where the library cannot see: meanwhile no `Deadlock`."""
-        self._holds += 1
-        try:
-            yield
-        finally:
-            self._holds -= 1
+        return Block(partial(self._lifecycle.hold, 1), partial(self._lifecycle.hold, -1))
 
     def report(self) -> str:
         """Return all tasks as text: what each does, where it stands, where it was spawned."""
@@ -774,7 +776,7 @@ class Scheduler(metaclass=Documented):
     def _is_deadlock(self) -> bool:
         """Return whether nothing can make a task ready: a signal handler may just have done it."""
         waits = len(self.timers) > self._poller.sweeping  # but for the timer of the sweep
-        return not (self._ready or self._callqueue.calls or self._holds or waits)
+        return not (self._ready or self._callqueue.calls or self._lifecycle.holds or waits)
 
 
 @public

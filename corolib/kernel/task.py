@@ -16,6 +16,7 @@ from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task, must_yield
 from corolib.kernel.errors import Deadlock, TaskCancelled
 from corolib.kernel.frames import Site, frames_of, knows_its_frames, line_of, users_part
+from corolib.kernel.safely import brief, trace_of, with_trace
 from corolib.kernel.waits import Documented, public, waits
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         *("body", "outcome", "resume", "send", "wait", "wait_state"),  # the next step, and the wait
         *("abandoned", "cancel_request", "forced", "innermost", "pending"),  # cancellation
         *("attached", "await_first", "body_over", "cancelled", "daemon", "done", "failure"),
-        *("family", "holds", "joiners", "parent", "returned", "taken"),  # family and outcome
+        *("family", "holds", "joiners", "parent", "raised", "returned", "taken"),  # and outcome
         *("site", "id", "name", "scheduler"),  # who it is
     )
     __documented__ = (
@@ -146,7 +147,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
         # Made anew for each that asks: if it were kept, it and the task would hold each other.
         if self.cancelled and self.cancel_request is not None:
             return TaskCancelled(self, self.cancel_request.reason)
-        return self.failure
+        # It comes without the frames through which it was raised elsewhere.
+        return None if self.failure is None else with_trace(self.failure, self.raised)
 
     def cancel(self, reason: object = None) -> None:
         """Ask the task and its children to end; does not wait.
@@ -176,7 +178,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
             if not self.done or must_yield():
                 yield trap
             if self.failure is not None:
-                raise self.failure
+                raise with_trace(self.failure, self.raised)
             return self.returned  # type: ignore[no-any-return]
         finally:
             del self, trap  # see `result`
@@ -200,7 +202,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         A method `call.child_failed(task, error)` takes what nobody takes of the descendants'."""
         if self.done:
             call(self.returned, self.exception)
-            return _nothing
+            return int  # an undo that has nothing to do
         if self.scheduler.polling:
             self.scheduler.at_once()  # raises RunFinished if it never will be done
         if self.joiners is None:
@@ -241,6 +243,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
                 self.cancelled = True
             else:
                 self.failure = users_part(error)
+                self.raised: types.TracebackType | None = trace_of(error)
 
     def knows_its_frames(self) -> bool:
         """Return whether `stack()` is complete: nothing foreign hides what is below it."""
@@ -254,7 +257,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
         return frames_of(self.body, self.scheduler.current is self)
 
     def __repr__(self) -> str:
-        doing = f" {self.wait!r}" if self.state == "waiting" else ""
+        doing = f" {brief(self.wait)}" if self.state == "waiting" else ""
         return f"<Task {self.label} {self.state}{doing}, spawned at {self.spawned_at}>"
 
 
@@ -299,10 +302,6 @@ def _begin(task: Task[Any], run: Callable[..., Any], send: Callable[[Any], Any],
         return run(send, value)
     finally:
         del task, run, send, value  # see `Task.result`
-
-
-def _nothing() -> None:
-    """The undo of what needs none."""
 
 
 def _over(*_: object) -> None:

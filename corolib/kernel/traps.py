@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from corolib.kernel.checks import check_number, file_name
+from corolib.kernel.safely import brief
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Sleep:
     __await__ = __iter__
 
     def __repr__(self) -> str:
-        return f"Sleep(at={self.at!r})" if self.seconds is None else f"Sleep({self.seconds!r})"
+        return f"Sleep(at={self.at})" if self.seconds is None else f"Sleep({self.seconds})"
 
 
 class Wake(Protocol):
@@ -229,7 +230,7 @@ class Suspend(Generic[T]):
         outside: bool = False,
     ) -> None:
         if not callable(arm):
-            raise TypeError(f"Suspend(arm, what): arm must be a function of `wake`, not {arm!r}")
+            raise TypeError(f"Suspend(): arm must be a function of `wake`, not {brief(arm)}")
         self.arm = arm
         self.what = what
         self.holder = holder
@@ -250,7 +251,7 @@ class Suspend(Generic[T]):
             if type(self.what) is not tuple:
                 return f"{self.what}"
             verb, thing = self.what
-            return f"{verb} {thing.title() if hasattr(thing, 'title') else repr(thing)}"
+            return f"{verb} {thing.title() if hasattr(thing, 'title') else brief(thing)}"
         except Exception:
             return f"a {type(self.what).__name__} (whose str fails)"
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.kernel.diagnostics import busy
 from corolib.kernel.errors import BusyError
 from corolib.kernel.poller import check_nonblocking, closed, fileno, inode, number
+from corolib.kernel.safely import brief
 from corolib.kernel.traps import ReadWait, UrgentWait
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class UrgentWatch:
     ) -> None:
         if not hasattr(select, "epoll"):
             raise NotImplementedError(
-                f"{trap!r}: urgent data can be waited for with epoll only, which Linux has; "
+                f"{brief(trap)}: urgent data can be waited for with epoll only, which Linux has; "
                 "there any selector will do"
             )
         self.task = task
@@ -107,7 +108,7 @@ class UrgentWatch:
             self._epoll.register(fd, select.EPOLLPRI)
         except OSError as exc:
             self._epoll.close()
-            raise OSError(exc.errno, f"{trap!r}: {exc.strerror}") from None
+            raise OSError(exc.errno, f"{brief(trap)}: {exc.strerror}") from None
 
     def fileno(self) -> int:
         try:

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from corolib.kernel.safely import brief
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
@@ -123,7 +125,7 @@ class _Mark:
         place = f"{os.path.basename(self.filename)}:{self.lineno}"
         text = (
             f"{self.name}() was called at {place} but never run; did you forget `yield from`?"
-            f"{f'  -> {line!r}' if line else ''}"
+            f"{f'  -> {brief(line)}' if line else ''}"
         )
         warnings.warn_explicit(text, RuntimeWarning, self.filename, self.lineno)
 

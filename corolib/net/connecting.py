@@ -32,12 +32,14 @@ from corolib.kernel import (
     Sleep,
     Trap,
     WriteWait,
+    brief,
     check_number,
     current_scheduler,
     must_yield,
     now,
     public,
     waits,
+    with_trace,
 )
 from corolib.net.network import (
     AddressInfo,
@@ -125,7 +127,8 @@ def open_tcp(
     Source: RFC 8305 (Happy Eyeballs 2), RFC 5482 (user timeout), tcp(7); trio.open_tcp_stream.
     """
     if not isinstance(host, str):
-        raise TypeError(f"open_tcp() got the host {host!r}: give a name or an address, as a str")
+        text = "give a name or an address, as a str"
+        raise TypeError(f"open_tcp() got the host {brief(host)}: {text}")
     delay = check_number(delay, "open_tcp(delay=)", "a duration")
     check_pair("open_tcp(source=)", source)
     options = tcp_options("open_tcp", keepalive, user_timeout)
@@ -274,7 +277,8 @@ def _race(
                 return done.value  # type: ignore[no-any-return]
             except OSError as exc:
                 under_way.pop(attempt, None)
-                failures.append(exc.with_traceback(None))
+                with_trace(exc, None)
+                failures.append(exc)
                 begin = -math.inf
         raise failure(f"cannot connect to {what}", failures)
     finally:

@@ -27,6 +27,7 @@ from corolib.kernel import (
     Task,
     brief,
     doing,
+    is_a,
     public,
     waits,
     where,
@@ -91,7 +92,8 @@ class DatagramServer(Serving):
     ) -> None:
         self._limits: Any = checked_for_datagrams(limits)
         if not callable(handler):
-            raise TypeError(f"serve() got {handler!r}: give a function of a datagram and a sender")
+            text = "give a function of a datagram and a sender"
+            raise TypeError(f"serve() got {brief(handler)}: {text}")
         super().__init__(address_text(sock.local), self._limits["grace"])
         self.sock = sock
         self._send = send
@@ -335,7 +337,7 @@ class _Question:
             error = exc
         if not self.task.cancelled:
             server._finished += not server._taking and not server._cancelled
-            if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
+            if error is not None and not is_a(error, (SystemExit, KeyboardInterrupt)):
                 server._note_failure(error, self.sender)
         server._ended(self)
 

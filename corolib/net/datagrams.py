@@ -29,10 +29,12 @@ from corolib.kernel import (
     ReadWait,
     Sleep,
     WriteWait,
+    brief,
     file_name,
     must_yield,
     public,
     waits,
+    with_trace,
 )
 from corolib.net.network import (
     Socket,
@@ -226,7 +228,7 @@ class DatagramSocket:
             pair = isinstance(address, tuple) and len(address) > 1
             if not pair or not isinstance(address[0], str):
                 text = "give a host and a port, ('127.0.0.1', 5353)"
-                raise TypeError(f"sendto() got {address!r} as the address: {text}")
+                raise TypeError(f"sendto() got {brief(address)} as the address: {text}")
             if not _is_numeric(family, address[0]):
                 flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
                 found = yield from resolve(address[0], address[1], family, socket.SOCK_DGRAM, flags)
@@ -399,7 +401,8 @@ def open_udp(
             try:
                 return _open(*each)
             except OSError as exc:
-                failures.append(exc.with_traceback(None))
+                with_trace(exc, None)
+                failures.append(exc)
                 if each[4] and exc.errno not in NO_IPV6:
                     break
         raise failure("cannot open a UDP socket", failures)

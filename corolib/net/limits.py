@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from corolib.kernel import LateModule, check_count, check_number
+from corolib.kernel import LateModule, brief, check_count, check_number
 from corolib.net.streams import DRAIN, DRAIN_LIMIT, Stream
 
 if TYPE_CHECKING:
@@ -135,12 +135,12 @@ def check_names(caller: str, given: Mapping[str, Any], *others: str, kind: Any =
     for word in given:
         if word not in kind.__annotations__:
             known = ", ".join([*others, *kind.__annotations__])
-            raise TypeError(f"{caller}() has no keyword {word!r}; its keywords are {known}")
+            raise TypeError(f"{caller}() has no keyword {brief(word)}; its keywords are {known}")
 
 
 def _count(name: str, value: int | None) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"serve({name}={value!r}): give a number, at least 1, or None")
+        raise ValueError(f"serve({name}={brief(value)}): give a number, at least 1, or None")
     return value
 
 
@@ -149,7 +149,7 @@ def _seconds(name: str, value: float | None) -> float | None:
         return None
     number = check_number(value, f"serve({name}=)", "a duration")
     if number <= 0:
-        raise ValueError(f"serve({name}={value!r}): give a number of seconds, or None")
+        raise ValueError(f"serve({name}={brief(value)}): give a number of seconds, or None")
     return number
 
 
@@ -157,25 +157,26 @@ def _rate(name: str, value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"serve({name}={value!r}): give a number of bytes a second, or None")
+        raise TypeError(f"serve({name}={brief(value)}): give a number of bytes a second, or None")
     if not 0 < value < math.inf:
-        raise ValueError(f"serve({name}={value!r}): give a number of bytes a second, or None")
+        raise ValueError(f"serve({name}={brief(value)}): give a number of bytes a second, or None")
     return value
 
 
 def _number(name: str, value: float, least: int) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"serve({name}={value!r}): give a number; math.inf is no limit")
+        raise TypeError(f"serve({name}={brief(value)}): give a number; math.inf is no limit")
     if not value >= least:
-        raise ValueError(f"serve({name}={value!r}): give a number, at least {least}")
+        raise ValueError(f"serve({name}={brief(value)}): give a number, at least {least}")
     return value
 
 
 def _function(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
-        raise TypeError(f"serve({name}={value!r}): give a function, or None")
+        raise TypeError(f"serve({name}={brief(value)}): give a function, or None")
     if getattr(getattr(value, "__code__", None), "co_flags", 0) & WAITS:
-        raise TypeError(f"serve({name}={value!r}): give an ordinary function, which cannot wait")
+        text = "give an ordinary function, which cannot wait"
+        raise TypeError(f"serve({name}={brief(value)}): {text}")
     return value
 
 
@@ -183,7 +184,7 @@ def _context(tls: Any) -> Any:
     if tls is None:
         return None
     if not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"serve(tls={tls!r}): give an ssl.SSLContext that has a certificate")
+        raise TypeError(f"serve(tls={brief(tls)}): give an ssl.SSLContext that has a certificate")
     if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError(
             "serve(tls=...) got a context for clients: make it by "

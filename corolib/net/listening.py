@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.coordination.first import first
-from corolib.kernel import ClosedError, ReadWait, Sleep, now, waits
+from corolib.kernel import ClosedError, ReadWait, Sleep, brief, now, waits
 from corolib.net.network import address_text, discard, named, network
 from corolib.net.streams import Stream
 
@@ -200,7 +200,7 @@ def unix_socket(
     except BaseException as exc:
         sock.close()
         if isinstance(exc, OSError) and exc.filename is None:
-            text = f"cannot listen on {path!r}: {exc.strerror or exc}"
+            text = f"cannot listen on {brief(path)}: {exc.strerror or exc}"
             raise OSError(exc.errno, text) from None
         raise
     return sock, file

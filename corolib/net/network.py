@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from corolib.kernel import OwnedSocket, check_number, close, public, running_scheduler
+from corolib.kernel import OwnedSocket, brief, check_number, close, public, running_scheduler
 
 Socket = socket.socket
 AddressInfo = tuple[int, int, int, str, Any]
@@ -98,13 +98,14 @@ class Network:
         if isinstance(port, str) and port.isdecimal():
             port = int(port)
         if isinstance(port, int) and not 0 <= port <= 65535:
-            raise ValueError(f"port {port} of {host!r}: ports have numbers from 0 to 65535")
+            raise ValueError(f"port {port} of {brief(host)}: ports have numbers from 0 to 65535")
         try:
             found: list[Any] = socket.getaddrinfo(host, port, family, kind, proto, flags)
         except UnicodeError as exc:
             # The codec "idna", which writes a name as the DNS does, has refused it.
             text = "a name has parts of 1 to 63 characters, with single dots between them"
-            raise ValueError(f"{host!r} cannot be a host: {exc.__cause__ or exc}; {text}") from None
+            why = f"{exc.__cause__ or exc}; {text}"
+            raise ValueError(f"{brief(host)} cannot be a host: {why}") from None
         return found
 
 
@@ -172,7 +173,8 @@ def _whole(what: str, value: float, unit: int, most: int) -> int:
     """Return a duration in whole parts of a second, at least one."""
     number = check_number(value, what, "a duration")
     if number <= 0:
-        raise ValueError(f"{what} got {value!r}: give a number of seconds, more than 0, or None")
+        text = "give a number of seconds, more than 0, or None"
+        raise ValueError(f"{what} got {brief(value)}: {text}")
     return math.ceil(min(number * unit, most))
 
 
@@ -237,7 +239,7 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
         cure = "write it relative to the current folder, or choose a folder further up"
         raise OSError(errno.ENAMETOOLONG, f"{text}: {cure}", found)
     if b"\0" in data[1:] and not data.startswith(b"\0"):
-        raise ValueError(f"{found!r}: no path can have a zero byte, but at its beginning")
+        raise ValueError(f"{brief(found)}: no path can have a zero byte, but at its beginning")
     return found
 
 

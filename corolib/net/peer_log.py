@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from corolib.kernel import LateModule
+from corolib.kernel import LateModule, told, trace_of
 from corolib.net.listening import server_log
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ class PeerLog:
             if self._report(kind, logging.ERROR, text, args, error):
                 self._traced[kind] = now
         else:
-            name = type(error).__name__
-            self._report(kind, logging.ERROR, f"{text}: %s: %s", (*args, name, error))
+            self._report(kind, logging.ERROR, f"{text}: %s", (*args, told(error)))
 
     def close(self) -> None:
         """Say what was left out since the last line of each kind."""
@@ -93,7 +92,7 @@ class PeerLog:
         if not self._log.isEnabledFor(level):
             return
         message = f"{self._place}: {text % tuple(map(printable, args))}"
-        info = None if error is None else (type(error), error, error.__traceback__)
+        info = None if error is None else (type(error), error, trace_of(error))
         record = self._log.makeRecord(self._log.name, level, __file__, 0, message, (), info)
         if error is not None:
             record.exc_text = _traceback(error)
@@ -106,7 +105,7 @@ def _left_out(more: int) -> str:
 
 def _kind_of(error: BaseException) -> str:
     """Return what kind of failure an error is: its class, and the line that has raised it."""
-    trace = error.__traceback__
+    trace = trace_of(error)
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -19,7 +19,7 @@ from itertools import zip_longest
 from typing import Any
 
 from corolib.coordination.threads import lookup
-from corolib.kernel import waits
+from corolib.kernel import brief, waits
 from corolib.net.network import NUMERIC, AddressInfo, address_text, named, network
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -81,7 +81,7 @@ def candidates(
 def check_pair(who: str, pair: Source | None) -> None:
     """Refuse what is not an address and a port."""
     if pair is not None and (not isinstance(pair, tuple) or len(pair) != 2):
-        raise TypeError(f"{who} got {pair!r}: give an address and a port, ('127.0.0.1', 0)")
+        raise TypeError(f"{who} got {brief(pair)}: give an address and a port, ('127.0.0.1', 0)")
 
 
 def interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:

@@ -35,8 +35,13 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    attribute,
+    brief,
     doing,
+    is_a,
     public,
+    told,
+    trace_of,
     waits,
     where,
 )
@@ -143,7 +148,8 @@ class Listener(Listening):
         """
         known = checked(limits)
         if not callable(handler):
-            raise TypeError(f"serve() got {handler!r}: give a generator function of one stream")
+            text = "give a generator function of one stream"
+            raise TypeError(f"serve() got {brief(handler)}: {text}")
         if self._served:
             raise RuntimeError(f"{self!r} is served already: a listener has one server")
         if self.closed:
@@ -312,7 +318,7 @@ class Server(Serving):
 
     def _judge(self, error: BaseException, connection: _Connection) -> None:
         """Count what has left a handler or a child of it, and report it if it is a failure."""
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if is_a(error, (SystemExit, KeyboardInterrupt)):
             return
         stream = connection.stream
         if all(_is_gone(each) and _is_of(stream, each) for each in _leaves(error)):
@@ -330,16 +336,14 @@ class Server(Serving):
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
         peer, leaves = address_text(stream.peer), _leaves(error)
         if all(self._is_up_to_peers(each) for each in leaves):
-            text = "; ".join(f"{type(each).__name__}: {each}" for each in leaves)
+            text = "; ".join(map(told, leaves))
             self.peer_log.warn(type(leaves[0]).__name__, "the peer %s: %s", peer, text)
         else:
             self.peer_log.fail(error, "the handler for %s failed", peer)
 
     def _is_up_to_peers(self, error: BaseException) -> bool:
         """Return whether a failure is one that clients can bring about at will."""
-        return isinstance(error, PEERS) or (
-            self._tls is not None and type(error).__module__ == "ssl"
-        )
+        return is_a(error, PEERS) or (self._tls is not None and type(error).__module__ == "ssl")
 
     def _close(self, stream: Stream) -> None:
         """Close a stream. If that fails, somebody has closed its number: one failure more."""
@@ -493,10 +497,12 @@ def listen_tcp(
         return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp", options))
     assert port is not None
     if isinstance(host, int):
-        raise TypeError(f"listen_tcp({host!r}, {port!r}): the host comes first, then the port")
+        given = f"{brief(host)}, {brief(port)}"
+        raise TypeError(f"listen_tcp({given}): the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
     if not hosts or "" in hosts:
-        raise ValueError(f"listen_tcp({host!r}, {port!r}): no host; None is all of this machine")
+        given = f"{brief(host)}, {brief(port)}"
+        raise ValueError(f"listen_tcp({given}): no host; None is all of this machine")
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port, options), backlog=backlog)
 
 
@@ -544,7 +550,7 @@ def listen_unix(
     if (path is None) == (fd is None):
         raise TypeError("listen_unix() takes a path, or sockets that listen, as fd=")
     if path in ("", b""):
-        raise ValueError(f"listen_unix({path!r}): the path is empty")
+        raise ValueError(f"listen_unix({brief(path)}): the path is empty")
     if mode is not None and mode > 0o777:
         raise ValueError(f"listen_unix(mode={mode}) is {mode:#o}: write it in octal, as in 0o660")
     if fd is not None:
@@ -553,7 +559,7 @@ def listen_unix(
     name = unix_path(path)
     if mode is not None and name[:1] in ("\0", b"\0"):
         text = "what begins with a zero byte is no file and has no permissions; leave mode= out"
-        raise ValueError(f"listen_unix({name!r}, mode={mode:#o}): {text}")
+        raise ValueError(f"listen_unix({brief(name)}, mode={mode:#o}): {text}")
     sock, file = unix_socket(name, mode, backlog)
     return Listener([sock], file=file, backlog=backlog)
 
@@ -664,15 +670,17 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 def _is_gone(error: BaseException) -> bool:
     """Return whether `error` says that the peer is there no more."""
-    number = getattr(error, "errno", None)
-    return isinstance(error, ConnectionError) or number in GONE or is_cut_off(error)
+    if not is_a(error, OSError):
+        return False
+    number = attribute(error, "errno")
+    return is_a(error, ConnectionError) or number in GONE or is_cut_off(error)
 
 
 def _is_of(stream: Stream, error: BaseException) -> bool:
     """Return whether `error` was raised by a method of `stream`, and not by another connection's
     that the handler has.
     """
-    trace = error.__traceback__
+    trace = trace_of(error)
     while trace is not None and trace.tb_frame.f_locals.get("self") is not stream:
         trace = trace.tb_next
     return trace is not None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from corolib.coordination.locks import Event
@@ -26,6 +25,7 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     current_task,
+    name_of,
     public,
     spawn,
     waits,
@@ -95,9 +95,7 @@ class Serving:
 
     def _begin_task(self, handler: object) -> None:
         """Begin to serve, by a task that is named after the handler."""
-        while isinstance(handler, partial):
-            handler = handler.func
-        self.name = getattr(handler, "__name__", type(handler).__name__)
+        self.name = name_of(handler)
         self.task = spawn(self._serve, name=f"serve {self.name}")
         self._servers = self._scheduler.run_local(Servers)
         self._servers.add(self)

@@ -453,9 +453,9 @@ class Stream:
         """
         if not all(isinstance(each, bytes) for each in separators):
             text = "separators are bytes, each an argument of its own; a limit is limit="
-            raise TypeError(f"readuntil{separators!r}: {text}")
+            raise TypeError(f"readuntil{brief(separators)}: {text}")
         if not all(separators) or not separators:
-            raise ValueError(f"readuntil{separators!r}: give separators, none of them empty")
+            raise ValueError(f"readuntil{brief(separators)}: give separators, none of them empty")
         if limit is None:
             limit = self.max_line if self.max_message is None else self.max_message
         with _Reading(self, "readuntil()"):
@@ -607,7 +607,8 @@ class Stream:
             BusyError, ClosedError, OSError, Cancelled: as for `sendall()`, with `bytes_sent`.
         """
         if offset < 0 or (count is not None and count < 0):
-            raise ValueError(f"sendfile({offset=}, {count=}): that is less than nothing")
+            what = f"sendfile(offset={brief(offset)}, count={brief(count)})"
+            raise ValueError(f"{what}: that is less than nothing")
         _check_on_disk(file)
         direct = isinstance(self._file, socket.socket) and hasattr(os, "sendfile")
         with _Sending(self, "sendfile()") as sending:
@@ -995,7 +996,7 @@ class _Closed:
 def _checked(limit: float, what: str) -> float:
     if not isinstance(limit, int | float):
         text = f"the limit of a {what} is a number of bytes, or math.inf"
-        raise TypeError(f"{text}, not {limit!r}")
+        raise TypeError(f"{text}, not {brief(limit)}")
     return limit
 
 
@@ -1063,7 +1064,8 @@ def _is_to_read(wait: Any, stream: Stream) -> bool:
 def _busy(stream: Stream, what: str, task: Task[Any] | None, doing: str) -> BusyError:
     who = "another task" if task is None else f"task {task.label} ({where(task)})"
     error = BusyError(
-        f"{what} on {stream!r}: {who} is {doing} it. Let one task do that for all, or take turns: "
+        f"{what} on {brief(stream)}: {who} is {doing} it. Let one task do that for all, or take "
+        "turns: "
         "`with (yield from lock):` around each whole message"
     )
     error.bytes_sent = 0  # type: ignore[attr-defined]

@@ -25,10 +25,12 @@ from corolib.kernel import (
     Trap,
     Wake,
     WriteWait,
+    brief,
     close,
     current_scheduler,
     file_name,
     running_scheduler,
+    with_trace,
 )
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class TLS:
         allow_truncation: bool,
     ) -> None:
         if not isinstance(context, ssl.SSLContext):
-            raise TypeError(f"TLS got {context!r} as its context: give an ssl.SSLContext")
+            raise TypeError(f"TLS got {brief(context)} as its context: give an ssl.SSLContext")
         if context.check_hostname and not (server_side or server_hostname):
             raise ValueError("the context checks the name of the server: give server_hostname=")
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -516,7 +518,7 @@ class TLS:
             what = "ended the connection in the middle" if first else "sent nothing"
         elif first and first[0] not in (0x15, 0x16):
             # This is neither an alert nor a handshake.
-            what = f"does not speak TLS, it sent {first!r}"
+            what = f"does not speak TLS, it sent {brief(first)}"
         else:
             return f"the TLS handshake failed: {exc.strerror}"
         return f"the TLS handshake failed: the other side {what} ({exc.strerror})"
@@ -690,7 +692,7 @@ def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:
     except BaseException as exc:
         # The file is closed, or somebody else waits for it. The traceback would hold the task,
         # which would be a cycle.
-        woken(error=exc.with_traceback(None))
+        woken(error=with_trace(exc, None))
     return leave
 
 

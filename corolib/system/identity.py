@@ -12,6 +12,8 @@ import errno
 import os
 from typing import Any, NamedTuple
 
+from corolib.kernel import brief
+
 NOBODY = 2**32 - 1
 """No user and no group has this number: to setuid() it says that nothing is to change."""
 
@@ -41,7 +43,8 @@ class Identity(NamedTuple):
         elif them is not None:
             gid = them.pw_gid
         else:
-            raise ValueError(f"user={user!r} has no name here, and so no group: give group= too")
+            text = "has no name here, and so no group: give group= too"
+            raise ValueError(f"user={brief(user)} {text}")
         return cls(uid, gid, [] if them is None else os.getgrouplist(them.pw_name, gid))
 
     @classmethod
@@ -88,7 +91,7 @@ class Identity(NamedTuple):
 def _found(what: str, key: str | int, by_name: Any, by_number: Any) -> Any:
     """Return the entry of a user or a group; None for a number that has none."""
     if isinstance(key, bool) or not isinstance(key, str | int):
-        raise TypeError(f"{what}={key!r}: give the name or the number of a {what}")
+        raise TypeError(f"{what}={brief(key)}: give the name or the number of a {what}")
     try:
         if isinstance(key, str):
             return by_name(key)
@@ -98,4 +101,4 @@ def _found(what: str, key: str | int, by_name: Any, by_number: Any) -> Any:
         # A ValueError is for a name with a zero byte.
         if not isinstance(key, str):
             return None
-    raise ValueError(f"{what}={key!r}: there is no such {what} here")
+    raise ValueError(f"{what}={brief(key)}: there is no such {what} here")

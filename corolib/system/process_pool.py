@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.coordination.thread_pool import PATIENCE, Job, Pool, end_threads
 from corolib.coordination.threads import Threads
-from corolib.kernel import RunFinished, Scheduler, current_scheduler, public, to_stderr, waits
+from corolib.kernel import RunFinished, Scheduler, current_scheduler, is_a, public, to_stderr, waits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -111,7 +111,7 @@ class RemoteCall(Job):
         """Report a failure of the function itself, though nobody waits any more."""
         from concurrent.futures import BrokenExecutor
 
-        if not isinstance(error, BrokenExecutor | RunFinished):
+        if not is_a(error, (BrokenExecutor, RunFinished)):
             super().late(error)
 
     def __str__(self) -> str:

@@ -24,6 +24,7 @@ from corolib.kernel import (
     current_scheduler,
     public,
     spawn,
+    with_trace,
 )
 from corolib.net.streams import CHUNK, Stream
 from corolib.system.pipe_ends import Pipe
@@ -157,7 +158,8 @@ class ThreadedInput:
             self._at_end = not data
         except Exception as exc:
             # Its traceback holds this frame, and so what keeps it.
-            self._error = exc.with_traceback(None)
+            with_trace(exc, None)
+            self._error = exc
         finally:
             self._task = None
         self._wake()

@@ -33,10 +33,12 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    brief,
     current_scheduler,
     public,
     spawn,
     to_stderr,
+    told,
     uninterrupted,
     waits,
 )
@@ -133,7 +135,7 @@ def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
             "['ls', '-l']; for a shell, ['sh', '-c', line]"
         )
     if not isinstance(args, Iterable):
-        raise TypeError(f"open_process({args!r}): write a list, as in ['ls', '-l']")
+        raise TypeError(f"open_process({brief(args)}): write a list, as in ['ls', '-l']")
     program = list(args)
     if not program:
         raise ValueError("open_process([]): the list begins with the program, as in ['ls', '-l']")
@@ -487,7 +489,7 @@ class Process:
                 self._watch_in_a_thread()
                 return
             except Exception as exc:
-                self._lost = repr(exc)
+                self._lost = told(exc)
         # A wake may take back another wait, which must not change this dict meanwhile.
         waiters, self._waiters = self._waiters, {}
         for wake in waiters:

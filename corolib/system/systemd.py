@@ -19,7 +19,7 @@ import socket
 import stat
 from typing import NamedTuple
 
-from corolib.kernel import public
+from corolib.kernel import brief, public
 from corolib.net.datagrams import DatagramSocket
 from corolib.net.listening import inherited
 from corolib.net.network import discard, network
@@ -117,11 +117,11 @@ def _take() -> None:
 def _found(count: str, text: str | None) -> _HandedOver:
     """Return the sockets, of which there are `count`; `text` has their names."""
     if not count.isdecimal():
-        raise ValueError(f"LISTEN_FDS={count!r}: this is no number of files")
+        raise ValueError(f"LISTEN_FDS={brief(count)}: this is no number of files")
     fds = range(FIRST, FIRST + int(count))
     names = [UNNAMED] * len(fds) if text is None else text.split(":")
     if len(names) != len(fds):
-        raise ValueError(f"LISTEN_FDNAMES={text!r}: these are not the names of {count} files")
+        raise ValueError(f"LISTEN_FDNAMES={brief(text)}: these are not the names of {count} files")
     kinds = [_kind(fd) for fd in fds]
     streams = [fd for fd, kind in zip(fds, kinds, strict=True) if kind == socket.SOCK_STREAM]
     listening = iter(inherited(streams, FAMILIES, "inherited_listeners"))
@@ -182,7 +182,8 @@ def notify_systemd(state: str) -> bool:
     if not address:
         return False
     if address[0] not in "/@":
-        raise ValueError(f"NOTIFY_SOCKET={address!r}: this is neither a path nor an abstract name")
+        text = "this is neither a path nor an abstract name"
+        raise ValueError(f"NOTIFY_SOCKET={brief(address)}: {text}")
     sock = network().socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         sock.connect("\0" + address[1:] if address[0] == "@" else address)

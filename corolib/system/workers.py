@@ -47,6 +47,7 @@ from corolib.kernel import (
     Suspend,
     Wake,
     WakeupPair,
+    brief,
     check_number,
     current_scheduler,
     handle_signal,
@@ -181,14 +182,14 @@ def _check_place() -> None:
 def _check_arguments(n: int, f: object, options: dict[str, Any]) -> None:
     """Raise here what each worker would otherwise crash with."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"run_workers({n!r}): give the number of workers, at least 1")
+        raise ValueError(f"run_workers({brief(n)}): give the number of workers, at least 1")
     if not callable(f):
-        raise TypeError(f"run_workers() got {f!r}: give the function, which each worker calls")
+        raise TypeError(f"run_workers() got {brief(f)}: give the function, which each worker calls")
     for name in options:
         if name not in (Scheduler.__init__.__kwdefaults__ or ()):
             raise TypeError(
-                f"run_workers() has no keyword {name!r}: its keywords are its own and those of "
-                f"run(). If {name!r} is for the function, use functools.partial"
+                f"run_workers() has no keyword {brief(name)}: its keywords are its own and those "
+                f"of run(). If {brief(name)} is for the function, use functools.partial"
             )
     scheduler = Scheduler(**options)
     try:

@@ -462,7 +462,7 @@ def test_not_a_function_at_all(thing):
 def test_a_nameless_function():
     import functools
 
-    with pytest.raises(TypeError, match=r"run\(\) got None from functools\.partial"):
+    with pytest.raises(TypeError, match=r"run\(\) got None from plain\(\)"):
         run(functools.partial(plain))
 
 
@@ -1059,6 +1059,87 @@ def test_the_report_of_a_large_deadlock_stays_small():
     assert "main#1" in text
     assert "and 995 more" in text
     assert len(text) < 1000 * 150
+
+
+# Text in proportion -------------------------------------------------------------------------------
+
+
+def successors(depth):
+    """Run a task that spawns its successor and ends, and so on; return the report of the last."""
+    texts = []
+
+    def link(left):
+        yield
+        if left:
+            spawn(link, left - 1)
+        else:
+            texts.append(current_scheduler().report())
+
+    go(link, depth)
+    return texts[0]
+
+
+@pytest.mark.found("T10")
+def test_the_report_of_a_long_chain_of_tasks_is_short():
+    text = successors(20_000)
+    assert "(19997 more, each the parent of the next)" in text
+    assert len(text) < 2000
+    assert text.count("completing") == 3
+    assert "link#20001  running" in text
+
+
+@pytest.mark.found("T10")
+def test_a_short_chain_of_tasks_is_shown_whole():
+    text = successors(3)
+    assert text.count("completing") == 3
+    assert "more" not in text
+
+
+@pytest.mark.found("T10")
+def test_a_family_of_many_levels_has_a_margin_that_ends_somewhere():
+    """What grows with the square of the depth is no text that anybody reads."""
+    lengths = []
+
+    def level(left):
+        if left:
+            yield from spawn(level, left - 1)
+        else:
+            lengths.append(len(current_scheduler().report()))
+            yield
+
+    for depth in (100, 200, 400):
+        go(level, depth)
+    assert lengths[2] - lengths[1] < 2.1 * (lengths[1] - lengths[0])
+
+
+@pytest.mark.found("T10")
+def test_two_chains_are_counted_apart():
+    def main():
+        for _ in range(2):
+            spawn(link, 10)
+        yield Sleep(1)
+        return current_scheduler().report()
+
+    def link(left):
+        yield
+        if left:
+            spawn(link, left - 1)
+        else:
+            yield Sleep(5)
+
+    assert go(main).count("(7 more, each the parent of the next)") == 2
+
+
+def test_a_long_name_does_not_widen_the_lines_of_the_others():
+    def main():
+        spawn(Suspend(lambda wake: int, "nothing").__iter__(), name="x" * 5000)
+        for _ in range(100):
+            spawn(Suspend(lambda wake: int, "nothing").__iter__())
+        yield
+
+    with pytest.raises(Deadlock) as info:
+        run(main)
+    assert len(str(info.value)) < 2 * 5000 + 103 * 300
 
 
 def test_a_holder_is_named_beside_one_whose_label_begins_alike():

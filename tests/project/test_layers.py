@@ -39,7 +39,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
 
 FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}, {"testing", "trace", "interop"}]
-WORDS = {f"kernel.{name}" for name in ("errors", "traps", "waits", "context", "checks", "late")}
+WORDS = {
+    f"kernel.{name}" for name in ("errors", "traps", "waits", "context", "checks", "late", "safely")
+}
 TOP = {"__init__", "__main__"}
 
 HEAVY = {
