@@ -28,6 +28,9 @@ consumer from inside a block, and the block bounds somebody else. So these are t
 11. A block that is open in a generator which has yielded to its consumer is *astray*. It is refused
     with `ScopeError`, in the consumer.
 
+12. A block is left by the task that has entered it. If another task runs its generator meanwhile,
+    that task is refused with `ScopeError`, at the latest where it leaves the block.
+
 How an exception gets into a task at all, how a wait is undone, and what becomes of a task that is
 given up is said in `scheduler.py`.
 """
@@ -369,11 +372,14 @@ class Cancellation:
                 if wait is None:
                     self._start_graces(task)
                 return False
+        strays = scope if isinstance(scope, CancelScope) and scope.is_astray() else None
+        if strays is not None and self._refuse_elsewhere(strays):
+            return self.deliver(task, wait)
         if wait is not None and not scheduler.take_back(task):
             return False  # rule 3: a result came first
-        if isinstance(scope, CancelScope) and scope.is_astray():
-            error = astray(scope)
-            self._take_off(scope)
+        if strays is not None:
+            error = astray(strays)
+            self._take_off(strays)
         if error is not None:
             task.forced = None
             task.pending = has_something_pending(task)
@@ -385,6 +391,17 @@ class Cancellation:
                 return True
         scheduler.cancel_delivered(task, scope or task, error)
         scheduler.make_ready(task, None, error)
+        return True
+
+    def _refuse_elsewhere(self, scope: CancelScope) -> bool:
+        """Refuse a block whose generator another task runs by now, in that; return if one does."""
+        tasks = self._scheduler.tasks
+        other = next((each for each in tasks if scope.frame in each.stack()), None)
+        if other is None:
+            return False
+        self._take_off(scope)
+        self.force(other, of_another(scope, "is open in", other))
+        scope.task = None
         return True
 
     def _cancelled(self, task: Task[Any], scope: Scope, wait: object) -> Cancelled | None:
@@ -456,22 +473,29 @@ class Cancellation:
     def leave(self, scope: CancelScope, kind: type[BaseException] | None) -> None:
         """Take a block, which an exception of that kind leaves, off again.
 
-        ScopeError if another block is still open inside it; but not from a generator that is
-        thrown away, which has no say in the order.
+        ScopeError if another block is still open inside it, or if another task leaves it; but not
+        from a generator that is thrown away, which has no say in that.
         """
-        task = scope.task
+        task, running = scope.task, self._scheduler.current
         assert task is not None
         if scope.timer is not None:
             self._scheduler.timers.cancel(scope.timer)
         # As a rule nothing has happened, and it is the innermost.
-        if task.innermost is scope and not task.pending:
+        if task.innermost is scope and running is task and not task.pending:
             task.innermost = None if scope.outer is task else scope.outer
             scope.outer = scope.frame = scope.task = None
             return
         inner = self._take_off(scope)
+        refused = None
+        if running is not task and running is not None:
+            refused = of_another(scope, "is left by", running)
         # The task may end with what leaves the block, which refers to the block: no cycle.
         scope.task = None
-        if inner is not None and kind is not GeneratorExit:
+        if kind is GeneratorExit:
+            return
+        if refused is not None:
+            raise refused
+        if inner is not None:
             raise ScopeError(
                 f"{brief(scope)}, opened in {scope.opened_in}, is left while {brief(inner)}, "
                 f"opened in {inner.opened_in}, is still open inside it"
@@ -530,6 +554,15 @@ def astray(scope: CancelScope) -> ScopeError:
         f"{brief(scope)}, opened in {scope.opened_in}, is still open in a generator that has "
         f"yielded to its consumer, at {where(scope.task)}: it would bound the consumer. Yield "
         "values outside the block"
+    )
+
+
+def of_another(scope: CancelScope, does: str, other: Task[Any]) -> ScopeError:
+    """Return the complaint about a block that one task has entered, and another is in (rule 12)."""
+    assert scope.task is not None
+    return ScopeError(
+        f"{brief(scope)}, opened in {scope.opened_in} by task {scope.task.label}, {does} task "
+        f"{other.label}: a block bounds the task that has entered it, and no other"
     )
 
 

@@ -23,6 +23,7 @@ from corolib import (
     Sleep,
     Suspend,
     TaskCancelled,
+    TaskGroup,
     Topic,
     current_scheduler,
     current_task,
@@ -1270,3 +1271,87 @@ def test_a_million_timeouts_that_were_in_time_leave_a_small_heap_and_no_growth()
     go(main)
     assert max(length for length, _, _ in lengths) <= 2 * 1001
     assert lengths[-1][1] - lengths[1][1] < 2 * 1001  # at most the husks
+
+
+# A block that another task leaves -----------------------------------------------------------------
+
+
+def passed_on(bound, seconds=1):
+    """Wait inside a block twice, and once outside of it."""
+    with bound():
+        yield Sleep(1)
+        yield Sleep(seconds)
+    yield Sleep(1)
+
+
+@pytest.mark.found("T16")
+@pytest.mark.parametrize("bound", [lambda: timeout(5), lambda: move_on_after(5), shield, TaskGroup])
+def test_law_scopes_a_block_that_another_task_leaves_is_refused_there(bound):
+    def finish(body):
+        yield from body
+
+    def main():
+        body = passed_on(bound)
+        yield next(body)
+        with pytest.raises(ScopeError, match=r"by task main#1, is left by task finish#2: a block"):
+            yield from spawn(finish, body)
+        # The block bounds nobody any more.
+        yield Sleep(10)
+        with timeout(5):
+            yield Sleep(1)
+        return now()
+
+    assert go(main) == 13
+
+
+@pytest.mark.found("T16")
+@pytest.mark.parametrize("bound", [timeout, move_on_after])
+def test_law_scopes_whose_deadline_comes_in_another_task_is_refused_there(bound):
+    def finish(body):
+        yield from body
+
+    def main():
+        body = passed_on(lambda: bound(5), 60)
+        next(body)
+        task = spawn(finish, body)
+        yield Sleep(7)
+        assert task.done
+        with pytest.raises(ScopeError, match=r"by task main#1, is open in task finish#2: a block"):
+            yield from task
+        return now()
+
+    lost = []
+    assert go(main, on_task_error=lambda task, exc: lost.append(exc)) == 7
+    assert [type(exc) for exc in lost] == [ScopeError]
+
+
+@pytest.mark.found("T16")
+def test_a_block_of_a_task_that_is_done_is_refused_where_it_is_left():
+    def begin(bodies):
+        bodies.append(passed_on(lambda: timeout(5)))
+        yield next(bodies[0])
+
+    def main():
+        bodies = []
+        yield from spawn(begin, bodies)
+        with pytest.raises(ScopeError, match=r"by task begin#2, is left by task main#1"):
+            yield from bodies[0]
+
+    go(main)
+
+
+@pytest.mark.found("T16")
+def test_a_generator_that_is_thrown_away_by_another_task_is_not_refused():
+    def main():
+        body = passed_on(lambda: timeout(5))
+        next(body)
+        yield from spawn(throw_away, [body])
+        del body
+        yield Sleep(10)
+        return now()
+
+    def throw_away(bodies):
+        yield
+        bodies.pop().close()
+
+    assert go(main) == 10
