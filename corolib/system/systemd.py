@@ -28,6 +28,9 @@ from corolib.net.servers import Listener
 FIRST = 3
 """The number of the first socket, SD_LISTEN_FDS_START: before it are the three standard files."""
 
+DIGITS = 9
+"""A number of files has no more: file numbers are C ints."""
+
 UNNAMED = "unknown"
 """What sd_listen_fds_with_names() says where there are no names."""
 
@@ -118,11 +121,14 @@ def _found(count: str, text: str | None) -> _HandedOver:
     """Return the sockets, of which there are `count`; `text` has their names."""
     if not count.isdecimal():
         raise ValueError(f"LISTEN_FDS={brief(count)}: this is no number of files")
+    if len(count) > DIGITS:
+        raise ValueError(f"LISTEN_FDS={brief(count)}: there are never so many files")
     fds = range(FIRST, FIRST + int(count))
-    names = [UNNAMED] * len(fds) if text is None else text.split(":")
-    if len(names) != len(fds):
+    names = None if text is None else text.split(":")
+    if names is not None and len(names) != len(fds):
         raise ValueError(f"LISTEN_FDNAMES={brief(text)}: these are not the names of {count} files")
     kinds = [_kind(fd) for fd in fds]
+    names = names or [UNNAMED] * len(kinds)
     streams = [fd for fd, kind in zip(fds, kinds, strict=True) if kind == socket.SOCK_STREAM]
     listening = iter(inherited(streams, FAMILIES, "inherited_listeners"))
     of_one_name: dict[str, list[socket.socket]] = {}

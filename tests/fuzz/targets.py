@@ -1,0 +1,249 @@
+"""What is given bytes of strangers: the parsers of the library, and those of the demos.
+
+Each target says in a word what the bytes came to, and raises where something is wrong: an exception
+that nobody expects, more memory or output than the limits allow, or an outcome that depends on how
+the bytes were cut into segments.
+"""
+
+import contextlib
+import io
+import math
+import os
+import random
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+from zlib import crc32
+
+from corolib import (
+    Coro,
+    Event,
+    IncompleteRead,
+    LimitExceeded,
+    Stream,
+    gather,
+    inherited_listeners,
+    notify_systemd,
+    run,
+)
+from corolib.testing import virtual_time
+from demos.keyvalue.protocol import ELEMENTS, REQUEST, Refused, Requests
+from demos.web import static, websocket
+from tests.fuzz.inputs import Target
+from tests.helpers.inside import forget_handed_over
+
+MAX_LINE = 100  # of the streams that are tried, so that short inputs reach it
+
+
+def pieces(data: bytes, salt: int = 0) -> Iterator[bytes]:
+    """Cut data into segments, always in the same way."""
+    rng = random.Random(crc32(data) + salt)
+    most = rng.choice((1, 3, 20, 10_000))
+    at = 0
+    while at < len(data):
+        size = rng.randint(1, most)
+        yield data[at : at + size]
+        at += size
+
+
+def served(handler: Callable[[Stream], Coro[object]], segments: list[bytes]) -> tuple[Any, bytes]:
+    """Let a handler have what a client sends; return what it returned or raised, and its answer."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+
+        def client() -> Coro[bytes]:
+            peer = Stream(theirs)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                for each in segments:
+                    yield from peer.sendall(each)
+                    yield
+                yield from peer.send_eof()
+            with contextlib.suppress(ConnectionError):
+                while data := (yield from peer.recv(65536)):
+                    answer += data
+            return answer
+
+        def server() -> Coro[object]:
+            with Stream(ours) as stream:
+                stream.server = SimpleNamespace(stopping=Event())
+                try:
+                    return (yield from handler(stream))
+                except Exception as exc:
+                    return exc
+
+        def both() -> Coro[tuple[object, bytes]]:
+            return (yield from gather(server(), client()))
+
+        options: Any = virtual_time()
+        outcome, answer = run(both, **options)
+    return outcome, answer
+
+
+def lines(data: bytes) -> str:
+    """Reads of a stream by lines, separators and counts: as if all had come at once."""
+
+    def read(stream: Stream) -> Coro[list[Any]]:
+        stream.max_line = MAX_LINE
+        rng = random.Random(crc32(data))
+        got: list[Any] = []
+        while True:
+            try:
+                match rng.randrange(4):
+                    case 0:
+                        part = yield from stream.readline()
+                    case 1:
+                        part = yield from stream.readuntil(b"\r\n\r\n", b"\n\n", b"\0")
+                    case 2:
+                        part = yield from stream.readexactly(rng.randrange(1, 20))
+                    case _:
+                        # How much comes depends on the segments.
+                        part = yield from stream.readexactly(1)
+            except LimitExceeded:
+                got.append("too long")
+                part = yield from stream.readexactly(7)
+            except IncompleteRead as exc:
+                return [*got, "broken off", exc.partial]
+            if not part:
+                return [*got, "end"]
+            got.append(part)
+
+    results = [served(read, list(pieces(data, salt)))[0] for salt in (0, 1)]
+    results.append(served(read, [data])[0])
+    assert results[0] == results[1] == results[2], results
+    found = results[0]
+    assert isinstance(found, list), found
+    whole = b"".join(part for part in found if isinstance(part, bytes))
+    assert whole == data, whole
+    kinds = {part if isinstance(part, str) else "part" for part in found}
+    return ", ".join(sorted(kinds)) + f", {min(len(found), 20)}"
+
+
+def resp(data: bytes) -> str:
+    """Requests of the key-value store, as arrays and as lines."""
+
+    def requests(segments: list[bytes]) -> tuple[list[list[bytes]], str]:
+        parser, found, end = Requests(), list[list[bytes]](), "open"
+        try:
+            for each in segments:
+                found += parser.feed(each)
+                assert parser.size <= REQUEST + len(each)
+        except Refused as exc:
+            end = str(exc)
+        return found, end
+
+    results = [requests(list(pieces(data, salt))) for salt in (0, 1)]
+    results.append(requests([data]))
+    assert results[0] == results[1] == results[2], results
+    found, end = results[0]
+    assert all(0 < len(request) <= max(ELEMENTS, len(data)) for request in found)
+    return f"{min(len(found), 5)} requests, {end}"
+
+
+def http(data: bytes) -> str:
+    """Requests of the web server: answers, and no way out of its folder."""
+    with tempfile.TemporaryDirectory() as outside:
+        root = Path(outside, "root")
+        root.mkdir()
+        (root / "a.txt").write_bytes(b"inside")
+        Path(outside, "secret").write_bytes(b"OUTSIDE")
+        serve = lambda stream: static.serve_client(os.fsencode(root), stream)  # noqa: E731
+        outcomes = [served(serve, list(pieces(data, salt))) for salt in (0, 1)]
+    words = []
+    for outcome, answer in outcomes:
+        assert outcome is None or isinstance(outcome, ConnectionError), outcome
+        assert b"OUTSIDE" not in answer
+        assert not answer or answer.startswith(b"HTTP/1.1 "), answer[:100]
+        words.append(b" ".join(re.findall(rb"HTTP/1\.1 (\d{3})", answer)[:4]).decode())
+    assert words[0] == words[1] or "Connection" in repr(outcomes), words
+    return words[0] or "no answer"
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frames(data: bytes) -> str:
+    """Frames of a WebSocket, after its handshake."""
+    return handshake(HANDSHAKE + data)
+
+
+def handshake(data: bytes) -> str:
+    """All that may come to the WebSocket server."""
+    outcome, answer = served(websocket.serve_client, list(pieces(data)))
+    expected = (ConnectionError, IncompleteRead)
+    assert outcome is None or isinstance(outcome, expected), outcome
+    assert not answer or answer.startswith(b"HTTP/1.1 "), answer[:100]
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    codes = re.findall(rb"\x88[\x02-\x7d](..)", rest, re.DOTALL)
+    closed = int.from_bytes(codes[-1], "big") if codes else 0
+    return f"{head[9:12].decode()}, closed with {closed}, {type(outcome).__name__}"
+
+
+def variables(data: bytes) -> str:
+    """What the environment says of sockets that were handed over, and of the service manager."""
+    count, names, address = [*data.decode("latin-1").replace("\0", "").split("\n"), "", ""][:3]
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": names}
+    outcomes = []
+    with mock.patch.dict(os.environ, {**environ, "NOTIFY_SOCKET": address}):
+        for call in (inherited_listeners, lambda: notify_systemd("READY=1")):
+            try:
+                call()
+                outcomes.append("done")
+            except (ValueError, OSError) as exc:
+                outcomes.append(f"{type(exc).__name__}: {exc}")
+    forget_handed_over()
+    assert all(len(each) < 1000 for each in outcomes)
+    return ", ".join(each.partition(":")[0] for each in outcomes)
+
+
+def answers(data: bytes) -> str:
+    """What a web server answers to the downloader."""
+    from demos import download
+
+    def fetch(stream: Stream) -> Coro[tuple[str, bytes, str]]:
+        each: Any = object.__new__(download.Download)
+        each.size, each.most = 0, 10_000
+        each.url = SimpleNamespace(path="/", query="", netloc="x", hostname="x", port=80)
+        file = io.BytesIO()
+
+        def open_tcp(*_: object) -> Coro[Stream]:
+            yield
+            return stream
+
+        with mock.patch.object(download, "open_tcp", open_tcp):
+            try:
+                yield from each.get(file)
+            except download.BAD as exc:
+                return type(exc).__name__, file.getvalue(), download.shown(str(exc))
+        assert each.size == len(file.getvalue()) <= each.most
+        return "done", file.getvalue(), ""
+
+    results = [served(fetch, list(pieces(data, salt)))[0] for salt in (0, 1)]
+    for result in results:
+        assert isinstance(result, tuple), result
+        assert result[2].isprintable()
+    assert results[0][0] == results[1][0], results
+    if results[0][0] == "done":
+        assert results[0] == results[1]
+    return f"{results[0][0]}, {int(math.log2(len(results[0][1]) + 1))}"
+
+
+TARGETS: dict[str, Target] = {
+    "answers": answers,
+    "frames": frames,
+    "handshake": handshake,
+    "http": http,
+    "lines": lines,
+    "resp": resp,
+    "variables": variables,
+}
