@@ -6,10 +6,13 @@ import os
 import pty
 import select
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
+from pathlib import Path
 from subprocess import PIPE, STDOUT
 
 import pytest
@@ -58,7 +61,20 @@ def test_the_shared_input_is_left_blocking_for_the_shell_and_what_comes_after():
         assert process.stdout.read() == b"for cat\n"
 
 
+def wait_until_stuck(process, file):
+    """Wait until a program has written what `file` takes, and waits for its reader."""
+    before = -1
+    while True:
+        (waiting,) = struct.unpack("i", fcntl.ioctl(file, termios.FIONREAD, bytes(4)))
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z" or (state == "S" and waiting == before > 0):
+            return
+        before = waiting
+        time.sleep(0.01)
+
+
 @pytest.mark.hazard("H15")
+@pytest.mark.found("T21")
 @pytest.mark.parametrize("where", ["pipe", "terminal"])
 def test_printing_much_to_a_slow_reader_does_not_fail_while_the_input_is_open(where):
     program = script(
@@ -79,7 +95,7 @@ def test_printing_much_to_a_slow_reader_does_not_fail_while_the_input_is_open(wh
         with subprocess.Popen(program, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=env) as process:
             process.stdin.write(b"one\ntwo\n")
             process.stdin.flush()
-            time.sleep(0.1)
+            wait_until_stuck(process, process.stdout)
             got = process.stdout.read()
     else:
         leader, follower = pty.openpty()
@@ -88,7 +104,7 @@ def test_printing_much_to_a_slow_reader_does_not_fail_while_the_input_is_open(wh
         ) as process:
             os.close(follower)
             os.write(leader, b"one\ntwo\n")
-            time.sleep(0.1)
+            wait_until_stuck(process, leader)
             got = b""
             try:
                 while data := os.read(leader, 65536):
