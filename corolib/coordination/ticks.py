@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from corolib.kernel import Sleep, Waiting, check_number, current_scheduler, public, waits
+from corolib.kernel import Sleep, Waiting, brief, check_number, current_scheduler, public, waits
 
 
 @public
@@ -49,7 +49,7 @@ def every(seconds: float) -> Iterator[Waiting[int]]:
     """
     period = check_number(seconds, "every()", "a period")
     if period <= 0:
-        raise ValueError(f"every() got {seconds!r} as a period: it must be above 0")
+        raise ValueError(f"every() got {brief(seconds)} as a period: it must be above 0")
     rhythm = _Rhythm(period, current_scheduler().clock())
     return iter(rhythm.tick, None)
 
