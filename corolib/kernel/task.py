@@ -147,7 +147,6 @@ class Task(Scope, Generic[T], metaclass=Documented):
         # Made anew for each that asks: if it were kept, it and the task would hold each other.
         if self.cancelled and self.cancel_request is not None:
             return TaskCancelled(self, self.cancel_request.reason)
-        # It comes without the frames through which it was raised elsewhere.
         return None if self.failure is None else with_trace(self.failure, self.raised)
 
     def cancel(self, reason: object = None) -> None:
