@@ -29,7 +29,8 @@ def main() -> int:
             lambda count: time.monotonic() < end,
         )
     except Exception as exc:
-        print(f"kept as {keep(options.target, exc.input)}", file=sys.stderr)  # type: ignore[attr-defined]
+        path = keep(options.target, exc.input)  # type: ignore[attr-defined]
+        print(f"kept as {path}", file=sys.stderr)
         raise
     print(f"{options.target}: {count} inputs, seed {seed}")
     for outcome, times in sorted(came_to.items(), key=lambda item: -item[1]):
