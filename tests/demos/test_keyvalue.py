@@ -690,7 +690,8 @@ def test_who_waits_outside_comes_in_when_the_idle_are_let_go(monkeypatch):
             yield from stream.sendall(b"PING\r\n")
             with timeout(1000):
                 assert (yield from stream.readline()) == b"+PONG\r\n"
-            assert keyvalue.IDLE <= now() < keyvalue.IDLE + 5
+            # Seconds: who has been idle for that long makes room on a server that is full.
+            assert 10 <= now() < 10 + 5
             yield from serving.stop()
 
     scenario(main)

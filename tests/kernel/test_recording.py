@@ -147,7 +147,7 @@ def test_a_cancel_is_told_when_it_is_asked_for_and_when_it_is_delivered():
     assert of(record(main), "asked", "delivered") == [
         ("asked", 2, "Task", "no more"),
         ("delivered", 2, "Task", "Cancelled"),
-        ("asked", 1, "timeout", None),
+        ("asked", 1, "timeout", "the deadline has passed"),
         ("delivered", 1, "timeout", "Cancelled"),
     ]
 
