@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from demos.echo import RATE
+from tests.helpers.driving import FULL
 from tests.helpers.programs import Program
 from tests.helpers.sockets import Wiretap, can_forge, forge
 
@@ -46,6 +47,10 @@ def answering(program):
     return [port for line, port in found if not line.startswith("discard")]
 
 
+ECHOES = ["demos.echo", "demos.cookbook.udp_echo"]
+PAIRS = [(name, other) for name in PROGRAMS for other in ECHOES][:: 1 if FULL else 4]
+
+
 def rounds(tap, most):
     """Return how many datagrams go to and fro until there are no more, or `most` and some."""
     heard = []
@@ -68,8 +73,7 @@ def test_no_service_answers_itself_or_another_of_its_program(name):
 
 
 @pytest.mark.found("D1")
-@pytest.mark.parametrize("other", ["demos.echo", "demos.cookbook.udp_echo"])
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(("name", "other"), PAIRS)
 def test_services_of_two_programs_soon_leave_each_other_alone(name, other):
     """They cannot know each other's ports. It is one datagram that goes to and fro, and the first
     that gets no answer ends that.

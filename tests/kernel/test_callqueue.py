@@ -379,7 +379,7 @@ def test_a_wake_up_file_is_watched_again_after_the_pause(remade, selector):
 
             selector_of(poller_of(scheduler)).register = refuse
         before = turn()
-        yield Sleep(1)
+        yield Sleep(0.3)
         assert turn() - before < 20
         in_a_thread(lambda: scheduler.call_soon_threadsafe(made.append, "heard"))
         yield Sleep(0.001)

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.driving import FULL
 from tests.net.system_errors.cells import KINDS, Program, calls_of, cells, reason_to_skip, try_all
 
-MANY = 60 if FULL else 8
+MANY = 60 if FULL else 3
 """Cells of each program, of some hundreds: others on each Python, and each time the same."""
 
 
