@@ -354,6 +354,8 @@ class Listening:
         # Connections that were lost since one was accepted.
         self._misses = 0
         self._reported = float("-inf")
+        # Called when there are no more files for connections.
+        self.ran_out: Callable[[], object] | None = None
         self.backlog = backlog
         self.batch = BATCH
         self.closed = False
@@ -429,6 +431,8 @@ class Listening:
         """Say that there is a pause, and why: once a second at most."""
         self._misses = 0
         self.pauses += 1
+        if exc.errno in (errno.EMFILE, errno.ENFILE) and self.ran_out is not None:
+            self.ran_out()
         if now() >= self._reported + REPORT_EVERY:
             self._reported = now()
             self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)

@@ -43,6 +43,9 @@ KEEPIDLE: int = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE",
 PROBES = 4
 """How often a peer that is silent is asked whether it is still there, in a `keepalive`."""
 
+MAPPED = "::ffff:"
+"""How the address of an IPv4 host begins on a socket of IPv6 (RFC 4291, 2.5.5.2)."""
+
 CREDENTIALS = "iII"
 """The struct ucred of unix(7)."""
 
@@ -274,11 +277,16 @@ def source_of(address: Any) -> Any:
         return address.uid
     if not isinstance(address, tuple):
         return address
-    host = address[0]
+    host = plain_host(address[0])
     if ":" not in host:
         return host
     net = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
     return f"{socket.inet_ntop(socket.AF_INET6, net + bytes(8))}/64"
+
+
+def plain_host(host: str) -> str:
+    """Return the address of a host of IPv4 as it is written, also on a socket of both families."""
+    return host[len(MAPPED) :] if host.startswith(MAPPED) and "." in host else host
 
 
 def unsent(sock: Any) -> int:

@@ -21,7 +21,7 @@ import struct
 import sys
 from typing import Any
 
-from corolib.net.network import Socket
+from corolib.net.network import MAPPED, Socket
 
 # Python 3.11 does not have its name.
 IP_PKTINFO: Any = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)
@@ -31,9 +31,6 @@ SPACE = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(20) if hasattr(socket, "CMSG_S
 
 ALL = ("0.0.0.0", "::")
 """All addresses of the machine, as a bound socket has them."""
-
-MAPPED = "::ffff:"
-"""How the address of an IPv4 host begins on a socket of IPv6 (RFC 4291, 2.5.5.2)."""
 
 
 KNOWN = 256

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel import Scheduler, Task
 from corolib.net.network import traffic
-from corolib.net.streams import Stream, waits_for_peer
+from corolib.net.streams import Stream, received, waits_for_peer
 
 if TYPE_CHECKING:
     from corolib.net.limits import Limits
@@ -30,8 +31,8 @@ QUARTERS = 4
 RATE_WINDOW = 30.0
 """Seconds over which a rate is measured: a pause of a few seconds, as radio links make, is none."""
 
-SLICE = 1000
-"""Connections that are looked at in one turn: about a millisecond's worth."""
+SLICE = 200
+"""Connections that are looked at in one turn: one or two milliseconds' worth."""
 
 ROUNDING = 1e-6
 """Part of a limit that is forgiven, since times that are added up are not exact."""
@@ -42,7 +43,10 @@ class Progress:
     it holds nothing that can be had elsewhere.
     """
 
-    __slots__ = ("closing", "counted", "cut", "since", "stream", "task", "traffic", "unsent")
+    __slots__ = (
+        *("closing", "counted", "cut", "received", "since", "stream", "task", "traffic"),
+        "unsent",
+    )
 
     def __init__(self, stream: Stream, task: Task[Any], since: float) -> None:
         self.stream = stream
@@ -51,6 +55,8 @@ class Progress:
         self.since = since
         # What the kernel kept for the peer when it was looked at last.
         self.unsent = 0
+        # How many bytes had come then, whole records of TLS or not.
+        self.received = 0
         # How many bytes had moved in all, and when that was counted; with a least rate only.
         self.traffic = 0
         self.counted = since
@@ -66,13 +72,12 @@ class Progress:
     def has_moved(self, now: float) -> bool:
         """Return whether something has moved since this was asked last."""
         stream = self.stream
-        moved = bool(stream.moved)
-        if moved:
-            stream.moved = False
-        else:
-            # The kernel takes megabytes at a time. If the peer reads, they get less meanwhile.
-            before, self.unsent = self.unsent, stream.unsent()
-            moved = self.unsent < before
+        moved, stream.moved = bool(stream.moved), False
+        before, self.received = self.received, received(stream)
+        moved |= self.received != before
+        # The kernel takes megabytes at a time. If the peer reads, they get less meanwhile.
+        before, self.unsent = self.unsent, stream.unsent()
+        moved |= self.unsent < before
         if moved:
             self.since = now
         return moved
@@ -92,7 +97,7 @@ class Watch:
         self,
         scheduler: Scheduler,
         limits: Limits,
-        opened: dict[Any, None],
+        opened: OrderedDict[Any, None],
         counts: dict[str, int],
     ) -> None:
         self._scheduler = scheduler
@@ -109,10 +114,22 @@ class Watch:
             self.enough = math.inf if self._evict == math.inf or most is None else most / 2
         window = RATE_WINDOW if self._rate else math.inf
         self.tick = min(self._idle, self._evict, window) / QUARTERS
-        # The next look, if there is one.
+        # The next look, if there is one, and when it is to be.
         self.timer: Any = None
+        self._planned = math.inf
+        # Seconds by which looks came late.
+        self.late = 0.0
+        # Until when nobody has to make room, since somebody takes leave who had to.
+        self.content = -math.inf
 
     # When to look -----------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the time, without that in which the program itself stood still. What peers did
+        meanwhile has not been read yet.
+        """
+        clock = self._scheduler.clock()
+        return clock - self.late - max(clock - self._planned, 0)
 
     def begin(self) -> None:
         """Look from now on: there are `enough` connections."""
@@ -121,30 +138,31 @@ class Watch:
     def end(self) -> None:
         """Look no more: the last connection has ended."""
         self._scheduler.timers.cancel(self.timer)
-        self.timer = None
+        self.timer, self._planned = None, math.inf
 
     def _look_at(self, deadline: float, rest: Iterable[Any] | None) -> None:
-        self.timer = self._scheduler.timers.set(deadline, self._look, rest)
+        self.timer, self._planned = self._scheduler.timers.set(deadline, self._look, rest), deadline
 
     def _look(self, rest: Iterable[Any] | None) -> None:
         """Look at all connections, so many in each turn; `rest` are those that are left of them."""
-        now = self._scheduler.clock()
-        self.timer = None
+        clock, now = self._scheduler.clock(), self.now()
+        self.late = clock - now
+        self.timer, self._planned = None, math.inf
         rest = iter(list(self._opened)) if rest is None else rest
         batch = list(islice(rest, SLICE))
         for connection in batch:
             if connection in self._opened:
                 self._judge(connection, now)
         if len(batch) == SLICE:
-            self._look_at(now, rest)
+            self._look_at(clock, rest)
         elif len(self._opened) >= self.enough:
-            self._look_at(now + self.tick, None)
+            self._look_at(clock + self.tick, None)
 
     # What is found ----------------------------------------------------------------------------
 
     def _judge(self, connection: Progress, now: float) -> None:
         if connection.has_moved(now):
-            self._to_the_end(connection)
+            self._opened.move_to_end(connection)
         if connection.closing:
             # How long that may take is bounded by `drain=` and `drain_limit=`.
             return
@@ -180,28 +198,35 @@ class Watch:
         connection.task.cancel(reason)
         return True
 
-    def _to_the_end(self, connection: Progress) -> None:
-        del self._opened[connection]
-        self._opened[connection] = None
-
     # Making room ------------------------------------------------------------------------------
 
     def make_room(self) -> None:
         """Cancel the connection that has been idle longest, if that is long enough.
 
-        Those that have moved meanwhile go to the end, behind which none has been idle for long.
+        It is one whose handler waits for its peer, if there is any. It may take leave, for as long
+        again, before another one has to.
         """
-        now = self._scheduler.clock()
-        while True:
-            connection = next(iter(self._opened))
-            if not connection.has_moved(now):
-                if now - connection.since < self._evict * (1 - ROUNDING):
-                    return
-                reason = f"idle for {now - connection.since:.0f} s, and the server is full"
-                if not self._cancel(connection, "evicted", reason):
-                    connection.close()
-                # After the same time it is looked at again.
-                connection.since = now
-                self._to_the_end(connection)
-                return
-            self._to_the_end(connection)
+        now = self.now()
+        if now < self.content:
+            return
+        found = None
+        for connection in list(islice(self._opened, SLICE)):
+            if connection.has_moved(now):
+                # Behind the end none has been idle for long.
+                self._opened.move_to_end(connection)
+            elif now - connection.since < self._evict * (1 - ROUNDING):
+                break
+            elif connection.closing or waits_for_peer(connection.task, connection.stream):
+                found = connection
+                break
+            else:
+                found = found or connection
+        if found is None:
+            return
+        reason = f"idle for {now - found.since:.0f} s, and the server is full"
+        if not self._cancel(found, "evicted", reason):
+            found.close()
+        # After the same time it is looked at again.
+        found.since = now
+        self._opened.move_to_end(found)
+        self.content = now + self._evict

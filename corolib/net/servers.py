@@ -23,7 +23,7 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Unpack
 
 from corolib.coordination.first import first
@@ -56,7 +56,7 @@ from corolib.net.tls import is_cut_off
 Handler = Callable[[Stream], Runnable[Any]]
 """What is called with each connection: a generator function or an `async def`."""
 
-PEERS = (TimeoutError, LimitExceeded, IncompleteRead)
+PEERS = (LimitExceeded, IncompleteRead)
 """Failures that clients can bring about at will."""
 
 GONE = (
@@ -196,6 +196,8 @@ class Server(Serving):
         names = ("accepted", "refused", "crowded", "failed", "reset", "idle", "evicted", "slow")
         self._counts = dict.fromkeys((*names, "full"), 0)
         self._watch = Watch(self._scheduler, limits, self._open, self._counts)
+        if limits["evict_idle"] is not None:
+            self.listener.ran_out = self._watch.make_room
         self._begin_task(handler)
 
     # Accepting --------------------------------------------------------------------------------
@@ -231,7 +233,12 @@ class Server(Serving):
         while self._is_full():
             try:
                 yield from first(*self.listener.arrivals, place)
-                break
+                # Another process that serves the same sockets may take whoever has come.
+                yield from first(place, Sleep(PAUSE))
+                index, _ = yield from first(*self.listener.arrivals, place, Sleep(0.001))
+                if index <= len(self.listener.arrivals):
+                    break
+                continue
             except OSError as exc:
                 if self.listener.is_dead(exc):
                     raise
@@ -267,10 +274,14 @@ class Server(Serving):
             stream.max_line = self._max_line
         if self._max_message is not None:
             stream.max_message = self._max_message
+        source = None
         try:
-            if self._picks and not self._is_welcome(stream):
-                self._close(stream)
-                return
+            if self._picks:
+                who = _who(stream)
+                source = None if self._share is None else source_of(who)
+                if not self._is_welcome(who, source):
+                    self._close(stream)
+                    return
             body: Any = self._handler if self._tls is None else self._handle_tls
             # Our own task's place is named: to look for it each time would cost 9000 instructions.
             task = self._scheduler.start(body, (stream,), self.name, site=self.task.site)
@@ -281,21 +292,20 @@ class Server(Serving):
             return
         connection = _Connection(self, stream, task)
         if self._share is not None:
-            connection.source = source_of(_who(stream))
-            self._sources[connection.source] += 1
+            connection.source = source
+            self._sources[source] += 1
         self._open[connection] = None
         task.watch(connection)
         watch = self._watch
         if watch.timer is None and len(self._open) >= watch.enough:
             watch.begin()
 
-    def _is_welcome(self, stream: Stream) -> bool:
+    def _is_welcome(self, who: Any, source: Any) -> bool:
         """Return whether a new connection is to be served; else count it."""
-        who = _who(stream)
         if self._accept is not None and not self._accept(who):
             self._counts["refused"] += 1
             return False
-        if self._share is not None and self._sources[source_of(who)] >= self._share:
+        if self._share is not None and self._sources[source] >= self._share:
             self._counts["crowded"] += 1
             return False
         return True
@@ -335,15 +345,11 @@ class Server(Serving):
 
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
         peer, leaves = address_text(stream.peer), _leaves(error)
-        if all(self._is_up_to_peers(each) for each in leaves):
+        if all(_is_up_to_peer(stream, each) for each in leaves):
             text = "; ".join(map(told, leaves))
             self.peer_log.warn(type(leaves[0]).__name__, "the peer %s: %s", peer, text)
         else:
             self.peer_log.fail(error, "the handler for %s failed", peer)
-
-    def _is_up_to_peers(self, error: BaseException) -> bool:
-        """Return whether a failure is one that clients can bring about at will."""
-        return is_a(error, PEERS) or (self._tls is not None and type(error).__module__ == "ssl")
 
     def _close(self, stream: Stream) -> None:
         """Close a stream. If that fails, somebody has closed its number: one failure more."""
@@ -358,6 +364,7 @@ class Server(Serving):
             self._sources[connection.source] -= 1
             if not self._sources[connection.source]:
                 del self._sources[connection.source]
+        self._watch.content = -math.inf
         if self._watch.timer is not None and not self._open:
             self._watch.end()
         self._place_is_free()
@@ -401,7 +408,7 @@ class _Connection(Progress):
     __slots__ = ("gone", "server", "source")
 
     def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
-        Progress.__init__(self, stream, task, server._scheduler.clock())
+        Progress.__init__(self, stream, task, server._scheduler.clock() - server._watch.late)
         self.server = server
         # Whether it is counted as reset.
         self.gone = False
@@ -663,9 +670,24 @@ def _who(stream: Stream) -> Any:
 
 def _leaves(error: BaseException) -> list[BaseException]:
     """Return the errors of a group, and of the groups inside it; or the error alone."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    found, left = list[BaseException](), [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)
+        else:
+            found.append(each)
+    return found
+
+
+def _is_up_to_peer(stream: Stream, error: BaseException) -> bool:
+    """Return whether a failure is one that the client can bring about at will: time that is over,
+    or what its connection, and no other one of the handler's, says of what it sent.
+    """
+    if is_a(error, TimeoutError):
+        return True
+    known = is_a(error, PEERS) or type(error).__module__ == "ssl"
+    return known and all(each is stream for each in _streams_of(error))
 
 
 def _is_gone(error: BaseException) -> bool:
@@ -680,7 +702,13 @@ def _is_of(stream: Stream, error: BaseException) -> bool:
     """Return whether `error` was raised by a method of `stream`, and not by another connection's
     that the handler has.
     """
+    return any(each is stream for each in _streams_of(error))
+
+
+def _streams_of(error: BaseException) -> Iterator[Stream]:
+    """Yield the streams in whose methods an error was raised, if there are any."""
     trace = trace_of(error)
-    while trace is not None and trace.tb_frame.f_locals.get("self") is not stream:
+    while trace is not None:
+        if isinstance(one := trace.tb_frame.f_locals.get("self"), Stream):
+            yield one
         trace = trace.tb_next
-    return trace is not None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ class Serving:
         self._grace = grace
         # What is under way: each has a `task`, says whether it is `closing`, its handler over, and
         # can `describe()` that handler.
-        self._open: dict[Any, None] = {}
+        self._open: OrderedDict[Any, None] = OrderedDict()
         self._cut_call: list[Any] | None = None
         # Handlers that have finished since it began to stop.
         self._finished = 0

@@ -23,7 +23,7 @@ import io
 import os
 import socket
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -806,13 +806,14 @@ class Stream:
 
     def _drain(self, quiet: float) -> Generator[Any, Any, None]:
         """Throw away what comes, until there is no more, or nothing has moved for so long."""
-        left = self.unsent()
+        left, come = self.unsent(), received(self)
         while not self.ended:
             with move_on_after(quiet) as time:
                 yield from self.recv(CHUNK)
             if time.expired:
-                before, left = left, self.unsent()
-                if left >= before:
+                before = left, come
+                left, come = self.unsent(), received(self)
+                if left >= before[0] and come == before[1]:
                     return
 
     def unsent(self) -> int:
@@ -1046,12 +1047,22 @@ def waits_for_peer(task: Task[Any], stream: Stream) -> bool:
     """
     if stream.unsent():
         return True
-    return not stream._between and _is_read_by(task, stream)
+    return not stream._between and any(_is_to_read(each.wait, stream) for each in family(task))
 
 
-def _is_read_by(task: Task[Any], stream: Stream) -> bool:
-    reads = _is_to_read(task.wait, stream)
-    return reads or any(_is_read_by(child, stream) for child in task.children)
+def family(task: Task[Any]) -> Iterator[Task[Any]]:
+    """Yield a task and all below it, however deep they are."""
+    left = [task]
+    while left:
+        yield (one := left.pop())
+        left += one.children
+
+
+def received(stream: Stream) -> int:
+    """Return how many bytes have come on a stream over TLS, of which some make no message yet; 0
+    without it.
+    """
+    return stream._file.received if isinstance(stream._file, TLS) else 0
 
 
 def _is_to_read(wait: Any, stream: Stream) -> bool:

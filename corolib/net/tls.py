@@ -103,6 +103,7 @@ class TLS:
         "_whole",
         "_writable",
         "reading",
+        "received",
         "ssl",
     )
 
@@ -135,6 +136,8 @@ class TLS:
         self._trap: ReadWait | None = None
         self._readable = SharedWait(partial(trap_to_read, file))
         self._writable = SharedWait(partial(trap_to_write, file))
+        # How many bytes have come: a record that is under way is progress, too.
+        self.received = 0
         # What was read of the file, and OpenSSL has not got yet: it gets whole records.
         self._rest = b""
         # Whether there may be a whole one in it.
@@ -266,6 +269,7 @@ class TLS:
     def _pull(self) -> bytes:
         """Read of the file, and hand OpenSSL what has come."""
         data: bytes = self._file.recv(CHUNK)
+        self.received += len(data)
         if not data:
             self._incoming.write(self._rest)
             self._incoming.write_eof()

@@ -1,10 +1,13 @@
 """One peer's share of a server: places, time, bytes of a message, and lines in the log."""
 
+import errno
 import itertools
 import logging
 import resource
 import socket
+import ssl
 import sys
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -25,15 +28,16 @@ from corolib import (
     now,
     open_udp,
     run,
+    shield,
     spawn,
 )
-from corolib.net import progress
+from corolib.net import network, progress, streams
 from corolib.net.limits import RESERVE, places
 from corolib.net.peer_log import EVERY, PeerLog, printable
 from corolib.net.progress import RATE_WINDOW, SLICE
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, echo, until
-from tests.helpers.inside import timers_set
+from tests.helpers.inside import sockets_of, timers_set
 from tests.helpers.sockets import can_forge, make_pair, make_tcp, reset
 from tests.net import abuse
 
@@ -399,9 +403,9 @@ def test_when_all_places_are_taken_the_connection_that_has_been_idle_longest_mak
             late = stack.enter_context(dial(server))
             begun = now()
             assert (yield from talk(late)) == b"x"
-            assert now() - begun < 0.1
+            assert now() - begun <= 0.15
             assert counts_of(server, "evicted", "open", "full") == (1, 4, 2)
-            assert (yield from end_of(socks[1])) - begun < 0.1
+            assert (yield from end_of(socks[1])) - begun <= 0.15
             for sock in (socks[0], socks[2], socks[3]):
                 assert (yield from talk(sock)) == b"x"
 
@@ -501,7 +505,7 @@ def test_who_does_not_hang_up_after_its_answer_makes_room_too():
                 begun = now()
                 yield ReadWait(late)
                 assert late.recv(9) == b"x"
-                assert now() - begun < 0.1
+                assert now() - begun <= 0.15
             one.close()
 
     serving(handler, scenario, max_connections=1, drain=1000, drain_limit=1000)
@@ -913,3 +917,167 @@ def test_much_abuse_at_once_locks_nobody_out_and_takes_little():
     if FULL:
         assert found["p99"] < 0.05
         assert plain["slow"] > 20 and tls["failed"] > 20
+
+
+# What is taken for progress, and for whose -------------------------------------------------------
+
+
+@pytest.mark.found("N1")
+def test_time_in_which_the_program_stood_still_is_no_idleness_of_its_peers():
+    """What had come meanwhile was not read before the look, which came late."""
+    clock = [0.0]
+
+    def scenario(server):
+        with dial(server) as one:
+            assert (yield from talk(one)) == b"x"
+            for _ in range(3):
+                yield Sleep(0.1)
+                one.send(b"y")
+                clock[0] += 60  # somebody's slow step, or the program was suspended
+                yield ReadWait(one)
+                assert one.recv(9) == b"y"
+            return counts_of(server, "idle", "open")
+
+    options = {"clock": lambda: time.monotonic() + clock[0]}
+    assert serving(echo, scenario, options, idle_timeout=30) == (0, 1)
+
+
+@pytest.mark.found("N1")
+@pytest.mark.parametrize("drain", [False, True])
+def test_a_record_of_tls_that_is_under_way_is_progress(drain, server_tls, client_tls):
+    """None of it can be decrypted before all of it has come."""
+    record, step = 16000, 1000
+
+    def handler(stream):
+        yield from stream.recv(9)
+        if drain:
+            yield from stream.sendall(b"413")
+        else:
+            read.append(len((yield from stream.readexactly(record))))
+
+    def scenario(server):
+        with dial(server) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or it would keep pieces
+            come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = client_tls.wrap_bio(come, go, server_hostname="localhost")
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.send(go.read())
+                    yield ReadWait(sock)
+                    come.write(sock.recv(65536))
+            tls.write(b"go")
+            tls.write(bytes(record))
+            data = go.read()
+            for start in range(0, len(data), step):
+                sock.send(data[start : start + step])
+                yield Sleep(0.8)
+            return counts_of(server, "idle", "failed")
+
+    read = []
+    limits = {"drain": 1} if drain else {"idle_timeout": 1}
+    assert serving(handler, scenario, tls=server_tls, **limits) == (0, 0)
+    assert drain or read == [record]
+
+
+@pytest.mark.found("N20")
+def test_the_addresses_of_ipv4_are_told_apart_on_a_socket_of_both_families():
+    one, other = (network.source_of((f"::ffff:192.0.2.{n}", 80, 0, 0)) for n in (1, 2))
+    assert (one, other) == ("192.0.2.1", "192.0.2.2")
+    assert network.source_of(("::ffff:1", 80, 0, 0)) == "::/64"
+
+
+@pytest.mark.found("N20")
+def test_a_family_of_any_depth_is_asked_whether_it_waits_for_the_peer():
+    def link(stream, depth):
+        yield
+        if depth:
+            spawn(link, stream, depth - 1)
+        else:
+            yield from stream.recv(1)
+
+    def main():
+        a, b = make_pair()
+        with Stream(a) as stream, b:
+            top = spawn(link, stream, 2000)
+            yield Sleep(1)
+            assert streams.waits_for_peer(top, stream)
+            b.send(b"x")
+            yield Sleep(1)
+            assert not streams.waits_for_peer(top, stream)
+
+    run(main, **virtual_time())
+
+
+@pytest.mark.found("N20")
+def test_where_there_are_no_more_files_who_is_idle_makes_room():
+    """Another server, or the program itself, has taken the files: the places are not all taken."""
+
+    def scenario(server):
+        with ExitStack() as stack:
+            socks = [stack.enter_context(dial(server)) for _ in range(3)]
+            yield Sleep(20)
+            assert (yield from talk(socks[1])) == b"x"
+            server.listener.report(OSError(errno.EMFILE, "Too many open files"))
+            yield Sleep(0.1)
+            return counts_of(server, "evicted", "open")
+
+    assert serving(echo, scenario) == (1, 2)
+
+
+@pytest.mark.found("N20")
+def test_one_who_takes_long_to_leave_is_enough_for_one_who_waits():
+    def handler(stream):
+        try:
+            yield from stream.recv(1)
+        finally:
+            with shield(30):
+                yield Sleep(8)
+
+    def scenario(server):
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(dial(server))
+            yield Sleep(12)
+            stack.enter_context(dial(server))
+            yield Sleep(9)
+            return counts_of(server, "evicted", "accepted")
+
+    assert serving(handler, scenario, {**virtual_time(), "grace": 30}, max_connections=5) == (1, 6)
+
+
+@pytest.mark.found("N20")
+def test_a_worker_lets_nobody_leave_for_who_was_accepted_by_another():
+    def scenario(server):
+        with ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(dial(server))
+            yield Sleep(12)
+            dial(server).close()
+            conn, _ = sockets_of(server.listener)[0].accept()  # as another process does
+            conn.close()
+            yield Sleep(30)
+            return counts_of(server, "evicted", "open")
+
+    assert serving(echo, scenario, max_connections=2) == (0, 2)
+
+
+@pytest.mark.found("N18")
+def test_what_another_connection_says_is_not_said_of_the_client(caplog):
+    def handler(stream):
+        a, b = make_pair()
+        b.send(b"abc")
+        b.close()
+        with Stream(a) as upstream:
+            yield from upstream.readexactly(10)
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+            yield Sleep(1)
+
+    serving(handler, scenario)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and record.exc_info
