@@ -515,7 +515,7 @@ def test_after_a_fork_in_a_callback_the_child_makes_no_other_call_and_steps_nobo
     assert made == []
 
 
-@pytest.mark.parametrize("statement", ["yield", "return"])
+@pytest.mark.parametrize("statement", ["yield", "yield 42", "return"])
 @pytest.mark.parametrize("block", ["contextlib.nullcontext()", "shield()", "timeout(60)"])
 def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(block, statement):
     program = f"""
@@ -554,7 +554,7 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
                 scheduler.turn()
             except RuntimeError as exc:
                 print("again:", exc, flush=True)
-            os._exit(0)
+            raise SystemExit from None
         print("parent done")
     """
     status, out, err = python(program)
@@ -564,6 +564,35 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
         *("clean-up in the parent", "parent done"),
     ]
     assert (status, err) == (0, "")
+
+
+def test_a_child_that_a_signal_handler_forks_while_the_parent_waits_is_told_too():
+    status, out, err = python("""
+        import os
+        import signal
+        import sys
+        from corolib import Sleep, run
+
+        def fork(*args):
+            if os.fork() == 0:
+                raise KeyError
+            os.wait()
+
+        def main():
+            signal.signal(signal.SIGUSR1, fork)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            yield Sleep(0.1)
+
+        signal.signal(signal.SIGALRM, lambda *args: os.kill(os.getpid(), signal.SIGUSR1))
+        try:
+            run(main)
+        except RuntimeError as exc:
+            print(exc, flush=True)
+            sys.exit()
+        print("parent done")
+    """)
+    text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
+    assert (status, out.splitlines(), err) == (0, [text, "parent done"], "")
 
 
 def test_schedulers_that_never_ran_survive_a_fork():
@@ -642,6 +671,28 @@ def test_in_a_forked_child_the_wait_that_comes_next_is_refused():
     with pytest.raises(RuntimeError, match="belongs to the parent process"):
         idle.turn()
     idle.close()
+
+
+def test_a_fork_between_the_yield_and_the_wait_is_told_too():
+    """As a signal handler may do; here by what the scheduler looks the trap up with."""
+
+    class Forks(type):
+        def __hash__(cls):
+            if scheduler is not None:
+                fork_in_child(scheduler)
+            return super().__hash__()
+
+    class Odd(Sleep, metaclass=Forks):
+        pass
+
+    def main():
+        nonlocal scheduler
+        scheduler = current_scheduler()
+        yield Odd(1)
+
+    scheduler = None
+    with pytest.raises(RuntimeError, match="belongs to the parent process"):
+        run(main)
 
 
 def test_calls_that_were_left_for_the_parent_are_not_made_in_a_forked_child():

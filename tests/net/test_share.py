@@ -541,7 +541,7 @@ def test_who_leaves_during_a_look_that_takes_many_turns_is_not_looked_at(monkeyp
         with ExitStack() as stack:
             socks = [stack.enter_context(dial(server)) for _ in range(20)]
             yield from until(lambda: server.stats()["accepted"] == 20)
-            yield Sleep(2.5)
+            yield Sleep(at=2.5)  # when the first of them is looked at
             for sock in socks[5:]:
                 sock.close()
             yield Sleep(9)
@@ -1056,6 +1056,7 @@ def test_a_worker_lets_nobody_leave_for_who_was_accepted_by_another():
                 stack.enter_context(dial(server))
             yield Sleep(12)
             dial(server).close()
+            yield Sleep(0.05)
             conn, _ = sockets_of(server.listener)[0].accept()  # as another process does
             conn.close()
             yield Sleep(30)

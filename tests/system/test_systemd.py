@@ -207,6 +207,7 @@ def test_a_number_that_is_missing_or_zero_is_nothing(handed_over, monkeypatch):
     [
         ({"count": "-1"}, "LISTEN_FDS='-1'"),
         ({"count": "one"}, "LISTEN_FDS='one'"),
+        ({"count": "9" * 30}, "LISTEN_FDS='99999"),
         ({"names": "a:b"}, "LISTEN_FDNAMES='a:b': these are not the names of 1 files"),
     ],
 )
