@@ -30,7 +30,7 @@ from corolib import (
     race,
     run,
 )
-from demos.start import start
+from corolib.demo.start import start
 
 BEHIND = 100  # lines that a guest may be behind
 LINE = 1000  # bytes of a line

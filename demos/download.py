@@ -40,8 +40,8 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.demo.start import at_least, start
 from demos.progress import show, wipe
-from demos.start import at_least, start
 
 CHUNK = 65536  # bytes that are read at once
 UMASK = os.umask(0o022)  # it can only be asked for by setting it

@@ -16,5 +16,4 @@ def extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        how = "pip install 'corolib[demos]', or in a clone: pip install -e '.[demos]'"
-        sys.exit(f"this demo needs {exc.name}: {how}")
+        sys.exit(f"this demo needs {exc.name}: python3 -m pip install {exc.name}")

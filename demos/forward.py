@@ -30,9 +30,9 @@ from random import Random
 from typing import Any
 
 from corolib import Coro, TaskGroup, WriteWait, gather, run
-from demos.echo import accept_clients
+from corolib.demo.echo import accept_clients
+from corolib.demo.start import at_least, start
 from demos.faults import Broken, Faults, Side, Struck, Way
-from demos.start import at_least, start
 
 
 class Forwarder:

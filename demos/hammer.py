@@ -37,8 +37,8 @@ from time import perf_counter
 from typing import Any
 
 from corolib import Coro, Stream, gather, map_concurrent, open_tcp, run, spawn, timeout
+from corolib.demo.start import at_least, start
 from demos.progress import show
-from demos.start import at_least, start
 
 CHUNK = 65536  # bytes that are read at once
 CONNECTING = 100  # connections that are opened at a time

@@ -37,6 +37,7 @@ from corolib.kernel import (
     current_scheduler,
     must_yield,
     now,
+    opens,
     public,
     waits,
     with_trace,
@@ -67,7 +68,7 @@ DELAY = 0.25
 
 
 @public
-@waits
+@opens
 def open_tcp(
     host: str,
     port: Port,
@@ -142,7 +143,7 @@ def open_tcp(
 
 
 @public
-@waits
+@opens
 def open_unix(
     path: Path,
     *,

@@ -38,13 +38,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from corolib.demo.start import at_least, start
 from demos.bench import chart, exact, published, table
 from demos.bench.compiler import cache
 from demos.bench.contestants import SERVERS, TASKS, Contestant
 from demos.bench.measuring import Match, Plan, fits, report
 from demos.bench.serve import allow_many_files
 from demos.bench.workloads import WORKLOADS, Exchanges, Workload
-from demos.start import at_least, start
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--quick": {"action": "store_true", "help": "a few workloads and pairs, a minute or two"},

@@ -18,9 +18,9 @@ import argparse
 from contextlib import ExitStack
 
 from corolib import Coro, DatagramSocket, Listener, gather, run
+from corolib.demo.echo import Port, open_port
+from corolib.demo.start import start
 from demos.classic.services import Service, services
-from demos.echo import Port, open_port
-from demos.start import start
 
 
 def serve(service: Service, port: Port) -> Coro[None]:

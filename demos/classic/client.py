@@ -18,9 +18,9 @@ import sys
 import time
 
 from corolib import Coro, move_on_after, open_stdin, open_tcp, open_udp, run, timeout
+from corolib.demo.daytime import FROM_1900_TO_1970
+from corolib.demo.start import at_least, start
 from demos.classic.services import services
-from demos.start import at_least, start
-from demos.time import FROM_1900_TO_1970
 
 TRIES = 3
 PATIENCE = 2.0  # seconds for an answer

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from corolib import Coro, Stream, spawn
-from demos.time import daytime_of, time_of
+from corolib.demo.daytime import daytime_of, time_of
 
 Clock = Callable[[], float | None]  # seconds since 1970; None: it is not known what time it is
 Content = Callable[[], bytes | None]  # what a service has to say; None: nothing

@@ -14,7 +14,7 @@ import argparse
 import socket
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
-from demos.start import start
+from corolib.demo.start import start
 
 
 def accept(listener: socket.socket) -> Coro[None]:

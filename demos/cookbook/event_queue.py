@@ -34,7 +34,7 @@ from corolib import (
     to_thread,
 )
 from corolib.coordination.threads import ThreadEnd
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 
 Event = tuple[str, str]  # what kind of event, and what about it
 

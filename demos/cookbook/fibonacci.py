@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from corolib import Coro, open_udp, run, to_process
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 
 SMALL = 15  # what is less is computed at once: to hand it over would take longer
 AT_ONCE = 100  # numbers that may be under way; what is asked beyond gets no answer

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 
 from corolib import Coro, Listener, Stream, listen_tcp, move_on_after, run, spawn
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 
 
 def stay(stream: Stream) -> Coro[None]:

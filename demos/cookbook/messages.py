@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from corolib import Coro, Listener, Stream, listen_tcp, run
-from demos.start import start
+from corolib.demo.start import start
 
 
 def show(stream: Stream) -> Coro[None]:

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 
 from corolib import Coro, Listener, Stream, listen_tcp, open_stdin, run, spawn, timeout
-from demos.start import start
+from corolib.demo.start import start
 
 PATIENCE = 5.0  # seconds that a client has to take an answer; the operator waits meanwhile
 

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from corolib import Coro, open_udp, run
-from demos.start import start
+from corolib.demo.start import start
 
 
 def tell(question: bytes, sender: Any) -> bytes:

@@ -15,7 +15,7 @@ import argparse
 import sys
 
 from corolib import Coro, Stream, open_tcp, run
-from demos.start import start
+from corolib.demo.start import start
 
 PARTS = (b"This is the message. ", b"It will be sent ", b"in parts.")
 

@@ -17,8 +17,8 @@ import argparse
 import socket
 
 from corolib import Coro, Stream, UrgentWait, run, spawn
-from demos.echo import accept_clients
-from demos.start import start
+from corolib.demo.echo import accept_clients
+from corolib.demo.start import start
 
 
 def talk(conn: socket.socket) -> Coro[None]:

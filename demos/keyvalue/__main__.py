@@ -29,9 +29,9 @@ from itertools import count
 from typing import Any
 
 from corolib import ClosedError, Coro, Listener, Stream, listen_tcp, now, run, spawn
+from corolib.demo.start import at_least, start
 from demos.keyvalue.protocol import Refused, Requests, batches, encode
 from demos.keyvalue.store import Store, size
-from demos.start import at_least, start
 
 CHUNK = 16384  # bytes that are read at once: other clients wait while these are answered
 CLIENTS = 1000
@@ -121,7 +121,7 @@ class Service(Store):
         """Answer requests until the client, or the server, wants no more."""
         client = Client(next(self.numbers))
         try:
-            while not (client.ended or self.server.stopping.is_set):
+            while not (client.ended or self.server.stopping.is_set()):
                 data = yield from self.receive(stream)
                 if not data:
                     return

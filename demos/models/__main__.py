@@ -17,12 +17,12 @@ import platform
 import sys
 from pathlib import Path
 
+from corolib.demo.start import at_least, start
 from demos.models.clients import Job
 from demos.models.completions import open_completions
 from demos.models.measure import MODELS, STRUCTURES, Figures, can_trace, measure
 from demos.models.picture import draw
 from demos.models.table import heading, line, notice
-from demos.start import at_least, start
 
 
 def main(options: argparse.Namespace) -> None:

@@ -26,9 +26,9 @@ import socket
 import time
 from contextlib import suppress
 
+from corolib.demo.start import start
 from demos.models.completions import Completions, open_completions
 from demos.models.job import CHUNK, Totals, listen
-from demos.start import start
 
 
 class Client:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 import socket
 
+from corolib.demo.start import start
 from demos.models.job import CHUNK, Totals, accept, listen
-from demos.start import start
 
 
 def talk(conn: socket.socket) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 
 from corolib import Coro, Listener, Stream, listen_tcp, run
+from corolib.demo.start import start
 from demos.models.job import CHUNK, Totals, announce
-from demos.start import start
 
 
 def talk(stream: Stream) -> Coro[None]:

@@ -19,9 +19,9 @@ from __future__ import annotations
 import argparse
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 
+from corolib.demo.start import start
 from demos.models.job import listen
 from demos.models.nonblocking import Client, newcomers
-from demos.start import start
 
 
 def serve(client: Client, selector: DefaultSelector) -> None:

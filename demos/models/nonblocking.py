@@ -21,8 +21,8 @@ import argparse
 import socket
 import time
 
+from corolib.demo.start import at_least, start
 from demos.models.job import CHUNK, Totals, listen
-from demos.start import at_least, start
 
 
 class Client:

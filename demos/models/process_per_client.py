@@ -19,9 +19,9 @@ import socket
 from contextlib import suppress
 from typing import NoReturn
 
+from corolib.demo.start import start
 from demos.models.blocking import talk
 from demos.models.job import accept, listen
-from demos.start import start
 
 HELD = (signal.SIGCHLD, signal.SIGINT)  # while parent and child are parting
 

@@ -28,9 +28,9 @@ import signal
 import socket
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 
+from corolib.demo.start import start
 from demos.models.job import listen
 from demos.models.nonblocking import Client, newcomers
-from demos.start import start
 
 
 def watch(sock: socket.socket) -> None:

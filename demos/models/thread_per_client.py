@@ -17,9 +17,9 @@ import socket
 from contextlib import suppress
 from threading import Thread
 
+from corolib.demo.start import start
 from demos.models.blocking import talk
 from demos.models.job import accept, listen
-from demos.start import start
 
 
 def session(conn: socket.socket, open_ones: set[socket.socket]) -> None:

@@ -28,7 +28,7 @@ from collections import deque
 from contextlib import suppress
 from threading import Thread
 
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 
 LOST = 30  # seconds without an answer after which nobody has hope
 

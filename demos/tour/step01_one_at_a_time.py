@@ -13,7 +13,7 @@ import argparse
 import socket
 from contextlib import suppress
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 
 

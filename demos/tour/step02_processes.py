@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import socket
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 from demos.tour.step01_one_at_a_time import echo
 

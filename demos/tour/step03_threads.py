@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import threading
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 from demos.tour.step01_one_at_a_time import echo
 

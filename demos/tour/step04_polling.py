@@ -13,7 +13,7 @@ import argparse
 import socket
 import time
 
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 from demos.tour.listening import listen
 
 Owed = dict[socket.socket, bytes]  # the clients, and what each of them is still to be sent

@@ -14,7 +14,7 @@ import select
 import socket
 from collections import deque
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 from demos.tour.step05_select import Queue, is_ending, receive, send
 

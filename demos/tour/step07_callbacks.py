@@ -13,7 +13,7 @@ import argparse
 import selectors
 import socket
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 
 selector = selectors.DefaultSelector()  # epoll, or what this system has in its place

@@ -14,7 +14,7 @@ import selectors
 import socket
 from typing import Protocol
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 from demos.tour.listening import listen
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import GeneratorType
 from typing import Any
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.step10_timers import Coro, ReadWait, Sleep, WriteWait
 from demos.tour.step10_timers import Scheduler as Old
 from demos.tour.step11_mended import Scheduler as New

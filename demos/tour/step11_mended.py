@@ -21,7 +21,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 from demos.tour.step10_timers import TICK, Coro, ReadWait, Sleep, WriteWait, accept_clients, tick
 from demos.tour.step11_task import BusyError, Cancelled, Suspend, Task, Undo, nothing

@@ -15,7 +15,7 @@ import argparse
 import socket
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
-from demos.start import start
+from corolib.demo.start import start
 from demos.tour.listening import listen
 from demos.tour.step10_timers import TICK
 

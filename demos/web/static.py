@@ -28,8 +28,8 @@ from http import HTTPStatus
 from typing import Any
 
 from corolib import Coro, Listener, Stream, listen_tcp, move_on_after, race, run, timeout
+from corolib.demo.start import start
 from demos.extra import extra
-from demos.start import start
 from demos.web.answers import Answer, Part, answer, problem
 
 with extra():
@@ -65,7 +65,9 @@ def serve_client(root: bytes, stream: Stream) -> Coro[None]:
             found = problem(408)
         except h11.RemoteProtocolError as exc:
             found = problem(exc.error_status_hint)
-        kept = request is not None and may_stay(http, request) and not stream.server.stopping.is_set
+        kept = (
+            request is not None and may_stay(http, request) and not stream.server.stopping.is_set()
+        )
         try:
             kept &= yield from send(stream, found, kept, request)
         finally:

@@ -29,8 +29,8 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.demo.start import start
 from demos.extra import extra
-from demos.start import start
 
 with extra():
     from wsproto import ConnectionType, WSConnection

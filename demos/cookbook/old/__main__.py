@@ -14,7 +14,7 @@ import argparse
 import socket
 from importlib import import_module
 
-from demos.start import at_least, start
+from corolib.demo.start import at_least, start
 
 PORTS = {
     "udp_echo": 15000,

@@ -1,6 +1,6 @@
-"""How every demo starts and ends: its options, one line for what cannot be, and a quiet end.
+"""How a program starts and ends: its options, one line for what cannot be, and a quiet end.
 
-What a demo shows is in its own file; this one is only its handle:
+Every demo is started so, and `python3 -m corolib`. What a program does is in its own file:
 
     if __name__ == "__main__":
         start(main, __doc__, port=7007)
@@ -17,7 +17,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 N = TypeVar("N", int, float)
@@ -40,11 +40,14 @@ def start(
     *,
     port: int | None = None,
     arguments: dict[str, dict[str, Any]] | None = None,
+    name: str | None = None,
+    given: Sequence[str] | None = None,
 ) -> NoReturn:
     """Read the options, call `main(options)`, and exit.
 
     Args: `port` is the default of `--port`, which comes with `--host` (None: neither is there);
-    `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`.
+    `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`; `name` is
+    how the program is called, and `given` what it was given, if that is not all of the line.
 
     Exit status: 0; 1, with one line, for an address that is not to be had; 2 for a wrong option;
     130 after Ctrl-C; 141 when nobody reads on what it prints, as after `| head -1`.
@@ -52,7 +55,7 @@ def start(
     if sys.stdout is not None and not sys.stdout.isatty():
         output = io.BufferedWriter(Output(sys.stdout.fileno(), "w", closefd=False))
         sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, sys.stdout.errors, None, True)
-    options = parser_for(doc, port, arguments or {}).parse_args()
+    options = parser_for(doc, port, arguments or {}, name).parse_args(given)
     try:
         main(options)
     except KeyboardInterrupt:
@@ -83,12 +86,13 @@ class Output(io.FileIO):
 
 
 def parser_for(
-    doc: str | None, port: int | None, arguments: dict[str, dict[str, Any]]
+    doc: str | None, port: int | None, arguments: dict[str, dict[str, Any]], name: str | None
 ) -> argparse.ArgumentParser:
     """Return the reader of a demo's options."""
     about = (doc or "").strip().partition("\n")[0]
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = f"python3 -m {spec.name.removesuffix('.__main__')}" if spec else None
+    if name is None and spec is not None:
+        name = f"python3 -m {spec.name.removesuffix('.__main__')}"
     parser = argparse.ArgumentParser(
         name,
         usage=argparse.SUPPRESS,
