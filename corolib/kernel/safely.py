@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 LONGEST = 100  # characters of a repr in a message
 LONGEST_TOLD = 300  # and of what an exception says, which is a message already
@@ -86,7 +87,7 @@ def trace_of(error: BaseException) -> TracebackType | None:
     return _trace.__get__(error)  # type: ignore[no-any-return]
 
 
-def with_trace(error: BaseException, trace: TracebackType | None) -> BaseException:
+def with_trace(error: E, trace: TracebackType | None) -> E:
     """Give an exception another traceback, and return it."""
     _trace.__set__(error, trace)
     return error

@@ -277,8 +277,7 @@ def _race(
                 return done.value  # type: ignore[no-any-return]
             except OSError as exc:
                 under_way.pop(attempt, None)
-                with_trace(exc, None)
-                failures.append(exc)
+                failures.append(with_trace(exc, None))
                 begin = -math.inf
         raise failure(f"cannot connect to {what}", failures)
     finally:

@@ -401,8 +401,7 @@ def open_udp(
             try:
                 return _open(*each)
             except OSError as exc:
-                with_trace(exc, None)
-                failures.append(exc)
+                failures.append(with_trace(exc, None))
                 if each[4] and exc.errno not in NO_IPV6:
                     break
         raise failure("cannot open a UDP socket", failures)

@@ -21,7 +21,7 @@ import struct
 import sys
 from typing import Any
 
-from corolib.net.network import MAPPED, Socket
+from corolib.net.network import MAPPED, Socket, plain_host
 
 # Python 3.11 does not have its name.
 IP_PKTINFO: Any = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)
@@ -69,7 +69,7 @@ class PacketInfo:
         """Do what the socket's `recvfrom` does; the address is an `Address`."""
         data, notes, _, peer = self._sock.recvmsg(most, SPACE)
         if self._both and peer[0].startswith(MAPPED):
-            peer = (peer[0][len(MAPPED) :], peer[1])
+            peer = (plain_host(peer[0]), peer[1])
         address = Address(peer)
         if notes:
             # Of IPv4 on a socket of both families there are two. The last is its own.

@@ -232,11 +232,7 @@ class Server(Serving):
         # Nobody has to leave for somebody who may never come.
         while self._is_full():
             try:
-                yield from first(*self.listener.arrivals, place)
-                # Another process that serves the same sockets may take whoever has come.
-                yield from first(place, Sleep(PAUSE))
-                index, _ = yield from first(*self.listener.arrivals, place, Sleep(0.001))
-                if index <= len(self.listener.arrivals):
+                if (yield from self._is_somebody_there(place)):
                     break
                 continue
             except OSError as exc:
@@ -247,6 +243,16 @@ class Server(Serving):
         while self._is_full():
             self._watch.make_room()
             yield from first(place, Sleep(self._watch.tick))
+
+    def _is_somebody_there(self, place: Suspend[None]) -> Generator[Any, Any, bool]:
+        """Wait until somebody has come, or there is a place; return False if another process, which
+        serves the same sockets, has taken whoever it was.
+        """
+        arrivals = self.listener.arrivals
+        yield from first(*arrivals, place)
+        yield from first(place, Sleep(PAUSE))
+        index, _ = yield from first(*arrivals, place, Sleep(0.001))
+        return index <= len(arrivals)
 
     def _wait_for_place(self, wake: Wake) -> Callable[[], object]:
         self._place = wake
