@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers import certificates, children
 from tests.helpers.driving import LONG, our_threads
+from tests.helpers.postgres import find_programs, running_postgres
 
 
 def pytest_addoption(pluginmanager):
@@ -31,6 +32,16 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server in a folder of its own."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    with running_postgres(programs) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ The upper floors import from here alone: `from corolib.kernel import Suspend, wa
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
-and `uninterrupted`; `OwnedSocket`; `body_of` and `forgive`; `holders` and `never_again`, on whom a
-wait depends; the words for messages, `doing`, `where`, `file_name`, `some`, `no_error`, `no_undo`,
-and `to_stderr`; what asks the program's objects and cannot fail, from `safely.py`; and checks of
-what a caller gives.
+and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `holders` and
+`never_again`, on whom a wait depends; the words for messages, `doing`, `where`, `file_name`,
+`some`, `no_error`, `no_undo`, and `to_stderr`; what asks the program's objects and cannot fail,
+from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -51,7 +51,7 @@ from corolib.kernel.errors import (
 )
 from corolib.kernel.hooks import handle_signal, tell_of_fork, uninterrupted, write_signals_to
 from corolib.kernel.late import LateModule
-from corolib.kernel.poller import OwnedSocket, Selector
+from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
 from corolib.kernel.safely import (
     Block,
     attribute,
@@ -78,6 +78,7 @@ for _name, _module in list(sys.modules.items()):
 
 __all__ = [
     "Block",
+    "BorrowedFile",
     "BusyError",
     "CancelScope",
     "Cancelled",

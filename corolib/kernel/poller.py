@@ -21,8 +21,9 @@ with nothing. So these are the rules:
 3.  A registration belongs to an *object*, not to its number. Where a task gives the number itself,
     device and inode say which file that is. If a number is in the hands of another file, the old
     one is gone, and its waiters get `ClosedError`.
-4.  The registration of a socket is kept between waits, for a socket never changes its number.
-    All other objects, and numbers, are registered at each wait and unregistered at each wake.
+4.  The registration of a socket is kept between waits, for a socket never changes its number. So
+    is that of a `BorrowedFile`. All other objects, and numbers, are registered at each wait and
+    unregistered at each wake.
 5.  A kept registration refers to its socket weakly. A socket that is dropped leaves the table.
 6.  A file that is reported while nobody waits in that direction is no longer asked for in it. What
     is asked for in no direction is not registered.
@@ -152,8 +153,31 @@ class OwnedSocket(socket.socket):
 OwnedSocket.__name__ = "socket"  # as messages call it
 
 
-class SocketRef(ReferenceType["socket.socket"]):
-    """A weak reference to a socket, which knows the number of that even when it is closed."""
+class BorrowedFile:
+    """A file that another library opened, and closes; its registration is kept until `close()`.
+
+    It never changes its number, as a socket (rule 4). Who has it closes it before the file.
+    """
+
+    __slots__ = ("__weakref__", "_fd")
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        """Let go of the number: the file stays open."""
+        self._fd = -1
+
+
+KEPT = (socket.socket, BorrowedFile)  # of these the registration is kept between waits
+
+
+class SocketRef(ReferenceType[Any]):
+    """A weak reference to what is kept, which knows the number of that even when it is closed."""
 
     __slots__ = ("fd",)
     fd: int
@@ -321,7 +345,7 @@ class Poller:
         ask four times.
         """
         file: Any = trap.file
-        if not isinstance(file, socket.socket):
+        if not isinstance(file, KEPT):
             return False
         entry = self.entries.get(file.fileno())
         waiting = entry is not None and entry.writer is not None
@@ -342,8 +366,7 @@ class Poller:
         """
         file = trap.file
         fd = number(trap)
-        if isinstance(file, socket.socket):
-            check_nonblocking(trap)
+        check_nonblocking(trap)
         entry = self.entries.get(fd)
         if entry is not None and not self._is_of(entry, file):
             self._drop(entry)  # rule 3
@@ -369,7 +392,7 @@ class Poller:
         return entry
 
     def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
-        if isinstance(file, socket.socket):
+        if isinstance(file, KEPT):
             ref = SocketRef(file, self._forget)
             ref.fd = fd
             entry = Entry(self, fd, ref, True)  # rules 4 and 5
@@ -722,7 +745,7 @@ class Poller:
 
         Our weak reference to a socket still knows the number.
         """
-        if isinstance(file, socket.socket):
+        if isinstance(file, KEPT):
             fds = [ref.fd for ref in getweakrefs(file) if isinstance(ref, SocketRef)]
             entries = [self.entries[fd] for fd in fds if fd in self.entries]
         else:
@@ -865,7 +888,7 @@ def inode(fd: int) -> tuple[int, int]:
 def check_nonblocking(trap: ReadWait | WriteWait | UrgentWait) -> None:
     """Refuse a socket whose next call could stop the whole program."""
     file: Any = trap.file
-    if file.gettimeout() != 0 and file.fileno() != -1:
+    if isinstance(file, socket.socket) and file.gettimeout() != 0 and file.fileno() != -1:
         text = "the socket is blocking; call conn.setblocking(False) first"
         raise ValueError(f"{brief(trap)}: {text}")
 

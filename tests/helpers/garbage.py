@@ -25,9 +25,14 @@ def everything(garbage: Iterable[object]) -> list[str]:
 def garbage_of(
     scenario: Callable[[], Coro[object]],
     of_interest: Callable[[Iterable[object]], list[str]] = ours,
+    *,
+    rest: float = 50,
     **options: Any,
 ) -> list[str]:
-    """Run the scenario in a task; return what only the garbage collector finds afterwards."""
+    """Run the scenario in a task; return what only the garbage collector finds afterwards.
+
+    Before it looks, it lets `rest` seconds pass: in virtual time, if `options` do not say more.
+    """
 
     def main() -> Coro[list[str]]:
         gc.collect()
@@ -37,7 +42,7 @@ def garbage_of(
             gc.disable()
             try:
                 yield from scenario()
-                yield Sleep(50)
+                yield Sleep(rest)
                 yield
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()

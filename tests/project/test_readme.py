@@ -164,11 +164,15 @@ def test_every_text_block_is_the_output_of_a_program():
 
 
 @pytest.mark.parametrize("program", OTHERS, ids=name_of)
-def test_a_program_does_what_the_readme_says(program, tmp_path):
+def test_a_program_does_what_the_readme_says(program, tmp_path, request):
+    settings = environment()
+    if "corolib.interop.psycopg" in program.block.text:
+        pytest.importorskip("psycopg", exc_type=ImportError)
+        settings |= request.getfixturevalue("postgres").environment
     done = subprocess.run(
         command_for(program, tmp_path, program.block.text),
         cwd=tmp_path,
-        env=environment(),
+        env=settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
