@@ -15,7 +15,7 @@ The house, where each floor imports only from those below it:
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     limits
+        servers -> listening -> streams -> tls     listening -> peer_log     limits
         servers -> progress     servers, datagram_servers -> serving -> stopping, peer_log
         datagram_servers -> datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving

@@ -6,8 +6,8 @@ the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `r
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
 and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `holders` and
 `never_again`, on whom a wait depends; the words for messages, `doing`, `where`, `file_name`,
-`some`, `no_error`, `no_undo`, and `to_stderr`; what asks the program's objects and cannot fail,
-from `safely.py`; and checks of what a caller gives.
+`some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what asks the program's objects
+and cannot fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -31,6 +31,7 @@ from corolib.kernel.context import (
     spawn,
 )
 from corolib.kernel.diagnostics import (
+    Throttle,
     doing,
     holders,
     never_again,
@@ -97,6 +98,7 @@ __all__ = [
     "Suspend",
     "Task",
     "TaskCancelled",
+    "Throttle",
     "Trap",
     "UrgentWait",
     "Waiting",

@@ -135,6 +135,43 @@ def log_task_error(task: Task[Any] | None, error: BaseException) -> None:
     log().error("%s failed", who, exc_info=(type(error), error, trace_of(error)))
 
 
+class Throttle:
+    """Lets one line of each kind into a log in so many seconds, and counts the others.
+
+    Who provokes failures in a loop would fill a disk. There is one for all of a run that a peer can
+    choose from, servers or files; else the lines would be as many as those.
+
+    Args:
+        clock: tells the time in seconds.
+        every: seconds between two lines of one kind.
+    """
+
+    __slots__ = ("_clock", "_every", "_kinds")
+
+    def __init__(self, clock: Callable[[], float], every: float) -> None:
+        self._clock = clock
+        self._every = every
+        # Of each kind: when a line was let through last, and how many were left out since then.
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def passes(self, kind: str) -> int | None:
+        """Return how many of a kind were left out since the last line, if one may be written now.
+
+        None: this one is left out as well.
+        """
+        last, more = self._kinds.get(kind, (-math.inf, 0))
+        now = self._clock()
+        if now < last + self._every:
+            self._kinds[kind] = last, more + 1
+            return None
+        self._kinds[kind] = now, 0
+        return more
+
+    def left_out(self) -> list[tuple[str, int]]:
+        """Return the kinds of which some were left out since the last line, and how many."""
+        return [(kind, more) for kind, (_, more) in self._kinds.items() if more]
+
+
 def log_refusal(what: str, error: Exception) -> None:
     """Log that the system refuses something, which is tried again."""
     # Without free file numbers, the module may be what cannot be had.

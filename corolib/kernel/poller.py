@@ -64,13 +64,12 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, getweakrefs
 
-from corolib.kernel.diagnostics import busy, log_refusal
+from corolib.kernel.diagnostics import Throttle, busy, log_refusal
 from corolib.kernel.errors import BusyError, ClosedError
-from corolib.kernel.safely import brief, module_of, trace_of
+from corolib.kernel.safely import brief, trace_of
 from corolib.kernel.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
@@ -254,7 +253,7 @@ class Poller:
         self._unswept: list[Entry] = []
         self._refused: set[int] = set()  # numbers that are to be registered (rule 12)
         self._retrying = False  # that is planned
-        self._reported = -inf  # when a refusal was logged
+        self._reports = Throttle(clock, REPORT_EVERY)
         # Numbers whose file was closed before it was unregistered: a `dup` may keep them in epoll.
         self._doubtful: set[int] = set()
         # Whether a file can be asked if it is ready; not on Windows.
@@ -437,7 +436,7 @@ class Poller:
         """
         try:
             pairs = self._pairs(timeout)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, MemoryError) as exc:
             if not self._look_into(exc, timeout):
                 raise
             return
@@ -467,7 +466,7 @@ class Poller:
             if self._early == EARLY:
                 self._remake()
 
-    def _look_into(self, error: OSError | ValueError, timeout: float | None) -> bool:
+    def _look_into(self, error: Exception, timeout: float | None) -> bool:
         """Do something about a selector that fails as a whole, and wait a moment (rule 12).
 
         Returns whether it has failed: else the error is a signal handler's, or the poller is
@@ -618,9 +617,7 @@ class Poller:
                 self._drop(entry, exc)
 
     def _report(self, what: str, error: Exception) -> None:
-        now = self._clock()
-        if now - self._reported >= REPORT_EVERY:
-            self._reported = now
+        if self._reports.passes("refused") is not None:
             log_refusal(what, error)
 
     def _unregister(self, fd: int) -> None:
@@ -853,21 +850,27 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
     return fd
 
 
-def is_fault(error: OSError | ValueError) -> bool:
+def is_fault(error: Exception) -> bool:
     """Return whether a selector says that a file, or itself, cannot be watched at all.
 
-    Else the system refuses just now what it can do at another time.
+    Else the system refuses just now what it can do at another time, or Python has no memory.
     """
-    return not isinstance(error, OSError) or error.errno in FAULTS
+    return error.errno in FAULTS if isinstance(error, OSError) else isinstance(error, ValueError)
 
 
 def is_of_system(error: BaseException) -> bool:
-    """Return whether the system has refused a call of ours: else a signal handler raised that."""
+    """Return whether the system has refused a call of ours: else a signal handler raised that.
+
+    Python calls a handler with the frame that it has interrupted, and nothing else has that.
+    """
     trace: Any = trace_of(error)
     while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = module_of(trace.tb_frame)
-    return module == "selectors" or module.startswith("corolib.kernel.")
+        interrupted, trace = trace.tb_frame, trace.tb_next
+        for value in trace.tb_frame.f_locals.values():
+            given = value if type(value) is tuple else (value,)
+            if any(each is interrupted for each in given):
+                return False
+    return True
 
 
 def fileno(file: Any) -> int:

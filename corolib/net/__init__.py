@@ -6,6 +6,6 @@ connecting -> streams                        open_tcp, open_unix
 datagrams                                    UDP, Unix datagrams
 resolving                                    the addresses of a name, for the two before
 limits                                       what a server bounds
-peer_log                                     what it logs about its peers
+peer_log                                     what it logs
 network                                      opens sockets, looks names up
 """

@@ -26,18 +26,16 @@ from corolib.kernel import (
     Scheduler,
     Task,
     brief,
-    doing,
     is_a,
     public,
     waits,
-    where,
 )
 from corolib.net.datagrams import DatagramSocket, open_udp
 from corolib.net.limits import DatagramLimits as DatagramLimits
 from corolib.net.limits import check_names, checked_for_datagrams
-from corolib.net.network import address_text, source_of
+from corolib.net.network import address_text, refusal, source_of
 from corolib.net.resolving import Port
-from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
+from corolib.net.serving import Serving, StopReport, to_the_end
 
 Answer = bytes | bytearray | memoryview | None
 DatagramHandler = Callable[[bytes, Any], Answer | Runnable[Answer]]
@@ -98,6 +96,7 @@ class DatagramServer(Serving):
         self.sock = sock
         self._send = send
         self._handler: Any = handler
+        self._on_error = self._limits["on_error"]
         self._rate, self._amplify = self._limits["rate"], self._limits["amplify"]
         # How many handlers wait for each source.
         self._waiting: Counter[Any] = Counter()
@@ -118,6 +117,8 @@ class DatagramServer(Serving):
         sock = self.sock
         port = port_of(sock.local)
         self._ports[port] += 1
+        # Whether receiving has failed when it was tried last.
+        failing = False
         try:
             with move_on_after(None) as self._receiving:
                 while self._taking:
@@ -126,10 +127,15 @@ class DatagramServer(Serving):
                     except ClosedError:
                         # By the program.
                         return
-                    except OSError:
-                        # A complaint about an earlier answer.
+                    except (OSError, MemoryError) as exc:
+                        # A complaint about an earlier answer, if it is the only one.
                         self._counts["errors"] += 1
+                        if failing:
+                            why = refusal(exc)
+                            self.peer_log.warn("receiving", "nothing is received: %s", why)
+                        failing = True
                     else:
+                        failing = False
                         self._handle(data, sender)
         except GeneratorExit:
             # The run is cut short.
@@ -225,12 +231,6 @@ class DatagramServer(Serving):
             del self._waiting[question.source]
         self._settle()
 
-    def _note_failure(self, error: BaseException, sender: Any) -> None:
-        self._counts["failed"] += 1
-        # Later: what the hook raises is then reported, and reaches nobody.
-        report = self._limits["on_error"] or self._log_failure
-        self._scheduler.call_soon_threadsafe(report, error, sender)
-
     def _log_failure(self, error: BaseException, sender: Any) -> None:
         self.peer_log.fail(error, "the handler for %s failed", address_text(sender))
 
@@ -244,10 +244,8 @@ class DatagramServer(Serving):
         self.stopping.set()
         self._settle()
 
-    def _settle(self) -> None:
-        if self._over and not self._open:
-            self.sock.close()
-        super()._settle()
+    def _leave(self) -> None:
+        self.sock.close()
 
     def abandon(self) -> None:
         """Close the socket, since the run is over: no task does it any more."""
@@ -313,7 +311,7 @@ def serve_udp(
 class _Question:
     """A datagram whose handler waits. It is called when that and its children are done."""
 
-    __slots__ = ("asked", "sender", "server", "source", "task")
+    __slots__ = ("asked", "peer", "server", "source", "task")
     # As a connection has it whose handler is over.
     closing = False
 
@@ -322,7 +320,7 @@ class _Question:
     ) -> None:
         self.server = server
         self.asked = len(data)
-        self.sender = sender
+        self.peer = sender
         self.source = source
         # As of each task that a server begins, the place is where that was begun.
         self.task: Task[Answer] = server._scheduler.start(body, (), site=server.task.site)
@@ -332,22 +330,21 @@ class _Question:
         server = self.server
         try:
             if error is None:
-                server._answer(answer, self.asked, self.sender, self.source)
+                server._answer(answer, self.asked, self.peer, self.source)
         except Exception as exc:
             error = exc
         if not self.task.cancelled:
             server._finished += not server._taking and not server._cancelled
             if error is not None and not is_a(error, (SystemExit, KeyboardInterrupt)):
-                server._note_failure(error, self.sender)
+                server._note_failure(error, self.peer)
         server._ended(self)
+
+    def cancel(self, reason: str) -> None:
+        self.task.cancel(reason)
 
     def child_failed(self, task: Task[Any] | None, error: BaseException) -> None:
         """Note what has left a child of the handler, as if it had left that."""
-        self.server._note_failure(error, self.sender)
-
-    def describe(self) -> CancelledHandler:
-        task = self.task
-        return CancelledHandler(task.label, self.sender, where(task), doing(task))
+        self.server._note_failure(error, self.peer)
 
 
 def port_of(address: Any) -> int | None:

@@ -38,10 +38,8 @@ from corolib.kernel import (
 )
 from corolib.net.network import (
     Socket,
-    address_text,
     discard,
     has_met_itself,
-    named,
     network,
     pauses,
     unix_path,
@@ -147,7 +145,7 @@ class DatagramSocket:
             ConnectionRefusedError and other OSErrors: a complaint of the network's about an
                 earlier datagram; see above. A server passes over them. (After each that follows
                 another there is a pause of 10 ms.)
-            ValueError: `most` is negative.
+            ValueError: `most` is negative. MemoryError: there is no room for a datagram just now.
             Cancelled: the wait was cancelled; no datagram was taken.
         """
         if most < 0:
@@ -166,7 +164,7 @@ class DatagramSocket:
                 # Woken in vain.
                 self._patience = PATIENCE
                 continue
-            except OSError:
+            except (OSError, MemoryError):
                 self._check_open()
                 self._patience = PATIENCE + 1
                 if left > PATIENCE:
@@ -271,7 +269,7 @@ class DatagramSocket:
             max_waiting: handlers that may wait at the same time; further datagrams are dropped.
             max_per_address: those of one address or network.
             on_error: called as `f(exc, sender)` with what leaves a handler; by default it is logged
-                to "corolib.server", once a second at most.
+                to "corolib.server", of each kind one line in ten seconds at most.
             grace: seconds that handlers are given to finish, where `stop()` names no other time.
 
         Raises:
@@ -466,28 +464,34 @@ def _open(family: int, proto: int, own: Any, other: Any, both: bool) -> Datagram
     Args:
         both: whether one of IPv6 is to be of IPv4 too.
     """
-    about = own if other is None else other
+    receiving, sending = f"receive on {_named(own)}", f"send to {_named(other)}"
+    doing = "open a socket" if own is other is None else receiving if other is None else sending
     try:
         sock = network().socket(family, socket.SOCK_DGRAM, proto)
         try:
             if own is not None:
-                about = own
+                doing = receiving
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
                 sock.bind(own)
             if other is not None:
-                about = other
+                doing = sending
                 sock.connect(other)
         except BaseException:
             discard(sock)
             raise
     except OSError as exc:
-        raise named(exc, "a new socket" if about is None else address_text(about)) from None
+        raise OSError(exc.errno, f"cannot {doing}: {exc.strerror or exc}") from None
     if other is not None and has_met_itself(sock, other) and not (own and own[1]):
         # The next one gets another port, since this one has that.
         with sock:
             return _open(family, proto, own, other, both)
     return DatagramSocket(sock)
+
+
+def _named(address: Any) -> str:
+    """Return an address as messages name it where somebody has given it."""
+    return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else brief(address)
 
 
 def _is_numeric(family: int, host: str) -> bool:

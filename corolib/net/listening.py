@@ -13,7 +13,6 @@ What becomes of an accepted connection is the matter of `servers.py`.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import socket
 import stat
@@ -22,15 +21,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from corolib.coordination.first import first
-from corolib.kernel import ClosedError, ReadWait, Sleep, brief, now, waits
-from corolib.net.network import address_text, discard, named, network
+from corolib.kernel import ClosedError, ReadWait, Sleep, brief, current_scheduler, waits
+from corolib.net.network import address_text, discard, named, network, refusal
+from corolib.net.peer_log import Lines, server_log
 from corolib.net.streams import Stream
-
-if TYPE_CHECKING:
-    import logging
 
 L = TypeVar("L", bound="Listening")
 Options = list[tuple[int, int, int]]
@@ -46,28 +43,8 @@ many that were lost, one after the other, there is a pause: it may be the same o
 PAUSE = 0.1
 """Seconds without accepting, when it fails for want of files or memory."""
 
-REPORT_EVERY = 1.0
-"""Seconds between two reports of that."""
-
 PORTS = 16
 """Tries to find one port that is free in every family."""
-
-
-@functools.cache
-def server_log() -> logging.Logger:
-    """Return where servers report to, and have everything imported that a report needs: later,
-    there may be no file number left to import it with.
-
-    Python imports some of what writes a traceback when it writes the first one.
-    """
-    import logging
-    import traceback
-
-    try:
-        raise RuntimeError
-    except RuntimeError:
-        traceback.format_exc()
-    return logging.getLogger("corolib.server")
 
 
 def _numbers(*names: str) -> frozenset[int]:
@@ -353,7 +330,6 @@ class Listening:
         self._taken = 0
         # Connections that were lost since one was accepted.
         self._misses = 0
-        self._reported = float("-inf")
         # Called when there are no more files for connections.
         self.ran_out: Callable[[], object] | None = None
         self.backlog = backlog
@@ -369,7 +345,7 @@ class Listening:
         Connections that were lost before they were accepted are passed over. While the system has
         no files or no memory for a new one, or refuses it for another reason, accepting is tried
         ten times a second, and that is logged, as a warning of "corolib.server", once a second at
-        most.
+        most, whichever listeners of the run it concerns.
 
         Raises:
             ClosedError: the listener is closed, or was closed during the wait.
@@ -385,9 +361,9 @@ class Listening:
             except BlockingIOError:
                 self._ready.popleft()
                 continue
-            except OSError as exc:
+            except (OSError, MemoryError) as exc:
                 self._taken += 1
-                if self._ready and exc.errno in LOST and self._misses < BATCH:
+                if self._ready and refusal(exc).errno in LOST and self._misses < BATCH:
                     self._misses += 1
                     self.lost += 1
                     continue
@@ -401,7 +377,7 @@ class Listening:
                 try:
                     conn.setblocking(False)
                     return Stream(conn, peer=peer)
-                except OSError as exc:
+                except (OSError, MemoryError) as exc:
                     self.report(exc)
                     with suppress(OSError):
                         conn.close()
@@ -419,22 +395,22 @@ class Listening:
         self._taken = 0
         self._ready.extend(self._sockets)
 
-    def is_dead(self, exc: OSError) -> bool:
+    def is_dead(self, exc: OSError | MemoryError) -> bool:
         """Return whether accepting, which has failed so, will never succeed again."""
         if isinstance(exc, ClosedError):
             return True
         if any(sock.fileno() == -1 for sock in self._sockets):
             raise ClosedError(f"{self!r}: the socket was closed")
-        return exc.errno in DEAD and not all(map(listens, self._sockets))
+        return refusal(exc).errno in DEAD and not all(map(listens, self._sockets))
 
-    def report(self, exc: OSError) -> None:
-        """Say that there is a pause, and why: once a second at most."""
+    def report(self, error: OSError | MemoryError) -> None:
+        """Say that there is a pause, and why: once a second at most, in a run."""
+        exc = refusal(error)
         self._misses = 0
         self.pauses += 1
         if exc.errno in (errno.EMFILE, errno.ENFILE) and self.ran_out is not None:
             self.ran_out()
-        if now() >= self._reported + REPORT_EVERY:
-            self._reported = now()
+        if current_scheduler().run_local(Lines).pauses.passes(str(exc.errno)) is not None:
             self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)
 
     def close(self) -> None:

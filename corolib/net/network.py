@@ -25,6 +25,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+try:
+    import fcntl
+    import termios
+except ImportError:
+    # This is Windows: nobody knows what the kernel keeps.
+    fcntl = termios = None  # type: ignore[assignment]
+
 from corolib.kernel import OwnedSocket, brief, check_number, close, public, running_scheduler
 
 Socket = socket.socket
@@ -123,7 +130,7 @@ class ListeningSocket(socket.socket):
         plain: Any = super(socket.socket, self)
         try:
             return OwnedSocket(plain.family, plain.type, plain.proto, fileno=fd), peer
-        except OSError:
+        except BaseException:
             os.close(fd)
             raise
 
@@ -228,6 +235,13 @@ def named(error: OSError, what: str) -> OSError:
     return kind(error.errno, f"{error.strerror}: {what}")
 
 
+def refusal(error: OSError | MemoryError) -> OSError:
+    """Return what the system has refused, as it says so: also if Python has found no memory."""
+    if isinstance(error, OSError):
+        return error
+    return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
 def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:
     """Return a path for a Unix socket as the system takes it.
 
@@ -295,23 +309,20 @@ def unsent(sock: Any) -> int:
     Of TCP this counts what was not acknowledged, of a Unix socket what was not read.
     """
     count = bytes(4)
-    # Windows has neither module. Or this is no socket of the system's.
-    with suppress(ImportError, AttributeError, OSError):
-        import fcntl
-        import termios
-
+    # This may be no socket of the system's.
+    with suppress(AttributeError, OSError):
         count = fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return int.from_bytes(count, sys.byteorder)
 
 
-def traffic(stream: Any) -> int:
-    """Return how many bytes have moved in both directions since a stream's connection began: what
-    the peer has acknowledged, and what it has sent. 0 if nobody knows: it is closed, no TCP, or the
-    system is not Linux.
+def traffic(stream: Any) -> tuple[int, int]:
+    """Return how many bytes the peer has acknowledged since a stream's connection began, and how
+    many it has sent. 0 if nobody knows: it is closed, no TCP, or the system is not Linux.
 
     Source: `struct tcp_info` in tcp(7), tcpi_bytes_acked and tcpi_bytes_received.
     """
     with suppress(OSError, ValueError, AttributeError, struct.error):
         info = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        return sum(struct.unpack_from("=QQ", info, TCP_INFO_SIZE - 16))
-    return 0
+        taken, come = struct.unpack_from("=QQ", info, TCP_INFO_SIZE - 16)
+        return taken, come
+    return 0, 0

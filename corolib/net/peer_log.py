@@ -1,22 +1,20 @@
-"""What a server logs about its peers: a bounded number of lines, without their control characters.
+"""What servers log: a bounded number of lines, without the control characters of peers.
 
-    log = PeerLog("127.0.0.1:7007", now)
+    log = PeerLog("127.0.0.1:7007", scheduler)                  of one server
     log.warn("LimitExceeded", "the peer %s: %s", peer, error)   one line of each kind in 10 s
     log.fail(error, "the handler for %s failed", peer)          now and then with the traceback
-    log.close()                                                 says what was left out
 
 Who provokes failures in a loop would fill a disk. So of each kind one is logged, and the others are
-counted; the next line of that kind says how many they were.
+counted, for all servers of a run together, since a peer chooses among them; the next line of that
+kind says how many they were, or the end of the run.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import functools
 from typing import TYPE_CHECKING
 
-from corolib.kernel import LateModule, told, trace_of
-from corolib.net.listening import server_log
+from corolib.kernel import LateModule, Scheduler, Throttle, told, trace_of
 
 if TYPE_CHECKING:
     import logging
@@ -30,68 +28,83 @@ EVERY = 10.0
 TRACEBACK_EVERY = 600.0
 """The same for tracebacks, which are a dozen lines each."""
 
+PAUSE_EVERY = 1.0
+"""The same for lines on a pause of accepting, which concerns the whole program."""
+
+
+@functools.cache
+def server_log() -> logging.Logger:
+    """Return where servers report to, and have everything imported that a report needs: later,
+    there may be no file number left to import it with.
+
+    Python imports some of what writes a traceback when it writes the first one.
+    """
+    import logging
+    import traceback
+
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        traceback.format_exc()
+    return logging.getLogger("corolib.server")
+
+
+class Lines:
+    """The lines that the servers of a run may log; lives as long as the run."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.all = Throttle(scheduler.clock, EVERY)
+        self.tracebacks = Throttle(scheduler.clock, TRACEBACK_EVERY)
+        self.pauses = Throttle(scheduler.clock, PAUSE_EVERY)
+
+    def end(self) -> None:
+        """Say what was left out since the last line of each kind."""
+        for kind, more in self.all.left_out():
+            server_log().warning("%s%s", printable(kind), _left_out(more))
+
 
 class PeerLog:
     """The lines of one server.
 
     Args:
         place: the addresses of the server, with which each line begins.
-        clock: tells the time in seconds.
+        scheduler: that of its run.
     """
 
-    def __init__(self, place: str, clock: Callable[[], float]) -> None:
+    def __init__(self, place: str, scheduler: Scheduler) -> None:
         self._place = place
-        self._clock = clock
         self._log = server_log()
-        # Of each kind: when it was logged last, and how many were left out since then.
-        self._kinds: dict[str, tuple[float, int]] = {}
-        # When the traceback of a kind was logged last.
-        self._traced: dict[str, float] = {}
+        self._lines = scheduler.run_local(Lines)
 
     def warn(self, kind: str, text: str, *args: object) -> None:
         """Log a warning, unless one of its kind was logged a short time ago."""
-        self._report(kind, logging.WARNING, text, args)
+        more = self._lines.all.passes(kind)
+        if more is not None:
+            self._write(logging.WARNING, text, args, more)
 
     def fail(self, error: BaseException, text: str, *args: object) -> None:
         """Log an error of the program's in the same way, now and then with its traceback."""
         kind = _kind_of(error)
-        now = self._clock()
-        if now >= self._traced.get(kind, -math.inf) + TRACEBACK_EVERY:
-            if self._report(kind, logging.ERROR, text, args, error):
-                self._traced[kind] = now
+        more = self._lines.all.passes(kind)
+        if more is None:
+            return
+        if self._lines.tracebacks.passes(kind) is None:
+            self._write(logging.ERROR, f"{text}: %s", (*args, told(error)), more)
         else:
-            self._report(kind, logging.ERROR, f"{text}: %s", (*args, told(error)))
+            self._write(logging.ERROR, text, args, more, error)
 
-    def close(self) -> None:
-        """Say what was left out since the last line of each kind."""
-        for kind, (_, more) in self._kinds.items():
-            if more:
-                self._write(logging.WARNING, "%s%s", (kind, _left_out(more)), None)
-        self._kinds.clear()
-
-    def _report(
+    def _write(
         self,
-        kind: str,
         level: int,
         text: str,
         args: tuple[object, ...],
+        more: int,
         error: BaseException | None = None,
-    ) -> bool:
-        last, more = self._kinds.get(kind, (-math.inf, 0))
-        now = self._clock()
-        if now < last + EVERY:
-            self._kinds[kind] = last, more + 1
-            return False
-        self._kinds[kind] = now, 0
-        self._write(level, f"{text}{_left_out(more)}" if more else text, args, error)
-        return True
-
-    def _write(
-        self, level: int, text: str, args: tuple[object, ...], error: BaseException | None
     ) -> None:
         if not self._log.isEnabledFor(level):
             return
-        message = f"{self._place}: {text % tuple(map(printable, args))}"
+        said = text % tuple(map(printable, args))
+        message = f"{self._place}: {said}{_left_out(more) if more else ''}"
         info = None if error is None else (type(error), error, trace_of(error))
         record = self._log.makeRecord(self._log.name, level, __file__, 0, message, (), info)
         if error is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from corolib.coordination.locks import Event
@@ -26,14 +26,15 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     current_task,
+    doing,
     name_of,
     public,
     spawn,
     waits,
+    where,
 )
-from corolib.net.listening import server_log
 from corolib.net.network import address_text
-from corolib.net.peer_log import PeerLog
+from corolib.net.peer_log import PeerLog, server_log
 from corolib.net.stopping import Servers
 
 NAMED = 20
@@ -76,17 +77,20 @@ class Serving:
     """
 
     task: Task[None]
+    # Called with what leaves a handler and with whom that was for; None: it is logged.
+    _on_error: Callable[[BaseException, Any], object] | None
 
     def __init__(self, place: str, grace: float) -> None:
         self._scheduler = current_scheduler()
         self.place = place
         self.log = server_log()
-        self.peer_log = PeerLog(place, self._scheduler.clock)
+        self.peer_log = PeerLog(place, self._scheduler)
         self._grace = grace
-        # What is under way: each has a `task`, says whether it is `closing`, its handler over, and
-        # can `describe()` that handler.
+        # What is under way: each has a `task` and a `peer`, says whether it is `closing`, its
+        # handler over, and takes a `cancel(reason)`.
         self._open: OrderedDict[Any, None] = OrderedDict()
         self._cut_call: list[Any] | None = None
+        self._counts: dict[str, int] = {}
         # Handlers that have finished since it began to stop.
         self._finished = 0
         self._cancelled: list[CancelledHandler] = []
@@ -112,6 +116,19 @@ class Serving:
     @abstractmethod
     def abandon(self) -> None:
         """Close all that is open, since the run is over: no task does it any more."""
+
+    # Failures ---------------------------------------------------------------------------------
+
+    def _note_failure(self, error: BaseException, whom: Any) -> None:
+        """Count what has left a handler, and report it: `whom` is what the hook is told."""
+        self._counts["failed"] += 1
+        # Later: what the hook raises is then reported, and reaches nobody.
+        report = self._on_error or self._log_failure
+        self._scheduler.call_soon_threadsafe(report, error, whom)
+
+    @abstractmethod
+    def _log_failure(self, error: BaseException, whom: Any) -> None:
+        """Log what has left a handler."""
 
     # Stopping ---------------------------------------------------------------------------------
 
@@ -172,9 +189,11 @@ class Serving:
         # Those that an earlier grace has cancelled, and that are not gone yet.
         known = {report.task for report in self._cancelled}
         for each in list(self._open):
-            if not each.closing and each.task.label not in known:
-                self._cancelled.append(each.describe())
-            each.task.cancel("the server stops")
+            task = each.task
+            if not each.closing and task.label not in known:
+                found = CancelledHandler(task.label, each.peer, where(task), doing(task))
+                self._cancelled.append(found)
+            each.cancel("the server stops")
 
     def _forget_cut(self) -> None:
         if self._cut_call is not None:
@@ -187,11 +206,14 @@ class Serving:
             return
         self._forget_cut()
         if self._over:
-            self.peer_log.close()
+            self._leave()
             if self._signalled and self._cancelled and self._grace:
                 # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.log.warning("%s: stopped: %s", self.place, self._report())
             self._servers.ended(self)
+
+    def _leave(self) -> None:
+        """Let go of what lasts to the end: the last that was under way is over."""
 
     def stop_for_signal(self) -> None:
         """Begin to stop, since a signal ends the run."""

@@ -262,12 +262,6 @@ def test_an_exception_while_the_announcements_are_taken_off_silences_nobody(queu
 SHORT = [errno.ENOMEM, errno.ENOBUFS, errno.EIO]
 
 
-@pytest.fixture
-def of_system(monkeypatch):
-    """Errors that are raised in place of the system's are taken for its own."""
-    monkeypatch.setattr("corolib.kernel.poller.is_of_system", lambda error: True)
-
-
 @pytest.mark.found("N22")
 @pytest.mark.parametrize("number", SHORT)
 def test_a_call_that_cannot_be_announced_at_once_is_announced_later(queue, number, monkeypatch):
@@ -306,7 +300,6 @@ def test_a_call_that_cannot_be_announced_at_all_does_not_silence_the_next(queue,
 @pytest.mark.found("N22")
 @pytest.mark.parametrize("number", SHORT)
 @pytest.mark.parametrize("whose", ["calls", "signals"])
-@pytest.mark.usefixtures("of_system")
 def test_a_wake_up_that_cannot_be_read_ends_nothing_loses_nothing_and_does_not_spin(
     number, whose, caplog
 ):
@@ -347,7 +340,6 @@ def test_a_wake_up_that_cannot_be_read_ends_nothing_loses_nothing_and_does_not_s
 
 @pytest.mark.found("N22")
 @pytest.mark.parametrize("remade", [True, False])
-@pytest.mark.usefixtures("of_system")
 def test_a_wake_up_file_is_watched_again_after_the_pause(remade, selector):
     """Whether the selector was made anew meanwhile, or has itself no memory for it at first."""
     tries, refused = [], []

@@ -453,6 +453,30 @@ def test_no_error_of_the_system_ends_it(call, error):
         run(main, **virtual_time())
 
 
+@pytest.mark.found("N22")
+@pytest.mark.parametrize("times", [1, 2, 500])
+@pytest.mark.parametrize("error", [errno.EIO, MemoryError()], ids=["EIO", "memory"])
+def test_that_nothing_is_received_for_long_is_said_now_and_then(times, error, caplog):
+    """A single error may be a complaint about an earlier answer."""
+
+    def main():
+        server = DatagramSocket(asked.sock).serve(echo)
+        asked.sock.script(recvfrom=[error] * times + [asked.receive] * 10)
+        asked.by(STRANGER)
+        yield from until(lambda: asked.sent)
+        asked.sock.script(recvfrom=[error, asked.receive])
+        asked.by(STRANGER)
+        yield Sleep(1)
+        assert server.stats()["errors"] == times + 1
+        yield from server.stop()
+
+    with Asked() as asked:
+        run(main, **virtual_time())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == {1: 0, 2: 1, 500: 2}[times]  # and what was left out
+    assert all("receiv" in line for line in lines)
+
+
 def test_an_answer_that_is_too_long_for_a_datagram_is_lost():
     def scenario(server):
         assert (yield from ask(server)) is None

@@ -588,10 +588,13 @@ def test_one_that_is_refused_again_and_again_for_ever_is_no_endless_loop(caplog)
 
 @pytest.mark.found("N22")
 @pytest.mark.parametrize("step", ["__init__", "setblocking"])
-def test_a_connection_of_which_the_system_makes_no_socket_is_lost_alone(step, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "no memory"), MemoryError()], ids=repr)
+def test_a_connection_of_which_the_system_makes_no_socket_is_lost_alone(
+    step, error, monkeypatch, caplog
+):
     def refuse(sock, *args, **options):
         monkeypatch.undo()
-        raise OSError(errno.ENOMEM, "no memory")
+        raise error
 
     def main(listener):
         with connect(listener) as first, connect(listener) as second:

@@ -1,5 +1,6 @@
 """The seam to the network: what it hands out, and that a run uses the one it was given."""
 
+import builtins
 import os
 import socket
 from itertools import islice
@@ -8,7 +9,8 @@ import pytest
 
 from corolib import ReadWait, Scheduler, run
 from corolib.kernel import OwnedSocket
-from corolib.net.network import NUMERIC, Network, address_text, discard, network, pauses
+from corolib.net.network import NUMERIC, Network, address_text, discard, network, pauses, unsent
+from tests.helpers.sockets import make_pair
 
 
 def test_a_new_socket_does_not_block_and_is_not_inherited():
@@ -119,3 +121,21 @@ def test_a_socket_is_discarded_with_and_without_a_run():
     discard(a)
     run(main, b)
     assert a.fileno() == b.fileno() == -1
+
+
+@pytest.mark.found("N1")
+def test_to_ask_what_the_kernel_keeps_imports_nothing(monkeypatch):
+    """It is asked for each connection at each look; and there may be no file number left for it."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError
+
+    a, b = make_pair()
+    with a, b:
+        a.send(b"hello")
+        monkeypatch.setattr(builtins, "__import__", refuse)
+        kept = unsent(a)
+        monkeypatch.undo()
+        assert kept >= 5
+    monkeypatch.setattr("corolib.net.network.fcntl", None)  # as on Windows
+    assert unsent(a) == 0
