@@ -1,7 +1,8 @@
 """What moves on the connections of a server: who is idle, who is slow, and who makes room.
 
-    watch = Watch(scheduler, limits, opened, counts)
-    watch.begin()           there are `enough` connections to look at; and end(): there are none
+    watch = Watch(scheduler, limits, opened, counts, shares=True)
+    watch.took_one()        one more connection is open
+    watch.lost_one()        one has ended
     watch.make_room()       the server is full, and somebody waits
 
 Judged is what has moved, and not how long something takes. Nothing is noted when something moves,
@@ -18,9 +19,16 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel import Scheduler, Task
+from corolib.kernel import Scheduler, Task, Wake
 from corolib.net.network import traffic
-from corolib.net.streams import Stream, received, waits_for_peer
+from corolib.net.streams import (
+    Stream,
+    is_between,
+    is_sending,
+    received,
+    waits_for_data,
+    waits_for_peer,
+)
 
 if TYPE_CHECKING:
     from corolib.net.limits import Limits
@@ -44,8 +52,8 @@ class Progress:
     """
 
     __slots__ = (
-        *("closing", "counted", "cut", "received", "since", "stream", "task", "traffic"),
-        "unsent",
+        *("between", "closing", "counted", "cut", "received", "since", "stream", "task"),
+        *("traffic", "unsent"),
     )
 
     def __init__(self, stream: Stream, task: Task[Any], since: float) -> None:
@@ -57,13 +65,19 @@ class Progress:
         self.unsent = 0
         # How many bytes had come then, whole records of TLS or not.
         self.received = 0
-        # How many bytes had moved in all, and when that was counted; with a least rate only.
-        self.traffic = 0
+        # How many bytes the peer had taken and sent in all, and when that was counted; with a least
+        # rate only.
+        self.traffic = 0, 0
         self.counted = since
         # Whether the task is that of `aclose()`.
         self.closing = False
-        # Whether it was cancelled by a `Watch`.
-        self.cut = False
+        # Whether it was cancelled by a `Watch`, and by whomever, between two messages.
+        self.cut = self.between = False
+
+    def cancel(self, reason: str) -> None:
+        """Ask the task to end."""
+        self.between = is_between(self.stream)
+        self.task.cancel(reason)
 
     @abstractmethod
     def close(self) -> None:
@@ -83,6 +97,31 @@ class Progress:
         return moved
 
 
+class Places:
+    """The places of all servers of a run, which have the files of the process together; lives as
+    long as the run.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        # How many connections are open in all.
+        self.taken = 0
+        self.watches: dict[Watch, None] = {}
+        # What wakes the servers that wait for a place.
+        self.waiting: dict[Watch, Wake] = {}
+
+    def is_free(self) -> None:
+        """Have all who wait look, for whom there may be a place."""
+        for watch in [watch for watch in self.waiting if not watch.is_full()]:
+            self.waiting.pop(watch)()
+
+    def make_room(self) -> None:
+        """Cancel the connection that has been idle longest, of whatever server."""
+        make_room(list(self.watches))
+
+    def end(self) -> None:
+        self.watches.clear()
+
+
 class Watch:
     """Looks at the connections of a server, and cancels those that its limits do not bear.
 
@@ -91,31 +130,38 @@ class Watch:
         limits: `idle_timeout`, `evict_idle`, `min_rate` and `max_connections` concern it.
         opened: the connections that are open. Their order is that of `since`, while it looks.
         counts: counts by name: of `idle`, `evicted` and `slow`.
+        shares: whether its places are those of all servers of the run.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         limits: Limits,
-        opened: OrderedDict[Any, None],
+        opened: OrderedDict[Progress, None],
         counts: dict[str, int],
+        *,
+        shares: bool,
     ) -> None:
         self._scheduler = scheduler
+        self.places = scheduler.run_local(Places)
+        self.places.watches[self] = None
+        self._shares = shares
         self._opened = opened
         self._counts = counts
         self._idle = limits["idle_timeout"] or math.inf
         self._rate = limits["min_rate"] or 0
         self._evict = limits["evict_idle"] or math.inf
-        # How many there are when one looks.
-        self.enough = 1.0
+        self._most = limits["max_connections"] or math.inf
+        # How many places are taken when one looks.
+        self._enough = 1.0
         if self._idle == math.inf and not self._rate:
-            # It takes twice as many to be full.
-            most = limits["max_connections"]
-            self.enough = math.inf if self._evict == math.inf or most is None else most / 2
+            self._enough = math.inf if self._evict == math.inf else self._most / 2
         window = RATE_WINDOW if self._rate else math.inf
         self.tick = min(self._idle, self._evict, window) / QUARTERS
+        # How many connections are open.
+        self._taken = 0
         # The next look, if there is one, and when it is to be.
-        self.timer: Any = None
+        self._timer: Any = None
         self._planned = math.inf
         # Seconds by which looks came late.
         self.late = 0.0
@@ -131,23 +177,44 @@ class Watch:
         clock = self._scheduler.clock()
         return clock - self.late - max(clock - self._planned, 0)
 
-    def begin(self) -> None:
-        """Look from now on: there are `enough` connections."""
-        self._look_at(self._scheduler.clock() + self.tick, None)
+    def is_full(self) -> bool:
+        """Return whether there is no place for another connection."""
+        return (self.places.taken if self._shares else self._taken) >= self._most
 
-    def end(self) -> None:
-        """Look no more: the last connection has ended."""
-        self._scheduler.timers.cancel(self.timer)
-        self.timer, self._planned = None, math.inf
+    def took_one(self) -> None:
+        """Note that one more connection is open: look from now on, if there are enough of them."""
+        places = self.places
+        places.taken += 1
+        self._taken += 1
+        if self._timer is None and self._enough <= (places.taken if self._shares else self._taken):
+            for watch in places.watches:
+                watch._begin()
+
+    def lost_one(self) -> None:
+        """Note that a connection has ended; look no more when it was the last."""
+        self.places.taken -= 1
+        self._taken -= 1
+        self.content = -math.inf
+        if self._timer is not None and not self._taken:
+            self._scheduler.timers.cancel(self._timer)
+            self._timer, self._planned = None, math.inf
+        if self.places.waiting:
+            self.places.is_free()
+
+    def _begin(self) -> None:
+        taken = self.places.taken if self._shares else self._taken
+        if self._timer is None and self._taken and taken >= self._enough:
+            self._look_at(self._scheduler.clock() + self.tick, None)
 
     def _look_at(self, deadline: float, rest: Iterable[Any] | None) -> None:
-        self.timer, self._planned = self._scheduler.timers.set(deadline, self._look, rest), deadline
+        self._timer = self._scheduler.timers.set(deadline, self._look, rest)
+        self._planned = deadline
 
     def _look(self, rest: Iterable[Any] | None) -> None:
         """Look at all connections, so many in each turn; `rest` are those that are left of them."""
         clock, now = self._scheduler.clock(), self.now()
         self.late = clock - now
-        self.timer, self._planned = None, math.inf
+        self._timer, self._planned = None, math.inf
         rest = iter(list(self._opened)) if rest is None else rest
         batch = list(islice(rest, SLICE))
         for connection in batch:
@@ -155,8 +222,8 @@ class Watch:
                 self._judge(connection, now)
         if len(batch) == SLICE:
             self._look_at(clock, rest)
-        elif len(self._opened) >= self.enough:
-            self._look_at(clock + self.tick, None)
+        else:
+            self._begin()
 
     # What is found ----------------------------------------------------------------------------
 
@@ -175,16 +242,21 @@ class Watch:
             self._judge_rate(connection, now)
 
     def _judge_rate(self, connection: Progress, now: float) -> None:
-        """Cut a connection whose peer lets too little move, and is waited for. One on which nothing
-        has moved is idle, for which there are other limits.
+        """Cut a connection whose peer lets too little move, and was waited for at each look. One on
+        which nothing has moved is idle, for which there are other limits.
         """
+        stream = connection.stream
+        reads = waits_for_data(connection.task, stream)
         window = now - connection.counted
-        if window < RATE_WINDOW * (1 - ROUNDING):
+        if (reads or stream.unsent()) and window < RATE_WINDOW * (1 - ROUNDING):
             return
         connection.counted = now
-        before, connection.traffic = connection.traffic, traffic(connection.stream)
-        slow = 0 < connection.traffic - before < self._rate * window
-        if slow and waits_for_peer(connection.task, connection.stream):
+        before, connection.traffic = connection.traffic, traffic(stream)
+        taken, come = (after - old for after, old in zip(connection.traffic, before, strict=True))
+        least = self._rate * window
+        # Who has taken nearly all is not slow, however little that was.
+        takes_slowly = taken < least and (is_sending(stream) or taken + stream.unsent() >= least)
+        if (takes_slowly and taken + come) or (reads and 0 < come < least):
             reason = f"less than {self._rate:g} bytes a second for {window:.0f} s"
             if not self._cancel(connection, "slow", reason):
                 connection.close()
@@ -195,20 +267,22 @@ class Watch:
             return False
         self._counts[count] += 1
         connection.cut = True
-        connection.task.cancel(reason)
+        connection.cancel(reason)
         return True
 
     # Making room ------------------------------------------------------------------------------
 
     def make_room(self) -> None:
-        """Cancel the connection that has been idle longest, if that is long enough.
+        """Make room on this server, or, if it shares its places, on any."""
+        if self._shares:
+            self.places.make_room()
+        else:
+            make_room([self])
 
-        It is one whose handler waits for its peer, if there is any. It may take leave, for as long
-        again, before another one has to.
+    def idlest(self, now: float) -> Progress | None:
+        """Return the connection that has been idle longest, if that is long enough. It is one whose
+        handler waits for its peer, if there is any.
         """
-        now = self.now()
-        if now < self.content:
-            return
         found = None
         for connection in list(islice(self._opened, SLICE)):
             if connection.has_moved(now):
@@ -217,16 +291,34 @@ class Watch:
             elif now - connection.since < self._evict * (1 - ROUNDING):
                 break
             elif connection.closing or waits_for_peer(connection.task, connection.stream):
-                found = connection
-                break
+                return connection
             else:
                 found = found or connection
-        if found is None:
-            return
-        reason = f"idle for {now - found.since:.0f} s, and the server is full"
-        if not self._cancel(found, "evicted", reason):
-            found.close()
+        return found
+
+    def evict(self, connection: Progress, now: float) -> None:
+        """Have a connection make room. It may take leave, for as long as it had to be idle, before
+        another one has to.
+        """
+        reason = f"idle for {now - connection.since:.0f} s, and the server is full"
+        if not self._cancel(connection, "evicted", reason):
+            connection.close()
         # After the same time it is looked at again.
-        found.since = now
-        self._opened.move_to_end(found)
+        connection.since = now
+        self._opened.move_to_end(connection)
         self.content = now + self._evict
+
+
+def make_room(watches: Iterable[Watch]) -> None:
+    """Cancel the connection that has been idle longest of those that some servers have."""
+    times = {watch: watch.now() for watch in watches}
+    if any(now < watch.content for watch, now in times.items()):
+        return
+    longest, found = -math.inf, None
+    for watch, now in times.items():
+        connection = watch.idlest(now)
+        if connection is not None and now - connection.since > longest:
+            longest, found = now - connection.since, (watch, connection, now)
+    if found is not None:
+        watch, connection, now = found
+        watch.evict(connection, now)

@@ -19,7 +19,6 @@ processes that serve one listener are in `system/workers.py`.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 from collections import Counter
@@ -37,20 +36,18 @@ from corolib.kernel import (
     Wake,
     attribute,
     brief,
-    doing,
     is_a,
     public,
     told,
     trace_of,
     waits,
-    where,
 )
 from corolib.net.limits import Limits, check_names, checked
 from corolib.net.listening import BACKLOG, PAUSE, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
-from corolib.net.serving import CancelledHandler, Serving, StopReport, to_the_end
-from corolib.net.streams import IncompleteRead, LimitExceeded, Stream
+from corolib.net.serving import Serving, StopReport, to_the_end
+from corolib.net.streams import IncompleteRead, LimitExceeded, Stream, break_off
 from corolib.net.tls import is_cut_off
 
 Handler = Callable[[Stream], Runnable[Any]]
@@ -105,8 +102,9 @@ class Listener(Listening):
                 def`. When it and its children are done the stream is closed: gracefully after a
                 return, at once after a failure or a cancel.
             max_connections: while as many are open, nobody is accepted; they wait in the backlog.
-                By default what the limit of open files leaves but for 64: a program
-                whose handlers open files, or that has other servers, gives a smaller number.
+                By default what the limit of open files leaves but for 64, or half of them if those
+                are fewer than 128: a program whose handlers open files gives a smaller number. The
+                servers of a run that give none share these places.
             evict_idle: when all places are taken and somebody waits for one, the connection that
                 has been idle longest is cancelled, if that is at least so many seconds, by default
                 10; None: it is not. Idle is as for `idle_timeout`.
@@ -154,7 +152,7 @@ class Listener(Listening):
             raise RuntimeError(f"{self!r} is served already: a listener has one server")
         if self.closed:
             raise ClosedError(f"{self!r} cannot be served any more")
-        server = Server(self, handler, known)
+        server = Server(self, handler, known, shares="max_connections" not in limits)
         self._served = True
         return server
 
@@ -176,12 +174,13 @@ class Server(Serving):
             go on for long wait for it, and end.
     """
 
-    def __init__(self, listener: Listener, handler: Handler, limits: Limits) -> None:
+    def __init__(
+        self, listener: Listener, handler: Handler, limits: Limits, *, shares: bool
+    ) -> None:
         super().__init__(listener.place, limits["grace"])
         self.listener = listener
         self._handler = handler
         self._limits = limits
-        self._max = limits["max_connections"] or math.inf
         self._accept = limits["accept"]
         self._max_line = limits["max_line"]
         self._max_message = limits["max_message"]
@@ -191,13 +190,10 @@ class Server(Serving):
         self._sources: Counter[Any] = Counter()
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
-        # The wake of the task, while it waits for a place.
-        self._place: Wake | None = None
         names = ("accepted", "refused", "crowded", "failed", "reset", "idle", "evicted", "slow")
         self._counts = dict.fromkeys((*names, "full"), 0)
-        self._watch = Watch(self._scheduler, limits, self._open, self._counts)
-        if limits["evict_idle"] is not None:
-            self.listener.ran_out = self._watch.make_room
+        self._watch = Watch(self._scheduler, limits, self._open, self._counts, shares=shares)
+        self.listener.ran_out = self._watch.places.make_room
         self._begin_task(handler)
 
     # Accepting --------------------------------------------------------------------------------
@@ -218,7 +214,7 @@ class Server(Serving):
             self._stop_accepting()
 
     def _is_full(self) -> bool:
-        return len(self._open) >= self._max and not self.stopping.is_set
+        return self._watch.is_full() and not self.stopping.is_set
 
     def _wait_for_room(self) -> Generator[Any, Any, None]:
         """Wait until one more may be open. If nobody is idle for long, somebody has to leave."""
@@ -227,7 +223,8 @@ class Server(Serving):
             self._wait_for_place, what, holder=lambda: [c.task for c in self._open]
         )
         if self._limits["evict_idle"] is None:
-            yield place
+            while self._is_full():
+                yield place
             return
         # Nobody has to leave for somebody who may never come.
         while self._is_full():
@@ -245,32 +242,33 @@ class Server(Serving):
             yield from first(place, Sleep(self._watch.tick))
 
     def _is_somebody_there(self, place: Suspend[None]) -> Generator[Any, Any, bool]:
-        """Wait until somebody has come, or there is a place; return False if another process, which
-        serves the same sockets, has taken whoever it was.
+        """Wait until somebody has come; return False if there may be a place, or another process,
+        which serves the same sockets, has taken whoever it was.
         """
         arrivals = self.listener.arrivals
-        yield from first(*arrivals, place)
-        yield from first(place, Sleep(PAUSE))
-        index, _ = yield from first(*arrivals, place, Sleep(0.001))
+        pause, moment = Sleep(PAUSE), Sleep(0.001)
+        steps: list[list[Any]] = [[place, *arrivals], [place, pause], [place, *arrivals, moment]]
+        for options in steps:
+            index, _ = yield from first(*options)
+            if not index:
+                return False
         return index <= len(arrivals)
 
     def _wait_for_place(self, wake: Wake) -> Callable[[], object]:
-        self._place = wake
-        return self._wait_no_more
-
-    def _wait_no_more(self) -> None:
-        self._place = None
+        watch = self._watch
+        watch.places.waiting[watch] = wake
+        return lambda: watch.places.waiting.pop(watch, None)
 
     def _stop_accepting(self) -> None:
         self.stopping.set()
         self.listener.close()
-        self._place_is_free()
-        self._settle()
-
-    def _place_is_free(self) -> None:
-        wake, self._place = self._place, None
+        wake = self._watch.places.waiting.pop(self._watch, None)
         if wake is not None:
             wake()
+        self._settle()
+
+    def _leave(self) -> None:
+        self._watch.places.watches.pop(self._watch, None)
 
     def _begin(self, stream: Stream) -> None:
         """Give a new connection to its handler."""
@@ -302,9 +300,7 @@ class Server(Serving):
             self._sources[source] += 1
         self._open[connection] = None
         task.watch(connection)
-        watch = self._watch
-        if watch.timer is None and len(self._open) >= watch.enough:
-            watch.begin()
+        self._watch.took_one()
 
     def _is_welcome(self, who: Any, source: Any) -> bool:
         """Return whether a new connection is to be served; else count it."""
@@ -336,18 +332,16 @@ class Server(Serving):
         """Count what has left a handler or a child of it, and report it if it is a failure."""
         if is_a(error, (SystemExit, KeyboardInterrupt)):
             return
-        stream = connection.stream
-        if all(_is_gone(each) and _is_of(stream, each) for each in _leaves(error)):
+        stream, leaves = connection.stream, _leaves(error)
+        ours = all(_is_of(stream, each) for each in leaves)
+        if ours and connection.closed and all(is_a(each, ClosedError) for each in leaves):
+            # It was cut before, and is counted as that.
+            return
+        if ours and all(map(_is_gone, leaves)):
             self._counts["reset"] += not connection.gone
             connection.gone = True
         else:
             self._note_failure(error, stream)
-
-    def _note_failure(self, error: BaseException, stream: Stream) -> None:
-        self._counts["failed"] += 1
-        # Later: what the hook raises is then reported, and reaches nobody.
-        report = self._on_error or self._log_failure
-        self._scheduler.call_soon_threadsafe(report, error, stream)
 
     def _log_failure(self, error: BaseException, stream: Stream) -> None:
         peer, leaves = address_text(stream.peer), _leaves(error)
@@ -370,17 +364,14 @@ class Server(Serving):
             self._sources[connection.source] -= 1
             if not self._sources[connection.source]:
                 del self._sources[connection.source]
-        self._watch.content = -math.inf
-        if self._watch.timer is not None and not self._open:
-            self._watch.end()
-        self._place_is_free()
+        self._watch.lost_one()
         self._settle()
 
     def abandon(self) -> None:
         """Close all connections, since the run is over: no task does it any more."""
         self.listener.close()
         for connection in list(self._open):
-            self._close(connection.stream)
+            connection.close()
 
     def stats(self) -> dict[str, Any]:
         """Return counts and limits; does not wait.
@@ -411,13 +402,13 @@ class Server(Serving):
 class _Connection(Progress):
     """One open connection. It is called when its task, the handler's, and the children are done."""
 
-    __slots__ = ("gone", "server", "source")
+    __slots__ = ("closed", "gone", "server", "source")
 
     def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
         Progress.__init__(self, stream, task, server._scheduler.clock() - server._watch.late)
         self.server = server
-        # Whether it is counted as reset.
-        self.gone = False
+        # Whether it is counted as reset, and whether the server has closed the stream itself.
+        self.gone = self.closed = False
         # What it counts for, if that is limited.
         self.source: Any = None
 
@@ -440,19 +431,32 @@ class _Connection(Progress):
         if self.cut and stream.unsent():
             # Else the kernel would keep it for a peer that does not take it.
             stream.reset()
+        if error is not None:
+            self._break_off()
         server._close(stream)
         server._ended(self)
 
+    @property
+    def peer(self) -> Any:
+        return self.stream.peer
+
     def close(self) -> None:
+        self.closed = True
+        if not self.closing:
+            self._break_off()
         self.server._close(self.stream)
+
+    def _break_off(self) -> None:
+        """Note that what the handler has sent is not all: it has not returned, nor was it cancelled
+        between two messages.
+        """
+        if not (self.between and self.task.cancelled):
+            break_off(self.stream)
 
     def child_failed(self, task: Task[Any] | None, error: BaseException) -> None:
         """Note what has left a child of the handler, as if it had left that."""
+        break_off(self.stream)
         self.server._judge(error, self)
-
-    def describe(self) -> CancelledHandler:
-        task = self.task
-        return CancelledHandler(task.label, self.stream.peer, where(task), doing(task))
 
 
 # The public calls ---------------------------------------------------------------------------------

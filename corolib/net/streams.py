@@ -736,7 +736,9 @@ class Stream:
         """Close the file; does not wait. Tasks that wait for it get `ClosedError`.
 
         What the other side has not read yet may be lost: `aclose()` waits for it. Under TLS a
-        close_notify is sent, if it can be at once, and nothing was sent in part.
+        close_notify is sent, if it can be at once, and nothing was sent in part. `with stream:`
+        sends none if the block is left by an exception: the other side shall not take for all what
+        it has got by then.
         """
         file = self._file
         if isinstance(file, _Closed):
@@ -776,7 +778,8 @@ class Stream:
 
         Tells it that no more will be sent, and throws away what it still sends. (A connection that
         is closed with something unread is reset, and what was sent on it lost.) One that is gone,
-        or does not close in time, is closed at once; that is not an error.
+        or does not close in time, is closed at once; that is not an error. Over TLS, if something
+        was sent in part, the other side learns that the connection was cut off.
 
         Args:
             within: seconds to wait at most.
@@ -795,7 +798,11 @@ class Stream:
             return
         try:
             with move_on_after(within):
-                yield from self.send_eof()
+                if is_broken_off(self):
+                    with _Sending(self, "aclose()"):
+                        self.socket.shutdown(socket.SHUT_WR)
+                else:
+                    yield from self.send_eof()
                 yield from self._drain(quiet)
         except OSError as exc:
             # Else the other side is gone, or the file has one direction only.
@@ -835,6 +842,8 @@ class Stream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            break_off(self)
         self.close()
 
     # Names ----------------------------------------------------------------------------------------
@@ -1043,11 +1052,37 @@ def _check_on_disk(file: Any) -> None:
 
 def waits_for_peer(task: Task[Any], stream: Stream) -> bool:
     """Return whether something is up to the other side of a stream: to take what was sent, or to
-    send the rest of what the task or a child of it waits for.
+    send what the task waits for.
     """
-    if stream.unsent():
-        return True
+    return bool(stream.unsent()) or waits_for_data(task, stream)
+
+
+def waits_for_data(task: Task[Any], stream: Stream) -> bool:
+    """Return whether the task or a child of it waits for the rest of something."""
     return not stream._between and any(_is_to_read(each.wait, stream) for each in family(task))
+
+
+def is_between(stream: Stream) -> bool:
+    """Return whether somebody waits for a message that has not begun: in `more()`."""
+    return stream._between
+
+
+def is_sending(stream: Stream) -> bool:
+    """Return whether somebody is in the middle of a `sendall()`: the kernel takes no more."""
+    return stream._writer is not None
+
+
+def break_off(stream: Stream) -> None:
+    """Note that what was sent on a stream is not all: under TLS, to close it says no farewell,
+    unless something whole is sent before.
+    """
+    if isinstance(stream._file, TLS):
+        stream._file.broken_off = True
+
+
+def is_broken_off(stream: Stream) -> bool:
+    """Return whether what was sent last on a stream over TLS is not all."""
+    return isinstance(stream._file, TLS) and stream._file.broken_off
 
 
 def family(task: Task[Any]) -> Iterator[Task[Any]]:

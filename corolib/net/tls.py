@@ -84,7 +84,6 @@ class TLS:
 
     __slots__ = (
         "_allow_truncation",
-        "_broken_off",
         "_committed",
         "_end",
         "_file",
@@ -102,6 +101,7 @@ class TLS:
         "_unheard",
         "_whole",
         "_writable",
+        "broken_off",
         "reading",
         "received",
         "ssl",
@@ -148,8 +148,9 @@ class TLS:
         self._out: bytes | memoryview = b""
         # Bytes of plain text that `send()` has encrypted and not returned yet.
         self._committed = 0
-        # Whether what was sent last is the beginning of something.
-        self._broken_off = False
+        # Whether what was sent last is the beginning of something. Then `close()` says no farewell:
+        # the other side shall not take that for the whole.
+        self.broken_off = False
         # Whether OpenSSL needs input in order to go on.
         self._starved = False
         # Whether close_notify was sent.
@@ -392,8 +393,8 @@ class TLS:
             if self._out:
                 self._push()
             if data and not self._committed:
-                self._broken_off = more or len(data) > CHUNK
-                self._committed = self._openssl.write(data[:CHUNK] if self._broken_off else data)
+                self.broken_off = more or len(data) > CHUNK
+                self._committed = self._openssl.write(data[:CHUNK] if self.broken_off else data)
             self._push()
         except ssl.SSLWantReadError:
             self._await_handshake()
@@ -429,7 +430,7 @@ class TLS:
         What of it has not left goes with what is done next; also if that has begun already.
         """
         count, self._committed = self._committed, 0
-        self._broken_off = True
+        self.broken_off = True
         if self._out:
             self._recall()
         return count
@@ -558,12 +559,11 @@ class TLS:
     def close(self) -> None:
         """Close the file; wakes those who wait.
 
-        A close_notify leaves before, if it can at once. If something was sent in part there is
-        none: the other side shall not take that for the whole.
+        A close_notify leaves before, if it can at once, and nothing is broken off.
         """
         try:
             self._push()
-            if not (self._notified or self._broken_off):
+            if not (self._notified or self.broken_off):
                 self._notify()
         except OSError:
             # It cannot, or there was no handshake.

@@ -4,6 +4,8 @@ import os
 import signal
 import socket
 import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -486,32 +488,151 @@ def test_what_was_sent_in_part_does_not_end_in_order(agreed, tmp_path, size, how
 
 @pytest.mark.found("N10")
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_server_that_lets_a_client_go_says_so(server_tls, client_tls, secure):
-    """After a failure, an idle limit, a cancel and a stop too."""
+def test_a_server_that_lets_a_client_go_between_two_messages_says_so(
+    server_tls, client_tls, secure
+):
+    """By an idle limit, or a stop."""
 
     def scenario(server):
-        for kind in (b"fail", b"cancel", b"idle", b"stop"):
+        for kind in (b"idle", b"stop"):
             with dial(server) as client:
                 if secure:
                     yield from client.start_tls(client_tls, server_hostname="localhost")
                 yield from client.sendall(kind)
                 if kind == b"stop":
-                    yield from until(lambda: len(seen) == 4)
+                    yield from until(lambda: len(seen) == 2)
                     spawn(server.stop(0))
                 assert (yield from client.recv(9)) == b""
 
     def handler(stream):
-        kind = yield from stream.recv(9)
-        seen.append(kind)
-        if kind == b"fail":
-            raise KeyError
-        if kind == b"cancel":
-            current_task().cancel()
-        yield from stream.recv(9)
+        while (yield from stream.more()):
+            seen.append((yield from stream.recv(9)))
 
     seen = []
     tls = server_tls if secure else None
-    assert outcome(handler, scenario, tls=tls, idle_timeout=0.2, on_error=lambda *_: 0)[1] == 0
+    assert outcome(handler, scenario, tls=tls, idle_timeout=0.2) == (0, 0)
+
+
+def fails_half_way(stream):
+    raise KeyError
+    yield
+
+
+def is_cancelled_half_way(stream):
+    current_task().cancel()
+    yield
+
+
+def gives_up_half_way(stream):
+    """It returns, but has not sent all."""
+    with move_on_after(0.05):
+        yield from stream.sendall(bytes(20_000_000))
+
+
+def has_a_child_that_fails_half_way(stream):
+    spawn(fails_half_way, stream)
+    yield
+
+
+def is_idle_half_way(stream):
+    yield from stream.recv(9)
+
+
+@pytest.mark.found("N10")
+@pytest.mark.hazard("H74")
+@pytest.mark.parametrize(
+    "ends",
+    [
+        *(fails_half_way, is_cancelled_half_way, gives_up_half_way, is_idle_half_way),
+        has_a_child_that_fails_half_way,
+    ],
+)
+def test_what_a_handler_has_sent_before_it_failed_is_not_taken_for_all(
+    server_tls, client_tls, ends
+):
+    """Each `sendall()` is whole; the answer is not."""
+
+    def handler(stream):
+        yield from stream.recv(9)
+        yield from stream.sendall(b"half of the answer")
+        yield from ends(stream)
+
+    def scenario(server):
+        with dial(server) as client:
+            yield from client.start_tls(client_tls, server_hostname="localhost")
+            yield from client.sendall(b"ask")
+            got.append((yield from client.recv(18)))
+            yield Sleep(0.1)
+            with pytest.raises(ssl.SSLEOFError, match="cut off"):
+                while (yield from client.recv(65536)):
+                    pass
+
+    got = []
+    outcome(handler, scenario, tls=server_tls, idle_timeout=0.3, on_error=lambda *_: 0)
+    assert got == [b"half of the answer"]
+
+
+@pytest.mark.found("N10")
+@pytest.mark.hazard("H74")
+def test_what_a_handler_has_sent_before_the_run_was_over_is_not_taken_for_all(
+    server_tls, client_tls
+):
+    def handler(stream):
+        yield from stream.sendall(b"half of the answer")
+        asked.wait()
+        raise SystemExit(7)
+
+    def main():
+        server = listen_tcp(LOCAL, 0).serve(handler, tls=server_tls)
+        client.submit(ask, server.listener.addresses[0]).add_done_callback(answers.append)
+        yield from server
+
+    def ask(address):
+        with socket.create_connection(address) as sock:
+            with client_tls.wrap_socket(
+                sock, server_hostname="localhost", suppress_ragged_eofs=False
+            ) as secure:
+                got = secure.recv(100)
+                asked.set()
+                return got, secure.recv(100)
+
+    asked, answers = threading.Event(), []
+    with ThreadPoolExecutor(1) as client:
+        with pytest.raises(SystemExit, match="7"):
+            run(main)
+    (answer,) = answers
+    with pytest.raises(ssl.SSLEOFError):
+        answer.result()
+
+
+@pytest.mark.found("N10")
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_leaves_the_block_of_a_connection_by_an_exception_has_not_ended_it_in_order(
+    server_tls, client_tls, fails
+):
+    def handler(stream):
+        try:
+            while data := (yield from stream.recv(65536)):
+                got.append(data)
+                yield from stream.sendall(b"got it")
+            got.append(b"all")
+        except ssl.SSLEOFError:
+            got.append(b"cut off")
+
+    def scenario(server):
+        address = server.listener.addresses[0]
+        try:
+            with (yield from open_tcp(*address, tls=client_tls, server_hostname="localhost")) as c:
+                yield from c.sendall(b"half of it")
+                yield from c.recv(9)
+                if fails:
+                    raise KeyError
+        except KeyError:
+            pass
+
+    got = []
+    outcome(handler, scenario, tls=server_tls)
+    assert got == [b"half of it", b"cut off" if fails else b"all"]
 
 
 @pytest.mark.found("N10")

@@ -1,7 +1,6 @@
 """One peer's share of a server: places, time, bytes of a message, and lines in the log."""
 
 import errno
-import itertools
 import logging
 import resource
 import socket
@@ -33,7 +32,7 @@ from corolib import (
 )
 from corolib.net import network, progress, streams
 from corolib.net.limits import RESERVE, places
-from corolib.net.peer_log import EVERY, PeerLog, printable
+from corolib.net.peer_log import PeerLog, printable
 from corolib.net.progress import RATE_WINDOW, SLICE
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, echo, until
@@ -676,6 +675,115 @@ def test_who_waits_for_a_slow_answer_or_says_nothing_is_not_slow():
 
 
 @pytest.mark.found("N20")
+@pytest.mark.parametrize("pause", [0.1, 3])
+def test_who_takes_at_once_what_is_sent_slowly_is_not_slow(pause):
+    """Whether a child of the handler reads, or something is on its way when one looks."""
+
+    def handler(stream):
+        reader = spawn(stream.recv, 1)
+        for _ in range(int(100 / pause)):
+            yield from stream.sendall(b"tick")
+            yield Sleep(pause)
+        yield from reader.stop()
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+            assert now() > 98
+        assert counts_of(server, "slow", "failed") == (0, 0)
+
+    serving(handler, scenario, min_rate=1000)
+
+
+@pytest.mark.found("N20")
+def test_what_is_on_its_way_when_one_looks_does_not_make_slow(monkeypatch):
+    def handler(stream):
+        for _ in range(100):
+            yield from stream.sendall(b"tick")
+            yield Sleep(1)
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+            assert now() > 98
+        assert counts_of(server, "slow", "failed") == (0, 0)
+
+    monkeypatch.setattr(streams, "unsent", lambda sock: 4)  # the network takes its time
+    serving(handler, scenario, min_rate=1000)
+
+
+@pytest.mark.found("N20")
+def test_who_was_waited_for_only_lately_is_not_slow_yet():
+    """A long time of computing, and then a long answer, is no fault of the peer's."""
+
+    def handler(stream):
+        yield from stream.recv(1)
+        yield from stream.sendall(b"wait")
+        yield Sleep(RATE_WINDOW - 1)
+        yield from stream.sendall(bytes(12_000_000))
+
+    def scenario(server):
+        with dial(server, buffer=100_000) as sock:
+            sock.send(b"x")
+            yield Sleep(RATE_WINDOW + 1)
+            while sock.recv(1_000_000):
+                yield Sleep(0.1)
+                yield ReadWait(sock)
+        return counts_of(server, "slow", "failed")
+
+    assert serving(handler, scenario, min_rate=100_000) == (0, 0)
+
+
+@pytest.mark.found("N20")
+@pytest.mark.parametrize("child", [False, True])
+def test_who_is_shielded_from_a_cut_and_loses_its_stream_has_not_failed(child):
+    """It was cut, and is counted as that; what comes of it is not said as well."""
+
+    def shielded(stream):
+        with shield(1000):
+            yield from stream.recv(1)
+
+    def handler(stream):
+        if child:
+            spawn(shielded, stream)
+            yield Sleep(1000)
+        else:
+            yield from shielded(stream)
+
+    def scenario(server):
+        with dial(server) as sock:
+            assert 16 <= (yield from end_of(sock)) <= 20
+        yield from until(lambda: not server.stats()["open"])
+        return counts_of(server, "idle", "failed", "reset")
+
+    options = {**virtual_time(), "grace": 1000}
+    told = []
+    limits = {"idle_timeout": 8, "on_error": lambda exc, stream: told.append(exc)}
+    assert serving(handler, scenario, options, **limits) == (1, 0, 0)
+    assert told == []
+
+
+@pytest.mark.found("N20")
+def test_what_fails_on_another_stream_after_a_cut_is_a_failure():
+    def handler(stream):
+        with shield(1000):
+            try:
+                yield from stream.recv(1)
+            except corolib.ClosedError:
+                raise KeyError from None
+
+    def scenario(server):
+        with dial(server) as sock:
+            yield from end_of(sock)
+        yield from until(lambda: not server.stats()["open"])
+        return counts_of(server, "idle", "failed")
+
+    options = {**virtual_time(), "grace": 1000}
+    limits = {"idle_timeout": 8, "on_error": lambda exc, stream: None}
+    assert serving(handler, scenario, options, **limits) == (1, 1)
+
+
+@pytest.mark.found("N20")
 def test_who_is_slow_and_does_not_end_loses_its_stream():
     def handler(stream):
         while True:
@@ -786,11 +894,34 @@ def test_of_one_kind_there_is_one_line_in_ten_seconds_and_the_next_says_how_many
         *[(False, False), (True, False)],
         *[(False, True), (True, True)],
     ]
-    assert len(lines) == 6  # what was left out at last is said when the server ends
+    assert len(lines) == 6  # what was left out at last is said when the run ends
     assert "IncompleteRead (4 more of this kind since the last line)" in lines[4]
     assert "KeyError at " in lines[5]
     assert ["bug" in line for line in lines] == [False, False, False, True, False, False]
     assert caplog.text.count("Traceback") == 1  # the next one comes ten minutes later
+
+
+@pytest.mark.found("N25")
+def test_a_peer_that_chooses_among_many_servers_gets_no_more_lines_for_that(caplog):
+    def handler(stream):
+        yield from stream.readexactly(100)
+
+    def main():
+        servers = [listen_tcp(LOCAL, 0).serve(handler) for _ in range(20)]
+        for server in servers:
+            with dial(server) as sock:
+                sock.shutdown(socket.SHUT_WR)
+                yield from end_of(sock)
+            server.listener.report(OSError(errno.EMFILE, "Too many open files"))
+        yield from until(lambda: sum(server.stats()["failed"] for server in servers) == 20)
+        for server in servers:
+            yield from server.stop(0)
+
+    run(main, **virtual_time())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert "IncompleteRead" in lines[0] and "nobody is accepted" in lines[1]
+    assert lines[2] == "IncompleteRead (19 more of this kind since the last line)"
 
 
 @pytest.mark.found("N25")
@@ -857,19 +988,28 @@ def test_what_peers_have_sent_is_escaped_in_a_traceback(grouped, caplog):
 @pytest.mark.found("N25")
 def test_a_line_that_nobody_wants_costs_nothing(caplog):
     caplog.set_level(logging.CRITICAL, logger="corolib.server")
-    log = PeerLog("here", itertools.count(0, EVERY).__next__)
-    log.warn("kind", "text")
-    log.fail(KeyError(), "text %s", "with an argument")
-    log.close()
+
+    def main():
+        log = PeerLog("here", current_scheduler())
+        log.warn("kind", "text")
+        log.fail(KeyError(), "text %s", "with an argument")
+        log.warn("kind", "text")
+        yield
+
+    run(main)
     assert not caplog.records
     assert printable("plain") == "plain"
 
 
 @pytest.mark.found("N25")
 def test_a_traceback_comes_again_with_the_next_line_after_ten_minutes(caplog):
-    log = PeerLog("here", lambda: seconds)
-    for seconds in (0, 595, 601, 611, 700):  # noqa: B007 - the clock tells them
-        log.fail(KeyError("bug"), "failed")
+    def main():
+        log = PeerLog("here", current_scheduler())
+        for seconds in (0, 595, 601, 611, 700):
+            yield Sleep(at=seconds)
+            log.fail(KeyError("bug"), "failed")
+
+    run(main, **virtual_time())
     assert [bool(record.exc_info) for record in caplog.records] == [True, False, True, False]
 
 
@@ -1025,6 +1165,80 @@ def test_where_there_are_no_more_files_who_is_idle_makes_room():
             return counts_of(server, "evicted", "open")
 
     assert serving(echo, scenario) == (1, 2)
+
+
+@pytest.mark.found("N20")
+def test_the_files_that_one_server_lacks_another_one_has_idle():
+    """Whoever has been idle longest makes room, whatever server has him, if that allows it."""
+
+    def main():
+        servers = [listen_tcp(LOCAL, 0).serve(echo) for _ in range(3)]
+        kept = listen_tcp(LOCAL, 0).serve(echo, evict_idle=None)
+        with ExitStack() as stack:
+            for server in (kept, *servers[:2]):
+                for _ in range(3):
+                    stack.enter_context(dial(server))
+                yield Sleep(5)
+            yield Sleep(10)
+            evicted = []
+            for _ in range(3):
+                servers[2].listener.report(OSError(errno.EMFILE, "Too many open files"))
+                yield Sleep(1)
+                evicted.append([server.stats()["evicted"] for server in (kept, *servers)])
+        for server in (kept, *servers):
+            yield from server.stop(0)
+        return evicted
+
+    assert run(main, **virtual_time()) == [[0, 1, 0, 0], [0, 2, 0, 0], [0, 3, 0, 0]]
+
+
+@pytest.mark.found("N20")
+def test_servers_that_say_nothing_of_places_share_those_of_the_process(monkeypatch):
+    """One that waits to accept already, when the last place is taken, takes one more."""
+
+    def main():
+        first, second = (listen_tcp(LOCAL, 0).serve(echo) for _ in range(2))
+        other = listen_tcp(LOCAL, 0).serve(echo, max_connections=1000)
+        servers = (first, second, other)
+        with ExitStack() as stack:
+            for server, count in ((first, 14), (other, 6)):
+                for _ in range(count):
+                    stack.enter_context(dial(server))
+                yield Sleep(1)
+            late = [stack.enter_context(dial(server)) for server in (*servers, first, second)]
+            yield Sleep(1)
+            assert [server.stats()["open"] for server in servers] == [15, 1, 7]
+            yield Sleep(30)
+            for sock in late:
+                assert (yield from talk(sock)) == b"x"
+            assert [server.stats()["evicted"] for server in servers] == [5, 0, 0]
+        for server in servers:
+            yield from server.stop(0)
+            assert server.stats()["open"] == 0
+        assert timers_set(current_scheduler()) == 0
+
+    monkeypatch.setattr("corolib.net.limits.places", lambda: 20)
+    run(main, **virtual_time())
+
+
+@pytest.mark.found("N20")
+def test_who_has_places_of_its_own_does_not_wait_for_those_of_others():
+    def main():
+        first, second = (
+            listen_tcp(LOCAL, 0).serve(echo, max_connections=1, evict_idle=None) for _ in range(2)
+        )
+        with dial(first) as one, dial(first) as two, dial(second) as three:
+            yield Sleep(1)
+            assert (yield from talk(three)) == b"x"
+            three.close()
+            yield Sleep(1)  # no place on the first one
+            assert counts_of(first, "open", "accepted") == (1, 1)
+            one.close()
+            assert (yield from talk(two)) == b"x"
+        for server in (first, second):
+            yield from server.stop(0)
+
+    run(main, **virtual_time())
 
 
 @pytest.mark.found("N20")
