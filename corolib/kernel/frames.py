@@ -20,8 +20,7 @@ SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine
 KERNEL = "corolib.kernel."
 LIBRARY = "corolib."
 PACKAGES = frozenset(
-    f"corolib.{name}"
-    for name in ("kernel", "coordination", "net", "system", "testing", "interop")
+    f"corolib.{name}" for name in ("kernel", "coordination", "net", "system", "testing", "interop")
 )
 Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
 _PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
