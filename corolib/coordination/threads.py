@@ -367,16 +367,17 @@ class ThreadEnd(Generic[Item]):
 
 @public
 @waits
-def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
+def wait_future(future: futures.Future[T], *, cancel: bool = False) -> Generator[Any, Any, T]:
     """Wait until a `concurrent.futures.Future` is done.
 
     `value = yield from wait_future(pool.submit(f, x))`. For any future that calls back from
     whichever thread it likes: those of thread pools, of process pools, of other engines. A wait is
-    like a join: if it is cancelled, the work goes on, and others may wait for it too. To give
-    the work up as well, cancel the future: `try: ... finally: future.cancel()`.
+    like a join: if it is cancelled, the work goes on, and others may wait for it too.
 
     Args:
         future: not one of asyncio's, which belongs to asyncio's own loop.
+        cancel: give the work up as well when the wait is cancelled, by `future.cancel()`. What that
+            means is the future's: a call that runs in a thread already goes on.
 
     Returns:
         The result of the future.
@@ -385,7 +386,7 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
         What the work raised; RuntimeError from a StopIteration, which cannot pass a generator.
         concurrent.futures.CancelledError, an ordinary exception: the future was cancelled.
         TypeError: this is no such future.
-        Cancelled: the wait was cancelled; the future is as it was.
+        Cancelled: the wait was cancelled; the future is as it was, but for `cancel`.
 
     Example:
         >>> import corolib
@@ -397,14 +398,14 @@ def wait_future(future: futures.Future[T]) -> Generator[Any, Any, T]:
         1024
     """
     try:
-        value: T = yield future_done(future)
+        value: T = yield future_done(future, cancel)
         return value
     finally:
         # The traceback of its failure holds this frame, which would be a cycle.
         del future
 
 
-def future_done(future: futures.Future[T]) -> Suspend[T]:
+def future_done(future: futures.Future[T], cancel: bool = False) -> Suspend[T]:
     """Return the wait of `wait_future` as a trap, for `first`."""
     if not hasattr(future, "add_done_callback") or hasattr(future, "get_loop"):
         raise TypeError(f"wait_future() takes a concurrent.futures.Future, not {brief(future)}")
@@ -415,6 +416,12 @@ def future_done(future: futures.Future[T]) -> Suspend[T]:
         call = Call(brief(future), current_scheduler())
         call.wake = wake
         future.add_done_callback(call.settle)
-        return call.give_up
+
+        def give_up() -> None:
+            call.give_up()
+            if cancel:
+                future.cancel()
+
+        return give_up
 
     return Suspend(arm, future, outside=True)

@@ -1,10 +1,31 @@
-"""Doors to other libraries and programs. Nothing in corolib knows what is here.
+"""Doors to other libraries and programs. Nothing below in corolib knows what is here.
 
-from corolib.interop import ReadinessDriver     generators that say for which file they wait
+    ReadinessDriver         drives generators that say for which file they wait
+    open_asyncio()          calls libraries of asyncio's
+    run_in_asyncio(f)       runs corolib in a program of asyncio's
 
-readiness
+`corolib.interop.psycopg` is imported by its name: PostgreSQL.
+
+    psycopg -> readiness        asyncio_calls
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from corolib.interop.readiness import ReadinessDriver
 
-__all__ = ["ReadinessDriver"]
+if TYPE_CHECKING:
+    from corolib.interop.asyncio_calls import open_asyncio, run_in_asyncio
+else:
+
+    def __getattr__(name):
+        """Import what needs asyncio when it is first asked for."""
+        if name not in ("open_asyncio", "run_in_asyncio"):
+            raise AttributeError(f"module 'corolib.interop' has no attribute {name!r}")
+        from corolib.interop import asyncio_calls
+
+        return getattr(asyncio_calls, name)
+
+
+__all__ = ["ReadinessDriver", "open_asyncio", "run_in_asyncio"]

@@ -59,6 +59,22 @@ def backends(conninfo):
         return conn.execute(query).fetchone()
 
 
+def asleep(conninfo):
+    """Wait until a query stands in `pg_sleep` on the server."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        query = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+        while not conn.execute(query).fetchone()[0]:
+            yield Sleep(0.005)
+
+
+def cancelled_while_asleep(call, conninfo):
+    """Wait until a call whose query sleeps on the server was cancelled and is gone."""
+    task = spawn(call)
+    yield from asleep(conninfo)
+    yield from task.stop()
+    assert task.cancelled
+
+
 def no_backends(conninfo):
     """Wait until the server has noticed that all connections are closed."""
     for _ in range(1000):
@@ -247,9 +263,7 @@ def test_a_stream_of_notifications_has_a_timeout(conninfo):
 def test_a_cancelled_wait_cancels_the_query_on_the_server(conninfo):
     def main():
         conn = yield from Connection.connect(conninfo)
-        with move_on_after(0.05) as scope:
-            yield from conn.execute("select pg_sleep(60)")
-        assert scope.expired
+        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
         assert conn.pgconn.transaction_status == psycopg.pq.TransactionStatus.INERROR
         yield from conn.rollback()
         assert (yield from value_of(conn, "select 7")) == 7
@@ -266,8 +280,7 @@ def test_where_the_server_does_not_hear_the_cancel_the_connection_is_closed(conn
 
     def main():
         conn = yield from Deaf.connect(conninfo)
-        with move_on_after(0.05):
-            yield from conn.execute("select pg_sleep(60)")
+        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
         assert conn.closed
         with pytest.raises(psycopg.OperationalError, match="closed"):
             yield from conn.execute("select 1")
@@ -296,13 +309,12 @@ def test_a_query_that_goes_on_after_its_cancel_closes_the_connection(conninfo, m
 
     def main():
         conn = yield from Connection.connect(conninfo, autocommit=True)
-        with move_on_after(0.05):
-            yield from conn.execute(STUBBORN)
+        yield from cancelled_while_asleep(conn.execute(STUBBORN), conninfo)
         assert conn.closed
         yield from conn.cancel_safe()  # of a closed one: nothing
         assert not (yield from spawn(conn.cancel_safe()))
 
-    run(main)
+    run(main, grace=30)
     assert "did not end" in caplog.text
     end_all(conninfo)
 
@@ -312,8 +324,7 @@ def test_an_old_client_library_is_told_to_cancel_in_a_thread(conninfo, monkeypat
 
     def main():
         conn = yield from Connection.connect(conninfo, autocommit=True)
-        with move_on_after(0.05):
-            yield from conn.execute("select pg_sleep(60)")
+        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
         assert (yield from value_of(conn, "select 7")) == 7
         yield from conn.close()
 
@@ -339,9 +350,7 @@ def test_a_wait_is_resumed_after_its_interval_and_ends_at_its_timeout(conninfo):
 def test_clean_up_that_takes_longer_than_the_grace_closes_the_connection(conninfo):
     def main():
         conn = yield from Connection.connect(conninfo)
-        task = spawn(conn.execute(STUBBORN))
-        yield Sleep(0.05)
-        yield from task.stop()
+        yield from cancelled_while_asleep(conn.execute(STUBBORN), conninfo)
         assert conn.closed
 
     run(main, grace=0.1)
@@ -531,7 +540,7 @@ def test_a_restart_of_the_server_costs_those_in_the_middle_and_nobody_else(serve
         with Pool(server.conninfo, size=2) as pool:
             yield from gather(*[pool.run(one) for _ in range(4)])
             task = spawn(pool.run, slow)
-            yield Sleep(0.05)
+            yield from asleep(server.conninfo)
             server.restart()
             with pytest.raises(psycopg.OperationalError):
                 yield from task
