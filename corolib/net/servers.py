@@ -19,6 +19,7 @@ processes that serve one listener are in `system/workers.py`.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections import Counter
@@ -190,6 +191,8 @@ class Server(Serving):
         self._sources: Counter[Any] = Counter()
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
+        # Until when those who come are not taken by another process.
+        self._crowded_until = -math.inf
         names = ("accepted", "refused", "crowded", "failed", "reset", "idle", "evicted", "slow")
         self._counts = dict.fromkeys((*names, "full"), 0)
         self._watch = Watch(self._scheduler, limits, self._open, self._counts, shares=shares)
@@ -245,14 +248,15 @@ class Server(Serving):
         """Wait until somebody has come; return False if there may be a place, or another process,
         which serves the same sockets, has taken whoever it was.
         """
-        arrivals = self.listener.arrivals
-        pause, moment = Sleep(PAUSE), Sleep(0.001)
-        steps: list[list[Any]] = [[place, *arrivals], [place, pause], [place, *arrivals, moment]]
-        for options in steps:
-            index, _ = yield from first(*options)
-            if not index:
-                return False
-        return index <= len(arrivals)
+        arrivals, clock = self.listener.arrivals, self._scheduler.clock
+        index, _ = yield from first(place, *arrivals)
+        # In a crowd, one pause is enough for many: other processes have no place, either.
+        if index and clock() >= self._crowded_until:
+            index, _ = yield from first(place, Sleep(PAUSE))
+            if index:
+                index, _ = yield from first(place, *arrivals, Sleep(0.001))
+            self._crowded_until = clock() + PAUSE
+        return 1 <= index <= len(arrivals)
 
     def _wait_for_place(self, wake: Wake) -> Callable[[], object]:
         watch = self._watch

@@ -1263,6 +1263,40 @@ def test_one_who_takes_long_to_leave_is_enough_for_one_who_waits():
 
 
 @pytest.mark.found("N20")
+def test_a_crowd_that_waits_for_places_gets_them_quickly():
+    """Who keeps many waiting, so that nobody else is let in, cannot do so by the pauses."""
+
+    def scenario(server):
+        with ExitStack() as stack:
+            for _ in range(50):
+                stack.enter_context(dial(server))
+            yield Sleep(20)
+            for _ in range(50):
+                stack.enter_context(dial(server))
+            begun = now()
+            yield from until(lambda: server.stats()["accepted"] == 100)
+            return now() - begun, server.stats()["evicted"]
+
+    took, evicted = serving(echo, scenario, max_connections=50)
+    assert (took < 1, evicted) == (True, 50)
+
+
+@pytest.mark.found("N20")
+def test_where_a_place_is_free_in_a_moment_nobody_has_to_leave():
+    def scenario(server):
+        with dial(server), dial(server) as leaves:
+            yield Sleep(20)
+            with dial(server):
+                yield Sleep(0.05)
+                leaves.close()
+                yield from until(lambda: server.stats()["accepted"] == 3)
+                yield Sleep(1)
+                return server.stats()["evicted"]
+
+    assert serving(echo, scenario, max_connections=2) == 0
+
+
+@pytest.mark.found("N20")
 def test_a_worker_lets_nobody_leave_for_who_was_accepted_by_another():
     def scenario(server):
         with ExitStack() as stack:
