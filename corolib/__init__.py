@@ -9,7 +9,7 @@ The house, where each floor imports only from those below it:
     testing/        looks at everything below: tools for users' tests                       floor 5
         cases, fixtures -> runner -> alarm, clocks, leaks     sweeps -> clocks, leaks
     interop/        doors to other libraries
-        psycopg -> readiness     asyncio_calls
+        psycopg -> readiness     asyncio_calls     redis
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd

@@ -16,6 +16,7 @@ import pytest
 from tests.helpers import certificates, children
 from tests.helpers.driving import LONG, our_threads
 from tests.helpers.postgres import find_programs, running_postgres
+from tests.helpers.redis import PROGRAM, RedisServer
 
 
 def pytest_addoption(pluginmanager):
@@ -42,6 +43,18 @@ def postgres():
         pytest.skip("PostgreSQL is not installed")
     with running_postgres(programs) as server:
         yield server
+
+
+@pytest.fixture
+def redis_server(reserved, tmp_path):
+    """A Redis server on a port of its own."""
+    if PROGRAM is None:
+        pytest.skip("Redis is not installed")
+    server = RedisServer(reserved, tmp_path)
+    server.start()
+    server.wait()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@
     open_asyncio()          calls libraries of asyncio's
     run_in_asyncio(f)       runs corolib in a program of asyncio's
 
-`corolib.interop.psycopg` is imported by its name: PostgreSQL.
+`corolib.interop.psycopg` (PostgreSQL) and `corolib.interop.redis` are imported by their names.
 
-    psycopg -> readiness        asyncio_calls
+    psycopg -> readiness        asyncio_calls       redis
 """
 
 from __future__ import annotations

@@ -169,6 +169,9 @@ def test_a_program_does_what_the_readme_says(program, tmp_path, request):
     if "corolib.interop.psycopg" in program.block.text:
         pytest.importorskip("psycopg", exc_type=ImportError)
         settings |= request.getfixturevalue("postgres").environment
+    if "corolib.interop.redis" in program.block.text:
+        pytest.importorskip("hiredis")
+        settings["REDIS_PORT"] = str(request.getfixturevalue("redis_server").port)
     done = subprocess.run(
         command_for(program, tmp_path, program.block.text),
         cwd=tmp_path,
