@@ -447,4 +447,5 @@ class _Link:
 def _pack(command: Command) -> bytes:
     """Return a command as it is sent."""
     # Its types say that a command has a single item.
-    return hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    return packed
