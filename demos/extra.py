@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def extra() -> Iterator[None]:
+def extra(name: str = "demos") -> Iterator[None]:
+    """Import in a `with` block what the extra `name` of corolib brings."""
     try:
         yield
     except ModuleNotFoundError as exc:
-        how = "pip install 'corolib[demos]', or in a clone: pip install -e '.[demos]'"
+        how = f"pip install 'corolib[{name}]', or in a clone: pip install -e '.[{name}]'"
         sys.exit(f"this demo needs {exc.name}: {how}")

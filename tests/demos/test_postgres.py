@@ -1,0 +1,29 @@
+"""The job queue in PostgreSQL: a worker is killed, and nothing is lost."""
+
+import os
+import re
+
+import pytest
+
+from tests.helpers.programs import outcome
+
+pytest.importorskip("psycopg", reason="psycopg does not run here", exc_type=ImportError)
+
+
+def test_each_job_is_done_once_though_a_worker_is_killed(postgres):
+    env = {**os.environ, **postgres.environment}
+    status, out, err = outcome("demos.postgres", "--jobs", "8", "--seconds", "0.05", env=env)
+    assert (status, err) == (0, "")
+    assert "worker a is killed in the middle of a job" in out
+    last = re.fullmatch(
+        r"all 8 jobs are done, each once: (\d) by a, (\d) by b", out.splitlines()[-1]
+    )
+    assert last, out
+    assert int(last[1]) + int(last[2]) == 8
+    assert int(last[2]) >= 6  # it was killed after one, and may have been quicker than the signal
+
+
+def test_no_server_is_one_line():
+    status, out, err = outcome("demos.postgres", "--conninfo", "host=/nonexistent")
+    assert (status, out) == (1, "")
+    assert err.startswith("PostgreSQL: connection is bad")
