@@ -5,7 +5,8 @@
       demos.chat      A chat room: everybody hears everybody, and nobody waits for the slowest.
       ...
 
-`python3 -m demos tour` lists one folder. Each demo is run by its own name: `python3 -m demos.chat`.
+`python3 -m demos web` lists one folder. Each demo is run by its own name, as in
+`python3 -m demos.chat`.
 
 They are found by looking, not by importing them: so a package that is not installed hides none. A
 demo is a module that defines `main`, or a package that has a `__main__.py`; the first line of its

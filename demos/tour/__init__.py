@@ -1,1 +1,1 @@
-"""From a blocking socket to a coroutine scheduler in twelve steps: begin with `README.md` here."""
+"""From a blocking socket to a coroutine scheduler, in seventeen steps; see `README.md` here."""

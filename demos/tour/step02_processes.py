@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import signal
 import socket
+from contextlib import suppress
 
 from demos.start import start
 from demos.tour.listening import listen
 from demos.tour.step01_one_at_a_time import echo
 
-CTRL_C = {signal.SIGINT}
-
 
 def echo_in_child(listener: socket.socket, conn: socket.socket) -> None:
     listener.close()  # a copy, too: only the first process accepts
-    echo(conn)
+    with suppress(KeyboardInterrupt):  # Ctrl-C at a terminal reaches the copies, too
+        echo(conn)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -32,9 +31,7 @@ def main(options: argparse.Namespace) -> None:
         while True:
             conn, _ = listener.accept()
             with conn:  # the child has its copy; ours is closed
-                signal.pthread_sigmask(signal.SIG_BLOCK, CTRL_C)  # not now; and never in the child
                 fork.Process(target=echo_in_child, args=(listener, conn), daemon=True).start()
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, CTRL_C)
 
 
 if __name__ == "__main__":

@@ -78,11 +78,11 @@ class TestList:
         assert outcome("demos", "ecco") == (1, "", "demos.ecco is not among the demos\n")
 
     def test_a_folder_is_listed_by_its_name(self):
-        status, out, err = outcome("demos", "tour")
+        status, out, err = outcome("demos", "web")
         assert (status, err) == (0, "")
         heading, *rows = out.splitlines()
-        assert heading == "demos.tour"
-        names = [name for name in listing.demos() if name.startswith("demos.tour.")]
+        assert heading == "demos.web"
+        names = [name for name in listing.demos() if name.startswith("demos.web.")]
         assert [row.split()[0] for row in rows] == names
 
     @pytest.mark.parametrize("args", [[], ["--help"]])

@@ -8,8 +8,10 @@ takes.
 
 import ast
 import inspect
+import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -20,26 +22,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from demos.tour import (
-    step09_generators,
-    step10_timers,
-    step11_faults,
-    step11_mended,
-    step12_corolib,
-)
+from demos.tour import __main__ as way_in
+from demos.tour import faults, step10_generators, step11_timers, step14_join, step17_corolib
 from demos.tour.client import break_off, flood, visit
-from demos.tour.step10_timers import ReadWait, Sleep, WriteWait
-from demos.tour.step11_task import BusyError, Cancelled, Suspend
+from demos.tour.step11_timers import ReadWait, Sleep, WriteWait
+from demos.tour.step14_task import BusyError, Cancelled, Suspend
 from tests.helpers.programs import (
     PATIENCE,
     ROOT,
     Program,
     exchange,
     outcome,
+    python,
     quiet,
     read_all,
     readable,
     serving,
+    start,
 )
 from tests.helpers.sockets import reset
 
@@ -47,7 +46,7 @@ TOUR = ROOT / "demos" / "tour"
 KERNEL = ROOT / "corolib" / "kernel"
 MOMENT = 0.05  # seconds: for what will not happen
 FIRST = "step01_one_at_a_time"
-CALLBACKS = "step07_callbacks"
+CALLBACKS = "step08_callbacks"
 SERVERS = [
     FIRST,
     "step02_processes",
@@ -57,14 +56,16 @@ SERVERS = [
     "step06_poll --kind=epoll",
     "step06_poll --kind=poll",
     CALLBACKS,
-    "step08_handlers",
-    "step09_generators",
-    "step10_timers",
-    "step11_mended",
-    "step12_corolib",
+    "step09_handlers",
+    "step10_generators",
+    "step11_timers",
+    "step12_errors",
+    "step13_cancel",
+    "step14_join",
+    "step17_corolib",
 ]
-STOPPED_BY_A_RESET = ["step09_generators", "step10_timers"]
-REPORTING = ["step11_mended", "step12_corolib"]
+STOPPED_BY_A_RESET = ["step10_generators", "step11_timers"]
+REPORTING = ["step12_errors", "step13_cancel", "step14_join", "step17_corolib"]
 
 
 def serve(command):
@@ -222,7 +223,7 @@ def test_fault_2_in_the_steps_that_have_it_one_client_ends_all(command):
         assert other.recv(1) == b""
 
 
-@pytest.mark.parametrize("command", ["step10_timers", "step11_mended", "step12_corolib"])
+@pytest.mark.parametrize("command", ["step11_timers", "step14_join", "step17_corolib"])
 def test_it_ticks_while_clients_are_served(command):
     with serve(f"{command} --tick=0.01") as program:
         assert program.process.stdout.readline() == "tick\n"
@@ -231,7 +232,7 @@ def test_it_ticks_while_clients_are_served(command):
         assert program.process.stdout.readline() == "tick\n"
 
 
-@pytest.mark.parametrize("command", ["step10_timers", "step11_mended", "step12_corolib"])
+@pytest.mark.parametrize("command", ["step11_timers", "step14_join", "step17_corolib"])
 def test_it_ends_quietly_when_nobody_reads_what_a_task_prints(command):
     with serve(f"{command} --tick=0.01") as program:
         program.process.stdout.close()
@@ -257,7 +258,7 @@ def test_ctrl_c_that_reaches_all_processes_at_a_terminal_is_quiet():
 def test_a_port_in_use_gives_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, out, err = outcome("demos.tour.step08_handlers", f"--port={port}")
+        status, out, err = outcome("demos.tour.step09_handlers", f"--port={port}")
     assert (status, out) == (1, "")
     assert re.fullmatch(rf"127\.0\.0\.1 port {port}: .*in use.*\n", err)
 
@@ -310,7 +311,7 @@ def test_the_client_sees_an_echo_that_is_none():
 
 # The small schedulers -----------------------------------------------------------------------------
 
-OLD, NEW = step10_timers.Scheduler, step11_mended.Scheduler
+OLD, NEW = step11_timers.Scheduler, step14_join.Scheduler
 
 
 @pytest.fixture
@@ -327,8 +328,8 @@ def clock(monkeypatch):
     """A clock that stands, for both modules; `skip()` is a selector that moves it."""
     clock = SimpleNamespace(now=100.0)
     fake = SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(step10_timers, "time", fake)
-    monkeypatch.setattr(step11_mended, "time", fake)
+    monkeypatch.setattr(step11_timers, "time", fake)
+    monkeypatch.setattr(step14_join, "time", fake)
 
     def select(timeout):
         clock.now += timeout
@@ -338,13 +339,13 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.fixture(params=[OLD, NEW], ids=["step10", "step11"])
+@pytest.fixture(params=[OLD, NEW], ids=["step11", "step14"])
 def scheduler(request):
     return request.param()
 
 
 def test_the_twenty_lines_are_about_twenty():
-    tree = ast.parse(inspect.getsource(step09_generators.Scheduler))
+    tree = ast.parse(inspect.getsource(step10_generators.Scheduler))
     source = ast.unparse(tree).splitlines()
     lines = [line for line in source if line.strip() and '"""' not in line]
     assert 18 <= len(lines) <= 22
@@ -646,15 +647,15 @@ THEN_AND_NOW = {
 
 
 def test_all_six_faults_are_here():
-    titles = [title for title, _, _ in step11_faults.FAULTS]
+    titles = [title for title, _, _ in faults.FAULTS]
     assert titles == list(THEN_AND_NOW)
     assert {title[0] for title in titles} == set("123456")
 
 
-@pytest.mark.parametrize("fault", step11_faults.FAULTS, ids=lambda fault: fault[0])
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault[0])
 def test_a_fault_is_there_in_the_old_shape_and_not_in_ours(fault):
     title, old, new = fault
-    assert (step11_faults.run_old(old), step11_faults.run_new(new)) == THEN_AND_NOW[title]
+    assert (faults.run_old(old), faults.run_new(new)) == THEN_AND_NOW[title]
 
 
 # The files ----------------------------------------------------------------------------------------
@@ -675,16 +676,16 @@ def test_no_step_but_the_last_imports_corolib():
         for path in TOUR.glob("*.py")
         if any(name.split(".")[0] == "corolib" for name in imported_by(path))
     }
-    assert users == {"step12_corolib.py"}
+    assert users == {"step17_corolib.py", "judged.py"}
 
 
 def test_the_tasks_stay_the_same_from_the_generators_to_corolib():
     def body(function):
         return inspect.getsource(function).split("\n", 1)[1]
 
-    assert body(step09_generators.echo) == body(step10_timers.echo)
+    assert body(step10_generators.echo) == body(step11_timers.echo)
     for name in ("echo", "accept_clients", "tick"):
-        old, last = getattr(step10_timers, name), getattr(step12_corolib, name)
+        old, last = getattr(step11_timers, name), getattr(step17_corolib, name)
         assert body(old) == body(last)
         if name != "accept_clients":
             assert inspect.getsource(old) == inspect.getsource(last)
@@ -732,15 +733,15 @@ def test_a_listing_is_in_its_file(name, text):
 
 def test_every_step_is_on_the_page_in_its_order():
     files = sorted(path.name for path in TOUR.glob("step*.py"))
-    named = [name for name, _ in LISTINGS]
+    named = [name for name, _ in LISTINGS if name != "faults.py"]
     assert set(named) == set(files)
     assert [int(name[4:6]) for name in named] == sorted(int(name[4:6]) for name in named)
     headings = re.findall(r"^## Step (\d+): ", PAGE, re.MULTILINE)
-    assert headings == [str(number) for number in range(1, 13)]
+    assert headings == [str(number) for number in range(1, 18)]
     for section in re.split(r"^## Step ", PAGE, flags=re.MULTILINE)[1:]:
         assert "**What it shows.**" in section or "### Fault" in section
-        assert "**Try it.**" in section
-        if not section.startswith("12"):
+        assert section.index("**What will it print?**") < section.index("**Try it.**")
+        if not section.startswith("17"):
             assert "**What is wrong.**" in section
 
 
@@ -784,7 +785,7 @@ def test_the_sessions_go_as_they_are_shown(step):
 
 def test_the_sessions_in_which_a_client_breaks_off_go_as_they_are_shown():
     (old, old_session), (new, new_session) = [s for s in SESSIONS if "--reset" in s[1]]
-    assert (old, new) == ("step10_timers", "step11_mended")
+    assert (old, new) == ("step11_timers", "step12_errors")
     with serve(old) as program:
         check(old_session, old, program.port)
         assert "ConnectionResetError" in program.process.communicate(timeout=PATIENCE)[1]
@@ -795,9 +796,16 @@ def test_the_sessions_in_which_a_client_breaks_off_go_as_they_are_shown():
     assert f"`{err.strip()}`" in PAGE
 
 
-def test_the_faults_are_printed_as_they_are_shown():
-    ((command, shown),) = [c for name, s in SESSIONS if name == "nothing" for c in commands_of(s)]
-    assert outcome(*command.split()) == (0, shown, "")
+def test_the_programs_that_need_no_client_print_what_is_shown():
+    commands = [c for name, session in SESSIONS if name == "nothing" for c in commands_of(session)]
+    assert len(commands) == 4
+    for command, shown in commands:
+        if "edge" in command and not hasattr(select, "epoll"):
+            continue
+        status, out, err = outcome(*command.split())
+        assert (status, err) == (0, "")
+        pattern = re.sub(r"[1-9]\d* ticks", r"\\d+ ticks", re.escape(shown).replace(r"\ ", " "))
+        assert re.fullmatch(pattern, out), out
 
 
 def test_the_program_that_shows_what_a_generator_is_prints_what_is_shown():
@@ -838,7 +846,9 @@ def test_the_commands_on_the_page_exist_with_their_options():
         if line.startswith("diff "):
             assert all((ROOT / path).exists() for path in line.split()[1:])
             continue
-        name, *options = re.fullmatch(r"python3 -m demos\.tour\.(.*)", line)[1].split()
+        name, *options = re.fullmatch(r"python3 -m demos\.tour\b\.?(.*)", line)[1].split() or [
+            "__main__"
+        ]
         source = (TOUR / f"{name}.py").read_text("utf-8")
         started.add(name)
         assert "\ndef main(options" in source
@@ -859,11 +869,12 @@ def test_the_pointers_lead_from_the_small_scheduler_to_the_real_one():
 
 # In the order in which the page explains them.
 WORDS = """
-server; clients?; connection; socket; port; echo; listening socket; end of file; blocking; process;
-thread; lock; non-blocking; polling; buffer; short send; ready; file number; selector; callback;
-event loop; handlers?; back-pressure; generator function; generator; kernel; task; coroutine; trap;
-spawn; scheduler; wake; timer; deadline; heap; turn; parked; give way; body; undo; trampoline;
-cancel; join; stream
+server; clients?; connection; socket; port; echo; listening socket; end of file; accept loop;
+blocking; process; thread; lock; non-blocking; polling; user space; kernel; kernel space;
+system call; buffers; kernel buffer; short send; ready; file number; file descriptor; level trigger;
+edge trigger; selector; callback; event loop; handlers?; back-pressure; generator function;
+generator; task; coroutine; trap; spawn; scheduler; wake; timer; deadline; heap; turn; parked;
+give way; body; cancel; undo; trampoline; join; stream; laws
 """
 
 
@@ -892,3 +903,104 @@ def test_links_of_the_page_lead_somewhere():
     for name in re.findall(r"`(?:demos/tour/)?([\w/]+\.py)`", PAGE):
         places = (TOUR, KERNEL, ROOT / "corolib")
         assert any((place / name).exists() for place in places), name
+
+
+# The way in ---------------------------------------------------------------------------------------
+
+
+def test_the_way_in_knows_each_step_and_its_program():
+    steps = way_in.steps()
+    headings = re.findall(r"^## Step (\d+): (.*)$", PAGE, re.MULTILINE)
+    assert [(str(step.number), step.title) for step in steps] == [
+        (number, title.replace("`", "")) for number, title in headings
+    ]
+    programs = [step.program.split()[0].rpartition(".")[2] for step in steps]
+    assert programs == [
+        path.stem for path in sorted(TOUR.glob("step*.py")) if path.stem != "step14_task"
+    ]
+    alone = [step.number for step in steps if not way_in.is_server(step)]
+    assert alone == [7, 15, 16]
+
+
+def test_without_a_terminal_the_way_in_lists_the_steps_and_says_how_to_go_on():
+    status, out, err = outcome("demos.tour", stdin=subprocess.DEVNULL)
+    assert (status, err) == (0, "")
+    *lines, empty, last = out.splitlines()
+    assert [int(line.split()[0]) for line in lines] == list(range(1, 18))
+    assert (empty, last.endswith("python3 -m demos.tour 1")) == ("", True)
+    assert outcome("demos.tour", "18") == (1, "", "there are 17 steps\n")
+
+
+def test_a_step_is_shown_and_run_with_its_client_beside_it():
+    status, out, err = outcome("demos.tour", "2")
+    assert (status, err) == (0, "")
+    assert out.startswith("Step 2: a process for each client\n")
+    assert "<!--" not in out
+    ran = out.partition("--- python3 -m demos.tour.step02_processes\n")[2].splitlines()
+    assert ran[0].startswith("server: echo on 127.0.0.1 port ")
+    assert ran[1] == "--- python3 -m demos.tour.client"
+    assert ran[-1] == "20 of 20 got an answer before the first one left"
+
+
+def test_at_a_terminal_the_way_in_goes_from_step_to_step():
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    with start("demos.tour", stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        os.write(master, b"7\n\n?\nq\n")
+        text = b""
+        while True:
+            try:
+                text += os.read(master, 65536)
+            except OSError:  # nobody writes any more
+                break
+        assert process.wait(PATIENCE) == 0
+    os.close(master)
+    assert b"Step 7: told" in text
+    assert b"another 5 bytes come: ready, reads World" in text
+    assert b"Which step? Enter: 8; q: end." in text
+
+
+# The exercises ------------------------------------------------------------------------------------
+
+EXERCISES = (TOUR / "exercises.md").read_text("utf-8")
+
+
+def test_each_step_has_three_exercises_each_with_a_solution():
+    sections = re.split(r"^## ", EXERCISES, flags=re.MULTILINE)[1:]
+    assert [int(section.split(":")[0].removeprefix("Step ")) for section in sections] == [
+        *range(1, 18)
+    ]
+    for section in sections:
+        parts = re.split(r"^\*\*(\d)\.\*\* ", section, flags=re.MULTILINE)
+        assert parts[1::2] == ["1", "2", "3"]
+        for part in parts[2::2]:
+            assert part.count("<details><summary>Solution</summary>") == 1
+            assert (part.count("```python"), part.count("```text")) == (1, 1)
+            assert part.rstrip().endswith("</details>")
+
+
+def test_the_solutions_print_what_is_shown():
+    """All in one process of their own, for some of them fork."""
+    status, out, err = python(
+        f"""
+        import contextlib, io, json, re, select
+        from pathlib import Path
+
+        text = Path({str(TOUR / "exercises.md")!r}).read_text("utf-8")
+        found = re.findall(r"```python\\n(.*?)```\\n\\n```text\\n(.*?)```", text, re.DOTALL)
+        wrong = []
+        for number, (code, shown) in enumerate(found):
+            if "select.epoll" in code and not hasattr(select, "epoll"):
+                continue
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(code, f"solution {{number}}", "exec"), {{"__name__": "solution"}})
+            if output.getvalue() != shown:
+                wrong.append((code, output.getvalue()))
+        print(json.dumps([len(found), wrong]))
+        """,
+        "-Werror",
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out) == [51, []]

@@ -1,11 +1,9 @@
-"""Step 11 of the tour: the scheduler without the faults of its ancestors.
+"""Step 13 of the tour: a wait can be taken back, so a task can be cancelled.
 
-    $ python3 -m demos.tour.step11_mended
+    $ python3 -m demos.tour.step13_cancel
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
 
-The traps and the tasks are those of step 10. What is new: a task is an object (`step11_task`), each
-wait can be taken back, and what goes wrong is thrown into the task that it concerns. What that
-mends is shown by `step11_faults`.
+Each function that parks a task returns one that undoes it.
 """
 
 from __future__ import annotations
@@ -23,14 +21,47 @@ from typing import Any
 
 from demos.start import start
 from demos.tour.listening import listen
-from demos.tour.step10_timers import TICK, Coro, ReadWait, Sleep, WriteWait, accept_clients, tick
-from demos.tour.step11_task import BusyError, Cancelled, Suspend, Task, Undo, nothing
+from demos.tour.step11_timers import TICK, Coro, ReadWait, Sleep, WriteWait, accept_clients, tick
 
+Undo = Callable[[], object]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
+class BusyError(RuntimeError):
+    """Another task already waits for this file, in the same direction."""
+
+
+class Cancelled(BaseException):
+    """The task was asked to end. Not an Exception, so that `except Exception` lets it pass."""
+
+
+class Task:
+    """A generator being run: what its next step gets, and what it waits for."""
+
+    def __init__(self, scheduler: Scheduler, body: Coro[Any]) -> None:
+        self.scheduler = scheduler
+        self.body = body
+        self.name = getattr(body, "__name__", "?")
+        self.error: BaseException | None = None  # the next step resumes the body with this
+        self.wait: Any = None  # the trap it is parked in; None: it is ready, or running
+        self.undo: Undo = nothing  # takes the wait back
+        self.pending = False  # it was cancelled, and does not know it yet
+
+    def cancel(self) -> None:
+        """Ask the task to end: it gets a `Cancelled` at the wait it is in, or at its next."""
+        if self.wait is None:
+            self.pending = True
+        else:
+            self.undo()
+            self.scheduler.resume(self, Cancelled())
+
+
+def nothing() -> None:
+    """The undo of a wait that is over at once."""
+
+
 def report(task: Task, error: BaseException) -> None:
-    """Say that a task failed, if nobody joins it."""
+    """Say that a task failed."""
     print(f"task {task.name} failed: {error!r}", file=sys.stderr)
 
 
@@ -40,7 +71,6 @@ class Scheduler:
     def __init__(self, on_task_error: Callable[[Task, BaseException], object] = report) -> None:
         self.on_task_error = on_task_error
         self.tasks: set[Task] = set()
-        self.main: Task | None = None
         self.ready: deque[Task] = deque()  # first come, first served
         self.timers: list[list[Any]] = []  # a heap of [deadline, count, task]
         self.count = 0  # equal deadlines keep their order
@@ -52,7 +82,6 @@ class Scheduler:
             ReadWait: partial(self.wait_file, self.readers),
             WriteWait: partial(self.wait_file, self.writers),
             Sleep: self.sleep,
-            Suspend: self.suspend,
             type(None): self.give_way,
         }
 
@@ -62,13 +91,10 @@ class Scheduler:
         self.ready.append(task)
         return task
 
-    def run(self, body: Coro[Any]) -> Any:
-        main = self.main = self.spawn(body)
+    def run(self, body: Coro[Any]) -> None:
+        self.spawn(body)
         while self.tasks:
             self.turn()
-        if main.failure is not None:
-            raise main.failure
-        return main.returned
 
     def turn(self) -> None:
         # Act 1: wait.
@@ -94,14 +120,14 @@ class Scheduler:
         return max(self.timers[0][0] - time.monotonic(), 0) if self.timers else None
 
     def step(self, task: Task) -> None:
-        """Resume a task with its value or its error, and park it according to its trap."""
+        """Resume a task, with its error if it has one; park it according to its trap."""
         error, task.error = task.error, None
         try:
-            trap = task.body.throw(error) if error else task.body.send(task.value)
-        except StopIteration as stop:
-            self.body_over(task, stop.value, None)
+            trap = task.body.throw(error) if error else task.body.send(None)
+        except StopIteration:
+            self.body_over(task, None)
         except (Exception, Cancelled) as exc:
-            self.body_over(task, None, exc)
+            self.body_over(task, exc)
         else:
             self.park(task, trap)
 
@@ -113,20 +139,17 @@ class Scheduler:
                 raise Cancelled
             task.undo = self.handlers.get(type(trap), self.wrong_yield)(task, trap)
         except (Exception, Cancelled) as exc:
-            self.resume(task, None, exc)  # it gets that at its `yield`
+            self.resume(task, exc)  # it gets that at its `yield`
 
-    def resume(self, task: Task, value: Any = None, error: BaseException | None = None) -> None:
-        """Make a task ready: its next step gets `value`, or `error` if there is one."""
+    def resume(self, task: Task, error: BaseException | None = None) -> None:
+        """Make a task ready; if there is an error, its next step gets that."""
         task.wait = None
-        task.value, task.error = value, error
+        task.error = error
         self.ready.append(task)
 
-    def body_over(self, task: Task, value: Any, error: BaseException | None) -> None:
-        task.done, task.returned, task.failure = True, value, error
+    def body_over(self, task: Task, error: BaseException | None) -> None:
         self.tasks.remove(task)
-        for wake in task.joiners:
-            wake(value, error)
-        if isinstance(error, Exception) and not (task.joiners or task is self.main):
+        if isinstance(error, Exception):
             self.on_task_error(task, error)
 
     # What the traps mean. Each returns the undo of the wait.
@@ -159,13 +182,6 @@ class Scheduler:
         timer = [time.monotonic() + trap.seconds, self.count, task]
         heappush(self.timers, timer)
         return partial(timer.__setitem__, 2, None)
-
-    def suspend(self, task: Task, trap: Suspend) -> Undo:
-        def wake(value: Any = None, error: BaseException | None = None) -> None:
-            if task.wait is trap:  # only the first call counts
-                self.resume(task, value, error)
-
-        return trap.arm(wake)
 
     def give_way(self, task: Task, trap: None) -> Undo:
         self.resume(task)

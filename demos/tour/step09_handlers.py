@@ -1,6 +1,6 @@
-"""Step 8 of the tour: an event loop with handler objects.
+"""Step 9 of the tour: an event loop with handler objects.
 
-    $ python3 -m demos.tour.step08_handlers
+    $ python3 -m demos.tour.step09_handlers
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
 
 An object for each client remembers what the client is owed, and says what it wants next: so nothing

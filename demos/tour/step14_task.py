@@ -1,6 +1,6 @@
-"""The tasks of step 11 of the tour: a task is an object, which can be joined and cancelled.
+"""The tasks of step 14 of the tour: a task is an object, which can be joined and cancelled.
 
-The scheduler that runs them is in `step11_mended.py`.
+The scheduler that runs them is in `step14_join.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from demos.tour.step10_timers import Coro
+from demos.tour.step11_timers import Coro
 
 if TYPE_CHECKING:
-    from demos.tour.step11_mended import Scheduler
+    from demos.tour.step14_join import Scheduler
 
 Wake = Callable[..., None]  # wake(value=None, error=None)
 Undo = Callable[[], object]

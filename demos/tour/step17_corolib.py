@@ -1,11 +1,11 @@
-"""Step 12 of the tour: the same tasks, run by corolib.
+"""Step 17 of the tour: the same tasks, run by corolib.
 
-    $ python3 -m demos.tour.step12_corolib --tick 1
+    $ python3 -m demos.tour.step17_corolib --tick 1
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
     tick
     tick
 
-`echo`, `accept_clients` and `tick` are those of step 10, line by line; but `spawn` is no longer
+`echo`, `accept_clients` and `tick` are those of step 11, line by line; but `spawn` is no longer
 handed on, since corolib's finds the scheduler by itself.
 """
 
@@ -17,7 +17,7 @@ import socket
 from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
 from demos.start import start
 from demos.tour.listening import listen
-from demos.tour.step10_timers import TICK
+from demos.tour.step11_timers import TICK
 
 
 def echo(conn: socket.socket) -> Coro[None]:

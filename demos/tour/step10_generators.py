@@ -1,6 +1,6 @@
-"""Step 9 of the tour: generators that yield what they wait for, and twenty lines that run them.
+"""Step 10 of the tour: generators that yield what they wait for, and twenty lines that run them.
 
-    $ python3 -m demos.tour.step09_generators
+    $ python3 -m demos.tour.step10_generators
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
 
 `echo` reads from top to bottom again, as in step 1, and all clients are served in one thread.

@@ -1,9 +1,9 @@
-"""Step 11 of the tour: six faults of the first generator schedulers, and what mends them.
+"""Six faults of the first generator schedulers, and what mends them: steps 12 to 14 of the tour.
 
-    $ python3 -m demos.tour.step11_faults
+    $ python3 -m demos.tour.faults
 
-Each program is run twice. First as it used to be: by the scheduler of step 10, and, where
-`yield from` was not yet known, on a trampoline. Then by the scheduler of `step11_mended`.
+Each program is run twice. First as it used to be: by the scheduler of step 11, and, where
+`yield from` was not yet known, on a trampoline. Then by the scheduler of step 14.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from types import GeneratorType
 from typing import Any
 
 from demos.start import start
-from demos.tour.step10_timers import Coro, ReadWait, Sleep, WriteWait
-from demos.tour.step10_timers import Scheduler as Old
-from demos.tour.step11_mended import Scheduler as New
+from demos.tour.step11_timers import Coro, ReadWait, Sleep, WriteWait
+from demos.tour.step11_timers import Scheduler as Old
+from demos.tour.step14_join import Scheduler as New
 
 Log = Callable[[str], object]
 Program = Callable[[Any, Log], Coro[None]]

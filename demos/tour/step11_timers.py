@@ -1,6 +1,6 @@
-"""Step 10 of the tour: timers, a queue of ready tasks, and turns of three acts.
+"""Step 11 of the tour: timers, a queue of ready tasks, and turns of three acts.
 
-    $ python3 -m demos.tour.step10_timers --tick 1
+    $ python3 -m demos.tour.step11_timers --tick 1
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
     tick
     tick

@@ -1,6 +1,6 @@
-"""Step 7 of the tour: `selectors` and callbacks; and a fault that most tests do not find.
+"""Step 8 of the tour: `selectors` and callbacks; and a fault that most tests do not find.
 
-    $ python3 -m demos.tour.step07_callbacks
+    $ python3 -m demos.tour.step08_callbacks
     echo on 127.0.0.1 port 7007; try: nc 127.0.0.1 7007
 
 Beside each socket lies the function that is to be called when the socket is ready. This is how the

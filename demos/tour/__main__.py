@@ -1,0 +1,137 @@
+"""The way into the tour: its steps, and for each the page, the program and its client beside it.
+
+    $ python3 -m demos.tour
+    1  one client at a time
+    ...
+    $ python3 -m demos.tour 5
+
+At a terminal it asks which step is wanted. What it shows is in `README.md`, in this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from demos.start import at_least, start
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PAGE = HERE / "README.md"
+
+
+@dataclass
+class Step:
+    """One step: its section of the page, the program, and what is run beside it."""
+
+    number: int
+    title: str
+    text: str
+    program: str
+    clients: list[str]
+
+
+def steps() -> list[Step]:
+    """Return all steps, as they stand on the page."""
+    found = []
+    parts = re.split(r"^## (?:Step (\d+): (.*)|.*)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    for number, title, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if number:
+            commands = re.findall(r"^(?:\$ )?python3 -m (demos\.tour\..*)$", text, re.MULTILINE)
+            program = next(name for name in commands if f".step{int(number):02}" in name)
+            clients = [name for name in commands if name.startswith("demos.tour.client")]
+            found.append(Step(int(number), title.replace("`", ""), text, program, clients))
+    return found
+
+
+def show(step: Step) -> None:
+    """Print the section of a step."""
+    shown = re.sub(r"^<!-- .*? -->\n|^!\[.*\)\n", "", step.text, flags=re.MULTILINE)
+    print(f"Step {step.number}: {step.title}\n{shown}")
+
+
+def run(step: Step) -> None:
+    """Run the program of a step; if it is a server, its clients beside it."""
+    print(f"--- python3 -m {step.program}", flush=True)
+    command = [sys.executable, "-m", *shlex.split(step.program)]
+    if not is_server(step):
+        subprocess.run(command, cwd=ROOT, check=False)
+        return
+    with subprocess.Popen(
+        [*command, "--port=0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        print(f"server: {line}", end="", flush=True)
+        port = re.search(r"port (\d+)", line)
+        rest = threading.Thread(target=pass_on, args=(server.stdout,), daemon=True)
+        rest.start()
+        try:
+            for client in (step.clients or ["demos.tour.client"]) if port else []:
+                print(f"--- python3 -m {client}", flush=True)
+                beside = [sys.executable, "-m", *shlex.split(client), f"--port={port and port[1]}"]
+                subprocess.run(beside, cwd=ROOT, check=False)
+        finally:
+            server.terminate()
+            rest.join()
+
+
+def is_server(step: Step) -> bool:
+    name = step.program.split()[0].rpartition(".")[2]
+    return "listen(options)" in (HERE / f"{name}.py").read_text("utf-8")
+
+
+def pass_on(lines: object) -> None:
+    for line in lines:  # type: ignore[attr-defined]
+        print(f"server: {line}", end="", flush=True)
+
+
+def menu(found: list[Step]) -> None:
+    for step in found:
+        print(f"{step.number:2}  {step.title}")
+
+
+def ask(found: list[Step]) -> None:
+    """Let the person at the terminal go from step to step."""
+    following = 1
+    while following <= len(found):
+        with suppress(EOFError):
+            answer = input(f"\nWhich step? Enter: {following}; q: end. ").strip() or str(following)
+            if answer.isdecimal() and 1 <= int(answer) <= len(found):
+                step = found[int(answer) - 1]
+                show(step)
+                input("Enter runs it, with its client beside it. ")
+                run(step)
+                following = step.number + 1
+                continue
+            if answer != "q":
+                menu(found)
+                continue
+        return
+
+
+def main(options: argparse.Namespace) -> None:
+    found = steps()
+    if options.step is not None:
+        if options.step > len(found):
+            sys.exit(f"there are {len(found)} steps")
+        show(found[options.step - 1])
+        run(found[options.step - 1])
+        return
+    menu(found)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        ask(found)
+    else:
+        print("\nThe page is demos/tour/README.md. A step of it, run: python3 -m demos.tour 1")
+
+
+if __name__ == "__main__":
+    number = {"nargs": "?", "type": at_least(1), "help": "show and run this step"}
+    start(main, __doc__, arguments={"step": number})
