@@ -1,0 +1,403 @@
+"""Judges a scheduler of yours by the laws of the tour, in plain words.
+
+    $ python3 -m demos.tour.check --start mine.py
+    mine.py is a scheduler to begin with
+    $ python3 -m demos.tour.check mine.py
+    ...
+    3 of 8 laws hold.
+
+Your file has two traps, `ReadWait(sock)` and `WriteWait(sock)`, and a class `Scheduler` with the
+methods `spawn(task)` and `run(main)`, or `spawn` and `run` as functions. Laws about what it does
+not have are not tried: see "Your own" on the page of the tour. `--law 7` runs one law alone, with
+all that your program prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import groupby
+from pathlib import Path
+from types import GeneratorType
+from typing import IO, Any
+
+from demos.start import at_least, start
+from demos.tour.laws import LAWS, Law, made
+
+HOLDS, FAILS, NOT_TRIED = "holds", "FAILS", "not tried"
+ENOUGH = 3  # laws that hang or end the process, after which the rest is not tried
+STARTING = Path(__file__).with_name("starting.py")
+ROOT = Path(__file__).parents[2]
+MEMORY = 4 << 30  # bytes: what a file that is judged may have
+
+
+@dataclass
+class Verdict:
+    """What became of one law."""
+
+    law: int
+    outcome: str
+    why: str = ""  # the reason, when it is not that something else was said
+    said: list[str] | None = None
+
+
+class Mine:
+    """What is judged, as the laws see it: the names of a file, and of a new scheduler of it."""
+
+    def __init__(self, module: Any) -> None:
+        scheduler = getattr(module, "Scheduler", None)
+        self.places = [module] if scheduler is None else [scheduler(), module]
+
+    def __getattr__(self, name: str) -> Any:
+        for place in self.places:
+            if hasattr(place, name):
+                return getattr(place, name)
+        raise AttributeError(f"the file has no `{name}`")
+
+
+def load(path: str) -> Any:
+    """Return the module that a file is; a new one each time, so that no law sees another's."""
+    name = f"judged_{Path(path).stem}"  # it may be called select.py
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # as for an import: dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+# In the process that runs the file ----------------------------------------------------------------
+
+
+def abilities(module: Any) -> set[str]:
+    """Return what of `law.needs` is there: names, and what the tasks have that `spawn` returns."""
+    mine: Any = module
+    tasks: list[Any] = []
+
+    def main() -> Any:
+        tasks.append(mine.spawn(child()))
+        return
+        yield
+
+    def child() -> Any:
+        return
+        yield
+
+    with suppress(BaseException):  # the laws will tell
+        mine = Mine(module)
+        mine.run(main())
+    found = {name for law in LAWS for name in law.needs if hasattr(mine, name)}
+    for task in tasks:
+        if not isinstance(task, GeneratorType):  # one has an `__iter__`, and cannot be joined
+            found |= {f"task.{name}" for name in ("cancel", "__iter__") if hasattr(task, name)}
+    return found
+
+
+def try_law(law: Law, module: Any, say: Callable[[str], object] = str) -> Verdict:
+    """Run the program of a law in this process; `say` hears what the program says."""
+    said: list[str] = []
+    why = ""
+
+    def hear(*words: object) -> None:
+        said.append(" ".join(map(str, words)))
+        say(said[-1])
+
+    try:
+        law.program(Mine(module), hear)
+    except BaseException as exc:
+        why = f"{last_line(exc)}{place_of(exc, module)}"
+    finally:
+        for sock in made:
+            sock.close()
+        made.clear()
+    holds = not why and said == law.expected
+    return Verdict(law.number, HOLDS if holds else FAILS, why, said)
+
+
+def last_line(exc: BaseException) -> str:
+    return traceback.format_exception_only(exc)[-1].strip()
+
+
+def place_of(exc: BaseException, module: Any) -> str:
+    """Return where in the file an exception was raised, or passed last."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    file = getattr(module, "__file__", None)
+    for frame in reversed(frames):
+        if frame.filename == file:
+            return f", in line {frame.lineno} of your file, in {frame.name}"
+    return ""
+
+
+def missing(law: Law, can: set[str]) -> str:
+    """Return why a law is not tried; an empty string if it is."""
+    names = [name for name in law.needs if name not in can]
+    if not names:
+        return ""
+    words = {"task.cancel": "what `spawn` returns has no `cancel()`"}
+    words["task.__iter__"] = "what `spawn` returns cannot be joined by `yield from`"
+    return words.get(names[0], f"there is no `{names[0]}`")
+
+
+def judge(module_of: Callable[[], Any], can: set[str], first: int = 1) -> Iterator[Verdict]:
+    """Try all laws from that number on, in this process: for what is sure to end."""
+    for law in LAWS[first - 1 :]:
+        why = missing(law, can)
+        yield Verdict(law.number, NOT_TRIED, why) if why else try_law(law, module_of())
+
+
+def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
+    """Be the process that runs the file: write what became of it, a line for each thing."""
+
+    def tell(thing: dict[str, Any]) -> None:
+        print(json.dumps(thing), file=results, flush=True)
+        # Whoever takes longer for the next is ended, by a thread that asks nobody.
+        faulthandler.dump_traceback_later(limit, exit=True, file=trace)
+
+    with open(f"{results.name}.trace", "w") as trace:
+        limit_memory()
+        tell({"begun": True})
+        sys.path.insert(0, str(Path(path).parent))
+        try:
+            module = load(path)
+        except BaseException as exc:
+            tell({"not loaded": last_line(exc)})
+        else:
+            tell({"loaded": True})
+            can = abilities(module)
+            tell({"can": sorted(can)})
+            for verdict in judge(lambda: load(path), can, first):
+                tell(asdict(verdict))
+        os._exit(0)  # whatever threads the file has started
+
+
+def limit_memory() -> None:
+    """Have a file that asks for more and more memory get a MemoryError, not the whole machine."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, most))
+
+
+# In the process of the judge ----------------------------------------------------------------------
+
+
+def judge_apart(path: str, limit: float) -> list[Verdict]:
+    """Try all laws, each within so many seconds, in a process that is made anew when it is lost."""
+    verdicts: list[Verdict] = []
+    hung = 0
+    with tempfile.TemporaryDirectory() as folder:
+        while len(verdicts) < len(LAWS):
+            number = len(verdicts) + 1
+            lines, end = run_apart(path, number, limit, Path(folder, str(number)))
+            verdicts += [Verdict(**line) for line in lines if "law" in line]
+            number = len(verdicts) + 1
+            if number > len(LAWS):
+                break
+            seen = {
+                key: value for line in lines if "law" not in line for key, value in line.items()
+            }
+            if "can" not in seen:
+                why = seen.get("not loaded", end)
+                what = "an empty task was run" if "loaded" in seen else "the file was loaded"
+                return [
+                    Verdict(number, FAILS, f"{why}, when {what}"),
+                    *rest_of(number, "nothing could be run"),
+                ]
+            verdicts.append(Verdict(number, FAILS, end))
+            hung += 1
+            if hung == ENOUGH:
+                verdicts += rest_of(number, f"{ENOUGH} laws have ended the process")
+    return verdicts
+
+
+def rest_of(number: int, why: str) -> list[Verdict]:
+    return [
+        Verdict(law.number, NOT_TRIED, why or "the file did not come so far")
+        for law in LAWS[number:]
+    ]
+
+
+def run_apart(path: str, first: int, limit: float, file: Path) -> tuple[list[dict[str, Any]], str]:
+    """Run the file in a process; return the lines that it wrote, and how it ended."""
+    command = [sys.executable, "-m", "demos.tour.check", path, f"--limit={limit}"]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [*command, f"--serve={first}:{file}"],
+        cwd=ROOT,
+        stdin=quiet,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+    )
+    try:
+        process.wait(limit * (len(LAWS) + 3))
+    except subprocess.TimeoutExpired:  # it has taken the limit off
+        pass
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+        process.wait()
+    lines = [json.loads(line) for line in read(file).splitlines()]
+    return lines, how_it_ended(read(Path(f"{file}.trace")), path, limit, process.returncode)
+
+
+def read(file: Path) -> str:
+    return file.read_text("utf-8") if file.exists() else ""
+
+
+def how_it_ended(trace: str, path: str, limit: float, status: int) -> str:
+    if not trace:
+        return f"it ended the process, with status {status}"
+    where = re.search(rf'File "{re.escape(path)}", line (\d+) in (\S+)', trace)
+    line = f": it was in line {where[1]} of your file, in {where[2]}" if where else ""
+    return f"it hung, for {limit:g} s{line}"
+
+
+# What is told -------------------------------------------------------------------------------------
+
+
+def report(verdicts: list[Verdict], path: str) -> str:
+    """Return what is told of all laws."""
+    lines = []
+    for stage, group in groupby(zip(LAWS, verdicts, strict=True), lambda pair: pair[0].stage):
+        lines.append(stage)
+        for (outcome, why), same in groupby(group, lambda pair: kind_of(pair[1])):
+            laws = [law for law, _ in same]
+            if outcome == NOT_TRIED:
+                first, last = laws[0].number, laws[-1].number
+                numbers = f"{first}" if first == last else f"{first} to {last}"
+                lines.append(f"  {numbers}: not tried, since {why}")
+            else:
+                lines += [f"  {law.number:2} {outcome:5}  {law.text}" for law in laws]
+    tried = [verdict for verdict in verdicts if verdict.outcome != NOT_TRIED]
+    failed = [verdict for verdict in tried if verdict.outcome == FAILS]
+    count = f"{len(tried) - len(failed)} of {len(tried)} laws hold"
+    untried = [verdict for verdict in verdicts if verdict.outcome == NOT_TRIED]
+    lines += ["", f"{count}; {len(untried)} are not tried." if untried else f"{count}."]
+    for verdict in failed:
+        lines.append(f"{verdict.law}. {LAWS[verdict.law - 1].otherwise}")
+    if failed:
+        lines += ["", f"The first of these, number {failed[0].law}:", "", detail(failed[0])]
+        lines.append(f"Alone, with all that it prints: --law {failed[0].law} {path}")
+    elif untried:
+        following = untried[0]
+        lines.append(f"To go on: law {following.law} is not tried, since {following.why}.")
+    return "\n".join(lines)
+
+
+def kind_of(verdict: Verdict) -> tuple[str, str]:
+    """Return what the laws have in common that are told of together."""
+    return verdict.outcome, verdict.why if verdict.outcome == NOT_TRIED else ""
+
+
+def detail(verdict: Verdict) -> str:
+    """Return what a law wants, what was seen, the program that shows it, and a hint."""
+    law = LAWS[verdict.law - 1]
+    parts = [law.text]
+    if verdict.why:
+        parts.append(f"It did not come to its end: {verdict.why}.")
+    if verdict.said is not None:
+        parts.append(f"said:      {'; '.join(verdict.said) or 'nothing'}")
+    parts.append(f"should be: {'; '.join(law.expected)}")
+    program = textwrap.indent(program_of(law), "    ")
+    shown = ["", "The smallest program that shows it:", "", program]
+    return "\n".join([*parts, *shown, f"Hint: {law.hint}\n"])
+
+
+def program_of(law: Law, path: str = "mine.py") -> str:
+    """Return the program of a law as a program of its own, without types."""
+    source = inspect.getsource(law.program)
+    body = textwrap.dedent(source[source.index(":\n", source.index("\ndef ")) + 2 :])
+    body = re.sub(r": (Any|str|int|float|bool|socket\.socket)\b", "", body)
+    body = re.sub(r" -> \w+:", ":", body)
+    body = re.sub(r"(\w+): list\[\w+\] =", r"\1 =", body)
+    used = [name for name in ("counting", "later", "pair") if re.search(rf"\b{name}\(", body)]
+    head = ["from demos.tour.check import Mine, load"]
+    head += [f"from demos.tour.laws import {', '.join(used)}"] if used else []
+    head += ["import time"] if "time." in body else []
+    return "\n".join([*head, "", f'mine, say = Mine(load("{path}")), print', "", body])
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def one_law(number: int, path: str) -> int:
+    """Run one law in this process, so that all is seen that it prints."""
+    law = LAWS[number - 1]
+    module = load(path)
+    why = missing(law, abilities(module))
+    if why:
+        print(f"{law.text} Not tried: {why}.")
+        return 1
+    verdict = try_law(law, load(path), print)
+    print(f"{number} {verdict.outcome}")
+    if verdict.outcome == FAILS:
+        print(f"{law.otherwise}\n\n{detail(verdict)}", end="")
+    return int(verdict.outcome == FAILS)
+
+
+def begin(path: str) -> int:
+    """Write a scheduler to begin with, if there is no such file."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(STARTING.read_text("utf-8"))
+    except OSError as exc:
+        print(f"{path}: {exc.strerror}", file=sys.stderr)
+        return 1
+    print(f"{path} is a scheduler to begin with")
+    return 0
+
+
+def main(options: argparse.Namespace) -> None:
+    path = str(Path(options.file).resolve())
+    if options.start:
+        sys.exit(begin(options.file))
+    if not Path(path).is_file():
+        sys.exit(f"{options.file}: there is no such file; --start writes one to begin with")
+    if options.serve:
+        first, _, file = options.serve.partition(":")
+        with open(file, "w", encoding="utf-8") as results:
+            serve(path, int(first), options.limit, results)
+    if options.law:
+        sys.exit(one_law(options.law, path))
+    verdicts = judge_apart(path, options.limit)
+    print(report(verdicts, options.file))
+    sys.exit(int(any(verdict.outcome == FAILS for verdict in verdicts)))
+
+
+if __name__ == "__main__":
+    start(
+        main,
+        __doc__,
+        arguments={
+            "file": {"help": "your scheduler"},
+            "--start": {"action": "store_true", "help": "write a file to begin with"},
+            "--law": {
+                "type": at_least(1, len(LAWS)),
+                "metavar": "NUMBER",
+                "help": "run this law alone, here",
+            },
+            "--limit": {
+                "type": at_least(0.05, 3600),
+                "default": 5.0,
+                "help": "seconds after which a law hangs; default: %(default)s",
+            },
+            "--serve": {"help": argparse.SUPPRESS},
+        },
+    )

@@ -1,0 +1,1109 @@
+"""The laws that `demos.tour.check` holds a scheduler against, in the order of the tour.
+
+Each law is the smallest program that shows whether it holds. `mine` is what is judged: the traps of
+the file, and `spawn` and `run` of a new scheduler. What the program says, by `say`, is compared
+with what it has to say. How it is run, and what is told, is in `check.py`.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+Say = Callable[..., None]
+Coro = Generator[Any, Any, Any]
+
+
+@dataclass
+class Law:
+    """What has to hold, what it means if it does not, a hint, and the program that shows it."""
+
+    number: int
+    stage: str
+    needs: tuple[str, ...]  # what the file must have, or the law is not tried
+    text: str
+    otherwise: str
+    hint: str
+    expected: list[str]
+    program: Callable[[Any, Say], object]
+
+
+LAWS: list[Law] = []
+
+FILES = "Tasks that wait for files (the step with generators)"
+TIMES = "Times, and giving way (the step with timers)"
+ERRORS = "What goes wrong concerns one task (Fault 1, Fault 2, Fault 4, Fault 5)"
+CANCEL = "Taking a wait back (Fault 3)"
+JOIN = "Waiting for another task (Fault 6)"
+THREADS = "Other threads"
+BEYOND = "What corolib has, and the tour has not"
+
+
+def law(
+    stage: str, text: str, *expected: str, needs: str, otherwise: str, hint: str
+) -> Callable[[Callable[[Any, Say], object]], Callable[[Any, Say], object]]:
+    """Make the program under it a law."""
+
+    def keep(program: Callable[[Any, Say], object]) -> Callable[[Any, Say], object]:
+        number = len(LAWS) + 1
+        found = (number, stage, tuple(needs.split()), text, otherwise, hint, list(expected))
+        LAWS.append(Law(*found, program))
+        return program
+
+    return keep
+
+
+# What the programs use ----------------------------------------------------------------------------
+
+
+made: list[socket.socket] = []  # by `pair`: who runs a law closes what it leaves open
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected to each other; their calls do not block."""
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    made.extend([a, b])
+    return a, b
+
+
+def later(seconds: float, call: Callable[..., object], *args: object) -> None:
+    """Have a thread make a call after that time."""
+
+    def wait() -> None:
+        time.sleep(seconds)
+        with suppress(Exception):  # the law has ended in another way meanwhile
+            call(*args)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """Count the calls that are made in the block, in a list of one number."""
+    count = [0]
+
+    def see(frame: object, event: str, arg: object) -> None:
+        if event in ("call", "c_call"):
+            count[0] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        yield count
+    finally:
+        sys.setprofile(before)
+
+
+# Tasks that wait for files ------------------------------------------------------------------------
+
+TRAPS = "ReadWait WriteWait"
+
+
+@law(
+    FILES,
+    "Tasks are run to their end; then `run` returns.",
+    "hello",
+    "run has returned",
+    needs=TRAPS,
+    otherwise="Not all of a program of two tasks was run.",
+    hint="`task.send(None)` runs a task to its next `yield`. Who does that again, and when?",
+)
+def runs_to_the_end(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def child() -> Coro:
+        yield mine.WriteWait(a)
+        a.send(b"hello")
+
+    def main() -> Coro:
+        mine.spawn(child())
+        yield mine.ReadWait(b)
+        say(b.recv(100).decode())
+
+    mine.run(main())
+    say("run has returned")
+
+
+@law(
+    FILES,
+    "`run` returns when all tasks are over, not when the first is.",
+    "the child reads hello",
+    needs=TRAPS,
+    otherwise="`run` returned while a task was still waiting.",
+    hint="How does the scheduler know that somebody is waiting? Ask that, and not how `main` is.",
+)
+def waits_for_all(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def child() -> Coro:
+        yield mine.ReadWait(a)
+        say("the child reads", a.recv(100).decode())
+
+    def main() -> Coro:
+        mine.spawn(child())
+        yield mine.WriteWait(b)
+        b.send(b"hello")
+
+    mine.run(main())
+
+
+@law(
+    FILES,
+    "A task that waits to read goes on when there is something to read, and not before.",
+    "reads hello",
+    needs=TRAPS,
+    otherwise="A task went on although there was nothing to read for it.",
+    hint="What the task yields says which file it waits for. Who tells you which files are ready?",
+)
+def not_before_it_is_ready(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader() -> Coro:
+        yield mine.ReadWait(a)
+        say("reads", a.recv(100).decode())  # BlockingIOError if nothing is there
+
+    def main() -> Coro:
+        mine.spawn(reader())
+        for _ in range(3):
+            yield mine.WriteWait(b)
+        b.send(b"hello")
+
+    mine.run(main())
+
+
+@law(
+    FILES,
+    "While one task waits, the others go on.",
+    "second",
+    "first",
+    needs=TRAPS,
+    otherwise="A task that waits kept another one from its own file, which was ready.",
+    hint="Wait for all files in one call, as `select` does, and not for one after another.",
+)
+def others_go_on(mine: Any, say: Say) -> None:
+    a, b = pair()
+    c, d = pair()
+
+    def reader(name: str, sock: socket.socket) -> Coro:
+        yield mine.ReadWait(sock)
+        sock.send(sock.recv(100))
+        say(name)
+
+    def main() -> Coro:
+        mine.spawn(reader("first", a))
+        mine.spawn(reader("second", c))
+        yield mine.WriteWait(d)
+        d.send(b"hello")
+        yield mine.ReadWait(d)
+        b.send(b"hello")
+
+    mine.run(main())
+
+
+@law(
+    FILES,
+    "A task can wait for the same file again and again.",
+    "100 times there and back",
+    needs=TRAPS,
+    otherwise="Two tasks that write to each other in turn did not come to the end.",
+    hint="What was registered once must be taken out when it has fired, or be expected there.",
+)
+def again_and_again(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def player(sock: socket.socket) -> Coro:
+        for _ in range(100):
+            yield mine.ReadWait(sock)
+            sock.send(sock.recv(1))
+        if sock is a:
+            say("100 times there and back")
+
+    def main() -> Coro:
+        mine.spawn(player(a))
+        yield mine.WriteWait(b)
+        b.send(b"x")
+        yield from player(b)
+
+    mine.run(main())
+
+
+@law(
+    FILES,
+    "A task that waits to write goes on when there is room.",
+    "1000000 bytes came",
+    needs=TRAPS,
+    otherwise="A task that waits for room, while another one reads, did not send everything.",
+    hint="To read and to write are two kinds of waiting: the selector has a bit for each.",
+)
+def waits_for_room(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def writer() -> Coro:
+        data = bytes(1_000_000)
+        while data:
+            try:
+                data = data[a.send(data) :]
+            except BlockingIOError:
+                yield mine.WriteWait(a)
+        a.close()
+
+    def reader() -> Coro:
+        count = 0
+        part = b"x"
+        while part:
+            yield mine.ReadWait(b)
+            part = b.recv(65536)
+            count += len(part)
+        say(count, "bytes came")
+
+    def main() -> Coro:
+        mine.spawn(reader())
+        yield from writer()
+
+    mine.run(main())
+
+
+@law(
+    FILES,
+    "While nobody is ready, the scheduler waits in one call.",
+    "a few calls",
+    needs=TRAPS,
+    otherwise="It asked over and over: the processor is busy while nobody has anything to say.",
+    hint="How long may the call that waits for files take? For ever, when nothing else is to do.",
+)
+def does_not_spin(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader() -> Coro:
+        yield mine.ReadWait(a)
+        a.recv(1)
+
+    later(0.05, b.send, b"x")
+    with counting() as count:
+        mine.run(reader())
+    say("a few calls" if count[0] < 1000 else "thousands of calls")
+
+
+@law(
+    FILES,
+    "The number of a closed file may be given to a new one.",
+    "one",
+    "two",
+    needs=TRAPS,
+    otherwise="The second socket, which got the number of the first, was not waited for.",
+    hint="What is still registered when a task goes on, and its file is closed?",
+)
+def numbers_come_again(mine: Any, say: Say) -> None:
+    def main() -> Coro:
+        for word in ("one", "two"):
+            a, b = pair()
+            with a, b:
+                b.send(word.encode())
+                yield mine.ReadWait(a)
+                say(a.recv(100).decode())
+
+    mine.run(main())
+
+
+# Times, and giving way ----------------------------------------------------------------------------
+
+
+@law(
+    TIMES,
+    "Sleeps end in the order of their deadlines.",
+    "shortest",
+    "middle",
+    "longest",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task that sleeps longer went on before one that sleeps less.",
+    hint="Which of the timers is looked at first? A heap keeps its smallest item in front.",
+)
+def sleeps_in_order(mine: Any, say: Say) -> None:
+    def nap(seconds: float, name: str) -> Coro:
+        yield mine.Sleep(seconds)
+        say(name)
+
+    def main() -> Coro:
+        mine.spawn(nap(0.03, "longest"))
+        mine.spawn(nap(0.01, "shortest"))
+        yield from nap(0.02, "middle")
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "No sleep ends early.",
+    "slept",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task went on before its time.",
+    hint="When the call that waits for files returns, ask the clock before you wake a sleeper.",
+)
+def no_sleep_ends_early(mine: Any, say: Say) -> None:
+    _, b = pair()
+
+    def noise() -> Coro:
+        for _ in range(20):
+            yield mine.WriteWait(b)
+
+    def main() -> Coro:
+        mine.spawn(noise())
+        begin = time.monotonic()
+        yield mine.Sleep(0.02)
+        passed = time.monotonic() - begin
+        say("slept" if passed > 0.019 else f"was woken after {passed} s")
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "A sleep keeps no file waiting, and a file no sleep.",
+    "the file",
+    "the sleep",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task that sleeps, or one that waits for a file, kept the other waiting.",
+    hint="How long may the call that waits for files take? Until the next deadline, and no longer.",
+)
+def sleeps_and_files(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def sleeper() -> Coro:
+        yield mine.Sleep(0.05)
+        say("the sleep")
+        b.send(b"x")
+
+    def reader() -> Coro:
+        yield mine.WriteWait(a)
+        say("the file")
+        yield mine.ReadWait(a)  # comes when the sleeper has slept
+
+    def main() -> Coro:
+        mine.spawn(sleeper())
+        yield from reader()
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "A bare `yield` gives way: who is ready goes on in turn, first come, first served.",
+    *["a", "b"] * 3,
+    needs=f"{TRAPS} Sleep",
+    otherwise="Two tasks that give way to each other did not take turns.",
+    hint="A task that yields nothing waits for nothing: put it behind all that are ready.",
+)
+def give_way(mine: Any, say: Say) -> None:
+    def speaker(name: str) -> Coro:
+        for _ in range(3):
+            say(name)
+            yield
+
+    def main() -> Coro:
+        mine.spawn(speaker("a"))
+        mine.spawn(speaker("b"))
+        yield
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "Who is always ready keeps neither files nor times waiting.",
+    "nobody waits",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task that gives way over and over kept a file or a sleep waiting.",
+    hint="Look at files and at timers in every turn, also while somebody is ready.",
+)
+def nobody_starves(mine: Any, say: Say) -> None:
+    a, b = pair()
+    done = []
+
+    def reader() -> Coro:
+        yield mine.ReadWait(a)
+        done.append("file")
+
+    def sleeper() -> Coro:
+        yield mine.Sleep(0.01)
+        done.append("time")
+
+    def busy() -> Coro:
+        end = time.monotonic() + 1
+        while len(done) < 2 and time.monotonic() < end:
+            yield
+        say("nobody waits" if len(done) == 2 else "somebody waits for the busy task")
+
+    def main() -> Coro:
+        mine.spawn(reader())
+        mine.spawn(sleeper())
+        b.send(b"x")
+        yield from busy()
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "One task may read a file while another one writes it.",
+    "written",
+    "read",
+    needs=f"{TRAPS} Sleep",
+    otherwise="Two tasks could not use the two directions of one file.",
+    hint="The selector has one entry for a file. Who waits in which direction is for you to keep.",
+)
+def two_directions(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader() -> Coro:
+        yield mine.ReadWait(a)
+        say("read")
+
+    def writer() -> Coro:
+        yield mine.Sleep(0.01)  # the reader waits by now
+        yield mine.WriteWait(a)
+        say("written")
+        b.send(b"x")
+
+    def main() -> Coro:
+        mine.spawn(reader())
+        yield from writer()
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
+    "A task that spawns a task that spawns a task is no pile of calls.",
+    "the last of 2000",
+    needs=f"{TRAPS} Sleep",
+    otherwise="The first step of a new task was run inside a step of the old one.",
+    hint="`spawn` need not run the task: it is enough that the task is ready.",
+)
+def spawn_is_no_call(mine: Any, say: Say) -> None:
+    def link(count: int) -> Coro:
+        if count == 2000:
+            say("the last of 2000")
+        else:
+            mine.spawn(link(count + 1))
+        yield
+
+    mine.run(link(1))
+
+
+# What goes wrong concerns one task ----------------------------------------------------------------
+
+
+@law(
+    ERRORS,
+    "A second task that waits for the same file does not make the first one hang.",
+    "first reads hello",
+    needs=f"{TRAPS} Sleep",
+    otherwise="Two tasks waited for the same file, and one of them came to harm.",
+    hint="Before you write into the table, look whether somebody stands there, and say so.",
+)
+def second_reader(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader(name: str) -> Coro:
+        yield mine.ReadWait(a)
+        say(name, "reads", a.recv(100).decode())
+
+    def main() -> Coro:
+        mine.spawn(reader("first"))
+        mine.spawn(reader("second"))
+        yield mine.Sleep(0.01)
+        b.send(b"hello")
+        yield mine.Sleep(0.01)
+        b.close()  # whoever waits still: it is over
+
+    mine.run(main())
+
+
+@law(
+    ERRORS,
+    "An exception ends the task that it leaves, and no other.",
+    "the others go on",
+    needs=f"{TRAPS} Sleep",
+    otherwise="One task raised an exception, and all were ended.",
+    hint="Where does the exception go that leaves `task.send(None)`?",
+)
+def one_exception(mine: Any, say: Say) -> None:
+    def bad() -> Coro:
+        yield
+        raise ValueError
+
+    def main() -> Coro:
+        mine.spawn(bad())
+        for _ in range(5):
+            yield
+        say("the others go on")
+
+    mine.run(main())
+
+
+@law(
+    ERRORS,
+    "A task that yields what is not a trap gets an error, and is not run at full speed.",
+    "1 step",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task that yields 42 was run on, as if it had asked for something.",
+    hint="What does the last `else` of your `step` do with a thing that it does not know?",
+)
+def wrong_yield(mine: Any, say: Say) -> None:
+    steps: list[str] = []
+
+    def wrong() -> Coro:
+        while len(steps) < 100:
+            steps.append("step")
+            yield 42
+
+    def main() -> Coro:
+        mine.spawn(wrong())
+        for _ in range(200):
+            yield
+        say(len(steps), "step")
+
+    mine.run(main())
+
+
+@law(
+    ERRORS,
+    "That error is raised at the `yield`; a task that catches it goes on.",
+    "an error at the yield",
+    "goes on",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task that yields 42 could not catch an error at that `yield`.",
+    hint="`task.throw(error)` resumes a task with an exception.",
+)
+def error_at_the_yield(mine: Any, say: Say) -> None:
+    def wrong() -> Coro:
+        try:
+            got = yield 42
+            say("got", got)
+        except Exception:
+            say("an error at the yield")
+        yield
+        say("goes on")
+
+    def main() -> Coro:
+        mine.spawn(wrong())
+        for _ in range(5):
+            yield
+
+    mine.run(main())
+
+
+@law(
+    ERRORS,
+    "A file that cannot be waited for is an error of the task that waits for it.",
+    "an error at the yield",
+    "the others go on",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task waited for a closed file, and that did not arrive where it waits.",
+    hint="What `register` raises is raised inside your scheduler. Whose mistake was it?",
+)
+def closed_file(mine: Any, say: Say) -> None:
+    a, _ = pair()
+    a.close()
+
+    def wrong() -> Coro:
+        try:
+            yield mine.ReadWait(a)
+        except Exception:
+            say("an error at the yield")
+
+    def main() -> Coro:
+        mine.spawn(wrong())
+        for _ in range(5):
+            yield
+        say("the others go on")
+
+    mine.run(main())
+
+
+@law(
+    ERRORS,
+    "`sendall` to somebody who does not read keeps nobody waiting.",
+    "another task goes on",
+    "all is sent",
+    needs=f"{TRAPS} Sleep sendall",
+    otherwise="One client that does not read froze everybody.",
+    hint="Ready to be written means room for one byte at least. Which call waits for more?",
+)
+def no_reader(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def sender() -> Coro:
+        with a:
+            yield from mine.sendall(a, bytes(1_000_000))
+            say("all is sent")
+
+    def main() -> Coro:
+        mine.spawn(sender())
+        for _ in range(5):
+            yield
+        say("another task goes on")
+        while True:
+            yield mine.ReadWait(b)
+            if not b.recv(65536):
+                return
+
+    mine.run(main())
+
+
+# Taking a wait back -------------------------------------------------------------------------------
+
+CANCELS = f"{TRAPS} Sleep task.cancel"
+
+
+@law(
+    CANCEL,
+    "A task that is cancelled passes every `finally`, from the inside outwards.",
+    "inner is left",
+    "outer is left",
+    needs=CANCELS,
+    otherwise="Not all generators of the task were left, or one of them carried on.",
+    hint="Raise an exception at the wait of the innermost one: Python carries it outwards.",
+)
+def every_finally(mine: Any, say: Say) -> None:
+    def inner() -> Coro:
+        try:
+            yield mine.Sleep(1)
+        finally:
+            say("inner is left")
+
+    def outer() -> Coro:
+        try:
+            yield from inner()
+            say("outer carries on")
+        finally:
+            say("outer is left")
+
+    def main() -> Coro:
+        task = mine.spawn(outer())
+        yield mine.Sleep(0.01)
+        task.cancel()
+
+    mine.run(main())
+
+
+@law(
+    CANCEL,
+    "A sleep that was taken back wakes nobody.",
+    "slept in full",
+    needs=CANCELS,
+    otherwise="An undone wait still woke its task: an old timer ended another sleep.",
+    hint="The timer is still in the heap. How does it learn that nobody waits for it any more?",
+)
+def undone_sleep(mine: Any, say: Say) -> None:
+    def sleeper() -> Coro:
+        try:
+            yield mine.Sleep(0.02)
+        finally:  # clean-up that takes a while
+            begin = time.monotonic()
+            yield mine.Sleep(0.04)
+            passed = time.monotonic() - begin
+            say("slept in full" if passed > 0.039 else "was woken by the old timer")
+
+    def main() -> Coro:
+        task = mine.spawn(sleeper())
+        yield
+        yield
+        task.cancel()
+
+    mine.run(main())
+
+
+@law(
+    CANCEL,
+    "A file that a cancelled task waited for is free for another one.",
+    "another one reads hello",
+    needs=CANCELS,
+    otherwise="An undone wait still stood in the way of another task that waits for the file.",
+    hint="`cancel` has to take the task out of the table of who waits for which file.",
+)
+def undone_file(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader(name: str) -> Coro:
+        yield mine.ReadWait(a)
+        say(name, "reads", a.recv(100).decode())
+
+    def main() -> Coro:
+        task = mine.spawn(reader("the cancelled one"))
+        yield mine.Sleep(0.01)
+        task.cancel()
+        mine.spawn(reader("another one"))
+        yield mine.Sleep(0.01)
+        b.send(b"hello")
+
+    mine.run(main())
+
+
+@law(
+    CANCEL,
+    "A task that is cancelled before its first step closes what it was given.",
+    "closed",
+    needs=CANCELS,
+    otherwise="The socket that was given to a new task stayed open.",
+    hint="An exception thrown into a generator that has not begun passes no `with`.",
+)
+def cancelled_when_new(mine: Any, say: Say) -> None:
+    a, _ = pair()
+
+    def owner(sock: socket.socket) -> Coro:
+        with sock:
+            yield mine.ReadWait(sock)
+
+    def main() -> Coro:
+        mine.spawn(owner(a)).cancel()
+        for _ in range(5):
+            yield
+        say("closed" if a.fileno() == -1 else "open")
+
+    mine.run(main())
+
+
+@law(
+    CANCEL,
+    "`except Exception` does not keep a task from being cancelled.",
+    "left",
+    needs=CANCELS,
+    otherwise="A task took the cancel for an ordinary error, and went on.",
+    hint="Which class are `KeyboardInterrupt` and `GeneratorExit` derived from, and why?",
+)
+def cancel_is_no_exception(mine: Any, say: Say) -> None:
+    def careful() -> Coro:
+        for _ in range(3):
+            try:
+                yield mine.Sleep(0.02)
+            except Exception:
+                say("went on")
+        say("came to its end")
+
+    def main() -> Coro:
+        task = mine.spawn(careful())
+        yield
+        yield
+        task.cancel()
+        say("left")
+
+    mine.run(main())
+
+
+# Waiting for another task -------------------------------------------------------------------------
+
+JOINS = f"{TRAPS} Sleep task.__iter__"
+
+
+@law(
+    JOIN,
+    "`yield from task` gives what the task returned, also when it is over already.",
+    "42",
+    "42",
+    needs=JOINS,
+    otherwise="What a task returned was lost.",
+    hint="A `return` in a generator raises `StopIteration`. What is in its attribute `value`?",
+)
+def join_gives_the_result(mine: Any, say: Say) -> None:
+    def double(number: int) -> Coro:
+        yield
+        return 2 * number
+
+    def main() -> Coro:
+        task = mine.spawn(double(21))
+        say((yield from task))
+        say((yield from task))
+
+    mine.run(main())
+
+
+@law(
+    JOIN,
+    "`yield from task` raises what ended the task.",
+    "KeyError",
+    needs=JOINS,
+    otherwise="Who waited for a task that failed was not told.",
+    hint="There are two ways to resume a task: with a value, and with an error.",
+)
+def join_raises_the_error(mine: Any, say: Say) -> None:
+    def bad() -> Coro:
+        yield
+        raise KeyError
+
+    def main() -> Coro:
+        task = mine.spawn(bad())
+        try:
+            yield from task
+            say("no error")
+        except KeyError:
+            say("KeyError")
+
+    mine.run(main())
+
+
+@law(
+    JOIN,
+    "`run` returns what `main` returned.",
+    "42",
+    needs=JOINS,
+    otherwise="What `main` returned was lost.",
+    hint="`run` is the one that joins the main task.",
+)
+def run_returns_the_result(mine: Any, say: Say) -> None:
+    def main() -> Coro:
+        yield
+        return 42
+
+    say(mine.run(main()))
+
+
+@law(
+    JOIN,
+    "`run` raises what left `main`.",
+    "KeyError",
+    needs=JOINS,
+    otherwise="`main` failed, and who called `run` was not told.",
+    hint="Which of your tasks has nobody but the caller of `run` to wait for it?",
+)
+def run_raises_the_error(mine: Any, say: Say) -> None:
+    def main() -> Coro:
+        yield
+        raise KeyError
+
+    try:
+        mine.run(main())
+        say("no error")
+    except KeyError:
+        say("KeyError")
+
+
+@law(
+    JOIN,
+    "A task goes on when somebody who waits for it is cancelled.",
+    "done",
+    needs=f"{JOINS} task.cancel",
+    otherwise="The wrong task was cancelled, or its end woke somebody who had gone.",
+    hint="The undo of a join takes the joiner out of the list, and does nothing else.",
+)
+def joiner_cancelled(mine: Any, say: Say) -> None:
+    def child() -> Coro:
+        for _ in range(9):
+            yield
+        return "done"
+
+    def joiner(task: Any) -> Coro:
+        say((yield from task))
+
+    def main() -> Coro:
+        task = mine.spawn(child())
+        other = mine.spawn(joiner(task))
+        yield
+        yield
+        other.cancel()
+        say((yield from task))
+
+    mine.run(main())
+
+
+SUSPENDS = f"{TRAPS} Sleep Suspend"
+
+
+@law(
+    JOIN,
+    "A task that is suspended gets what it is woken with.",
+    "early",
+    "late",
+    needs=SUSPENDS,
+    otherwise="`wake(value)` did not bring the value to the task, early or late.",
+    hint="`wake` may be called before `arm` has returned: is the task parked by then?",
+)
+def wake_with_a_value(mine: Any, say: Say) -> None:
+    wakes = []
+
+    def nothing() -> None:
+        """The undo: there is nothing to take back."""
+
+    def at_once(wake: Any) -> Any:
+        wake("early")
+        return nothing
+
+    def keep(wake: Any) -> Any:
+        wakes.append(wake)
+        return nothing
+
+    def waker() -> Coro:
+        yield mine.Sleep(0.01)
+        wakes[0]("late")
+
+    def main() -> Coro:
+        mine.spawn(waker())
+        say((yield mine.Suspend(at_once)))
+        say((yield mine.Suspend(keep)))
+
+    mine.run(main())
+
+
+@law(
+    JOIN,
+    "Only the first `wake` counts.",
+    "first",
+    "slept in full",
+    needs=SUSPENDS,
+    otherwise="A second call of `wake` ended a wait that was not its own.",
+    hint="How can `wake` know that the task still waits in the trap that it was made for?",
+)
+def first_wake_counts(mine: Any, say: Say) -> None:
+    def nothing() -> None:
+        """The undo: there is nothing to take back."""
+
+    wakes = []
+
+    def arm(wake: Any) -> Any:
+        wakes.append(wake)
+        return nothing
+
+    def waker() -> Coro:
+        yield mine.Sleep(0.01)
+        wakes[0]("first")
+        yield mine.Sleep(0.01)
+        wakes[0]("second")
+
+    def main() -> Coro:
+        mine.spawn(waker())
+        say((yield mine.Suspend(arm)))
+        begin = time.monotonic()
+        yield mine.Sleep(0.04)
+        say("slept in full" if time.monotonic() - begin > 0.039 else "woken by the second")
+
+    mine.run(main())
+
+
+# Other threads ------------------------------------------------------------------------------------
+
+CALLS = f"{SUSPENDS} call_soon_threadsafe"
+
+
+@law(
+    THREADS,
+    "A thread can wake a scheduler that waits for nothing else.",
+    "from the thread",
+    needs=CALLS,
+    otherwise="The scheduler stayed asleep when a thread called `call_soon_threadsafe`.",
+    hint="The scheduler stands in `select`. What ends a `select`? A file that can be read.",
+)
+def thread_wakes(mine: Any, say: Say) -> None:
+    def nothing() -> None:
+        """The undo: there is nothing to take back."""
+
+    def arm(wake: Any) -> Any:
+        later(0.02, mine.call_soon_threadsafe, wake, "from the thread")
+        return nothing
+
+    def main() -> Coro:
+        say((yield mine.Suspend(arm)))
+
+    mine.run(main())
+
+
+@law(
+    THREADS,
+    "However many calls are made before the scheduler looks, none is lost and none has to wait.",
+    "5000 calls",
+    needs=CALLS,
+    otherwise="Calls were lost, or the one who made them stood still.",
+    hint="One byte in the socket says: look into the queue. What does a full socket say?",
+)
+def many_calls(mine: Any, say: Say) -> None:
+    calls: list[int] = []
+
+    def main() -> Coro:
+        for number in range(5000):
+            mine.call_soon_threadsafe(calls.append, number)
+        yield mine.Sleep(0.01)
+        say(len(calls), "calls")
+
+    mine.run(main())
+
+
+# What corolib has, and the tour has not -----------------------------------------------------------
+
+
+@law(
+    BEYOND,
+    "When no task can ever go on, `run` says so.",
+    "Deadlock",
+    needs=f"{JOINS} Deadlock",
+    otherwise="Two tasks that wait for each other hung, and nobody was told.",
+    hint="Nobody is ready, nobody sleeps, nobody waits for a file: what is left?",
+)
+def deadlock(mine: Any, say: Say) -> None:
+    tasks: list[Any] = []
+
+    def joiner(other: int) -> Coro:
+        yield
+        yield from tasks[other]
+
+    def main() -> Coro:
+        tasks.extend([mine.spawn(joiner(1)), mine.spawn(joiner(0))])
+        yield
+
+    try:
+        mine.run(main())
+    except mine.Deadlock:
+        say("Deadlock")
+
+
+@law(
+    BEYOND,
+    "A time limit ends the wait that it is about.",
+    "TimeoutError",
+    "goes on",
+    needs=f"{TRAPS} Sleep timeout",
+    otherwise="`with timeout(seconds)` did not end a wait that took longer.",
+    hint="A time limit is a timer that cancels, and a `with` that knows its own cancel.",
+)
+def time_limit(mine: Any, say: Say) -> None:
+    def main() -> Coro:
+        try:
+            with mine.timeout(0.01):
+                yield mine.Sleep(0.5)
+        except TimeoutError:
+            say("TimeoutError")
+        yield
+        say("goes on")
+
+    mine.run(main())
+
+
+@law(
+    BEYOND,
+    "A file that is closed while a task waits for it wakes the task, with an error.",
+    "an error at the yield",
+    needs=f"{TRAPS} Sleep close",
+    otherwise="A task waited on for a file that was closed.",
+    hint="`close` knows the file, and the table knows who waits for it.",
+)
+def closed_while_waiting(mine: Any, say: Say) -> None:
+    a, _ = pair()
+
+    def reader() -> Coro:
+        try:
+            yield mine.ReadWait(a)
+        except OSError:
+            say("an error at the yield")
+
+    def main() -> Coro:
+        mine.spawn(reader())
+        yield mine.Sleep(0.01)
+        mine.close(a)
+
+    mine.run(main())
