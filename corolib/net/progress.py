@@ -248,14 +248,15 @@ class Watch:
         stream = connection.stream
         reads = waits_for_data(connection.task, stream)
         window = now - connection.counted
-        if (reads or stream.unsent()) and window < RATE_WINDOW * (1 - ROUNDING):
+        if (reads or connection.unsent) and window < RATE_WINDOW * (1 - ROUNDING):
             return
         connection.counted = now
         before, connection.traffic = connection.traffic, traffic(stream)
         taken, come = (after - old for after, old in zip(connection.traffic, before, strict=True))
         least = self._rate * window
         # Who has taken nearly all is not slow, however little that was.
-        takes_slowly = taken < least and (is_sending(stream) or taken + stream.unsent() >= least)
+        rest = connection.unsent
+        takes_slowly = taken < least and (is_sending(stream) or taken + rest >= least)
         if (takes_slowly and taken + come) or (reads and 0 < come < least):
             reason = f"less than {self._rate:g} bytes a second for {window:.0f} s"
             if not self._cancel(connection, "slow", reason):
