@@ -12,7 +12,7 @@ from typing import NamedTuple
 from corolib import Coro, Sleep, TaskGroup, open_tcp, timeout
 
 HOST = "127.0.0.1"
-PATIENCE = 30  # seconds beyond those that the pauses need, one client after another
+PATIENCE = 120  # seconds beyond those that the pauses need, one client after another
 
 
 class Job(NamedTuple):

@@ -17,7 +17,7 @@ import pytest
 from corolib import Cancelled, RunFinished, Scheduler, Sleep, current_scheduler, now, run
 from corolib.kernel.callqueue import CallQueue, WakeupEvent, WakeupPair
 from corolib.testing import open_files, virtual_time
-from tests.helpers.driving import FULL, in_a_thread, in_threads, turn
+from tests.helpers.driving import FULL, LONG, in_a_thread, in_threads, turn
 from tests.helpers.inside import (
     call_queue_of,
     is_polling,
@@ -436,7 +436,7 @@ def test_calls_from_eight_threads_wake_an_idle_loop_again_and_again(selector, ea
         for n in range(calls):
             done = threading.Event()
             scheduler.call_soon_threadsafe(lambda n=n, done=done: (made.append(n), done.set()))
-            assert done.wait(20), "a wake-up was lost"
+            assert done.wait(LONG), "a wake-up was lost"
 
     try:
         threads, raised = in_threads(THREADS, leave)

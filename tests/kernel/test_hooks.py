@@ -1,6 +1,8 @@
 """What a run changes in the process around it, and puts back: signals, forks, async generators."""
 
+import functools
 import gc
+import itertools
 import os
 import signal
 import socket
@@ -34,7 +36,7 @@ from tests.helpers.inside import (
     in_child,
     signal_module,
 )
-from tests.helpers.programs import python
+from tests.helpers.programs import python, pythons
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
 
@@ -455,26 +457,24 @@ def test_a_child_that_is_forked_in_a_callback_is_told_and_nothing_is_stepped_the
     assert (status, out.splitlines(), err) == (0, [text, "parent done"], "")
 
 
-@pytest.mark.found("T1")
-@pytest.mark.parametrize(
-    ("raised", "status"), [("SystemExit(3)", 3), ("KeyError", 1), ("KeyboardInterrupt", -2)]
-)
-@pytest.mark.parametrize("callback", ["call_soon_threadsafe(fork)", "call_at(0, fork, 0)"])
-def test_what_a_callback_raises_in_a_child_that_it_has_forked_leaves_the_run(
-    raised, status, callback
-):
-    """And no task is stepped with it: the tasks are the parent's."""
-    program = f"""
+CALLBACKS = ["call_soon_threadsafe(fork)", "call_at(0, fork, 0)"]
+RAISED = {"SystemExit(3)": 3, "KeyError": 1, "KeyboardInterrupt": -2}
+
+
+@functools.cache
+def forked_in_a_callback():
+    """Return what comes of each program in which a callback forks and raises something there."""
+    program = """
         import os
         import corolib
         from corolib import Cancelled, Sleep, current_scheduler
 
         def fork(*args):
             if os.fork() == 0:
-                raise {raised}
+                raise RAISED
 
         def main():
-            current_scheduler().{callback}
+            current_scheduler().CALLBACK
             try:
                 yield Sleep(0.05)
             except (Exception, Cancelled) as exc:
@@ -483,9 +483,19 @@ def test_what_a_callback_raises_in_a_child_that_it_has_forked_leaves_the_run(
 
         corolib.run(main, on_task_error=print)
     """
-    ended, out, err = python(program)
-    assert (ended, out) == (0, f"{status}\n")
-    assert ("KeyError" in err) == (status == 1)
+    cases = list(itertools.product(CALLBACKS, RAISED))
+    texts = [program.replace("CALLBACK", a).replace("RAISED", b) for a, b in cases]
+    return dict(zip(cases, pythons(texts), strict=True))
+
+
+@pytest.mark.found("T1")
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_what_a_callback_raises_in_a_child_that_it_has_forked_leaves_the_run(raised, callback):
+    """And no task is stepped with it: the tasks are the parent's."""
+    ended, out, err = forked_in_a_callback()[callback, raised]
+    assert (ended, out) == (0, f"{RAISED[raised]}\n")
+    assert ("KeyError" in err) == (raised == "KeyError")
 
 
 @pytest.mark.hazard("H71")
@@ -515,10 +525,14 @@ def test_after_a_fork_in_a_callback_the_child_makes_no_other_call_and_steps_nobo
     assert made == []
 
 
-@pytest.mark.parametrize("statement", ["yield", "yield 42", "return"])
-@pytest.mark.parametrize("block", ["contextlib.nullcontext()", "shield()", "timeout(60)"])
-def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(block, statement):
-    program = f"""
+STATEMENTS = ["yield", "yield 42", "return"]
+BLOCKS = ["contextlib.nullcontext()", "shield()", "timeout(60)"]
+
+
+@functools.cache
+def forked_in_a_task():
+    """Return what comes of each program in which a task forks in a block, and the child goes on."""
+    program = """
         import contextlib
         import os
         import corolib
@@ -535,11 +549,11 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
         def main():
             spawn(other, daemon=True)
             yield
-            with {block}:
+            with BLOCK:
                 child = os.fork() == 0
             try:
                 if child:
-                    {statement}
+                    STATEMENT
                 else:
                     os.wait()
             finally:
@@ -557,7 +571,15 @@ def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(
             raise SystemExit from None
         print("parent done")
     """
-    status, out, err = python(program)
+    cases = list(itertools.product(BLOCKS, STATEMENTS))
+    texts = [program.replace("BLOCK", a).replace("STATEMENT", b) for a, b in cases]
+    return dict(zip(cases, pythons(texts), strict=True))
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_forked_child_that_goes_on_gets_an_error_and_no_other_task_is_stepped(block, statement):
+    status, out, err = forked_in_a_task()[block, statement]
     text = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
     assert out.splitlines() == [
         *("clean-up in the child", text, f"again: {text}"),

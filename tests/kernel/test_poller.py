@@ -1041,9 +1041,9 @@ class Liar(Counted):
 
 
 @pytest.mark.hazard("H12")
-def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, selector):
+def test_thousands_of_false_reports_wake_a_task_once_each_and_end_no_read(pair, selector):
     a, b = pair
-    steps = 0
+    steps, most = 0, 10_000 if FULL else 1_000
 
     def patient():
         nonlocal steps
@@ -1059,7 +1059,7 @@ def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, 
         spawn(outcome, ReadWait(b), daemon=True)
         task = spawn(patient)
         yield
-        while steps < 10_000:
+        while steps < most:
             before = steps
             yield
             assert steps <= before + 1  # once a turn
@@ -1068,7 +1068,7 @@ def test_ten_thousand_false_reports_wake_a_task_once_each_and_end_no_read(pair, 
         assert (yield from task) == b"real"
 
     run(main, selector=lambda: Liar(standard(selector)()))
-    assert steps >= 10_000
+    assert steps >= most
 
 
 @pytest.mark.hazard("H12")

@@ -109,7 +109,7 @@ def test_two_waits_for_one_process_may_be_one_choice(watching):
     assert run(main) == ((0, 7), 7)
 
 
-def test_signals_reach_the_process_and_its_status_names_them(watching):
+def test_signals_reach_the_process_and_its_status_names_them(watching, default_sigint):
     def main():
         codes = []
         for send in ("terminate", "kill", "interrupt"):
