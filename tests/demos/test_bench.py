@@ -820,12 +820,12 @@ def test_a_figure_that_changes_is_changed_in_the_readme():
     recorded = exact.recorded()
     found = published.workload(recorded["clock"], "echo-1k-100")["results"]
     other = next(each for each in found if each["contestant"] == "asyncio_streams")
-    other["fair"]["ratio"] = 77.123
-    other["shipped"]["ratio"] = 88.123
+    other["fair"] |= {"ratio": 77.123, "wide": False}
+    other["shipped"] |= {"ratio": 88.123, "wide": True}
     text = published.shown("a\n<!-- recorded: servers -->\n1\n<!-- end -->\nb\n", recorded)
     assert text.startswith("a\n<!-- recorded: servers -->\n| ")
     assert text.endswith(" |\n<!-- end -->\nb\n")
-    assert "| 77.12 (88.12) |" in text
+    assert "| 77.12 (88.12†) |" in text
     assert "| 77.12 |" in published.echo(recorded)
 
 

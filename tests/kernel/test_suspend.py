@@ -479,7 +479,7 @@ def test_a_proxy_waiter_whose_wake_raises_ends_nothing_else(trap, pair):
     assert lost == [("main", "in a wake")]
 
 
-def test_a_second_ctrl_c_in_the_wake_of_a_proxy_waiter_leaves_the_run():
+def test_a_second_ctrl_c_in_the_wake_of_a_proxy_waiter_leaves_the_run(default_sigint):
     log = []
 
     def wake(value=None, error=None):

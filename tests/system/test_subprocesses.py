@@ -768,7 +768,7 @@ def test_a_run_that_is_thrown_away_kills_its_program():
     assert run(main) == -signal.SIGKILL
 
 
-def test_a_run_under_way_when_its_task_is_abandoned_kills_its_program(capfd):
+def test_a_run_under_way_when_its_task_is_abandoned_kills_its_program(capfd, default_sigint):
     """A second Ctrl-C abandons all tasks: their bodies are closed, and cannot wait any more."""
     program = """
         import os, signal
