@@ -28,8 +28,7 @@ from typing import Any, NamedTuple
 try:
     import fcntl
     import termios
-except ImportError:
-    # This is Windows: nobody knows what the kernel keeps.
+except ImportError:  # pragma: no cover - this is Windows: nobody knows what the kernel keeps
     fcntl = termios = None  # type: ignore[assignment]
 
 from corolib.kernel import OwnedSocket, brief, check_number, close, public, running_scheduler
