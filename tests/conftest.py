@@ -27,6 +27,14 @@ def pytest_addoption(pluginmanager):
         pluginmanager.register(pytest_corolib, "corolib")
 
 
+def pytest_configure():
+    """A shell that runs tests in the background has them ignore SIGINT, and with them all programs
+    that they start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_finish():
     """Keep what pytest and the imports have made from the garbage collector: many tests look for
     cycles, and each look would go through half a million objects that are none of theirs.
