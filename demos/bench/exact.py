@@ -63,10 +63,11 @@ def figures(name: str, workload: Exchanges = ECHO) -> Figures:
 def layouts(copies: int) -> Generator[Sequence[Path]]:
     """Make copies of what servers need, at paths of different lengths; none: give the original."""
     with tempfile.TemporaryDirectory() as folder:
+        compiled = shutil.ignore_patterns("__pycache__")  # of each Python that ever ran here
         roots = [Path(folder) / ("x" * (3 + 7 * number)) for number in range(copies)]
         for root in roots:
             for part in ("corolib", "demos/bench"):
-                shutil.copytree(ROOT / part, root / part)
+                shutil.copytree(ROOT / part, root / part, ignore=compiled)
         yield roots or [ROOT]
 
 
