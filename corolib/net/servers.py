@@ -446,8 +446,7 @@ class _Connection(Progress):
 
     def close(self) -> None:
         self.closed = True
-        if not self.closing:
-            self._break_off()
+        self._break_off()
         self.server._close(self.stream)
 
     def _break_off(self) -> None:

@@ -1282,6 +1282,35 @@ def test_a_crowd_that_waits_for_places_gets_them_quickly():
 
 
 @pytest.mark.found("N20")
+def test_where_nobody_is_waited_for_who_is_idle_for_another_reason_makes_room():
+    def handler(stream):
+        yield Sleep(1000)
+
+    def scenario(server):
+        with dial(server):
+            yield Sleep(12)
+            with dial(server):
+                yield from until(lambda: server.stats()["accepted"] == 2)
+                return server.stats()["evicted"]
+
+    assert serving(handler, scenario, max_connections=1) == 1
+
+
+@pytest.mark.found("N20")
+def test_a_full_server_whose_listener_is_closed_accepts_nobody_and_ends():
+    def main():
+        server = listen_tcp(LOCAL, 0).serve(echo, max_connections=1)
+        with dial(server) as sock:
+            yield Sleep(1)
+            server.listener.close()
+            yield Sleep(1)
+            assert (yield from talk(sock)) == b"x"
+        return (yield from server)
+
+    assert run(main, **virtual_time()).finished == 1
+
+
+@pytest.mark.found("N20")
 def test_where_a_place_is_free_in_a_moment_nobody_has_to_leave():
     def scenario(server):
         with dial(server), dial(server) as leaves:
