@@ -10,6 +10,9 @@ The house, where each floor imports only from those below it:
         cases, fixtures -> runner -> alarm, clocks, leaks     sweeps -> clocks, leaks
     interop/        doors to other libraries
         psycopg -> readiness     asyncio_calls     redis
+    trace/          records what the scheduler does, where a run asks for it
+        traces -> recorder -> watching     page, perfetto, files
+        page, perfetto -> sentences -> state -> events
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd

@@ -6,8 +6,9 @@ the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `r
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
 and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `holders` and
 `never_again`, on whom a wait depends; the words for messages, `doing`, `where`, `file_name`,
-`some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what asks the program's objects
-and cannot fail, from `safely.py`; and checks of what a caller gives.
+`some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder stands in for
+or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the
+program's objects and cannot fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -18,7 +19,12 @@ import sys
 
 from corolib.kernel.bodies import body_of
 from corolib.kernel.callqueue import WakeupPair
-from corolib.kernel.cancellation import CancelScope, current_effective_deadline
+from corolib.kernel.cancellation import (
+    Cancellation,
+    CancelScope,
+    Scope,
+    current_effective_deadline,
+)
 from corolib.kernel.checks import check_count, check_number, file_name
 from corolib.kernel.context import (
     Runnable,
@@ -65,8 +71,9 @@ from corolib.kernel.safely import (
     with_trace,
 )
 from corolib.kernel.scheduler import Scheduler, run
-from corolib.kernel.suspend import in_queue, serve
-from corolib.kernel.task import Task
+from corolib.kernel.suspend import Enqueue, ProxyWaiter, in_queue, serve
+from corolib.kernel.task import Join, Task
+from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
 from corolib.kernel.waits import Waiting, forgive, public, waits
 
@@ -82,16 +89,21 @@ __all__ = [
     "BorrowedFile",
     "BusyError",
     "CancelScope",
+    "Cancellation",
     "Cancelled",
     "ClosedError",
     "Coro",
     "Deadlock",
+    "Enqueue",
+    "Join",
     "LateModule",
     "OwnedSocket",
+    "ProxyWaiter",
     "ReadWait",
     "RunFinished",
     "Runnable",
     "Scheduler",
+    "Scope",
     "ScopeError",
     "Selector",
     "Sleep",
@@ -99,6 +111,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "Throttle",
+    "Timers",
     "Trap",
     "UrgentWait",
     "Waiting",

@@ -57,7 +57,7 @@ from corolib.kernel.checks import check_number
 from corolib.kernel.context import _current, current_task
 from corolib.kernel.diagnostics import where
 from corolib.kernel.errors import Cancelled, ScopeError
-from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, line_of
+from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, knows_its_frames, line_of
 from corolib.kernel.safely import brief, module_of
 from corolib.kernel.waits import public
 
@@ -283,7 +283,11 @@ class CancelScope(Scope):
         frame, task = self.frame, self.task
         if frame is None or task is None or not frame.f_code.co_flags & SUSPENDABLE:
             return False
-        if _is_frame_of(frame, task.body) or frame in task.stack() or not task.knows_its_frames():
+        if (
+            _is_frame_of(frame, task.body)
+            or frame in task.stack()
+            or not knows_its_frames(task.body)
+        ):
             return False
         # A helper that opened the block and is over does not count. Its frame cannot say so; but
         # only a generator that is not over refers to it. To find out takes as long as a garbage

@@ -17,10 +17,11 @@ from corolib.kernel.waits import watched
 CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
 SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine`, and async ones
 
-KERNEL = "corolib.kernel."
+KERNEL = ("corolib.kernel.", "corolib.trace.")  # what steps the user's code
 LIBRARY = "corolib."
 PACKAGES = frozenset(
-    f"corolib.{name}" for name in ("kernel", "coordination", "net", "system", "testing", "interop")
+    f"corolib.{name}"
+    for name in ("kernel", "coordination", "net", "system", "testing", "interop", "trace")
 )
 Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
 _PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
@@ -48,7 +49,7 @@ def call_site(depth: int) -> Site:
     return frame.f_code, frame.f_lasti
 
 
-def users_part(error: BaseException, library: str = KERNEL) -> BaseException:
+def users_part(error: BaseException, library: str | tuple[str, ...] = KERNEL) -> BaseException:
     """Return `error` without the frames by which the library reached the user's code.
 
     These are the kernel's; or all of the `LIBRARY`'s, where a wait could not be made. They say

@@ -54,7 +54,7 @@ from corolib.kernel.traps import (
     WriteWait,
 )
 from corolib.kernel.urgent import Urgent
-from corolib.kernel.waits import DEBUG, Documented, public
+from corolib.kernel.waits import DEBUG, TRACE, Documented, public
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -389,10 +389,7 @@ class Scheduler(metaclass=Documented):
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
         """Tell a task that joins another one, or a call that watches it, that it is done."""
         if type(joiner) is not Task:
-            try:
-                joiner(joined.returned, joined.exception)
-            except BaseException as exc:
-                self._diagnostics.call_failed(joined, exc)
+            self.call(joiner, (joined.returned, joined.exception), joined)
         # It may have been cancelled by one that was told before it, or by a signal handler. A call
         # would be one more moment at which such a handler may come.
         elif joiner.wait_state is joined:
@@ -791,6 +788,7 @@ def run(
     on_task_error: ErrorHook | None = None,
     dump_signal: int | None = None,
     network: object = None,
+    trace: object = TRACE,
     **unknown: Never,
 ) -> T:
     """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
@@ -798,6 +796,7 @@ def run(
     Args:
         f: a generator function or an `async def`; or what a call of one returned.
         clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
+        trace: a file to record the run in, or what else `corolib.trace` says; None: nothing.
 
     Returns: what the body of the main task returned.
 
@@ -819,7 +818,12 @@ def run(
     """
     if unknown:
         raise TypeError(unknown_keyword("run", f, unknown))
-    scheduler = Scheduler(
+    make: Callable[..., Scheduler] = Scheduler
+    if trace is not None:
+        from corolib.trace import tracing
+
+        make = tracing(trace)
+    scheduler = make(
         clock=clock,
         selector=selector,
         ready=ready,

@@ -15,7 +15,7 @@ from corolib.kernel.bodies import is_begun
 from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task, must_yield
 from corolib.kernel.errors import Deadlock, TaskCancelled
-from corolib.kernel.frames import Site, frames_of, knows_its_frames, line_of, users_part
+from corolib.kernel.frames import Site, frames_of, line_of, users_part
 from corolib.kernel.safely import brief, trace_of, with_trace
 from corolib.kernel.waits import Documented, public, waits
 
@@ -243,10 +243,6 @@ class Task(Scope, Generic[T], metaclass=Documented):
             else:
                 self.failure = users_part(error)
                 self.raised: types.TracebackType | None = trace_of(error)
-
-    def knows_its_frames(self) -> bool:
-        """Return whether `stack()` is complete: nothing foreign hides what is below it."""
-        return knows_its_frames(self.body)
 
     def stack(self) -> list[types.FrameType]:
         """Return where the task stands, or the calls it is in: frames, the outermost first.

@@ -27,6 +27,10 @@ DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "
 """Debug mode, decided at import: `python -X dev`, or COROLIB_DEBUG=1 in the environment."""
 
 
+TRACE = os.environ.get("COROLIB_TRACE") or None
+"""The default of `run(trace=)`, decided at import: where a trace of each run goes."""
+
+
 def public(thing: T) -> T:
     """Let a class or a function that `corolib` exports say so: its module is `corolib`.
 

@@ -54,6 +54,24 @@ def timers_set(scheduler: Scheduler) -> int:
     return len(scheduler.timers) - scheduler._poller.sweeping
 
 
+def parts_of(scheduler: Scheduler) -> dict[str, type]:
+    """Return the types of a scheduler and of its parts, by name."""
+    return {
+        "scheduler": type(scheduler),
+        "ready": type(scheduler._ready),
+        "timers": type(scheduler.timers),
+        "cancellation": type(scheduler.cancellation),
+        "poller": type(scheduler._poller),
+    }
+
+
+def methods_are_swapped() -> bool:
+    """Return whether a trace has methods of blocks and queues swapped just now."""
+    from corolib.trace.watching import is_swapped_in
+
+    return is_swapped_in()
+
+
 def suspended(scheduler: Scheduler) -> Collection[Task[Any]]:
     """Return the tasks that only another task can set going."""
     return scheduler._suspended

@@ -1,0 +1,32 @@
+"""Traces: what the scheduler did, when and why, for people and programs that read it afterwards.
+
+    run(main, trace="out.html")
+    python3 -m corolib trace program.py
+
+The recorder is a scheduler that notes what it does; one that is not traced is another class, and
+knows nothing of this package.
+
+    traces -> recorder -> watching       files, page, perfetto: forms of a trace
+    sentences -> state -> events
+"""
+
+from __future__ import annotations
+
+from corolib.trace.events import EVENTS
+from corolib.trace.files import read_lines
+from corolib.trace.sentences import sentence
+from corolib.trace.state import State, TaskState, replay
+from corolib.trace.traces import Trace, mark, tracing, write
+
+__all__ = [
+    "EVENTS",
+    "State",
+    "TaskState",
+    "Trace",
+    "mark",
+    "read_lines",
+    "replay",
+    "sentence",
+    "tracing",
+    "write",
+]

@@ -1,0 +1,360 @@
+// The reducer and the sentences: the same as in state.py and sentences.py, which are the reference.
+// A test compares the two. Nothing of the page is known here, so this also runs without one.
+"use strict";
+
+async function unpack(text) {
+  const packed = atob(text);
+  const bytes = new Uint8Array(packed.length);
+  for (let k = 0; k < packed.length; k++) bytes[k] = packed.charCodeAt(k);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const data = JSON.parse(await new Response(stream).text());
+  const kinds = Object.keys(data.kinds);
+  const fields = Object.values(data.kinds);
+  let ns = 0;
+  data.events = data.rows.map((row, n) => {
+    ns += row[1];
+    const event = { i: data.first + n, ns, kind: kinds[row[0]] };
+    const names = fields[row[0]];
+    for (let k = 2; k < row.length; k++) if (row[k] !== null) event[names[k - 2]] = row[k];
+    return event;
+  });
+  delete data.rows;
+  return data;
+}
+
+const NOTHING = Object.freeze({});
+const DONE_KEPT = 20;
+
+function newTask(id, name, parent) {
+  return {
+    id, name, parent: parent ?? null, daemon: false, state: "unknown", since: 0,
+    why: "", by: null, trap: "", on: NOTHING, code: -1, line: -1, stack: null,
+    locals: NOTHING, changed: [], steps: 0, ran: 0, busy: 0, ready: 0, waiting: 0,
+    longest: 0, longest_at: -1, how: "", error: "", asked: false, scopes: [],
+  };
+}
+
+class State {
+  constructor(named) {
+    this.i = -1;
+    this.ns = this.turn = 0;
+    this.polling = false;
+    this.timeout = null;
+    this.ended = "";
+    this.tasks = new Map(); // a task is never changed: it is replaced
+    this.ready = [];
+    this.running = null;
+    this.done = [];
+    this.done_count = 0;
+    this.timers = new Map();
+    this.watched = new Map();
+    this.locks = new Map();
+    this.queues = new Map();
+    this.selecting = this.polls = 0;
+    this.named = named || {};
+  }
+
+  copy() {
+    const other = Object.assign(new State(this.named), this);
+    for (const name of ["tasks", "timers", "watched", "locks", "queues"]) {
+      other[name] = new Map(this[name]);
+    }
+    other.ready = this.ready.slice();
+    return other;
+  }
+
+  task(id) {
+    let found = this.tasks.get(id);
+    if (found === undefined) {
+      const [name, parent] = this.named[id] || ["?", null];
+      found = newTask(id, name, parent);
+      found.since = this.ns;
+      this.tasks.set(id, found);
+    }
+    return found;
+  }
+
+  label(id) {
+    if (!id) return "The scheduler";
+    const task = this.task(id);
+    return `${task.name}#${task.id}`;
+  }
+
+  // Return a task that may be changed.
+  edit(id) {
+    const task = { ...this.task(id) };
+    this.tasks.set(id, task);
+    return task;
+  }
+
+  unready(id) {
+    const at = this.ready.indexOf(id);
+    if (at >= 0) this.ready.splice(at, 1);
+  }
+
+  apply(event) {
+    this.i = event.i;
+    this.ns = event.ns;
+    const change = CHANGES[event.kind];
+    if (change) change(this, event);
+  }
+
+  waitsFor() {
+    const found = new Map();
+    for (const task of this.tasks.values()) {
+      if (task.state === "waiting") {
+        const joined = "join" in task.on ? [task.on.join] : [];
+        found.set(task.id, joined.concat(task.on.holders || []));
+      } else if (task.state === "completing") {
+        const children = [...this.tasks.values()].filter(
+          (each) => each.parent === task.id && each.state !== "done");
+        found.set(task.id, children.map((each) => each.id));
+      }
+    }
+    return found;
+  }
+
+  view() {
+    const found = {};
+    for (const name of Object.keys(this)) {
+      const value = this[name];
+      if (name !== "named") found[name] = value instanceof Map ? Object.fromEntries(value) : value;
+    }
+    return found;
+  }
+}
+
+function change(task, state, ns) {
+  const took = ns - task.since;
+  if (task.state === "ready") task.ready += took;
+  else if (task.state === "waiting") task.waiting += took;
+  else if (task.state === "running") task.busy += took;
+  task.state = state;
+  task.since = ns;
+  return took;
+}
+
+function stop(state, event, next) {
+  const task = state.edit(event.task);
+  if (task.state === "running") {
+    task.ran = change(task, next, event.ns);
+    if (task.ran > task.longest) {
+      task.longest = task.ran;
+      task.longest_at = event.i;
+    }
+  } else {
+    change(task, next, event.ns);
+  }
+  if (state.running === task.id) state.running = null;
+  return task;
+}
+
+const CHANGES = {
+  turn: (s, e) => { s.turn = e.n; },
+  poll: (s, e) => { s.polling = true; s.timeout = e.timeout ?? null; s.polls = e.ns; },
+  polled: (s, e) => {
+    if (s.polling) s.selecting += e.ns - s.polls;
+    s.polling = false;
+  },
+  end: (s, e) => { s.ended = e.reason; s.polling = false; },
+  watch: (s, e) => { s.watched.set(e.fd, e.mask); },
+  unwatch: (s, e) => { s.watched.delete(e.fd); },
+  spawn: (s, e) => {
+    const task = newTask(e.task, e.name, e.parent);
+    Object.assign(task, {
+      daemon: e.daemon, code: e.code, line: e.line, state: "ready", since: e.ns, why: "new",
+    });
+    s.tasks.set(task.id, task);
+  },
+  wake: (s, e) => {
+    const task = s.edit(e.task);
+    task.why = e.why;
+    task.by = e.by ?? null;
+    s.ready.push(task.id);
+    change(task, "ready", e.ns);
+  },
+  step: (s, e) => {
+    const task = s.edit(e.task);
+    s.unready(task.id);
+    change(task, "running", e.ns);
+    task.steps = e.n;
+    s.running = task.id;
+  },
+  yield: (s, e) => {
+    const task = stop(s, e, "waiting");
+    const before = task.code;
+    const told = e.locals || NOTHING;
+    task.trap = e.trap;
+    task.on = e.on;
+    task.code = e.code ?? -1;
+    task.line = e.line ?? -1;
+    task.locals = task.code === before ? { ...task.locals, ...told } : told;
+    task.changed = Object.keys(told);
+    task.stack = e.stack ?? null;
+  },
+  over: (s, e) => {
+    const task = stop(s, e, "completing");
+    s.unready(task.id);
+    for (const [lock, held] of s.locks) if (held[1] === task.id) s.locks.delete(lock);
+    task.how = e.how;
+    task.error = e.error ?? "";
+  },
+  done: (s, e) => {
+    const task = stop(s, e, "done");
+    s.unready(task.id);
+    task.how = e.how;
+    task.error = e.error ?? "";
+    s.done = [...s.done.slice(1 - DONE_KEPT), task.id];
+    s.done_count += 1;
+  },
+  "cancel.ask": (s, e) => { if (e.scope === 0) s.edit(e.task).asked = true; },
+  "scope.enter": (s, e) => {
+    const task = s.edit(e.task);
+    task.scopes = [...task.scopes, [e.scope, e.label]];
+  },
+  "scope.leave": (s, e) => {
+    const task = s.edit(e.task);
+    task.scopes = task.scopes.filter((each) => each[0] !== e.scope);
+  },
+  "timer.set": (s, e) => { s.timers.set(e.id, [e.at ?? null, e.for]); },
+  "timer.fire": (s, e) => { s.timers.delete(e.id); },
+  "timer.cancel": (s, e) => { s.timers.delete(e.id); },
+  "lock.take": (s, e) => { s.locks.set(e.lock, [e.label, e.task]); },
+  "lock.give": (s, e) => { s.locks.delete(e.lock); },
+  "queue.put": (s, e) => { s.queues.set(e.queue, [e.label, e.length]); },
+  "queue.get": (s, e) => { s.queues.set(e.queue, [e.label, e.length]); },
+};
+
+// Tasks of which each waits for the next, and the last for the first; or none.
+function findCycle(waits) {
+  const finished = new Set();
+  for (const start of waits.keys()) {
+    const path = [];
+    const trail = [[start]];
+    while (trail.length) {
+      const task = trail[trail.length - 1].shift();
+      if (task === undefined) {
+        trail.pop();
+        if (path.length) finished.add(path.pop());
+      } else if (path.includes(task)) {
+        return path.slice(path.indexOf(task));
+      } else if (!finished.has(task)) {
+        path.push(task);
+        trail.push((waits.get(task) || []).slice());
+      }
+    }
+  }
+  return [];
+}
+
+// Sentences ---------------------------------------------------------------------------------------
+
+function span(ns) {
+  if (ns < 1000) return `${ns} ns`;
+  if (ns < 1e6) return `${Math.floor((ns + 500) / 1000)} µs`;
+  const [unit, size] = ns < 1e9 ? ["ms", 1e5] : ["s", 1e8];
+  const tenths = Math.floor((ns + size / 2) / size);
+  return `${Math.floor(tenths / 10)}.${tenths % 10} ${unit}`;
+}
+
+const baseName = (file) => file.slice(file.lastIndexOf("/") + 1);
+
+function place(codes, code, line) {
+  return code >= 0 && code < codes.length ? `${baseName(codes[code][1])}:${line}` : "its end";
+}
+
+function waitsInWords(on, state) {
+  if ("read" in on) return `fd ${on.read} can be read`;
+  if ("write" in on) return `fd ${on.write} can be written`;
+  if ("urgent" in on) return `fd ${on.urgent} has urgent data`;
+  if ("join" in on) return state.label(on.join);
+  return on.what ?? "?";
+}
+
+const MASKS = { r: "read", w: "written", rw: "read or written" };
+
+// Which words, and what is put in.
+const MORE = {
+  turn: (e) => (e.ready < 2 ? `turn ${e.ready}` : "turn"),
+  poll: (e, state, v) => {
+    if (e.timeout === undefined) return "poll for ever";
+    if (e.timeout === 0) return state.ready.length ? "poll now" : "poll due";
+    v.span = span(Math.floor(e.timeout * 1e9));
+    return "poll";
+  },
+  polled: (e, state, v) => {
+    v.files = e.files.map(([fd, mask]) => `fd ${fd} (${mask})`).join(", ");
+    return e.files.length ? "polled" : "polled none";
+  },
+  watch: (e, state, v) => { v.mask = MASKS[e.mask]; return "watch"; },
+  spawn: (e, state, v, codes) => {
+    v.where = place(codes, e.code, e.line);
+    v.by = state.label(e.parent);
+    return e.parent ? "spawn" : "spawn main";
+  },
+  wake: (e, state, v) => {
+    const task = state.task(e.task);
+    v.place = state.ready.indexOf(task.id) + 1;
+    v.what = waitsInWords(task.on, state);
+    return `wake ${e.why}`;
+  },
+  step: (e, state, v, codes) => {
+    const task = state.task(e.task);
+    v.where = place(codes, task.code, task.line);
+    return e.n === 1 ? "step first" : `step ${e.via}`;
+  },
+  yield: (e, state, v, codes) => {
+    const task = state.task(e.task);
+    const on = e.on;
+    v.span = span(task.ran);
+    v.where = place(codes, task.code, task.line);
+    if (e.trap === "") return "yield";
+    for (const name of ["read", "write", "urgent"]) {
+      if (name in on) { v.fd = on[name]; return `yield ${name}`; }
+    }
+    if ("until" in on) {
+      if (on.until === null) return "yield for ever";
+      v.at = span(on.until);
+      return "yield until";
+    }
+    if (!("join" in on) && !("what" in on)) return "yield other";
+    v.what = waitsInWords(on, state);
+    if ("join" in on) return "yield join";
+    v.holders = (on.holders || []).map((each) => state.label(each)).join(", ");
+    return v.holders ? "yield held" : "yield what";
+  },
+  over: (e, state, v) => { v.span = span(state.task(e.task).ran); return `over ${e.how}`; },
+  done: (e) => `done ${e.how}`,
+  "cancel.ask": (e, state, v) => {
+    v.reason = e.reason ?? "no reason is given";
+    return e.scope ? "cancel.ask" : "cancel.ask task";
+  },
+  "timer.set": (e, state, v) => { v.at = "at" in e ? span(e.at) : "never"; return "timer.set"; },
+  "queue.put": (e, state, v) => {
+    v.by = state.label(e.task);
+    if ("to" in e) { v.to = state.label(e.to); return "queue.put to"; }
+    return "queue.put";
+  },
+  "queue.get": (e, state, v) => { v.by = state.label(e.task); return "queue.get"; },
+  deadlock: (e, state, v) => {
+    const cycle = e.cycle.concat(e.cycle.slice(0, 1));
+    v.cycle = cycle.map((each) => state.label(each)).join(" -> ");
+    return cycle.length ? "deadlock cycle" : "deadlock";
+  },
+  mark: (e, state, v) => {
+    const data = Object.entries(e.data);
+    v.by = state.label(e.task);
+    v.data = data.map(([name, value]) => `${name}=${value}`).join(", ");
+    return data.length ? "mark data" : "mark";
+  },
+};
+
+// What an event means; `state` is as it is after the event.
+function sentence(event, state, data) {
+  const values = { ...event };
+  if (event.task) values.task = state.label(event.task);
+  values.by = state.label(event.by);
+  const make = MORE[event.kind];
+  const key = make ? make(event, state, values, data.header.code) : event.kind;
+  return data.words[key].replace(/\{([a-z]+)\}/g, (_, name) => values[name]);
+}

@@ -1,0 +1,174 @@
+// What the page shows of a state: chips, panels, the source. All text is put in as text.
+
+const $ = (id) => document.getElementById(id);
+const SHOWN = 60; // tasks in a panel
+
+// Make an element: el("p", {class: "x"}, "text", another, [more]).
+function el(name, attributes, ...inside) {
+  const found = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key === "style") for (const [k, v] of Object.entries(value)) found.style.setProperty(k, v);
+    else if (key.startsWith("on")) found.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined) found.setAttribute(key, value);
+  }
+  found.append(...inside.flat().filter((each) => each !== null && each !== undefined));
+  return found;
+}
+
+const hueOf = (id) => Math.round((id * 137.508) % 360);
+
+class View {
+  constructor(data, select) {
+    this.data = data;
+    this.codes = data.header.code;
+    this.select = select; // called with a task's number
+    this.places = new Map(); // where each chip was
+    this.file = null;
+    this.lines = [];
+    this.marked = [];
+  }
+
+  chip(state, id, why, small) {
+    const task = state.task(id);
+    const selected = id === this.selected ? " selected" : "";
+    const unknown = task.state === "unknown" ? " unknown" : "";
+    return el("button", {
+      class: `chip${selected}${unknown}`,
+      style: { "--hue": hueOf(id) },
+      title: `${task.name}#${id}: ${task.state}`,
+      onclick: () => this.select(id),
+    }, small ? `#${id}` : `${task.name}#${id}`, why ? el("span", { class: "why" }, why) : null);
+  }
+
+  // A text in which each `name#3` is the chip of that task.
+  withChips(state, text) {
+    const found = [];
+    let from = 0;
+    for (const match of text.matchAll(/([^\s(),]+)#(\d+)/g)) {
+      const id = Number(match[2]);
+      if (!state.tasks.has(id) || state.task(id).name !== match[1]) continue;
+      found.push(text.slice(from, match.index), this.chip(state, id));
+      from = match.index + match[0].length;
+    }
+    return [...found, text.slice(from)];
+  }
+
+  // Show things in a panel; those that have come from another panel say so by moving.
+  fill(id, state, items, empty) {
+    const shown = items.slice(0, SHOWN).map(([task, node]) => {
+      if (task && this.places.get(task) !== id) {
+        this.places.set(task, id);
+        if (!this.fast) node.classList.add("arrives");
+      }
+      return node;
+    });
+    if (items.length > SHOWN) {
+      shown.push(el("span", { class: "none" }, `and ${items.length - SHOWN} more`));
+    }
+    if (!items.length) shown.push(el("span", { class: "none" }, empty));
+    $(id).replaceChildren(...shown);
+  }
+
+  panels(state) {
+    this.fill("ready", state, state.ready.map(
+      (id) => [id, this.chip(state, id, state.task(id).why)]), "nobody");
+    const running = [];
+    if (state.running !== null) {
+      const task = state.task(state.running);
+      running.push([task.id, el("div", { class: "row" }, this.chip(state, task.id),
+        el("span", { class: "why" },
+          task.steps > 1 ? `from ${place(this.codes, task.code, task.line)}` : "its first step"))]);
+    } else if (state.polling) {
+      const most = state.timeout === null ? "until a file is ready"
+        : `at most ${span(Math.floor(state.timeout * 1e9))}`;
+      running.push([0, el("div", { class: "pulse" },
+        state.timeout === 0 ? "The selector is asked." : `The scheduler sleeps, ${most}.`)]);
+    }
+    this.fill("running", state, running, state.ended ? "The run is over." : "The scheduler itself.");
+    const files = [], waits = [];
+    for (const task of state.tasks.values()) {
+      if (task.state !== "waiting") continue;
+      const on = task.on;
+      const fd = on.read ?? on.write ?? on.urgent;
+      const since = `since ${span(state.ns - task.since)}`;
+      if (fd !== undefined) {
+        const way = "read" in on ? "to read" : "write" in on ? "to write" : "for urgent data";
+        files.push([fd, task.id, el("div", { class: "row" }, this.chip(state, task.id),
+          el("span", { class: "why" }, `fd ${fd} ${way}, ${since}`))]);
+      } else {
+        const until = "until" in on ? on.until ?? Infinity : null;
+        const whom = "join" in on ? [on.join] : on.holders || [];
+        const what = until !== null
+          ? until === Infinity ? "for ever" : `until ${span(until)}`
+          : "join" in on ? "joins" : on.what ?? (task.trap || "gives way");
+        waits.push([until ?? Number.MAX_VALUE, task.id, el("div", { class: "row" },
+          this.chip(state, task.id), el("span", { class: "why" }, what),
+          whom.length ? el("span", { class: "why" }, "→") : null,
+          whom.slice(0, 5).map((id) => this.chip(state, id)))]);
+      }
+    }
+    const inOrder = (a, b) => a[0] - b[0] || a[1] - b[1];
+    this.fill("files", state, files.sort(inOrder).map((each) => each.slice(1)), "nobody");
+    this.fill("waits", state, waits.sort(inOrder).map((each) => each.slice(1)), "nobody");
+    this.fill("done", state, state.done.slice().reverse().map((id) => {
+      const task = state.task(id);
+      const how = task.how === "failed" ? `failed: ${task.error}` : task.how;
+      return [id, this.chip(state, id, how === "returned" ? null : how)];
+    }), "nobody yet");
+    $("done-count").textContent = state.done_count > state.done.length
+      ? `the last ${state.done.length} of ${state.done_count}` : "the last one first";
+  }
+
+  // The source of a task: its line, who else stands in the same file, its variables.
+  source(state, task) {
+    const known = task && task.code >= 0 ? this.codes[task.code] : null;
+    $("where").textContent = known ? `${known[0]}, ${baseName(known[1])}:${task.line}` : "";
+    const crumbs = (task && task.stack) || [];
+    $("crumbs").textContent = crumbs.length > 1
+      ? crumbs.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ") : "";
+    const variables = task ? Object.entries(task.locals) : [];
+    $("variables").replaceChildren(...variables.map(([name, value]) => el("div",
+      { class: task.changed.includes(name) ? "changed" : null },
+      el("dt", {}, name), el("dd", {}, value))));
+    const text = known ? this.data.header.source[known[1]] : undefined;
+    if (text === undefined) {
+      this.file = null;
+      $("source").replaceChildren(el("p", { class: "list none" }, !known
+        ? "It stands in no line of the program." : "The source of this file is not in the trace."));
+      return;
+    }
+    if (this.file !== known[1]) {
+      this.file = known[1];
+      this.lines = text.split("\n").map((line, n) => el("div", { class: "code" },
+        el("span", {}, String(n + 1)), el("span", { class: "text" }, line), el("span")));
+      $("source").replaceChildren(...this.lines);
+      this.marked = [];
+    }
+    for (const node of this.marked) {
+      node.classList.remove("here");
+      node.lastChild.replaceChildren();
+    }
+    this.marked = [];
+    const count = new Map();
+    for (const other of state.tasks.values()) {
+      if (other.state === "done" || other.code < 0) continue;
+      const node = this.codes[other.code][1] === this.file ? this.lines[other.line - 1] : null;
+      if (!node) continue;
+      const there = count.get(node) || 0;
+      count.set(node, there + 1);
+      if (there < 4) node.lastChild.append(this.chip(state, other.id, null, true));
+      if (there === 4) node.lastChild.append(" …");
+      this.marked.push(node);
+    }
+    const here = this.lines[task.line - 1];
+    if (here) {
+      here.classList.add("here");
+      this.marked.push(here);
+      const box = $("source");
+      const top = here.offsetTop - box.offsetTop;
+      if (top < box.scrollTop + 20 || top > box.scrollTop + box.clientHeight - 50) {
+        box.scrollTop = top - box.clientHeight / 2;
+      }
+    }
+  }
+}

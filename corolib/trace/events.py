@@ -1,0 +1,112 @@
+"""The events of a trace: which kinds there are, what each one says, and how one is written down.
+
+While a program runs, an event is a tuple `(kind, ns, ...)` of numbers, words and code objects, with
+the fields that `EVENTS` names in their order. Written down it is a dictionary: `i` counts from 0,
+`ns` is since the beginning of the trace, a field that is None is left out, and a code object is
+its number in the table `code`.
+
+Nothing of the scheduler is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import CodeType
+from typing import Any
+
+SCHEMA = "corolib-trace/1"
+
+EVENTS: dict[str, tuple[str, ...]] = {
+    "run": ("tasks",),  # how many were spawned before it
+    "end": ("reason",),
+    "turn": ("n", "ready"),  # how many are ready
+    "poll": ("timeout",),  # seconds; None: for ever
+    "polled": ("files", "count"),  # [[fd, "r"]...], 64 at most, of so many
+    "watch": ("fd", "mask", "task"),  # the selector is told; "r", "w", "rw"
+    "unwatch": ("fd",),
+    "spawn": ("task", "name", "parent", "daemon", "code", "line"),
+    "wake": ("task", "why", "by"),  # it is put into the ready queue, by the task that was running
+    "step": ("task", "n", "via", "error"),  # its nth, by `send` or `throw`, with an error's class
+    "yield": ("task", "trap", "on", "code", "line", "stack", "locals"),
+    "over": ("task", "how", "error"),  # its body: returned, failed, cancelled
+    "done": ("task", "how", "error"),  # and its children
+    "cancel.ask": ("task", "scope", "label", "by", "reason"),  # scope 0 is the task itself
+    "cancel.deliver": ("task", "scope", "label", "error"),
+    "scope.enter": ("task", "scope", "label", "at"),  # `at`: the deadline, as in timer.set
+    "scope.leave": ("task", "scope", "label", "caught"),
+    "timer.set": ("id", "at", "for"),  # ns on the scheduler's clock since the trace began
+    "timer.fire": ("id",),
+    "timer.cancel": ("id",),
+    "lock.take": ("lock", "label", "task"),
+    "lock.give": ("lock", "label", "task"),
+    "queue.put": ("queue", "label", "task", "length", "to"),  # `to`: it was handed to this task
+    "queue.get": ("queue", "label", "task", "length"),
+    "call": ("from", "function"),  # from "thread NAME", "signal" or "task"
+    "deadlock": ("tasks", "cycle"),
+    "mark": ("task", "name", "data"),
+}
+
+WHYS = (
+    *("new", "yield", "at once", "io", "timer", "join", "lock", "queue", "event", "other"),
+    *("cancel", "thread", "signal"),
+)
+"""Why a task is put into the ready queue."""
+
+Event = dict[str, Any]
+
+
+class Codes:
+    """The code objects that events name, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[CodeType, int] = {}
+        self.table: list[list[Any]] = []  # by number: qualified name, file, first line
+
+    def number(self, code: CodeType) -> int:
+        number = self._numbers.get(code)
+        if number is None:
+            number = self._numbers[code] = len(self.table)
+            self.table.append([code.co_qualname, code.co_filename, code.co_firstlineno])
+        return number
+
+    def files(self) -> list[str]:
+        """Return the files of the code, in the order in which they were first named."""
+        return list(dict.fromkeys(file for _, file, _ in self.table))
+
+
+def decode(event: tuple[Any, ...], i: int, t0: int, codes: Codes) -> Event:
+    """Return the event number `i` as it is written down."""
+    kind, ns, *values = event
+    found: Event = {"i": i, "ns": ns - t0, "kind": kind}
+    for name, value in zip(EVENTS[kind], values, strict=True):
+        if value is None:
+            continue
+        if name == "code":
+            value = codes.number(value)
+        elif name == "stack":
+            value = [[codes.number(code), line] for code, line in value]
+        found[name] = value
+    return found
+
+
+def find_cycle(waits: dict[int, Iterable[int]]) -> list[int]:
+    """Return tasks of which each waits for the next, and the last for the first; or none.
+
+    `waits` names, for each task, those that it waits for.
+    """
+    finished: set[int] = set()
+    for start in waits:
+        path: dict[int, None] = {}
+        trail = [iter([start])]
+        while trail:
+            task = next(trail[-1], None)
+            if task is None:
+                trail.pop()
+                if path:
+                    finished.add(path.popitem()[0])
+            elif task in path:
+                return list(path)[list(path).index(task) :]
+            elif task not in finished:
+                path[task] = None
+                trail.append(iter(waits.get(task, ())))
+    return []

@@ -1,0 +1,70 @@
+"""A trace as a page: one file, which needs nothing else and asks no network for anything.
+
+The data is JSON, deflated, in base64, so nothing that comes from the program can be taken for
+markup; and the page puts it in as text. What the page shows, and how, is in the folder `assets`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from corolib.trace.events import EVENTS, Event
+from corolib.trace.sentences import WORDS
+
+_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
+SCRIPTS = ("reducer.js", "view.js", "lanes.js", "page.js")  # in this order
+
+
+def page_of(header: dict[str, Any], events: Sequence[Event]) -> str:
+    """Return the page of a trace."""
+    program = os.path.basename((header.get("argv") or ["?"])[0]) or "python"
+    parts = {
+        "TITLE": html.escape(f"{program}: a trace of corolib"),
+        "STYLE": _read("page.css"),
+        "SCRIPT": "\n".join(_read(name) for name in SCRIPTS),
+        "DATA": pack(header, events),
+    }
+    page = _read("page.html")
+    for name, text in parts.items():
+        before, _, behind = page.partition(f"@@{name}@@")
+        page = f"{before}{text}{behind}"
+    return page
+
+
+def pack(header: dict[str, Any], events: Sequence[Event]) -> str:
+    """Return header and events as the page unpacks them.
+
+    An event is a row: the number of its kind, its time as the difference to the one before, and its
+    fields, without those at the end that are None.
+    """
+    kinds = list(EVENTS)
+    rows = []
+    last = 0
+    for event in events:
+        kind = event["kind"]
+        row = [kinds.index(kind), event["ns"] - last]
+        row += [event.get(name) for name in EVENTS[kind]]
+        while row[-1] is None:
+            row.pop()
+        rows.append(row)
+        last = event["ns"]
+    data = {
+        "header": header,
+        "kinds": EVENTS,
+        "words": WORDS,
+        "first": events[0]["i"] if events else 0,
+        "rows": rows,
+    }
+    text = json.dumps(data, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _read(name: str) -> str:
+    with open(os.path.join(_FOLDER, name), encoding="utf-8") as file:
+        return file.read()

@@ -1,0 +1,464 @@
+"""The recorder: a scheduler that notes each moment, and changes nothing.
+
+`TracedScheduler` overrides the methods that the scheduler has for this. What has no such method is
+replaced in this one scheduler, by its like that notes too: the ready queue, the timers, the
+selector, the scopes as they are left, and the locks that a task holds. Blocks and queues are made
+by the program, so three methods of their classes are swapped while a trace is being made, and put
+back behind it: see `watching.py`.
+
+So a run that is not traced has none of this, and the loop never asks whether somebody watches.
+
+An event keeps no object of the program's alive: it is made of numbers, words and code objects. No
+`repr` but one of a built-in type is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import get_ident
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from math import inf
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from corolib.kernel import (
+    Cancelled,
+    Deadlock,
+    Enqueue,
+    Join,
+    ProxyWaiter,
+    ReadWait,
+    Scheduler,
+    Scope,
+    Sleep,
+    Suspend,
+    Task,
+    UrgentWait,
+    WriteWait,
+    attribute,
+    holders,
+    name_of,
+)
+from corolib.trace.events import find_cycle
+from corolib.trace.watching import (
+    Holds,
+    Labels,
+    NotingCancellation,
+    NotingQueue,
+    NotingTimers,
+    noting_selector,
+    swap_in,
+    swap_out,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from corolib.trace.traces import Trace
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_DEMO = os.path.join(_HERE, "demo") + os.sep  # programs, though they come with the library
+_BODIES = (  # what a suspended body, of whatever kind, stands in and delegates to
+    ("gi_frame", "gi_yieldfrom"),
+    ("cr_frame", "cr_await"),
+    ("ag_frame", "ag_await"),
+)
+_WORDS: dict[type, str] = {ReadWait: "read", WriteWait: "write", UrgentWait: "urgent"}
+_OF_PHASE = {"poll": "io", "io": "io", "timer": "timer"}  # why a wait ends in it
+_PLAIN = (int, float, bool, str, bytes, type(None))
+_SIZED = (list, tuple, dict, set, frozenset, bytearray)
+LONGEST = 60  # characters of a value
+BITS = 180  # of a number that is shown in full
+clock = time.perf_counter_ns
+
+
+class TracedScheduler(Scheduler):
+    """A scheduler that tells a trace what it does."""
+
+    def __init__(self, trace: Trace, **options: Any) -> None:
+        self.trace = trace
+        self.add = trace.add  # takes an event
+        self.phase = "step"  # or poll, io, timer, call: what the loop is doing
+        self.seen_turn = 0
+        self.begun = self.ended = False
+        self.whys: dict[int, str] = {}  # of each task, why its next wake will have come
+        self.proxied: dict[int, str] = {}  # of a task in whose place somebody waited
+        self.delivered: int | None = None  # the task that a cancel was delivered to just now
+        self.stepped: dict[int, int] = {}  # how many steps each task has taken
+        # Of each task, the variables told last, and of which function.
+        self.told: dict[int, tuple[CodeType | None, dict[str, Any]]] = {}
+        self.labels = Labels()
+        self.deadlocked = False
+        self.ours: dict[CodeType, bool] = {}  # whether code is the library's
+        selector = options.pop("selector", None)
+        if selector is not None:
+            options["selector"] = noting_selector(self, selector)
+        super().__init__(**options)
+        self.t0_clock = self.clock()
+        timers = NotingTimers(self)
+        self.timers = self._poller._timers = timers
+        self.cancellation = NotingCancellation(self)
+
+    def note(self, kind: str, *fields: object) -> None:
+        """Tell the trace of an event that happens now."""
+        if self._turns != self.seen_turn:
+            self.turn_begins(len(self._ready))
+        self.add((kind, clock(), *fields))
+
+    def turn_begins(self, ready: int) -> None:
+        """The first event of a turn is about to be noted: nothing else says that one begins."""
+        self.seen_turn = self._turns
+        self.add(("turn", clock(), self._turns, ready))
+
+    # The run ----------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        if not self.begun:
+            self.begun = True
+            swap_in()
+            self.trace.begin(self)
+            self.note("run", len(self._tasks))
+        super().open()
+
+    def close_files(self) -> None:
+        super().close_files()
+        if self.begun and not self.ended:
+            self.ended = True
+            swap_out()
+            for task in self.tasks:
+                self.note("done", task.id, "abandoned", None)
+            reason = self._reason()
+            self.note("end", reason)
+            self.trace.end(reason)
+
+    def disown(self) -> None:
+        """This is a forked child: what it does is nobody's trace."""
+        super().disown()
+        if self.begun and not self.ended:
+            self.ended = True
+            swap_out()
+        self.add = self.trace.add = lambda event: None
+
+    def _reason(self) -> str:
+        main = self.main
+        if self.deadlocked:
+            return "Deadlock"
+        if main is None:
+            return "closed"
+        error = main.failure or (None if main.done and not main.cancelled else sys.exception())
+        return "returned" if error is None else type(error).__name__
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def make_ready_queue(self, make: Callable[[], Any]) -> Any:
+        return NotingQueue(self, super().make_ready_queue(make))
+
+    def poll(self, timeout: float | None, deadline: float) -> None:
+        self.note("poll", timeout)
+        self.phase = "poll"
+        try:
+            super().poll(timeout, deadline)
+        finally:
+            if self.phase == "poll":  # the selector has failed
+                self.reported([])
+            self.phase = "step"
+
+    def reported(self, files: list[list[Any]]) -> None:
+        """The selector reports files. Their tasks are made ready next."""
+        if self.phase == "poll":  # else the poller asks for itself
+            self.phase = "io"
+            self.note("polled", files[:64], len(files))
+
+    def make_calls(self) -> None:
+        before, self.phase = self.phase, "call"
+        try:
+            super().make_calls()
+        finally:
+            self.phase = before
+
+    def call_soon_threadsafe(self, f: Callable[..., object], /, *args: Any) -> None:
+        ours = get_ident() == self.thread
+        origin = f"thread {name_of_thread()}" if not ours else "signal" if self.polling else "task"
+        call = _Call(f)
+        call.origin = origin
+        super().call_soon_threadsafe(call, *args)
+
+    def call(
+        self, f: Callable[..., object], args: tuple[Any, ...], task: Task[Any] | None = None
+    ) -> None:
+        if type(f) is _Call:
+            self.origin = f.origin.partition(" ")[0]
+            self.note("call", f.origin, name_of(f.func))
+            f = f.func
+        super().call(f, args, task)
+
+    def deadlock(self) -> Deadlock | None:
+        found = super().deadlock()
+        if found is not None and not self.deadlocked:
+            self.deadlocked = True
+            tasks = self.tasks
+            cycle = find_cycle({task.id: [each.id for each in holders(task)] for task in tasks})
+            self.note("deadlock", [task.id for task in tasks], cycle)
+        return found
+
+    # The tasks --------------------------------------------------------------------------------
+
+    def task_made(self, task: Task[Any]) -> None:
+        super().task_made(task)
+        task.holds = Holds(self, task.id)
+        parent = task.parent
+        code, line = task.site[0], int(task.spawned_at.rpartition(":")[2])
+        over = None if parent is None else parent.id
+        self.note("spawn", task.id, str(task.name), over, task.daemon, code, line)
+        self.whys[task.id] = "new"
+
+    def make_stepper(self, context: Context) -> Callable[..., Any]:
+        inner = super().make_stepper(context)
+
+        def step(f: Callable[..., Any], value: Any) -> Any:
+            self.begins(f, value)
+            try:
+                trap = inner(f, value)
+            except BaseException as exc:
+                self.body_ends(exc)
+                raise
+            finally:
+                # A traceback may hold this frame: it must not hold the body or the task.
+                del f, value
+            self.yields(trap)
+            return trap
+
+        return step
+
+    def begins(self, f: Callable[..., Any], value: Any) -> None:
+        """A step begins: `f(value)` is its first instruction."""
+        task = self.current
+        assert task is not None
+        n = self.stepped[task.id] = self.stepped.get(task.id, 0) + 1
+        if f is task.send:
+            self.add(("step", clock(), task.id, n, "send", None))
+        else:
+            self.add(("step", clock(), task.id, n, "throw", type(value).__name__))
+        if self.delivered == task.id:
+            self.delivered = None
+
+    def yields(self, trap: Any) -> None:
+        """The running task has yielded a trap, or what is none."""
+        task = self.current
+        assert task is not None
+        number = task.id
+        kind: type = type(trap)
+        on: dict[str, Any] = {}
+        if trap is None:
+            self.whys[number], name = "yield", ""
+        else:
+            name = kind.__name__
+            self.whys[number], on = self.waits_for(kind, trap)
+        stack, frame = self.frames(task.body)
+        code, line = (None, None) if frame is None else (frame.f_code, frame.f_lineno)
+        values = self.changed(number, frame) if self.trace.values and frame is not None else None
+        self.add(("yield", clock(), number, name, on, code, line, stack, values))
+
+    def waits_for(self, kind: type, trap: Any) -> tuple[str, dict[str, Any]]:
+        """Return why a wait for this trap will end, and what is waited for."""
+        word = _WORDS.get(kind)
+        if word is not None:
+            return "io", {word: number_of(trap.file)}
+        if kind is Join:
+            return "join", {"join": trap.task.id}
+        if kind is Sleep:
+            at = self.clock() + trap.seconds if trap.at is None else trap.at
+            return "timer", {"until": self.time(at)}
+        if kind is Enqueue:
+            trap = trap.general()
+        if type(trap) is not Suspend:
+            return "other", {}
+        why, what = self.labels.what(trap.what)
+        found: dict[str, Any] = {"what": what}
+        known = [] if trap.holder is None else _holders(trap.holder)
+        if known:
+            found["holders"] = known
+        return why, found
+
+    def frames(self, body: Any) -> tuple[list[tuple[CodeType, int]] | None, FrameType | None]:
+        """Return all frames of a suspended body, if they are asked for; and the innermost one
+        that is the program's own.
+        """
+        all_of_them: list[tuple[CodeType, int]] | None = [] if self.trace.stacks else None
+        innermost = None
+        while body is not None:
+            frame, below = _below(body)
+            if frame is None:
+                break
+            code = frame.f_code
+            ours = self.ours.get(code)
+            if ours is None:
+                ours = self.ours[code] = is_ours(code)
+            if not ours:
+                innermost = frame
+            if all_of_them is not None:
+                all_of_them.append((code, frame.f_lineno))
+            body = below
+        return all_of_them, innermost
+
+    def changed(self, number: int, frame: FrameType) -> dict[str, Any]:
+        """Return the local variables that are not as they were told last, in short.
+
+        Of another function than the last, these are all.
+        """
+        code, before = self.told.get(number, (None, {}))
+        now = {name: shown(value) for name, value in frame.f_locals.items()}
+        self.told[number] = frame.f_code, now
+        if code is not frame.f_code:
+            return now
+        return {name: value for name, value in now.items() if before.get(name) != value}
+
+    def body_ends(self, error: BaseException) -> None:
+        """A step has ended with the body."""
+        task = self.current
+        assert task is not None
+        if type(error) is StopIteration:
+            how, name = "returned", None
+        elif type(error) is Cancelled and task.is_left_by(error):
+            how, name = "cancelled", None
+        else:
+            how, name = "failed", type(error).__name__
+        self.add(("over", clock(), task.id, how, name))
+
+    def give_up(self, task: Task[Any]) -> None:
+        self.note("over", task.id, "failed", "RuntimeError")
+        super().give_up(task)
+
+    def task_done(self, task: Task[Any]) -> Task[Any] | None:
+        failure = task.failure
+        how = "cancelled" if task.cancelled else "returned" if failure is None else "failed"
+        self.note("done", task.id, how, None if failure is None else type(failure).__name__)
+        for kept in (self.whys, self.proxied, self.stepped, self.told):
+            kept.pop(task.id, None)
+        return super().task_done(task)
+
+    def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
+        super().report_failure(task, error)
+        self.trace.cause()
+
+    def woken(self, task: Any) -> None:
+        """A task, or one that waits in its place, is about to be put into the ready queue."""
+        number = task.id
+        if type(task) is ProxyWaiter:
+            self.proxied[number] = _OF_PHASE.get(self.phase, "other")
+            return
+        running = self.current
+        by = None if running is None else running.id
+        phase, why = self.phase, self.whys.get(number, "other")
+        if why == "new":
+            pass
+        elif self.delivered == number:
+            why, self.delivered = "cancel", None
+        elif phase == "call":
+            why = self.origin if self.origin in ("thread", "signal") else why
+        elif phase in _OF_PHASE:
+            why = _OF_PHASE[phase]
+        elif running is None:
+            why = self.proxied.get(number, why)
+        elif running is task and why != "yield":
+            why = "at once"
+        if phase != "step":
+            by = None
+        self.note("wake", number, why, by)
+
+    # Cancels, and what the program says itself ------------------------------------------------
+
+    def cancel_asked(self, task: Task[Any], scope: Scope, reason: object) -> None:
+        by = None if self.current is None else self.current.id
+        number, label = self.labels.scope(task, scope)
+        self.note("cancel.ask", task.id, number, label, by, _reason(reason))
+        super().cancel_asked(task, scope, reason)
+
+    def cancel_delivered(self, task: Task[Any], scope: Scope, error: BaseException) -> None:
+        number, label = self.labels.scope(task, scope)
+        self.note("cancel.deliver", task.id, number, label, type(error).__name__)
+        self.delivered = task.id
+        super().cancel_delivered(task, scope, error)
+
+    def note_mark(self, name: str, data: dict[str, Any]) -> None:
+        """The program has something to say."""
+        task = None if self.current is None else self.current.id
+        self.note("mark", task, str(name), {key: shown(value) for key, value in data.items()})
+
+    def time(self, at: float) -> int | None:
+        """Return a time of the scheduler's clock, in ns since the trace began; None: never."""
+        return None if at == inf or at == -inf else round((at - self.t0_clock) * 1e9)
+
+
+class _Call(partial[Any]):
+    """A call from outside of the tasks, and from where it came."""
+
+    origin: str
+
+
+def _below(body: Any) -> tuple[Any, Any]:
+    """Return the frame that a suspended body stands in, and what it delegates to."""
+    for of_frame, of_next in _BODIES:
+        frame = getattr(body, of_frame, None)
+        if frame is not None:
+            return frame, getattr(body, of_next)
+    return None, None
+
+
+def is_ours(code: CodeType) -> bool:
+    """Return whether code is the library's own, and no program's."""
+    file = code.co_filename
+    return file.startswith(_HERE) and not file.startswith(_DEMO)
+
+
+def number_of(file: Any) -> int:
+    """Return the number of a file, -1 if it has none or fails to say."""
+    if type(file) is int:
+        return file
+    try:
+        number = attribute(file, "fileno")()
+    except Exception:
+        return -1
+    return number if type(number) is int else -1
+
+
+def shown(value: object) -> str:
+    """Return a value as a trace may show it: plain ones as they are written, of others the kind,
+    and of containers the length. It asks no object of the program's anything.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        if kind is str or kind is bytes:
+            value = value[: LONGEST + 1]  # type: ignore[index]
+        elif kind is int and value.bit_length() > BITS:  # type: ignore[attr-defined]
+            return f"<int of {value.bit_length()} bits>"  # type: ignore[attr-defined]
+        text = repr(value)
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    if kind in _SIZED:
+        return f"<{kind.__name__} of {len(value)}>"  # type: ignore[arg-type]
+    return f"<{kind.__name__}>"
+
+
+def _reason(reason: object) -> str | None:
+    """Return the reason of a cancel, in words."""
+    if reason is None:
+        return None
+    return reason[: 2 * LONGEST] if type(reason) is str else shown(reason)
+
+
+def _holders(holder: Callable[[], Any]) -> list[int]:
+    """Return the tasks that a wait says it depends on. It is the program's that says it."""
+    try:
+        return [task.id for task in holder() if isinstance(task, Task)]
+    except Exception:
+        return []
+
+
+def name_of_thread() -> str:
+    """Return the name of the thread that calls, if that has one."""
+    threading = sys.modules.get("threading")
+    return "?" if threading is None else str(threading.current_thread().name)

@@ -1,0 +1,338 @@
+"""A trace: where events go while a run is recorded, and what is made of them in the end.
+
+    run(main, trace="out.html")             a page, written when the run ends
+    run(main, trace="out.jsonl")            events, one a line, written as they come
+    run(main, trace="out.json")             for Perfetto
+    run(main, trace="-")                    sentences on stderr
+    trace = Trace(); run(main, trace=trace) then trace.events
+    run(main, trace=f)                      f(event) for each
+    run(main, trace=Trace("crash-%p.html", last=20_000))    a page, if something goes wrong
+
+What is noted is in `recorder.py`; how it is written down in `files.py` and `page.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from corolib.kernel import (
+    Scheduler,
+    attribute,
+    brief,
+    check_count,
+    running_scheduler,
+    to_stderr,
+    told,
+)
+from corolib.trace.events import SCHEMA, Codes, Event, decode
+from corolib.trace.files import LineWriter, lines_of
+from corolib.trace.page import page_of
+from corolib.trace.perfetto import perfetto_of
+from corolib.trace.recorder import TracedScheduler, clock
+from corolib.trace.sentences import sentence
+from corolib.trace.state import State
+
+PAGE_KEEPS = 100_000  # events, unless `last=` says another number
+CAUSES = 3  # of which a trace is written, if it is only on cause
+SUFFIXES = (".html", ".jsonl", ".json")
+
+_written: dict[str, int] = {}  # how many runs of this process have written to a path
+
+
+class Trace:
+    """A recording of one run: `run(main, trace=Trace("out.html", values=True))`.
+
+    Args:
+        to: a path, whose suffix decides: `.html` is a page, `.jsonl` the events, `.json` is for
+            Perfetto; `%p` in it becomes the pid, and a second run of the process writes
+            `out-2.html`. "-" is text on stderr. A callable gets each event, a tuple as `EVENTS`
+            describes it. None: the events are kept, for `events` and `dump()`.
+        last: keep only so many events, the last ones. A page or a file for Perfetto is then written
+            only on cause: an exception leaves the run, or a failure is taken by nobody (of these
+            the first three). Without it a page keeps 100 000, and is written always.
+        values: note local variables, too: those that changed, if they are of a plain type.
+        stacks: note all frames of a task at each yield, and not the innermost of the program's.
+        source: put the source of what ran into the file.
+
+    Raises:
+        ValueError: another suffix, or a folder that does not exist.
+
+    Example:
+        >>> import corolib
+        >>> from corolib.trace import Trace
+        >>> def main():
+        ...     yield
+        >>> trace = Trace()
+        >>> corolib.run(main, trace=trace)
+        >>> [event["kind"] for event in trace.events if event.get("task") == 1]
+        ['spawn', 'wake', 'step', 'yield', 'wake', 'step', 'over', 'done']
+    """
+
+    def __init__(
+        self,
+        to: str | os.PathLike[str] | Callable[[tuple[Any, ...]], object] | None = None,
+        *,
+        last: int | None = None,
+        values: bool = False,
+        stacks: bool = False,
+        source: bool = True,
+    ) -> None:
+        if last is not None:
+            check_count(last, "Trace(last=)", 1)
+        self.to: Any = to if to is None or callable(to) else os.fspath(to)
+        self.values = values
+        self.stacks = stacks
+        self.source = source
+        self.codes = Codes()
+        self.tasks: dict[int, list[Any]] = {}  # name, parent, site: of all that are named
+        self.t0 = clock()
+        self._count = 0
+        self._header: dict[str, Any] = {}
+        self._kept: deque[tuple[Any, ...]] = deque(maxlen=last)
+        self.path = ""  # of the file, when it is known
+        self.on_cause = False
+        self._causes = 0
+        self._used = False
+        self.add: Callable[[tuple[Any, ...]], object] = self._keep
+        if isinstance(self.to, str) and self.to != "-":
+            suffix = os.path.splitext(self.to)[1]
+            if suffix not in SUFFIXES:
+                raise ValueError(
+                    f"trace={brief(self.to)}: the suffix is .html for a page, .jsonl for events "
+                    'or .json for Perfetto; or "-" for text on stderr'
+                )
+            folder = os.path.dirname(self.to) or "."
+            if not os.path.isdir(folder):
+                raise ValueError(f"trace={brief(self.to)}: there is no folder {brief(folder)}")
+            self.on_cause = last is not None and suffix != ".jsonl"
+            if last is None and suffix == ".html":
+                self._kept = deque(maxlen=PAGE_KEEPS)
+
+    def scheduler(self, **options: Any) -> Scheduler:
+        """Return a scheduler that this records, for those who call `turn()`.
+
+        Args:
+            options: see `corolib.Scheduler`.
+
+        Raises:
+            RuntimeError: it has recorded another one.
+        """
+        if self._used:
+            raise RuntimeError("this Trace has recorded a run before: make a new one for each")
+        self._used = True
+        return TracedScheduler(self, **options)
+
+    @property
+    def events(self) -> list[Event]:
+        """What was recorded, as dictionaries: copies, and those that are kept."""
+        first = self._count - len(self._kept)
+        events = list(self._kept)
+        return [decode(event, first + n, self.t0, self.codes) for n, event in enumerate(events)]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What a file begins with: of which run, and the names of the tasks and of the code."""
+        events = self.events  # which number the code
+        return self._whole_header(events)
+
+    def dump(self, to: str | os.PathLike[str]) -> str:
+        """Write what there is now, in the form that the suffix says; return the path."""
+        path = os.fspath(to).replace("%p", str(os.getpid()))
+        suffix = os.path.splitext(path)[1]
+        if suffix not in SUFFIXES:
+            raise ValueError(f"dump({brief(path)}): the suffix is .html, .jsonl or .json")
+        events = self.events
+        write(path, self._whole_header(events), events)
+        return path
+
+    # For the recorder -------------------------------------------------------------------------
+
+    def begin(self, scheduler: TracedScheduler) -> None:
+        """A run begins, which `scheduler` tells of by `add`."""
+        kind = type(scheduler._poller._make).__name__
+        self._header = {
+            "schema": SCHEMA,
+            "t0_ns": self.t0,
+            "wall_t0": time.time(),
+            "pid": os.getpid(),
+            "argv": list(sys.argv),
+            "python": sys.version.split()[0],
+            "corolib": sys.modules["corolib"].__version__,
+            "selector": kind,
+        }
+        if self.to == "-":
+            self._use(scheduler, _Text(self.t0, self.codes))
+        elif callable(self.to):
+            self._use(scheduler, self.to)
+        elif self.to is not None and self.to.endswith(".jsonl"):
+            self.path = free_path(self.to)
+            self._use(scheduler, LineWriter(self.path, self._header, self.t0, self.codes))
+
+    def _use(self, scheduler: TracedScheduler, sink: Any) -> None:
+        """Hand events on to `sink` until it fails; those that came before, too."""
+
+        def add(event: tuple[Any, ...]) -> None:
+            self._note_task(event)
+            self._count += 1
+            try:
+                sink(event)
+            except Exception as exc:
+                _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
+                scheduler.add = self.add = lambda event: None
+                self._sink = None
+
+        self._sink = sink
+        before = list(self._kept)
+        self._kept.clear()
+        self._count = 0
+        scheduler.add = self.add = add
+        for event in before:
+            self.add(event)
+
+    def end(self, reason: str) -> None:
+        """The run is over: write what is to be written. If that fails, the run is as it was."""
+        if self.path.endswith(".jsonl"):
+            if self._sink is not None:
+                self._try(self._sink.close, self.tasks, self._sources())
+        elif self.on_cause:
+            if reason not in ("returned", "closed"):
+                self.cause()
+        else:
+            self._write()
+
+    def cause(self) -> None:
+        """Something has gone wrong: now is the time to write what led to it."""
+        if self.on_cause and self._causes < CAUSES:
+            self._causes += 1
+            self._write()
+
+    def _write(self) -> None:
+        if isinstance(self.to, str) and self.to != "-":
+            self.path = free_path(self.to)
+            self._try(self.dump, self.path)
+
+    def _try(self, f: Callable[..., object], *args: object) -> None:
+        try:
+            f(*args)
+        except Exception as exc:
+            to_stderr(f"corolib: the trace could not be written to {self.path}: {told(exc)}")
+
+    def _keep(self, event: tuple[Any, ...]) -> None:
+        self._count += 1
+        self._kept.append(event)
+        if event[0] == "spawn":
+            self._note_task(event)
+
+    def _note_task(self, event: tuple[Any, ...]) -> None:
+        if event[0] == "spawn":
+            _, _, task, name, parent, _, code, line = event
+            self.tasks[task] = [name, parent, f"{code.co_filename}:{line}"]
+            kept = self._kept.maxlen
+            if kept is not None and len(self.tasks) > 2 * kept + 100:
+                self._forget_tasks()
+
+    def _forget_tasks(self) -> None:
+        """Of a service that runs for ever, keep the names of those tasks that can be met again."""
+        scheduler = running_scheduler()
+        living = set() if scheduler is None else {task.id for task in scheduler.tasks}
+        for event in list(self._kept):
+            living.update(value for value in event[2:] if type(value) is int)
+        self.tasks = {number: task for number, task in self.tasks.items() if number in living}
+
+    def _whole_header(self, events: Sequence[Event]) -> dict[str, Any]:
+        return {
+            **self._header,
+            "dropped": self._count - len(events),
+            "tasks": self.tasks,
+            "code": self.codes.table,
+            "source": self._sources(),
+        }
+
+    def _sources(self) -> dict[str, str]:
+        if not self.source:
+            return {}
+        import linecache
+
+        texts = {file: "".join(linecache.getlines(file)) for file in self.codes.files()}
+        return {file: text for file, text in texts.items() if text}
+
+
+class _Text:
+    """Writes each event as a sentence on stderr."""
+
+    def __init__(self, t0: int, codes: Codes) -> None:
+        self._t0 = t0
+        self._codes = codes
+        self._state = State()
+        self._count = 0
+
+    def __call__(self, event: tuple[Any, ...]) -> None:
+        found = decode(event, self._count, self._t0, self._codes)
+        self._count += 1
+        self._state.apply(found)
+        said = sentence(found, self._state, self._codes.table)
+        print(f"{found['ns'] / 1e6:10.3f} ms  {said}", file=sys.stderr)
+
+
+def mark(name: str, **data: Any) -> None:
+    """Note something of the program's own in the trace of this run; nothing if there is none.
+
+    Args:
+        name: what happened.
+        data: values to be shown with it, as a trace shows values: of other than plain types, only
+            which type.
+
+    Example:
+        >>> from corolib.trace import mark
+        >>> mark("cache emptied", items=12)
+    """
+    scheduler: Any = running_scheduler()
+    note = attribute(scheduler, "note_mark")
+    if note is not None:
+        note(name, data)
+
+
+def tracing(trace: Any) -> Callable[..., Scheduler]:
+    """Return what makes the scheduler of a run that `trace=` asks to be recorded.
+
+    Raises:
+        TypeError: this is no path, no Trace and nothing that can be called.
+    """
+    if isinstance(trace, Trace):
+        return trace.scheduler
+    if isinstance(trace, str | os.PathLike) or callable(trace):
+        return Trace(trace).scheduler
+    raise TypeError(f"trace={brief(trace)}: give a path, a Trace, or a function of one event")
+
+
+def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:
+    """Write a trace down in the form that the suffix of the path says."""
+    if path.endswith(".html"):
+        text = page_of(header, events)
+    elif path.endswith(".json"):
+        text = perfetto_of(header, events)
+    else:
+        text = lines_of(header, events)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def free_path(path: str) -> str:
+    """Return where to write: the path itself the first time in this process, then `out-2.html`."""
+    path = path.replace("%p", str(os.getpid()))
+    count = _written[path] = _written.get(path, 0) + 1
+    if count == 1:
+        return path
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}-{count}{suffix}"
+
+
+def _log(text: str, error: Exception) -> None:
+    import logging
+
+    logging.getLogger("corolib.trace").error(text, exc_info=error)

@@ -1,0 +1,223 @@
+"""Traces as files: lines as they come, what a kill leaves of them, and the same again when read."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corolib import Sleep, run, spawn
+from corolib.trace import Trace, read_lines, replay, write
+from tests.helpers.driving import sleeper
+from tests.helpers.random_programs import program
+from tests.trace.test_events import traced
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_was_written_line_by_line_is_what_was_kept(tmp_path):
+    for seed in range(5):
+        path = tmp_path / f"{seed}.jsonl"
+        traced(program(seed), trace=Trace(path))
+        header, events = read_lines(path.read_text())
+        kept = traced(program(seed))
+        assert [event["kind"] for event in events] == [event["kind"] for event in kept.events]
+        assert header["code"] == kept.header["code"]
+        assert header["tasks"] == kept.header["tasks"]
+        assert __file__ not in header["source"]
+        assert any(name.endswith("random_programs.py") for name in header["source"])
+        assert replay(events, len(events)).ended == replay(kept.events, len(events)).ended
+
+
+def test_a_dump_is_read_as_it_was(tmp_path):
+    trace = traced(program(1), trace=Trace(source=False, stacks=True))
+    path = trace.dump(tmp_path / "out-%p.jsonl")
+    assert str(os.getpid()) in path
+    header, events = read_lines(Path(path).read_text())
+    assert events == json.loads(json.dumps(trace.events))
+    assert header == json.loads(json.dumps({**trace.header, "tasks": {}})) | {
+        "tasks": trace.header["tasks"]
+    }
+    assert header["source"] == {}
+    with pytest.raises(ValueError, match="suffix"):
+        trace.dump(tmp_path / "out.txt")
+
+
+def test_a_file_that_was_cut_anywhere_is_read_up_to_there(tmp_path):
+    path = tmp_path / "out.jsonl"
+    traced(program(2), trace=Trace(path))
+    text = path.read_text()
+    _, whole = read_lines(text)
+    first = text.index("\n") + 1
+    for cut in range(first, len(text), len(text) // 40):
+        header, events = read_lines(text[:cut])
+        assert events == whole[: len(events)]
+        assert header["schema"] == "corolib-trace/1"
+    for other in ("", "{}", "[1]\n", '{"schema": "other"}\n', "<html>"):
+        with pytest.raises(ValueError, match="no trace"):
+            read_lines(other)
+
+
+def test_events_are_written_in_blocks_while_the_program_runs(tmp_path):
+    path = tmp_path / "out.jsonl"
+    sizes = []
+
+    def main():
+        for _ in range(600):
+            yield
+            sizes.append(path.stat().st_size)
+
+    run(main, trace=path)
+    assert sizes[0] == 0
+    assert sizes[-1] > 65536
+    assert len(read_lines(path.read_text())[1]) > 1800
+
+
+def test_text_has_a_sentence_for_each_event(capsys):
+    def main():
+        yield from spawn(sleeper, 0.001)
+
+    trace = Trace("-")
+    run(main, trace=trace)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.match(r" *\d+\.\d{3} ms  [A-Za-z]", line) for line in lines)
+    assert lines[0].endswith("The run begins.")
+    assert lines[-1].endswith("The run is over: returned.")
+    assert any("sleeper#2 is done, and main#1 waited for that." in line for line in lines)
+    assert len(trace.tasks) == 2
+
+
+def test_a_run_is_as_it_was_if_its_trace_cannot_be_written(tmp_path, capsys):
+    folder = tmp_path / "gone"
+    for suffix in ("html", "jsonl"):
+        folder.mkdir()
+        trace = Trace(folder / f"out.{suffix}")
+
+        def main(suffix=suffix):
+            yield
+            if suffix == "html":
+                folder.rmdir()
+            return "value"
+
+        assert run(main, trace=trace) == "value"
+    assert "corolib: the trace could not be written to " in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_trace_and_not_the_program(tmp_path, caplog):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no device that is always full")
+    path = tmp_path / "out.jsonl"
+    path.symlink_to("/dev/full")
+
+    def main():
+        for _ in range(600):
+            yield
+        return "value"
+
+    assert run(main, trace=path) == "value"
+    assert "the program goes on" in caplog.text
+
+
+def test_a_trace_serves_once():
+    trace = Trace()
+    run(sleeper, 0, trace=trace)
+    with pytest.raises(RuntimeError, match="make a new one"):
+        run(sleeper, 0, trace=trace)
+
+
+def test_a_flight_recorder_writes_on_cause_only(tmp_path):
+    path = tmp_path / "crash.html"
+    kept = {"last": 20}
+    assert run(sleeper, 0, "fine", trace=Trace(path, **kept)) == "fine"
+    assert not path.exists()
+
+    def fails():
+        yield
+        raise ValueError
+
+    def main():
+        for _ in range(5):
+            spawn(fails)
+        yield Sleep(0.001)
+
+    lost = []
+    run(main, trace=Trace(path, **kept), on_task_error=lambda task, exc: lost.append(exc))
+    assert len(lost) == 5
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(ValueError):
+        run(fails, trace=Trace(tmp_path / "left-%p.json", **kept))
+    assert (tmp_path / f"left-{os.getpid()}.json").exists()
+    run(sleeper, 0, trace=Trace(tmp_path / "always.jsonl", **kept))
+    assert (tmp_path / "always.jsonl").exists()
+
+
+def test_the_second_run_writes_beside_the_first(tmp_path):
+    for _ in range(3):
+        run(sleeper, 0, trace=tmp_path / "out.jsonl")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["out-2.jsonl", "out-3.jsonl", "out.jsonl"]
+
+
+KILLED = """
+import os, signal, sys, corolib
+def main():
+    for _ in range(2000):
+        yield
+    os.kill(os.getpid(), signal.SIGKILL)
+corolib.run(main, trace=sys.argv[1])
+"""
+
+
+def test_a_kill_loses_one_block_at_most(tmp_path):
+    path = tmp_path / "out.jsonl"
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    _, events = read_lines(path.read_text())
+    # A turn is four events of some 60 characters each.
+    assert replay(events, len(events)).turn > 2000 - 65536 / 150
+
+
+def calls_of(count):
+    """Return how many calls a traced run makes in which a task gives way so many times."""
+    calls = 0
+
+    def watch(frame, event, arg):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    def main():
+        sys.setprofile(watch)
+        for _ in range(count):
+            yield
+        sys.setprofile(None)
+
+    run(main, trace=lambda event: None)
+    return calls
+
+
+def test_what_a_trace_costs_a_give_way_is_bounded():
+    assert (calls_of(300) - calls_of(100)) / 200 < 50
+
+
+def test_a_suffix_decides_how_a_trace_is_written(tmp_path):
+    trace = traced(program(4))
+    for suffix, begins in (("html", "<!doctype html>"), ("json", "{"), ("jsonl", '{"schema"')):
+        path = tmp_path / f"out.{suffix}"
+        write(str(path), trace.header, trace.events)
+        assert path.read_text().startswith(begins)
+
+
+def test_sleep_is_told_in_the_time_of_the_clock():
+    def main():
+        yield Sleep(at=7)
+
+    trace = traced(main)
+    assert [each["on"] for each in trace.events if each["kind"] == "yield"] == [
+        {"until": 7_000_000_000}
+    ]
