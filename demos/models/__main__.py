@@ -6,8 +6,9 @@
     ...
 
 Runs the eight servers of this folder one after another, with the same clients, and prints a table:
-how many clients each serves at once, and what it takes of time, CPU, memory and system calls. With
-`--svg FILE` it draws a picture as well. See `README.md`. Needs Linux; counts calls with `strace`.
+how many clients each serves at once, and what it takes of time, CPU, memory and system calls; then
+what is in the table, in sentences; and the two tables of `ready.py`. With `--svg FILE` it draws a
+picture as well. See `README.md`. Needs Linux; counts calls with `strace`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pathlib import Path
 
 from demos.models.clients import Job
 from demos.models.completions import open_completions
+from demos.models.findings import findings
 from demos.models.measure import MODELS, STRUCTURES, Figures, can_trace, measure
 from demos.models.picture import draw
-from demos.models.table import heading, line, notice
+from demos.models.ready import report
+from demos.models.table import heading, line, paragraph
 from demos.start import at_least, start
 
 
@@ -47,9 +50,11 @@ def main(options: argparse.Namespace) -> None:
             print(line(group[-1]), flush=True)
         print()
         groups.append(group)
-    print(notice())
+    print(paragraph(findings(job, groups)))
     if not can_trace():
         print("\nNo system calls are counted: strace is not there, or may not trace.")
+    print()
+    report()
     if options.svg:
         options.svg.write_text(draw(groups, what, where), encoding="utf-8")
         print(f"\nThe picture is in {options.svg}")

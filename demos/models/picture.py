@@ -57,7 +57,7 @@ class Panel(NamedTuple):
 
 
 def spell_seconds(value: float) -> str:
-    return f"{value:.2f} s"
+    return f"{value:.3f} s"
 
 
 def spell_milliseconds(value: float) -> str:

@@ -1,49 +1,37 @@
-"""The figures as a table for the terminal: a heading, a row for each server, what to notice."""
+"""The figures as a table for the terminal: a heading, and a row for each server."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
+from demos.models.findings import AT_ONCE, CALLS, CPU, MEMORY, TIME
 from demos.models.measure import Figures
 
-COLUMNS = (
-    ("server", "", 20),
-    ("at once", "clients", 9),
-    ("time", "s", 9),
-    ("CPU", "ms", 9),
-    ("memory", "MB", 9),
-    ("system calls", "", 14),
-)
-NOTICE = """
-    To notice: the blocking server takes as long as all pauses together, for it serves one client at
-    a time; the others take as long as one client's. Non-blocking polling pays for that with CPU
-    time and with calls in vain (without strace, which slows it, they would be many more), a process
-    per client with memory. Of those that wait for all clients in one place, SIGIO does not say who
-    is meant, multiplexing does, and who is told of completions makes the fewest calls.
-"""
+COLUMNS = (AT_ONCE, TIME, CPU, MEMORY, CALLS)
+NAMES = 20  # the width of the first column
+WIDTH = NAMES + sum(column.width for column in COLUMNS)
 
 
-def row(*cells: str) -> str:
-    """Return a line: the first cell to the left, the others to the right of their columns."""
-    first, *others = zip(cells, COLUMNS, strict=True)
-    return f"{first[0]:<{first[1][2]}}" + "".join(f"{text:>{c[2]}}" for text, c in others)
+def row(name: str, cells: Sequence[str]) -> str:
+    """Return a line: the name to the left, the cells to the right of their columns."""
+    places = zip(cells, COLUMNS, strict=True)
+    return f"{name:<{NAMES}}" + "".join(f"{text:>{column.width}}" for text, column in places)
 
 
 def heading() -> str:
-    names, units, widths = zip(*COLUMNS, strict=True)
-    return f"{row(*names)}\n{row(*units).rstrip()}\n{'-' * sum(widths)}"
+    names = row("server", [column.name for column in COLUMNS])
+    units = row("", [column.unit for column in COLUMNS]).rstrip()
+    return f"{names}\n{units}\n{'-' * WIDTH}"
 
 
 def line(figures: Figures) -> str:
-    return row(
-        figures.server.name,
-        str(figures.at_once),
-        f"{figures.seconds:.2f}",
-        f"{figures.cpu * 1e3:.0f}",
-        f"{figures.memory / 1e6:.1f}",
-        "no strace" if figures.calls is None else f"{figures.calls:,}".replace(",", " "),
-    )
+    values = [(column, column.shown(figures)) for column in COLUMNS]
+    cells = ["no strace" if value is None else column.spell(value) for column, value in values]
+    return row(figures.server.name, cells)
 
 
-def notice() -> str:
-    return textwrap.fill(" ".join(NOTICE.split()), sum(width for _, _, width in COLUMNS))
+def paragraph(sentences: Sequence[str]) -> str:
+    """Return sentences as a list, within the width of the table."""
+    wrapped = (textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False) for text in sentences)
+    return "\n".join("- " + "\n  ".join(lines) for lines in wrapped)

@@ -1,5 +1,6 @@
 """The I/O models and the server structures: as programs with real clients, and measured."""
 
+import errno
 import os
 import random
 import re
@@ -7,18 +8,22 @@ import shutil
 import signal
 import socket
 import time
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from demos.models import completions, uring
-from demos.models.clients import at_once
+from demos.models import completions, lines, ready, uring
+from demos.models.clients import Job, at_once
+from demos.models.findings import findings
 from demos.models.job import LONGEST, Totals
 from demos.models.measure import MODELS, STRUCTURES, Figures
 from demos.models.picture import draw
-from demos.models.table import heading, line
+from demos.models.ready import CALLS, IDLE, Cost, growth, quickest
+from demos.models.table import COLUMNS, NAMES, heading, line, paragraph
 from tests.helpers.programs import (
     PATIENCE,
     ROOT,
@@ -301,6 +306,11 @@ def test_one_command_measures_all_servers_and_draws_a_picture(tmp_path):
             assert int("".join(calls)) > 3
         else:
             assert calls == ["no", "strace"]
+    check_sentences(out)
+    assert [row.split()[0] for row in out.splitlines() if re.match(r"\d+ {3}", row)] == [
+        *map(str, IDLE),
+        *map(str, ready.CLIENTS),
+    ]
     kinds = bars(picture.read_text("utf-8"))
     panels = ["time", "cpu", "memory"] + ["calls"] * ("no strace" not in out)
     assert sorted(kinds) == sorted(f"bar {panel}" for panel in panels for _ in everyone)
@@ -309,8 +319,222 @@ def test_one_command_measures_all_servers_and_draws_a_picture(tmp_path):
 def test_the_columns_of_the_table_are_aligned():
     (names, units, rule), rows = heading().splitlines(), [line(f) for f in figures_of()[0]]
     assert len({len(row) for row in [names, rule, *rows]}) == 1
-    assert names.index("CPU") + 3 == units.index("ms") + 2 == rows[0].index("25") + 2
+    assert names.index("CPU") + 3 == units.rindex("ms") + 2 == rows[0].index("25.0") + 4
     assert "no strace" in line(figures_of(None)[0][0])
+
+
+def table_of(out):
+    """Return the figures of each server, as the table in an output has them."""
+    known = {}
+    for server in MODELS + STRUCTURES:
+        for row in out.splitlines():
+            if row.startswith(server.name.ljust(NAMES)):
+                ends = [NAMES + sum(c.width for c in COLUMNS[:i]) for i in range(len(COLUMNS) + 1)]
+                cells = [row[a:b].replace(" ", "") for a, b in pairwise(ends)]
+                known[server.name] = [None if c == "nostrace" else float(c) for c in cells]
+    return known
+
+
+def number(text):
+    return float(text.replace(" ", ""))
+
+
+def check_sentences(out):
+    """Compare what an output says with the table in it; return which kinds of sentences it has."""
+    known = table_of(out)
+    said = " ".join(out.split())
+    kinds = set()
+    for column, what, least in [
+        (2, "CPU time", "least"),
+        (3, "memory", "least"),
+        (4, "system calls", "fewest"),
+    ]:
+        values = {name: row[column] for name, row in known.items()}
+        match = re.search(
+            rf"The {least} {what}: (.+?), ([\d. ]+).*?; the most: (.+?), ([\d. ]+)"
+            rf"(?:MB|ms)?(?:, ([\d.]+) times as much)?\.",
+            said,
+        )
+        if None in values.values():
+            assert f"{least} {what}" not in said
+        elif match:
+            low, high = min(values.values()), max(values.values())
+            assert values[match[1]] == number(match[2].rstrip()) == low
+            assert values[match[3]] == number(match[4].rstrip()) == high
+            assert (match[5] is None) == (low == 0)
+            assert low == 0 or float(match[5]) == round(high / low, 1)
+            kinds.add(what)
+        else:
+            assert f"The same {what} for all" in said and len(set(values.values())) == 1
+            kinds.add(f"same {what}")
+    alone = {name: row[1] for name, row in known.items() if row[0] == 1}
+    together = {name: row[1] for name, row in known.items() if row[0] > 1}
+    single = "There was one client" in said
+    if alone and not single:
+        listed = re.search(r"One client at a time: (.+?)\. (?=Up|The|-)", said)[1]
+        assert {
+            p.rpartition(", ")[0]: number(p.rpartition(", ")[2].removesuffix(" ms"))
+            for p in listed.split("; ")
+        } == alone
+        kinds.add("alone")
+    else:
+        assert "One client at a time" not in said
+    group = {name: row[1] for name, row in known.items()} if single else together
+    span = re.search(r": from (.+?), ([\d. ]+) ms, to (.+?), ([\d. ]+) ms\.", said)
+    if span:
+        assert group[span[1]] == number(span[2]) == min(group.values())
+        assert group[span[3]] == number(span[4]) == max(group.values())
+        kinds.add("span")
+    else:
+        assert len(set(group.values())) <= 1
+    if together and not single:
+        most = re.search(r"Up to (\d+) of \d+ at once", said)[1]
+        assert int(most) == max(row[0] for row in known.values())
+    for column, what in ((1, "quicker"), (2, "less CPU time")):
+        who, ours, theirs = re.search(
+            rf"{what}: ([a-z ]+) \(([\d. ]+) and ([\d. ]+) ms\)", said
+        ).groups()
+        threads, events = (known[name][column] for name in ("thread per client", "event loop"))
+        assert (number(ours), number(theirs)) == (threads, events)
+        best = {True: "threads", False: "the event loop"}[threads < events]
+        assert who == ("neither" if threads == events else best)
+        kinds.add(f"{what}: {who}")
+    return kinds
+
+
+def planted(chance, clients, scale):
+    """Return figures that a machine might have had, with ties, and nobody in his usual place."""
+    traced = chance.random() < 0.8
+    return [
+        [
+            Figures(
+                server,
+                chance.choice([1, chance.randint(1, clients)]),
+                chance.randint(1, scale) / 1e4,
+                chance.randint(0, scale) / 1e4,
+                chance.randint(80, 80 + scale) * 100_000,
+                chance.randint(1, scale) if traced else None,
+            )
+            for server in servers
+        ]
+        for servers in (MODELS, STRUCTURES)
+    ]
+
+
+def test_what_is_concluded_agrees_with_the_table_whatever_the_table_says():
+    chance = random.Random(1)
+    seen = set()
+    for _ in range(300):
+        job = Job(chance.choice([1, 2, 20, 500]), 10, chance.choice([0, 0.02]))
+        groups = planted(chance, job.clients, chance.choice([1, 3, 100_000]))
+        rows = [line(figures) for group in groups for figures in group]
+        sentences = findings(job, groups)
+        seen |= check_sentences("\n".join([*rows, paragraph(sentences)]))
+        pauses = re.search(r"one client are ([\d. ]+) ms, those of all ([\d. ]+) ms", sentences[0])
+        assert bool(pauses) == bool(job.pause and job.clients > 1)
+        if pauses:
+            assert [number(each) for each in pauses.groups()] == [200.0, 200.0 * job.clients]
+    sides = {
+        f"{what}: {who}"
+        for what in ("quicker", "less CPU time")
+        for who in ("threads", "the event loop", "neither")
+    }
+    same = {f"same {what}" for what in ("CPU time", "memory", "system calls")}
+    assert seen >= sides | {"alone", "span", "CPU time", "memory", "system calls"}
+    assert same & seen
+
+
+# Below the models ---------------------------------------------------------------------------------
+
+
+def test_what_the_kernel_does_is_seen():
+    status, out, err = outcome("demos.models.kernel")
+    assert status == 0 and quiet(err)
+    numbers, sleep, switch, cache, edges = out.splitlines()
+    first, _, closed, again = re.findall(r"\d+", numbers)
+    assert first == closed == again
+    waits, asks = re.search(r"time: ([\d.]+) ms of CPU .* again: ([\d.]+) ms", sleep).groups()
+    assert float(waits) < float(asks)  # a process that is blocked, and one that asks
+    assert int(re.search(r"with (\d+) switches", switch)[1]) >= 1  # it has waited for the other
+    assert "4 MiB are written" in cache
+    assert "the level 3 times, of the edge 1 time" in edges
+
+
+# One ready client among idle ones ---------------------------------------------------------------
+
+
+def test_select_ends_at_1024_files_and_the_others_do_not():
+    rows = list(ready.costs((1, 1100), times=2))
+    assert [row.clients for row in rows] == [1, 1100]
+    for row in rows:
+        assert [cost is None for cost in row.costs] == [row.clients > 1024, False, False]
+        assert all(cost > 0 for cost in row.costs if cost is not None)
+
+
+def test_the_table_ends_where_no_more_files_are_to_be_had(monkeypatch):
+    limits = []
+    monkeypatch.setattr(ready.resource, "getrlimit", lambda which: (64, 100))
+    monkeypatch.setattr(ready.resource, "setrlimit", lambda which, pair: limits.append(pair))
+
+    @contextmanager
+    def silent(count):
+        if count > 100:
+            raise OSError(errno.EMFILE, "Too many open files")
+        yield []
+
+    monkeypatch.setattr(ready, "silent", silent)
+    assert [row.clients for row in ready.costs((1, 90, 500), times=1)] == [1, 90]
+    assert limits == [(100, 100), (64, 100)]  # what there is, and back
+
+
+def test_what_is_said_of_the_costs_is_in_their_table():
+    rows = [
+        Cost(10, (4.0, 2.004, 1.5)),
+        Cost(400, (90.0, 60.5, 1.25)),
+        Cost(1500, (None, 300.25, 1.5)),
+    ]
+    shown = ready.table("idle", CALLS, rows)
+    assert [row.split() for row in shown.splitlines()] == [
+        ["idle", "select", "poll", "epoll"],
+        ["10", "4.00", "2.00", "1.50"],
+        ["400", "90.00", "60.50", "1.25"],
+        ["1500", "-", "300.25", "1.50"],
+    ]
+    assert growth(rows) == [
+        "select: 4.00 µs with 10 idle clients, 90.00 with 400, which is 22.5 times as much. "
+        "With 1500 it fails: no file number may reach 1 024.",
+        "poll: 2.00 µs with 10 idle clients, 300.25 with 1500, which is 150.1 times as much.",
+        "epoll: 1.50 µs with 10 idle clients, 1.50 with 1500, which is 1.0 times as much.",
+    ]
+    assert growth([Cost(1500, (None, 1.0, 1.0))])[:2] == [
+        "select: it takes none of these numbers of files.",
+        "poll: 1.00 µs with 1500 idle clients.",
+    ]
+    names = ("a", "b")
+    assert quickest([Cost(1, (2.0, 1.5)), Cost(9, (1.0, 3.25)), Cost(9, (1.001, 1.0))], names) == [
+        "With 1 client: b is the quickest, 1.50 µs; a takes 0.50 more.",
+        "With 9 clients: a is the quickest, 1.00 µs; b takes 2.25 more.",
+        "With 9 clients all take 1.00 µs.",
+    ]
+
+
+def test_the_picture_of_the_costs_has_a_curve_for_each_call():
+    rows = [Cost(10, (4.0, 2.0, 1.5)), Cost(400, (90.0, 60.0, 1.6)), Cost(1500, (None, 300.0, 1.5))]
+    drawn = ElementTree.fromstring(lines.draw(rows, CALLS))
+    words = [each.text for each in drawn.iter(f"{SVG}text")]
+    assert {"select 90.0, ends at 1 024", "poll 300.0", "epoll 1.5"} <= set(words)
+    points = {
+        each.get("class"): [
+            tuple(map(float, pair.split(","))) for pair in each.get("points").split()
+        ]
+        for each in drawn.iter(f"{SVG}polyline")
+        if each.get("stroke-width") == "2.5" and len(each.get("points").split()) > 2
+    }
+    assert set(points) == {"work-line", "ready-line"}
+    (_, first), _, (_, last) = points["work-line"]
+    assert first - last > 100  # it rises
+    (_, first), _, (_, last) = points["ready-line"]
+    assert first == last
 
 
 def test_without_strace_the_picture_has_no_bars_of_calls():
@@ -333,7 +557,13 @@ def test_a_picture_that_cannot_be_written_is_said_before_the_work(tmp_path, name
 def test_the_page_names_the_servers_in_the_order_in_which_they_are_measured():
     page = (ROOT / "demos/models/README.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)\.py` \|", page, re.MULTILINE)
-    assert rows == ["job", *[server.module for server in MODELS + STRUCTURES]]
+    assert rows == [
+        "job",
+        *[server.module for server in MODELS + STRUCTURES],
+        "kernel",
+        "phases",
+        "ready",
+    ]
     drawn = (ROOT / "demos/models/picture.svg").read_text("utf-8")
     words = [each.text for each in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
     names = [server.name for server in MODELS + STRUCTURES]
