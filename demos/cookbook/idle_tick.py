@@ -7,7 +7,8 @@
     tick
 
 What was the last argument of `select` is a block here, `move_on_after`, which bounds whatever
-stands in it: also waits that are deep inside other functions.
+stands in it: also waits that are deep inside other functions. The old shape, `old/idle_tick.py`,
+accepts nobody: then `select` returns at once, for ever.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ just where the fault is, or there is more data than small buffers hold.
 import errno
 import os
 import re
+import select
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,23 +43,30 @@ from corolib.coordination.threads import ThreadEnd
 from corolib.testing import virtual_time
 from demos.cookbook import (
     accept_read,
+    compare,
     event_queue,
     fibonacci,
     idle_tick,
     messages,
     operator_chat,
+    queued,
     tcp_echo,
     upper,
 )
+from demos.cookbook.old import __main__ as old_main
 from demos.cookbook.old import event_queue as old_event_queue
 from demos.cookbook.old import fibonacci as old_fibonacci
+from demos.cookbook.old import idle_tick as old_idle_tick
 from demos.cookbook.old import messages as old_messages
 from demos.cookbook.old import operator_chat as old_operator_chat
+from demos.cookbook.old import queued as old_queued
 from demos.cookbook.old import tcp_echo as old_tcp_echo
 from demos.cookbook.old import upper as old_upper
+from tests.helpers.driving import FULL
 from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
+    ROOT,
     Program,
     exchange,
     outcome,
@@ -97,6 +106,10 @@ class Stop(Exception):
 
 def twin(name: str, *args: str, **options) -> Program:
     return Program(f"demos.cookbook.{name}", *args, **options)
+
+
+def processes(name: str) -> Program:
+    return twin(name, "--pool=processes")
 
 
 def old(name: str, **options) -> Program:
@@ -170,8 +183,9 @@ def at_rest(progress):
 # UDP time and echo --------------------------------------------------------------------------------
 
 
-def test_udp_time():
-    with twin("udp_time") as program, program.udp() as sock:
+@BOTH
+def test_udp_time(shape):
+    with shape("udp_time") as program, program.udp() as sock:
         for data in (b"", b"what time is it?", bytes(9000)):
             before = int(time.time())
             sock.send(data)
@@ -302,7 +316,11 @@ def sends_without_reading(handler, size=2**24):
     return run(main)
 
 
-@pytest.mark.parametrize("handler", [tcp_echo.echo, upper.upper], ids=["tcp_echo", "upper"])
+@pytest.mark.parametrize(
+    "handler",
+    [tcp_echo.echo, upper.upper, queued.talk],
+    ids=["tcp_echo", "upper", "queued"],
+)
 def test_who_does_not_read_is_not_read_from(handler):
     assert sends_without_reading(handler) < 2**24
 
@@ -337,7 +355,7 @@ def test_the_old_callback_sends_a_part_and_then_dies():
 # Fibonacci ----------------------------------------------------------------------------------------
 
 
-@BOTH
+@pytest.mark.parametrize("shape", [twin, processes, old])
 def test_fibonacci_numbers(shared, shape):
     with shared(shape, "fibonacci").udp() as sock:
         for message, reply in [
@@ -366,7 +384,7 @@ def children(program: Program) -> list[int]:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="there is no /proc")
 def test_others_are_served_while_a_large_number_is_computed(shared):
-    program = shared(twin, "fibonacci")
+    program = shared(processes, "fibonacci")
     with program.udp() as one, program.udp() as two:
         one.send(b"20")
         assert one.recv(100) == b"10946"
@@ -399,7 +417,7 @@ def test_every_message_has_an_answer_but_for_errors():
             (b"", b"error: b'' is not a whole number"),
             (b"\xff" * 9000, None),
             (b"5001", b"error: that is more than 5000"),
-            (b"5000", None),  # a RecursionError in the other process
+            (b"5000", None),  # a RecursionError in the pool
             (b"20", b"10946"),
         ]:
             sock.send(message)
@@ -411,10 +429,11 @@ def test_every_message_has_an_answer_but_for_errors():
 
 def test_so_many_numbers_are_under_way_and_no_more(monkeypatch, capsys):
     computed = Event()
-    monkeypatch.setattr(fibonacci, "to_process", lambda f, n: (yield from computed.wait()) or n)
+    waits = lambda f, n: (yield from computed.wait()) or n  # noqa: E731
+    monkeypatch.setitem(fibonacci.POOLS, "threads", waits)
 
     def main():
-        serving = spawn(fibonacci.serve, "127.0.0.1", 0, 40)
+        serving = spawn(fibonacci.serve, "127.0.0.1", 0, 40, "threads")
         while not (line := capsys.readouterr().out):
             yield
         port = int(re.search(r"port (\d+)", line)[1])
@@ -436,6 +455,31 @@ def test_so_many_numbers_are_under_way_and_no_more(monkeypatch, capsys):
     clients = []
     assert fibonacci.AT_ONCE == 2 * fibonacci.OF_ONE
 
+    run(main)
+
+
+def test_others_are_served_while_a_thread_of_the_pool_computes(monkeypatch):
+    """The old shape had a pool of threads; so has its twin, and the loop stays free."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(n):
+        begun.set()
+        assert threading.current_thread() is not threading.main_thread()
+        assert go_on.wait(PATIENCE)
+        return n
+
+    def main():
+        large = spawn(fibonacci.answer, b"21", None, 40, "threads")
+        while not begun.is_set():
+            yield
+        for _ in range(10):
+            assert (yield from fibonacci.answer(b"5", None, 40, "threads")) == b"8"
+        assert not large.done
+        go_on.set()
+        assert (yield from large) == b"21"
+
+    real = fibonacci.fib
+    monkeypatch.setattr(fibonacci, "fib", lambda n: real(n) if n < fibonacci.SMALL else slow(n))
     run(main)
 
 
@@ -566,6 +610,64 @@ def test_clients_that_vanish_leave_nothing_behind():
         yield from server.stop()
 
     run(main)
+
+
+# A queue for each client --------------------------------------------------------------------------
+
+
+@BOTH
+def test_each_message_comes_back_from_a_queue(shared, shape):
+    program = shared(shape, "queued")
+    with program.connect() as one, program.connect() as two:
+        for number in range(5):
+            for conn in (one, two):
+                conn.sendall(b"%d" % number)
+            for conn in (two, one):
+                assert conn.recv(100) == b"%d" % number
+
+
+def test_what_is_in_the_queue_is_sent_when_a_client_has_closed_its_side(shared):
+    data = bytes(range(250)) * 4000
+    with narrow(shared(twin, "queued")) as conn:
+        assert exchange(conn, data) == data
+
+
+def test_a_client_that_closes_stays_in_the_old_loop_for_ever():
+    with Keeping() as listener:
+        loop = old_queued.Loop(listener)
+        with socket.create_connection(listener.getsockname()) as conn:
+            loop.turn()
+            conn.sendall(b"hello")
+            loop.turn()
+            loop.turn()
+            assert conn.recv(100) == b"hello"
+            conn.shutdown(socket.SHUT_WR)
+            for _ in range(1000):  # `select` returns each time, though nobody has anything to say
+                loop.turn()
+        (gone,) = loop.inputs[1:]
+        assert loop.outputs.count(gone) > 1  # a second entry among the writers, and more
+        assert gone.recv(1) == b""
+
+
+def test_a_client_that_closes_is_gone():
+    def main():
+        listener = listen_tcp("127.0.0.1", 0)
+        server = listener.serve(queued.talk)
+        for ends in (Stream.close, lambda client: reset(file_of(client))):
+            client = yield from open_tcp(*listener.addresses[0])
+            yield from client.sendall(b"hello")
+            assert (yield from client.readexactly(5)) == b"hello"
+            ends(client)
+            while server.stats()["open"]:
+                yield
+        assert server.stats()["accepted"] == 2 and server.stats()["failed"] == 0
+        assert current_scheduler().stats()["tasks"] == 2
+        turns = current_scheduler().stats()["turns"]
+        yield Sleep(3600)
+        assert current_scheduler().stats()["turns"] - turns < 10
+        yield from server.stop()
+
+    run(main, **virtual_time())
 
 
 # Urgent data --------------------------------------------------------------------------------------
@@ -735,6 +837,46 @@ def test_connections_are_accepted_between_ticks():
             reset(two)
 
 
+class Calls:
+    """Stands in for `select.select`: passes calls on, with no time to wait, and counts them."""
+
+    def __init__(self, most):
+        self.most = most
+        self.ready = 0
+
+    def __call__(self, reading, writing, failing, patience):
+        found = select.select(reading, writing, failing, 0)
+        self.ready += bool(found[0])
+        if self.ready > self.most:
+            raise Stop
+        return found
+
+
+def test_the_old_program_that_accepts_nobody_is_told_of_the_client_for_ever(monkeypatch, capsys):
+    calls = Calls(100_000)
+    monkeypatch.setattr(old_idle_tick, "select", calls)
+    with Keeping() as listener, socket.create_connection(listener.getsockname()):
+        with pytest.raises(Stop):
+            old_idle_tick.serve(listener)
+    assert calls.ready == 100_001
+    assert capsys.readouterr().out == "select has returned 100000 times\n"  # and no tick
+
+
+def test_the_old_program_ticks_while_nobody_connects(monkeypatch, capsys):
+    waited = []
+
+    def nobody(reading, writing, failing, patience):
+        waited.append(patience)
+        if len(waited) == 3:
+            raise Stop
+        return [], [], []
+
+    monkeypatch.setattr(old_idle_tick, "select", nobody)
+    with pytest.raises(Stop):
+        old_idle_tick.serve(None)
+    assert waited == [5.0] * 3 and capsys.readouterr().out == "tick\ntick\n"
+
+
 # Operator chat ------------------------------------------------------------------------------------
 
 
@@ -881,47 +1023,103 @@ def test_the_old_blocking_scan_does_not_look_at_the_keyboard():
     assert handled == ["a click", "a key"]  # though it was typed before
 
 
-def events(*args: str):
-    return start("demos.cookbook.event_queue", *args, stdin=subprocess.PIPE)
+def click(column, row, button=0, end="M"):
+    """Return what a terminal sends for a click."""
+    return f"\x1b[<{button};{column};{row}{end}"
 
 
-def test_events_of_threads_and_of_the_keyboard_are_handled_by_one_task():
-    with events("--clicks=50", "--pause=0") as process:
-        typed = [f"line {number}" for number in range(20)]
-        out, err = process.communicate("\n".join(typed), timeout=PATIENCE)
+def said(text, cut=None):
+    """Return what the handlers say of a text; cut: it comes in pieces of so many characters."""
+    screen = event_queue.Screen(lambda: None)
+    found, rest = [], ""
+    for at in range(0, len(text), cut or len(text)):
+        events, rest = event_queue.decode(rest + text[at : at + (cut or len(text))], screen)
+        found += [event.handler(event.about) for event in events]
+    return found, rest
+
+
+@pytest.mark.parametrize("cut", [None, 1, 2, 7])
+def test_a_click_runs_the_handler_of_what_is_there_and_keys_come_beside_it(cut):
+    row = event_queue.Screen(int).draw()
+    hello, count = row.index("hello") + 1, row.index("count") + 1
+    text = (
+        click(hello, 1) + click(hello, 1, end="m") + "x" + click(count, 1) + "\x1b[A" + "ä"
+        + click(count, 1) + click(hello, 2) + click(100, 1)
+    )  # fmt: skip
+    assert said(text, cut) == (
+        [
+            "hello",
+            "key 'x'",
+            "clicked 1 times",
+            "key 'ä'",
+            "clicked 2 times",
+            f"there is nothing at column {hello}, row 2",
+            "there is nothing at column 100, row 1",
+        ],
+        "",
+    )
+    assert said("a\x1b[<0;1", cut) == (["key 'a'"], "\x1b[<0;1")
+
+
+def test_clicks_and_keys_of_a_terminal_and_events_of_a_thread_are_handled_in_order():
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    try:
+        termios = pytest.importorskip("termios")
+        before = termios.tcgetattr(theirs)
+        command = [sys.executable, "-m", "demos.cookbook.event_queue", "--ticks=1", "--pause=0"]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process:
+            shown = ""
+
+            def wait_for(text):
+                nonlocal shown
+                while text not in shown:
+                    assert readable([SimpleNamespace(fileno=lambda: ours)], PATIENCE), shown
+                    shown += os.read(ours, 65536).decode()
+
+            wait_for("\x1b[?1006h")  # clicks are reported from now on
+            assert "[ hello ]  [ count ]  [ quit ]" in shown
+            wait_for("clock says 1: handled as event 1")
+            os.write(ours, click(3, 1).encode())
+            wait_for("hello: handled as event 2")
+            os.write(ours, b"x" + click(13, 1).encode() + b"y")
+            wait_for(
+                "key 'x': handled as event 3\r\nclicked 1 times: handled as event 4\r\nkey 'y'"
+            )
+            os.write(ours, click(24, 1).encode())
+            wait_for("good bye: handled as event 6")
+            assert process.wait(PATIENCE) == 0
+            wait_for("\x1b[?1000l")  # no longer
+            assert "Traceback" not in shown
+        assert termios.tcgetattr(theirs)[3] == before[3]  # it is as it was
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_without_a_terminal_the_keys_come_from_a_pipe():
+    with start("demos.cookbook.event_queue", "--ticks=0", stdin=subprocess.PIPE) as process:
+        out, err = process.communicate("a" + click(3, 1) + "b", timeout=PATIENCE)
     assert process.returncode == 0 and quiet(err)
-    found = [re.fullmatch(r"(.*): handled as event (\d+)", line) for line in out.splitlines()[1:]]
-    assert [int(match[2]) for match in found] == list(range(1, 121))
-    what = [match[1] for match in found]
-    assert [each for each in what if "types" in each] == [
-        f"somebody types {line!r}" for line in typed
-    ]
-    assert what.count("mouse 1 clicks") == what.count("mouse 2 clicks") == 50
+    whats = ["key 'a'", "hello", "key 'b'"]
+    assert out.splitlines() == [f"{w}: handled as event {n}" for n, w in enumerate(whats, 1)]
+    with open(os.devnull) as nothing:
+        status, out, err = outcome("demos.cookbook.event_queue", stdin=nothing)
+    assert (status, out) == (1, "") and err.count("\n") == 1 and "pipe" in err
 
 
-def test_the_keyboard_is_heard_while_no_mouse_clicks():
-    with events("--pause=0.2", "--clicks=1000000") as process:
-        assert "mice" in process.stdout.readline()
-        process.stdin.write("hello\n")
-        process.stdin.flush()
-        while "somebody types 'hello'" not in process.stdout.readline():
-            pass
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130 and quiet(err)
-
-
-def test_events_of_one_thread_stay_in_order_and_the_task_waits_without_looking(monkeypatch):
+def test_events_of_one_thread_stay_in_order_and_the_task_waits_without_looking():
     handled = []
-    monkeypatch.setitem(event_queue.HANDLERS, "click", lambda about: handled.append(about) or "")
 
     def post(end, name):
         for number in range(50):
-            end.put(("click", (name, number)))
+            end.put(event_queue.Event(lambda about: handled.append(about) or "", (name, number)))
 
     def main():
         queue = Queue(3)
-        handling = spawn(event_queue.handle, queue)
+        handling = spawn(event_queue.handle, queue, lambda words: None)
         yield
         turns = current_scheduler().stats()["turns"]
         yield Sleep(3600)
@@ -935,6 +1133,46 @@ def test_events_of_one_thread_stay_in_order_and_the_task_waits_without_looking(m
     run(main, **virtual_time())
     for name in "abcd":
         assert [number for who, number in handled if who == name] == list(range(50))
+
+
+# Both, side by side -------------------------------------------------------------------------------
+
+DIFFERENCES = {
+    "udp_time": ("24 bytes", "24 bytes"),
+    "udp_echo": ("8192 came back", "9000 came back"),
+    "tcp_echo": (r"\d+ bytes came back(; it died)?", "all came back"),
+    "fibonacci": ("no answer(; it died)?", "the next one gets 89"),
+    "upper": ("the next one gets nothing(; it died)?", "the next one gets HELLO"),
+    "urgent": ("the connection is closed", "noticed, and it goes on"),
+    "messages": (r"shown after [123]\.\d+ s", r"shown after 0\.\d+ s"),
+    "idle_tick": ("select has returned 100000 times", "the client is here"),
+    "operator_chat": ("1 of 2 lines are shown", "2 of 2 lines are shown"),
+    "hello": ("0 of 20 are answered", "20 of 20 are answered"),
+    "queued": (r"[1-9]\d* ms of CPU in the next 0.5 s", "0 ms of CPU in the next 0.5 s"),
+    "accept_read": (r"\d+ bytes came back(; it died)?", "all came back"),
+    "event_queue": (r"\d{3,} looks for one key", r"\d turns for one key"),
+}
+
+
+def test_one_command_shows_what_differs():
+    names = list(DIFFERENCES) if FULL else ["udp_echo", "hello"]
+    status, out, err = outcome("demos.cookbook.compare", *names)
+    assert status == 0, err
+    assert quiet(err)
+    heading, *rows = out.splitlines()
+    at, end = heading.index("the old shape"), heading.index("its twin")
+    assert [row.split()[0] for row in rows] == names
+    for row in rows:
+        expected = DIFFERENCES[row.split()[0]]
+        for pattern, cell in zip(expected, (row[at:end], row[end:]), strict=True):
+            assert re.fullmatch(pattern, cell.strip()), row
+
+
+def test_every_old_program_is_compared():
+    folder = ROOT / "demos" / "cookbook" / "old"
+    old_ones = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    assert set(compare.NAMES) == old_ones == set(DIFFERENCES)
+    assert set(old_main.PORTS) == set(compare.TRIALS)
 
 
 # As programs --------------------------------------------------------------------------------------
@@ -959,7 +1197,7 @@ def test_ipv6_over_udp(name, reply):
         assert sock.recv(100).startswith(reply)
 
 
-@pytest.mark.parametrize("name", ["tcp_echo", "accept_read", "hello", "upper", "urgent"])
+@pytest.mark.parametrize("name", ["tcp_echo", "accept_read", "hello", "queued", "upper", "urgent"])
 def test_ipv6_over_tcp(name):
     with twin(name, host="::1") as program, program.connect() as conn:
         assert exchange(conn, b"hello").lower() == b"hello"

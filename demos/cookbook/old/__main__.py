@@ -17,17 +17,20 @@ from importlib import import_module
 from demos.start import at_least, start
 
 PORTS = {
+    "udp_time": 14000,
     "udp_echo": 15000,
     "tcp_echo": 16000,
     "fibonacci": 16000,
     "upper": 10000,
     "urgent": 8090,
     "messages": 6667,
+    "idle_tick": 9904,
     "operator_chat": 8801,
     "hello": 8888,
+    "queued": 9000,
     "accept_read": 1234,
 }
-UDP = {"udp_echo", "fibonacci"}
+UDP = {"udp_time", "udp_echo", "fibonacci"}
 
 
 def main(options: argparse.Namespace) -> None:
