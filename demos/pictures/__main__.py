@@ -1,0 +1,47 @@
+"""Draws the pictures of the tour anew, each from a run.
+
+    $ python3 -m demos.pictures
+    one_at_a_time.svg
+    processes.svg
+    ...
+
+With names, as in `demos.pictures select generators`, it draws those only. They are written
+into this folder, or into `--into FOLDER`. Needs Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from demos.pictures import lanes
+from demos.pictures.draw import draw
+from demos.pictures.moment import moments, steps
+from demos.start import start
+
+HERE = Path(__file__).parent
+LANES = "lanes"
+
+
+def main(options: argparse.Namespace) -> None:
+    if not sys.platform.startswith("linux"):
+        sys.exit("what is in a selector is read from /proc: this needs Linux")
+    known = [*steps(), LANES]
+    names = options.names or known
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"{unknown[0]} is not among {', '.join(known)}")
+    wanted = [name for name in names if name != LANES]
+    drawn = {name: draw(found) for name, found in (moments(wanted) if wanted else {}).items()}
+    if LANES in names:
+        drawn[LANES] = lanes.draw(lanes.measure())
+    for name, picture in drawn.items():
+        path = options.into / f"{name}.svg"
+        path.write_text(picture, encoding="utf-8")
+        print(path.name)
+
+
+if __name__ == "__main__":
+    names = {"nargs": "*", "metavar": "NAME", "help": "those only"}
+    into = {"type": Path, "default": HERE, "metavar": "FOLDER", "help": "where to write them"}
+    start(main, __doc__, arguments={"names": names, "--into": into})
