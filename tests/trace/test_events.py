@@ -805,6 +805,7 @@ def test_a_ready_queue_of_the_programs_own_decides():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # idle ones of others
 def test_a_forked_child_is_nobodys_trace(tmp_path):
     def main():
         pid = os.fork()
