@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 from weakref import ref
 
 from corolib.coordination.locks import Semaphore
-from corolib.coordination.tasksets import call_here, leave_behind
+from corolib.coordination.tasksets import call_here, leave_behind, passed_on
 from corolib.coordination.waitqueue import nothing
 from corolib.kernel import (
     CancelScope,
@@ -195,9 +195,10 @@ class TaskGroup(CancelScope):
         task.watch(partial(self._gone, place, task))
         if self._failures:
             # The group failed while the task was about to call `started`.
-            task.cancel("the group has failed")
+            task.cancel(self._cause)
         elif self._was_cancelled:
-            task.cancel("the group was cancelled")
+            assert self.cancel_request is not None
+            task.cancel(self.cancel_request.reason)
 
     def _gone(self, place: int, task: Task[Any], value: Any, error: BaseException | None) -> None:
         """A task is done."""
@@ -254,9 +255,9 @@ class TaskGroup(CancelScope):
         try:
             what = f"started() of {task.label}"
             return (yield Suspend(handshake.arm, what, holder=[task].copy))
-        except BaseException:
+        except BaseException as exc:
             handshake.over = True
-            leave_behind(task.scheduler.current or task, [task], "its start was cancelled")
+            leave_behind(task.scheduler.current or task, [task], passed_on(exc, "its start()"))
             raise
         finally:
             # The traceback of a failure holds this frame, which would be a cycle.
@@ -326,7 +327,7 @@ class TaskGroup(CancelScope):
             owner.scheduler.cancellation.leave(self, kind)
         except ScopeError as exc:
             misuse = with_trace(exc, None)
-        leave_behind(owner, left, "the block of its group was left")
+        leave_behind(owner, left, passed_on(error, "the block of its group"))
         if self.is_left_by(error):
             self.cancelled_caught = True
             # Without failures: the body was given them before, or there were none.

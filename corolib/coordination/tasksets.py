@@ -24,6 +24,7 @@ from weakref import ref
 from corolib.coordination.timeouts import move_on_after
 from corolib.coordination.waitqueue import WaitQueue, enqueue, nothing
 from corolib.kernel import (
+    Cancelled,
     Coro,
     Runnable,
     Suspend,
@@ -54,7 +55,15 @@ Call = Runnable[T] | Task[T]
 """What is started as a task, or is one already."""
 
 
-def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: str) -> None:
+def passed_on(error: BaseException | None, what: str) -> object:
+    """Return why tasks are cancelled: that of the `Cancelled` by which `what` is left, or that."""
+    if isinstance(error, Cancelled):
+        return error.reason
+    by = "" if error is None else f" by {type(error).__name__}"
+    return f"{what} was left{by}"
+
+
+def leave_behind(owner: Task[Any], tasks: list[Task[Any]], reason: object) -> None:
     """Cancel tasks; the next wait of `owner` first waits until they are gone."""
     left = [task for task in tasks if not task.done]
     for task in left:
@@ -139,22 +148,19 @@ class _TaskSet:
     def _running(self) -> list[Task[Any]]:
         return [task for task in self.tasks if not task.done]
 
-    def dismiss(self) -> Coro[None]:
+    def dismiss(self, reason: object) -> Coro[None]:
         """Cancel those that still run and wait until they are gone; report what they raise.
 
         Closed from outside, it cannot wait, and does not.
         """
         try:
-            self._cancel()
+            for task in self.tasks:
+                task.cancel(reason)
             while self._left and not self._closed:
                 self._ended.clear()
                 yield from self._next_place()
         finally:
             self.let_go()
-
-    def _cancel(self) -> None:
-        for task in self.tasks:
-            task.cancel("another task has decided it")
 
     def let_go(self) -> None:
         """Watch the tasks no more; report the failures that nobody was given."""
@@ -266,21 +272,29 @@ def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
 
 @waits
 def _gather(all_of: _TaskSet, return_exceptions: bool) -> Generator[Any, Any, list[Any]]:
+    failed = None
     try:
         for _ in range(len(all_of.tasks)):
             ended = yield from all_of.next()
             if not return_exceptions:
+                failed = ended
                 ended.result  # noqa: B018 - raises the failure
+                failed = None
         return [
             task.returned if (error := task.exception) is None else error for task in all_of.tasks
         ]
-    except BaseException:
-        yield from all_of.dismiss()
+    except BaseException as exc:
+        if failed is None:
+            reason = passed_on(exc, "its gather()")
+        else:
+            what = "was cancelled" if failed.cancelled else "failed"
+            reason = f"{failed.label}, of the same gather(), {what}"
+        yield from all_of.dismiss(reason)
         raise
     finally:
         # The traceback of a failure holds this frame, which would be a cycle.
         del all_of
-        ended = error = None  # type: ignore[assignment]
+        ended = failed = error = None  # type: ignore[assignment]
 
 
 @overload
@@ -325,9 +339,11 @@ def _race(rivals: _TaskSet) -> Generator[Any, Any, tuple[int, Any]]:
     try:
         try:
             winner = yield from rivals.next()
-            place = rivals.tasks.index(winner)
-        finally:
-            yield from rivals.dismiss()
+        except BaseException as exc:
+            yield from rivals.dismiss(passed_on(exc, "its race()"))
+            raise
+        place = rivals.tasks.index(winner)
+        yield from rivals.dismiss(f"{winner.label}, of the same race(), ended first")
         return place, winner.result
     finally:
         # As in `_gather`: no cycle.
@@ -385,6 +401,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
     rivals = _TaskSet([], reports=False)
     errors: dict[int, BaseException] = {}
     begin = -inf  # the next one
+    reason: object = None
     task: Task[Any] | None
     try:
         while len(errors) < len(calls):
@@ -399,19 +416,23 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
                 continue
             error = task.exception
             if error is None:
+                reason = f"{task.label}, of the same first_success(), succeeded first"
                 return rivals.tasks.index(task), task.returned
             errors[rivals.tasks.index(task)] = error
             begin = -inf
         raise BaseExceptionGroup(
             f"none of {len(calls)} calls has succeeded", [errors[place] for place in sorted(errors)]
         )
+    except BaseException as exc:
+        reason = passed_on(exc, "its first_success()")
+        raise
     finally:
         for call in todo:
             if isinstance(call, Task):
                 rivals.add(call)
             else:
                 forgive(call)
-        yield from rivals.dismiss()
+        yield from rivals.dismiss(reason)
         # As in `_gather`: no cycle.
         del rivals, errors
         task = error = None

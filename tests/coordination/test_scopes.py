@@ -19,8 +19,12 @@ from corolib import (
     current_effective_deadline,
     current_scheduler,
     current_task,
+    first_success,
+    gather,
+    map_concurrent,
     move_on_after,
     now,
+    race,
     run,
     shield,
     spawn,
@@ -400,6 +404,131 @@ def test_the_reason_that_was_given():
         return heard == [reason]
 
     assert go(main)
+
+
+def group_of(call):
+    with TaskGroup() as g:
+        g.spawn(call)
+        yield from g
+
+
+def start_of(call):
+    with TaskGroup() as g:
+        yield from g.start(lambda: call)
+
+
+def map_of(call):
+    yield from map_concurrent(lambda item: call, [1], limit=1)
+
+
+@pytest.mark.parametrize("over", [gather, race, first_success, group_of, start_of, map_of])
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+def test_a_reason_is_passed_on_to_the_tasks_that_are_waited_for(over, how):
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        task = spawn(over(waiter))
+        if how == "cancel":
+            yield
+            task.cancel("enough")
+            yield from task.stop()
+        else:
+            with move_on_after(1):
+                yield from gather(task)
+        return heard
+
+    assert go(main) == ["the deadline has passed" if how == "deadline" else "enough"]
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_the_reason_of_what_another_of_the_same_gather_has_decided(end):
+    def ends():
+        yield Sleep(1)
+        if end == "fail":
+            raise KeyError
+        current_task().cancel()
+        yield
+
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        with pytest.raises(KeyError if end == "fail" else TaskCancelled):
+            yield from gather(waiter, ends())
+        return heard
+
+    what = "failed" if end == "fail" else "was cancelled"
+    assert go(main) == [f"ends#3, of the same gather(), {what}"]
+
+
+def test_the_reason_of_those_that_lose():
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        yield from race(waiter, sleeper(1))
+        lost, waiter = reason_at(Sleep(60))
+        yield from first_success(waiter, sleeper(1))
+        return heard + lost
+
+    assert go(main) == [
+        "sleeper#3, of the same race(), ended first",
+        "sleeper#5, of the same first_success(), succeeded first",
+    ]
+
+
+def test_the_reason_of_tasks_whose_group_is_left_by_a_failure_of_its_body():
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        with pytest.raises(KeyError):
+            with TaskGroup() as g:
+                g.spawn(waiter)
+                yield
+                raise KeyError
+        yield
+        return heard
+
+    assert go(main) == ["the block of its group was left by KeyError"]
+
+
+def test_the_reason_of_a_task_that_comes_into_a_group_which_has_failed():
+    def slow():
+        try:
+            yield Sleep(60)
+        finally:
+            with shield(5):
+                yield Sleep(5)
+
+    def fails():
+        yield Sleep(1)
+        raise KeyError
+
+    def service(wait):
+        yield Sleep(2)
+        started()
+        yield from wait
+
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        with pytest.raises(ExceptionGroup):
+            with TaskGroup() as g:
+                g.spawn(slow)
+                g.spawn(fails)
+                yield from g.start(service, waiter)
+                yield from g
+        return heard
+
+    assert go(main) == ["fails#3, of the same group, failed"]
+
+
+def test_the_reason_of_a_task_that_comes_into_a_group_which_is_cancelled():
+    def main():
+        heard, waiter = reason_at(Sleep(60))
+        with TaskGroup() as g:
+            g.cancel("enough")
+            try:
+                yield
+            finally:
+                g.spawn(waiter)
+        yield
+        return heard
+
+    assert go(main) == ["enough"]
 
 
 # Groups -------------------------------------------------------------------------------------------
