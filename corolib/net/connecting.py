@@ -5,9 +5,8 @@
 
 A name may have many addresses, of two families, of which some do not answer. They are raced as in
 RFC 8305: one attempt is begun after the other, 250 ms apart or as soon as one has failed, the
-families in turn; the first to be connected wins, and the sockets of all others are closed. It all
-happens in the caller's own task: an attempt is a generator, and the race steps each when its wait
-is over. So whatever ends the call, no socket is left.
+families in turn; the first to be connected wins, and the sockets of all others are closed: that is
+`first_success`. Where there is one address, the caller's own task connects to it.
 
 How names are looked up is in `resolving.py`. Connections that others make to this program are in
 `listening.py` and `servers.py`.
@@ -19,11 +18,10 @@ import errno
 import math
 import os
 import socket
-from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from corolib.coordination.first import first
+from corolib.coordination.tasksets import first_success
 from corolib.coordination.threads import to_thread
 from corolib.kernel import (
     Coro,
@@ -36,7 +34,6 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     must_yield,
-    now,
     public,
     waits,
     with_trace,
@@ -134,7 +131,7 @@ def open_tcp(
     options = tcp_options("open_tcp", keepalive, user_timeout)
     context = yield from _context("open_tcp", tls, server_hostname)
     found = yield from candidates(host, port, source, family, socket.SOCK_STREAM)
-    attempts = deque(_attempt(info, source_address, options) for info, source_address in found)
+    attempts = [_attempt(info, source_address, options) for info, source_address in found]
     sock = yield from _race(f"{host}:{port}", attempts, delay)
     if server_hostname is None:
         server_hostname = host.partition("%")[0].rstrip(".")
@@ -184,7 +181,7 @@ def open_unix(
     context = yield from _context("open_unix", tls, server_hostname)
     address = unix_path(path)
     info = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)
-    sock = yield from _race(repr(address), deque([_attempt(info, None, [])]), math.inf)
+    sock = yield from _race(repr(address), [_attempt(info, None, [])], math.inf)
     return (yield from _secured(Stream(sock), context, server_hostname))
 
 
@@ -247,42 +244,36 @@ def _connect(sock: Socket, address: Any) -> Generator[Trap, Any, None]:
 
 
 def _race(
-    what: str, attempts: deque[Generator[Trap, Any, Socket]], delay: float
+    what: str, attempts: Sequence[Generator[Trap, Any, Socket]], delay: float
 ) -> Generator[Any, Any, Socket]:
-    """Step attempts until one is connected, and return its socket; those of the others are closed.
+    """Wait until one attempt has a connection, and return its socket; those of others are closed.
 
-    The next is begun `delay` after the one before was, or at once when any has failed.
+    The only attempt is made in the caller's own task: there is nothing to race.
     """
-    under_way: dict[Generator[Trap, Any, Socket], Trap] = {}
-    failures: list[OSError] = []
-    # When the next is to be begun.
-    begin = -math.inf
+    if len(attempts) == 1:
+        if must_yield():
+            yield
+        return (yield from attempts[0])
+    connected: list[Socket] = []
+
+    def connect(attempt: Generator[Trap, Any, Socket]) -> Generator[Trap, Any, Socket]:
+        sock = yield from attempt
+        connected.append(sock)
+        return sock
+
+    failures: Sequence[Exception] = ()
     try:
-        while attempts or under_way:
-            if attempts and now() >= begin:
-                if must_yield():
-                    yield
-                attempt = attempts.popleft()
-                begin = now() + delay
-            else:
-                clock = [Sleep(at=begin)] if attempts else []
-                n, _ = yield from first(*under_way.values(), *clock)
-                if n == len(under_way):
-                    continue
-                attempt = list(under_way)[n]
-            try:
-                under_way[attempt] = attempt.send(None)
-            except StopIteration as done:
-                under_way.pop(attempt, None)
-                return done.value  # type: ignore[no-any-return]
-            except OSError as exc:
-                under_way.pop(attempt, None)
-                failures.append(with_trace(exc, None))
-                begin = -math.inf
+        try:
+            _, sock = yield from first_success(*map(connect, attempts), stagger=delay)
+            connected.remove(sock)
+            return sock
+        except ExceptionGroup as exc:
+            failures = [with_trace(each, None) for each in exc.exceptions]
         raise failure(f"cannot connect to {what}", failures)
     finally:
-        for attempt in under_way:
-            attempt.close()
+        # Two may have been connected at the same moment.
+        for sock in connected:
+            discard(sock)
         # A traceback holds this frame, which would be a cycle.
         del failures
 

@@ -93,10 +93,15 @@ def interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
     return [info for each in rounds for info in each if info is not None]
 
 
-def failure(what: str, failures: Sequence[OSError]) -> OSError:
-    """Return one error for several: itself if it is the only one, else one that names all."""
-    if len(failures) == 1:
-        return failures[0]
+def failure(what: str, causes: Sequence[Exception]) -> Exception:
+    """Return one error for several: itself if it is the only one, else one that names all.
+
+    What is no OSError is no failure of the network, and returned itself.
+    """
+    failures = [each for each in causes if isinstance(each, OSError)]
+    others = [each for each in causes if not isinstance(each, OSError)]
+    if others or len(failures) == 1:
+        return [*others, *failures][0]
     text = f"{what}: {'; '.join(each.strerror or str(each) for each in failures)}"
     kinds = {each.errno for each in failures}
     kind = kinds.pop() if len(kinds) == 1 else None
