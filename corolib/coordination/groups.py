@@ -123,7 +123,8 @@ class TaskGroup(CancelScope):
         """Start a task in the group; does not wait. Its parent is the task that owns the group.
 
         Raises:
-            RuntimeError: a task of the group has failed, or its block has ended or not begun.
+            RuntimeError: a task of the group has failed, or its block has ended or not begun. `f`
+                is closed, if it is a generator or a coroutine.
             TypeError: as for `corolib.spawn`.
         """
         task = self._start(f, args, name, context)
@@ -152,6 +153,9 @@ class TaskGroup(CancelScope):
     ) -> Task[Any]:
         if self.task is None or self._ended or self._failures:
             state = "failed" if self._failures else "ended" if self._ended else "not begun"
+            if not callable(f):
+                # The error is enough: that it was never awaited is no other mistake.
+                forgive(f)
             refusal = RuntimeError(f"this group has {state}: no task can be spawned into it")
             # If it leaves the block, the failure that is behind it leaves in its place.
             refusal.group = self  # type: ignore[attr-defined]
