@@ -15,7 +15,7 @@ import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ForwardRef, ParamSpec, TypeVar
 
 from corolib.kernel.safely import brief
 
@@ -35,8 +35,19 @@ def public(thing: T) -> T:
     """Let a class or a function that `corolib` exports say so: its module is `corolib`.
 
     A traceback then shows the name that programs import, and a file may move. The price is that
-    `inspect.getsource()` does not find such a class.
+    `inspect.getsource()` does not find such a class. The annotations of a class say which module
+    they are from: `typing.get_type_hints()` looks up their names there.
     """
+    if isinstance(thing, type) and (hints := thing.__annotations__):
+        thing.__annotations__ = {
+            name: ForwardRef(
+                getattr(hint, "__forward_arg__", hint),
+                is_argument=False,
+                module=thing.__module__,
+                is_class=True,
+            )
+            for name, hint in hints.items()
+        }
     thing.__module__ = "corolib"
     return thing
 

@@ -396,13 +396,14 @@ def test_public_things_say_corolib_as_their_module_and_have_their_own_names():
 
 @pytest.mark.found("E5")
 @pytest.mark.parametrize("name", [name for name, _ in public_things()])
-def test_the_types_of_public_functions_can_be_asked_for(name):
+def test_the_types_of_public_functions_and_classes_can_be_asked_for(name):
     thing = getattr(corolib, name)
     functions = [thing]
     if inspect.isclass(thing):
         members = [inspect.getattr_static(thing, each) for each in dir(thing)]
         members += [each.fget for each in members if isinstance(each, property)]
         functions = [each for each in members if inspect.isfunction(each)]
+        assert set(typing.get_type_hints(thing)) >= set(thing.__annotations__)
     for function in functions:
         if inspect.unwrap(function).__globals__["__name__"].startswith("corolib."):
             hints = typing.get_type_hints(function)
