@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from corolib.coordination.queues import Queue
 from corolib.kernel import (
@@ -21,6 +21,7 @@ from corolib.kernel import (
     Task,
     Trap,
     UrgentWait,
+    Waiting,
     Wake,
     WriteWait,
     brief,
@@ -32,7 +33,46 @@ from corolib.kernel import (
     waits,
 )
 
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 
+Plain = ReadWait | WriteWait | UrgentWait | Sleep
+"""The traps whose value is None."""
+
+
+@overload
+def first(a: Suspend[T1], b: Suspend[T2], /) -> Waiting[tuple[int, T1 | T2]]: ...
+@overload
+def first(
+    a: Suspend[T1], b: Suspend[T2], c: Suspend[T3], /
+) -> Waiting[tuple[int, T1 | T2 | T3]]: ...
+@overload
+def first(
+    a: Suspend[T1], b: Suspend[T2], c: Suspend[T3], d: Suspend[T4], /
+) -> Waiting[tuple[int, T1 | T2 | T3 | T4]]: ...
+@overload
+def first(*traps: Suspend[T]) -> Waiting[tuple[int, T]]: ...
+@overload
+def first(
+    a: Suspend[T1] | Plain, b: Suspend[T2] | Plain, /
+) -> Waiting[tuple[int, T1 | T2 | None]]: ...
+@overload
+def first(
+    a: Suspend[T1] | Plain, b: Suspend[T2] | Plain, c: Suspend[T3] | Plain, /
+) -> Waiting[tuple[int, T1 | T2 | T3 | None]]: ...
+@overload
+def first(
+    a: Suspend[T1] | Plain,
+    b: Suspend[T2] | Plain,
+    c: Suspend[T3] | Plain,
+    d: Suspend[T4] | Plain,
+    /,
+) -> Waiting[tuple[int, T1 | T2 | T3 | T4 | None]]: ...
+@overload
+def first(*traps: Suspend[T] | Plain) -> Waiting[tuple[int, T | None]]: ...
 @public
 @waits
 def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:

@@ -23,9 +23,9 @@ from corolib.kernel.waits import public
 if TYPE_CHECKING:
     from corolib.kernel.task import Task
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
-Coro = Generator[Any, Any, T]
+Coro = Generator[Any, Any, T_co]
 """What a task function returns: `def double(x: int) -> Coro[int]: yield; return 2 * x`."""
 
 
@@ -188,7 +188,7 @@ class Wake(Protocol):
 
 
 @public
-class Suspend(Generic[T]):
+class Suspend(Generic[T_co]):
     """Wait until somebody calls `wake`: the one door for everything that is not a file or a time.
 
     Args:
@@ -236,9 +236,9 @@ class Suspend(Generic[T]):
         self.holder = holder
         self.outside = outside
 
-    def __iter__(self) -> Generator[Suspend[T], Any, T]:
+    def __iter__(self) -> Generator[Suspend[T_co], Any, T_co]:
         try:
-            value: T = yield self
+            value: T_co = yield self
             return value
         finally:
             # What `arm` belongs to may hold the error, whose traceback holds this frame.
