@@ -175,7 +175,11 @@ class Acquirable(Waitable):
             yield in_queue(self._waiting, self.acquiring)
         return held_by(task, self)
 
-    __iter__ = acquire
+    if TYPE_CHECKING:  # checkers do not see that an alias is a method
+
+        def __iter__(self) -> Generator[Any, Any, Held]: ...
+    else:
+        __iter__ = acquire
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
         task = current_task()
@@ -501,7 +505,11 @@ class Condition(Waitable):
         """Wait until the lock is acquired; see `Lock.acquire`."""
         return (yield from self.lock.acquire())
 
-    __iter__ = acquire
+    if TYPE_CHECKING:  # checkers do not see that an alias is a method
+
+        def __iter__(self) -> Generator[Any, Any, Held]: ...
+    else:
+        __iter__ = acquire
 
     def release(self) -> None:
         """Give the lock back; see `Lock.release`."""
