@@ -431,12 +431,17 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
 
     Source: the wait-for graph of operating-system textbooks.
     """
-    lines = [
-        "no task can ever run again:",
-        *_who_waits_for_whom(list(tasks)),
+    tasks = list(tasks)
+    lines = ["no task can ever run again:", *_who_waits_for_whom(tasks)]
+    if len(tasks) > 1 and not find_cycle(tasks):
+        lines.append(
+            "  (a task that only works for others may end with them: `spawn(f, daemon=True)`; "
+            "or let one of these `cancel()` the others)"
+        )
+    lines.append(
         "  (if a thread or a signal handler of yours will wake one of them, say so: "
-        "`with current_scheduler().hold():`)",
-    ]
+        "`with current_scheduler().hold():`)"
+    )
     return "\n".join(lines)
 
 

@@ -919,6 +919,23 @@ def test_two_locks_taken_crosswise():
     ]
 
 
+def test_workers_that_are_left_without_work_are_told_how_to_end_with_the_others():
+    def worker():
+        yield Suspend(lambda wake: list, "get from <Queue>")
+
+    def main(workers):
+        for _ in range(workers):
+            spawn(worker)
+        yield
+
+    with pytest.raises(Deadlock) as caught:
+        go(main, 1)
+    assert "may end with them: `spawn(f, daemon=True)`" in str(caught.value)
+    with pytest.raises(Deadlock) as caught:
+        go(worker)
+    assert "daemon" not in str(caught.value)
+
+
 @pytest.mark.hazard("H54")
 def test_a_wait_alone_is_a_deadlock_and_says_where():
     def main():
