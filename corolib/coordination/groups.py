@@ -331,7 +331,8 @@ class TaskGroup(CancelScope):
             owner.scheduler.cancellation.leave(self, kind)
         except ScopeError as exc:
             misuse = with_trace(exc, None)
-        leave_behind(owner, left, passed_on(error, "the block of its group"))
+        if left:
+            leave_behind(owner, left, passed_on(error, "the block of its group"))
         if self.is_left_by(error):
             self.cancelled_caught = True
             # Without failures: the body was given them before, or there were none.
