@@ -99,7 +99,7 @@ def outcomes(module, kind):
                 result = unittest.TestResult()
                 test.run(result)
                 wrong = "".join(text for _, text in result.errors + result.failures)
-                found[f"{name}.{test._testMethodName}"] = wrong
+                found[f"{name}.{test.id().rpartition('.')[2]}"] = wrong
     return found
 
 
