@@ -154,13 +154,16 @@ class _TaskSet:
         Closed from outside, it cannot wait, and does not.
         """
         try:
-            for task in self.tasks:
-                task.cancel(reason)
+            self._cancel(reason)
             while self._left and not self._closed:
                 self._ended.clear()
                 yield from self._next_place()
         finally:
             self.let_go()
+
+    def _cancel(self, reason: object) -> None:
+        for task in self.tasks:
+            task.cancel(reason)
 
     def let_go(self) -> None:
         """Watch the tasks no more; report the failures that nobody was given."""
