@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.coordination.tasksets import first_success
 from corolib.coordination.threads import to_thread
 from corolib.kernel import (
+    ClosedError,
     Coro,
     LateModule,
     Scheduler,
@@ -207,6 +208,8 @@ def _attempt(
         except BaseException:
             discard(sock)
             raise
+    except ClosedError:
+        raise
     except OSError as exc:
         raise named(exc, address_text(address)) from None
     return sock
