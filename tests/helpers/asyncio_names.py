@@ -5,12 +5,14 @@ and `test_asyncios_own.py` lists it with its reason. `load` gives a module of th
 in the place of asyncio. Time is virtual there, also that of `time.sleep`.
 """
 
+import importlib
 import importlib.util
 import inspect
 import math
 import sys
 import time as real_time
 import unittest
+from builtins import TimeoutError as TimeoutError
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from threading import BrokenBarrierError as BrokenBarrierError
@@ -27,7 +29,6 @@ from corolib import QueueShutDown as QueueShutDown
 from corolib import Result, Sleep, TaskCancelled, current_scheduler, now
 from corolib.testing import virtual_time
 
-TimeoutError = TimeoutError
 tasks = timeouts = taskgroups = queues = locks = sys.modules[__name__]
 
 
@@ -126,7 +127,8 @@ async def sleep(seconds: float, result: object = None) -> object:
 
 async def gather(*calls: Any, return_exceptions: bool = False) -> list[Any]:
     inner = [call.task if isinstance(call, Task) else call for call in calls]
-    return await corolib.gather(*inner, return_exceptions=return_exceptions)
+    collect: Any = corolib.gather
+    return list(await collect(*inner, return_exceptions=return_exceptions))
 
 
 async def wait(them: Iterable[Task]) -> tuple[set[Task], set[Task]]:
@@ -274,7 +276,8 @@ class Case(unittest.TestCase):
             await self.asyncSetUp()
             await method()
 
-        corolib.run(main, on_task_error=lambda task, exc: None, **virtual_time())
+        options: Any = {"on_task_error": lambda task, exc: None, **virtual_time()}
+        corolib.run(main, **options)
 
 
 def busy(seconds: float) -> None:
@@ -284,10 +287,9 @@ def busy(seconds: float) -> None:
 
 def load(name: str) -> ModuleType:
     """Import a module of asyncio's tests, with this one in the place of asyncio."""
-    import asyncio.taskgroups  # noqa: F401 - while it has its place
-
-    import test.test_asyncio.utils  # noqa: F401
-
+    # These have to be imported while asyncio has its place.
+    for known in ("asyncio.taskgroups", "test.test_asyncio.utils"):
+        importlib.import_module(known)
     spec = importlib.util.find_spec(f"test.test_asyncio.{name}")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
