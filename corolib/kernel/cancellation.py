@@ -58,7 +58,7 @@ from corolib.kernel.context import _current, current_task
 from corolib.kernel.diagnostics import where
 from corolib.kernel.errors import Cancelled, ScopeError
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, knows_its_frames, line_of
-from corolib.kernel.safely import brief, module_of
+from corolib.kernel.safely import brief, is_a, module_of
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class CancelScope(Scope):
         # A helper that opened the block and is over does not count. Its frame cannot say so; but
         # only a generator that is not over refers to it. To find out takes as long as a garbage
         # collection, and is asked once for each such block.
-        if any(isinstance(owner, _GENERATORS) for owner in gc.get_referrers(frame)):
+        if any(is_a(owner, _GENERATORS) for owner in gc.get_referrers(frame)):
             return True
         self.frame = None
         return False

@@ -9,7 +9,7 @@ import sys
 import time
 from math import inf
 
-from corolib.kernel.safely import brief
+from corolib.kernel.safely import brief, class_name
 
 MOST = sys.float_info.max
 LONGEST_WAIT = 2e6  # seconds, which are 23 days; selectors refuse more than 24.8 days
@@ -25,7 +25,7 @@ def file_name(file: object) -> str:
         number = file.fileno()  # type: ignore[attr-defined]
     except Exception:
         return brief(file)
-    return f"<{type(file).__name__} {'closed' if number == -1 else f'fd={number}'}>"
+    return f"<{class_name(file)} {'closed' if number == -1 else f'fd={number}'}>"
 
 
 def check_number(value: float, who: object, what: str) -> float:
@@ -39,7 +39,7 @@ def check_number(value: float, who: object, what: str) -> float:
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
         raise TypeError(
             f"{_call_of(who, what)} got {brief(value)} as {what}: "
-            f"write a number of seconds, not a {kind.__name__}"
+            f"write a number of seconds, not a {class_name(value)}"
         )
     try:
         number = float(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from corolib.kernel.safely import class_name
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TaskCancelled(Exception):
         try:
             because = "" if self.reason is None else f": {self.reason}"
         except Exception:
-            because = f": a {type(self.reason).__name__} (whose str fails)"
+            because = f": a {class_name(self.reason)} (whose str fails)"
         return f"task {self.task.label} was cancelled{because}"
 
 

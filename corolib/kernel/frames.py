@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any
 
-from corolib.kernel.safely import module_of, trace_of, with_trace
+from corolib.kernel.safely import is_a, module_of, trace_of, with_trace
 from corolib.kernel.waits import watched
 
 CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
@@ -143,5 +143,5 @@ def _below(body: Any) -> tuple[Any, bool]:
         "coroutine_wrapper",
     ):
         kinds = (AsyncGeneratorType, CoroutineType)
-        return next(it for it in gc.get_referents(body) if isinstance(it, kinds)), True
+        return next(it for it in gc.get_referents(body) if is_a(it, kinds)), True
     return None, False

@@ -121,7 +121,7 @@ class Lifecycle:
 
     def end(self, error: BaseException) -> None:
         """Cancel all tasks; when they are done, `error` leaves `run()`."""
-        if self.fatal is None or isinstance(self.fatal, Deadlock):
+        if self.fatal is None or is_a(self.fatal, Deadlock):
             self.fatal = error
         roots = [task for task in self._scheduler.tasks if not task.parent]
         self._scheduler.cancellation.request_all(roots, "the run ends")

@@ -69,7 +69,7 @@ from weakref import ReferenceType, getweakrefs
 
 from corolib.kernel.diagnostics import Throttle, busy, log_refusal
 from corolib.kernel.errors import BusyError, ClosedError
-from corolib.kernel.safely import brief, trace_of
+from corolib.kernel.safely import brief, class_name, trace_of
 from corolib.kernel.traps import HasFileno, ReadWait, Trap, UrgentWait, WriteWait
 
 if TYPE_CHECKING:
@@ -719,7 +719,7 @@ class Poller:
     def close_file(self, file: HasFileno | int) -> None:
         """Close a file; who waits for it gets `ClosedError`, with nothing in between (rule 10)."""
         if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-            raise TypeError(f"close({brief(file)}): a {type(file).__name__} is not a file")
+            raise TypeError(f"close({brief(file)}): a {class_name(file)} is not a file")
         fd = fileno(file)
         if fd == -1:
             # It was closed behind our back. Somebody may wait for it all the same.
@@ -835,7 +835,7 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
         return fd
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
         raise TypeError(
-            f"{type(trap).__name__}({brief(file)}): a {type(file).__name__} is not a file; "
+            f"{type(trap).__name__}({brief(file)}): a {class_name(file)} is not a file; "
             "give a socket, an object with a fileno() method, or a file number"
         )
     if getattr(file, "closed", False) is True:  # of such a file `fileno()` is a ValueError

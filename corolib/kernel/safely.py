@@ -24,6 +24,8 @@ LONGEST_TOLD = 300  # and of what an exception says, which is a message already
 # do not count here: these are the ways of the interpreter itself, which cannot fail.
 _trace = vars(BaseException)["__traceback__"]
 _context = vars(BaseException)["__context__"]
+# And what a metaclass says of `__name__`.
+_name = vars(type)["__name__"]
 
 
 def brief(thing: object) -> str:
@@ -34,13 +36,13 @@ def brief(thing: object) -> str:
             thing = thing[: LONGEST + 1]  # type: ignore[index]
         text = repr(thing)
     except Exception:
-        text = f"a {kind.__name__} (whose repr fails)"
+        text = f"a {class_name(thing)} (whose repr fails)"
     return _cut(text, LONGEST)
 
 
 def told(error: BaseException) -> str:
     """Return what an exception says, as the last line of its traceback does, but for its length."""
-    kind = type(error).__name__
+    kind = class_name(error)
     try:
         text = str(error)
     except Exception:
@@ -55,7 +57,12 @@ def _cut(text: str, longest: int) -> str:
 def name_of(f: object, otherwise: str | None = None, *, which: str = "__name__") -> str:
     """Return the name of a function, or of that in a `partial`; else `otherwise`, or its kind."""
     name = attribute(f, which) or attribute(attribute(f, "func"), which)
-    return name if type(name) is str else otherwise or type(f).__name__
+    return name if type(name) is str else otherwise or class_name(f)
+
+
+def class_name(thing: object) -> str:
+    """Return the name of the class of a thing."""
+    return _name.__get__(type(thing))  # type: ignore[no-any-return]
 
 
 def is_a(thing: object, kind: type | tuple[type, ...]) -> bool:

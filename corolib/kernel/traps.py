@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from corolib.kernel.checks import check_number, file_name
-from corolib.kernel.safely import brief
+from corolib.kernel.safely import brief, class_name
 from corolib.kernel.waits import public
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Suspend(Generic[T_co]):
             verb, thing = self.what
             return f"{verb} {thing.title() if hasattr(thing, 'title') else brief(thing)}"
         except Exception:
-            return f"a {type(self.what).__name__} (whose str fails)"
+            return f"a {class_name(self.what)} (whose str fails)"
 
 
 Trap = ReadWait | WriteWait | UrgentWait | Sleep | Suspend[Any]

@@ -420,7 +420,7 @@ class _Connection(Progress):
         server, stream = self.server, self.stream
         if not self.closing:
             server._note_outcome(self, error)
-        elif isinstance(error, OSError):
+        elif is_a(error, OSError):
             # `aclose()` passes over all failures but that of the close itself, and an alert.
             server._note_failure(error, stream)
         # TLS ends each direction by a close_notify of its own.
@@ -686,8 +686,8 @@ def _leaves(error: BaseException) -> list[BaseException]:
     found, left = list[BaseException](), [error]
     while left:
         each = left.pop()
-        if isinstance(each, BaseExceptionGroup):
-            left += reversed(each.exceptions)
+        if is_a(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)  # type: ignore[attr-defined]
         else:
             found.append(each)
     return found
@@ -722,6 +722,6 @@ def _streams_of(error: BaseException) -> Iterator[Stream]:
     """Yield the streams in whose methods an error was raised, if there are any."""
     trace = trace_of(error)
     while trace is not None:
-        if isinstance(one := trace.tb_frame.f_locals.get("self"), Stream):
+        if is_a(one := trace.tb_frame.f_locals.get("self"), Stream):
             yield one
         trace = trace.tb_next

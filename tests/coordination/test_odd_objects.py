@@ -51,6 +51,13 @@ def raised_by(call):
         return exc
 
 
+def next_error(f, *args, **options):
+    try:
+        f(*args, **options)
+    except BaseException as exc:
+        return exc
+
+
 def expect(error, call):
     """Have a call raise this very exception; no more is asked of it."""
     assert (yield from raised_by(call)) is error
@@ -234,6 +241,20 @@ def test_who_waits_gets_that_exception(place, kind):
 
     run(main, on_task_error=lambda task, exc: None, **virtual_time())
     assert ended == [5]
+
+
+@pytest.mark.found("T3")
+def test_an_exit_that_refuses_everything_leaves_run_although_another_one_comes():
+    class Exit(SystemExit):
+        def __getattribute__(self, name):
+            raise RuntimeError(f"no {name}")
+
+    def main():
+        for _ in range(2):
+            spawn(raising, Exit(), 1)
+        yield Sleep(10)
+
+    assert type(next_error(run, main, **virtual_time())) is Exit
 
 
 def in_a_call(error):

@@ -66,4 +66,17 @@ class Closed(Exception):
         raise RuntimeError(f"no {name}")
 
 
-ODD = [Frozen, Unhashable, Silent, Unequal, Empty, Stubborn, Closed]
+class _Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise AttributeError("no name")
+
+    def __repr__(cls) -> str:
+        raise RuntimeError("no repr")
+
+
+class Nameless(Exception, metaclass=_Nameless):
+    """Is of a class that does not say its name."""
+
+
+ODD = [Frozen, Unhashable, Silent, Unequal, Empty, Stubborn, Closed, Nameless]

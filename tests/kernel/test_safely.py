@@ -9,7 +9,7 @@ import pytest
 import corolib
 from corolib.kernel import brief, is_a, name_of, note, told, trace_of, with_trace
 from corolib.kernel.safely import attribute, context_of, kind_of, module_of, set_context
-from tests.helpers.odd import ODD, Silent
+from tests.helpers.odd import ODD, Nameless, Silent
 
 PACKAGE = Path(corolib.__file__).parent
 ONLY_THERE = {"add_note", "with_traceback", "__traceback__", "__context__", "__notes__"}
@@ -29,12 +29,14 @@ def test_a_text_is_short_whatever_it_is_of():
         assert brief(thing).endswith("...")
     assert brief(Silent()) == "a Silent (whose repr fails)"
     assert "Proxy" in brief(Proxy())
+    assert "_Nameless" in brief(Nameless)
 
 
 def test_what_an_exception_says_is_short_too():
     assert told(ValueError("a")) == "ValueError: a"
     assert told(ValueError()) == "ValueError"
     assert told(Silent()) == "Silent: (whose str fails)"
+    assert told(Nameless("a")) == "Nameless: a"
     assert len(told(ValueError("x" * 10**6))) == 300
 
 

@@ -50,6 +50,7 @@ from corolib.testing import cancel_everywhere, open_files, virtual_time
 from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import cancelled_by, connections_of, sockets_of, timers_set
+from tests.helpers.odd import ODD
 from tests.helpers.sockets import reset
 
 LOCAL = "127.0.0.1"
@@ -354,6 +355,36 @@ def test_a_failure_is_logged_with_its_peer_and_a_traceback(caplog):
     assert (record.name, record.levelname) == ("corolib.server", "ERROR")
     assert f"the handler for {host}:{port} failed" in record.getMessage()
     assert 'raise KeyError("bug")' in caplog.text
+
+
+@pytest.mark.found("T3")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("logged", [False, True])
+def test_an_odd_failure_of_a_handler_concerns_its_connection_alone(kind, logged, caplog):
+    def handler(stream):
+        self = Proxy()  # noqa: F841 - where a method has its stream there may be anything
+        yield
+        raise kind()
+
+    def scenario(server):
+        for _ in range(2):
+            with dial(server) as sock:
+                assert (yield from everything(sock)) == b""
+        yield from until(lambda: not server.stats()["open"])
+        return server.stats()["failed"]
+
+    failures = Failures()
+    limits = {} if logged else {"on_error": failures}
+    assert serving(handler, scenario, **limits) == 2
+    assert len(failures.told) == (0 if logged else 2)
+    assert ("ERROR" in [record.levelname for record in caplog.records]) == logged
+
+
+class Proxy:
+    """Raises whatever one asks it, its class too."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError("working outside of the context")
 
 
 def slow(stream):
