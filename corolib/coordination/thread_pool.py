@@ -31,6 +31,7 @@ from corolib.kernel import (
     TaskCancelled,
     Wake,
     check_count,
+    class_name,
     forgive,
     is_a,
     name_of,
@@ -103,7 +104,7 @@ class Call:
     def deliver(self, value: Any, error: BaseException | None) -> None:
         """Wake the task, if it still waits; in the scheduler's thread."""
         if error is not None and is_a(error, MEANT_FOR_GENERATORS):
-            wrapped = RuntimeError(f"{self.name} raised {type(error).__name__}")
+            wrapped = RuntimeError(f"{self.name} raised {class_name(error)}")
             wrapped.__cause__, error = error, wrapped
         if self.wake is not None:
             self.wake(value, error)
@@ -169,7 +170,7 @@ class Job(Call):
             if isinstance(value, NOT_RUN):
                 forgive(value)
                 raise TypeError(
-                    f"{self.caller}() got {self.name}, which returned a {type(value).__name__}: "
+                    f"{self.caller}() got {self.name}, which returned a {class_name(value)}: "
                     f"its code would not run in the thread. Write `yield from spawn(f, *args)`"
                 )
             return value, None
@@ -415,17 +416,18 @@ class Pool:
 
     def _give(self, job: Job) -> None:
         """Have a free thread do a job: that which became free last."""
-        worker = self._free.pop()
-        worker.job, job.worker = job, worker
-        job.counted = True
-        self._busy += 1
-        worker.lock.release()
+        with uninterrupted:
+            worker = self._free.pop()
+            worker.job, job.worker = job, worker
+            job.counted = True
+            self._busy += 1
+            worker.lock.release()
 
     def _add_worker(self) -> None:
         """Start a thread, which is free."""
         self._made += 1
         worker = Worker(f"corolib-{self.name}-{self._made}")
-        with uninterrupted():
+        with uninterrupted:
             worker.thread = self.starter.start(self._work, (worker,), worker.name)
             self.workers.add(worker)
             self._free.append(worker)
@@ -439,7 +441,8 @@ class Pool:
     def _end_spare(self) -> None:
         """Have the free threads end that are more than the limit, or all at the end."""
         while self._free and (self._ended or self._busy + len(self._free) > self._limit):
-            self._free.pop(0).lock.release()
+            with uninterrupted:
+                self._free.pop(0).lock.release()
 
     # In the thread ----------------------------------------------------------------------------
 
@@ -482,8 +485,9 @@ class Pool:
 
 def end_threads(pools: tuple[Pool, ...], starter: Starter, grace: float) -> None:
     """End the threads of some pools; name on stderr those that are still at work after `grace`."""
-    for pool in pools:
-        pool.end()
+    with uninterrupted:  # nobody would do the rest
+        for pool in pools:
+            pool.end()
     try:
         threads = [worker.thread for pool in pools for worker in pool.workers.copy()]
         starter.join(threads, min(grace, PATIENCE))

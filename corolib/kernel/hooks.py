@@ -16,8 +16,8 @@ import os
 import sys
 import weakref
 from _thread import get_ident
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,8 @@ class ProcessHooks:
             self._undo.append(handle_signal(signal.SIGINT, lambda *_: owner.on_ctrl_c()))
         if close_files is not None:
             self._undo.append(close_files)
-        open_files()
+        with uninterrupted:
+            open_files()
         if ours:
             self._undo.append(write_signals_to(owner.wakeup_fd()))
         hooks = sys.get_asyncgen_hooks()
@@ -96,7 +97,7 @@ class CtrlC:
 
     The first is made into one `KeyboardInterrupt`, which is under way for as long as that
     exception lives: until it was caught and let go of. One that comes before or meanwhile is the
-    second, and is raised on the spot; if that is in an `uninterrupted()` block, after the step.
+    second, and is raised on the spot; if that is in an `uninterrupted` block, after the step.
     """
 
     class _Life:
@@ -111,7 +112,7 @@ class CtrlC:
         """Count one; called by the signal handler, between any two steps of the interpreter."""
         if self.pending or self._life() is not None:
             self.second = True
-            if _uninterrupted:
+            if _forking or get_ident() in _uninterrupted:
                 return
             raise KeyboardInterrupt
         self.pending = True
@@ -125,20 +126,26 @@ class CtrlC:
         return error
 
 
-_uninterrupted: list[None] = []  # the blocks that are open
+_uninterrupted: list[int] = []  # the threads in such blocks
+_forking: list[None] = []  # the forks that go on
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+class _Uninterrupted:
     """For a short block that makes what nobody would know of if a second Ctrl-C were raised in it.
 
-    The scheduler raises it when it comes to the next turn.
+    `with uninterrupted: ...`. The scheduler raises it when it comes to the next turn.
     """
-    _uninterrupted.append(None)
-    try:
-        yield
-    finally:
-        del _uninterrupted[-1:]
+
+    def __enter__(self) -> None:
+        _uninterrupted.append(get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        me = get_ident()
+        if me in _uninterrupted:  # else this is a child that was forked in the block
+            _uninterrupted.remove(me)
+
+
+uninterrupted = _Uninterrupted()
 
 
 # Signals and forks --------------------------------------------------------------------------------
@@ -230,12 +237,12 @@ def _after_fork() -> None:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     finally:
-        del _uninterrupted[-1:]
+        del _forking[-1:]  # without a call, after which a signal could come
 
 
 # What is raised during a fork would be ignored, and the rest of the function that it leaves not
 # done. So this is called first, and it is no Python function: no signal handler runs in it.
-_raise_nothing = partial(_uninterrupted.append, None)
+_raise_nothing = partial(_forking.append, None)
 
 
 def _in_child() -> None:
@@ -246,6 +253,7 @@ def _in_child() -> None:
             thing.on_fork()
     finally:
         _uninterrupted.clear()  # of threads that are not there
+        _forking.clear()
         _after_fork()
 
 

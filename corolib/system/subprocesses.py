@@ -603,14 +603,14 @@ class Children:
         """Start a program and watch it."""
         if group:
             options = {**options, "process_group": 0}
-        with uninterrupted():
+        with uninterrupted:
             process = Process(self, self.spawn(args, options), group)
             self.running[process] = None
-        try:
-            process.watch()
-        except BaseException:
-            with process:
-                raise
+            try:
+                process.watch()
+            except BaseException:
+                with process:
+                    raise
         return process
 
     def end(self) -> None:
@@ -624,7 +624,7 @@ class Children:
             self._wait(min(self.scheduler.grace, PATIENCE))
         finally:
             # Also after Ctrl-C, which may end the wait.
-            with uninterrupted():
+            with uninterrupted:
                 for process in self.running:
                     with suppress(PermissionError):
                         process.kill()

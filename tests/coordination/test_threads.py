@@ -23,6 +23,7 @@ from corolib import (
     current_task,
     first,
     from_thread,
+    gather,
     move_on_after,
     run,
     spawn,
@@ -827,6 +828,46 @@ def test_after_a_fork_in_a_thread_of_ours_that_ends_with_its_job():
         return (yield from task)
 
     assert run(main) == "value"
+
+
+@pytest.mark.hazard("H63")
+def test_two_ctrl_c_at_any_call_of_the_pools_leave_no_thread_that_never_ends(default_sigint):
+    """Who lets a thread go has taken it out of those that are free: nobody else would do it.
+
+    At the places at which signals come: where a function begins, and where a call has returned.
+    """
+
+    def work():
+        current_threads().jobs.idle = 0.01  # so that who is still known ends soon
+        yield from gather(to_thread(int), to_thread(int))
+        sys.setprofile(profile)
+        yield from gather(to_thread(int), to_thread(int))
+        current_threads().limit = 1
+
+    def profile(frame, event, arg):
+        nonlocal left
+        here = frame.f_code.co_filename.endswith("thread_pool.py")
+        if here and event in ("call", "c_return"):
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                strike()
+                strike()
+
+    places, interrupted = 0, True
+    while interrupted:
+        left = places
+        try:
+            run(work)
+            interrupted = False
+        except KeyboardInterrupt:
+            places += 1
+        finally:
+            sys.setprofile(None)
+        for thread in our_threads():
+            thread.join(LONG)
+            assert not thread.is_alive(), places
+    assert places > 30
 
 
 # From a thread ------------------------------------------------------------------------------------

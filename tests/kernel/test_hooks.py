@@ -241,7 +241,7 @@ def test_a_second_ctrl_c_in_an_uninterrupted_block_is_raised_after_the_step():
 
     def main():
         strike()
-        with uninterrupted():
+        with uninterrupted:
             strike()
             log.append("made, and known")
         log.append("the step goes on")
@@ -250,7 +250,7 @@ def test_a_second_ctrl_c_in_an_uninterrupted_block_is_raised_after_the_step():
 
     def twice():
         strike()
-        with uninterrupted(), uninterrupted():
+        with uninterrupted, uninterrupted:
             pass
         with pytest.raises(KeyboardInterrupt):
             strike()
@@ -261,6 +261,30 @@ def test_a_second_ctrl_c_in_an_uninterrupted_block_is_raised_after_the_step():
     assert log == ["made, and known", "the step goes on"]
     with pytest.raises(KeyboardInterrupt):
         run(twice)
+
+
+@pytest.mark.hazard("H63")
+def test_a_second_ctrl_c_does_not_wait_for_the_block_of_another_thread():
+    begun, go = threading.Event(), threading.Event()
+
+    def work():
+        with uninterrupted:
+            begun.set()
+            go.wait()
+
+    def main():
+        assert begun.wait(60)
+        strike()
+        with pytest.raises(KeyboardInterrupt):
+            strike()
+        go.set()
+        yield
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    thread.join()
 
 
 @pytest.mark.found("T1")
@@ -880,7 +904,7 @@ def test_what_a_signal_handler_raises_during_a_fork_leaves_no_signal_blocked(str
 @pytest.mark.found("T1")
 def test_what_a_run_has_changed_is_put_back_in_a_child_once():
     def main():
-        with uninterrupted():
+        with uninterrupted:
             in_child()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -1068,9 +1069,10 @@ def test_interrupts_at_random_moments_leave_run_once_and_leave_nothing_behind(se
 
 
 @pytest.mark.hazard("H63")
-def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage_collector():
+@pytest.mark.parametrize("strikes", [1, 2])
+def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage_collector(strikes):
     """A socket's finalizer swallows the KeyboardInterrupt that comes while it runs: the next run
-    would never have heard of it.
+    would never have heard of it. A second one is raised on the spot.
     """
     program = """
         import gc, os, signal, sys
@@ -1084,7 +1086,8 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
             left -= event == "line"
             if left < 0:
                 sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
+                for _ in range(int(os.environ["STRIKES"])):
+                    signal.raise_signal(signal.SIGINT)
             return trace
 
         def main():
@@ -1115,7 +1118,25 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
         print(lines > 100)
     """
     every = "1" if FULL else "3"
-    assert python(program.replace("EVERY", every)) == (0, "True\n", "")
+    program = program.replace("EVERY", every)
+    assert python(program, STRIKES=str(strikes)) == (0, "True\n", "")
+
+
+@pytest.mark.hazard("H63")
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="there is no eventfd here")
+def test_a_second_ctrl_c_as_soon_as_a_file_of_the_run_is_open_leaves_it_to_be_closed(monkeypatch):
+    def interrupted(*args):
+        opened.append(real(*args))
+        strike()
+        strike()
+        return opened[-1]
+
+    opened, before, real = [], open_files(), os.eventfd
+    monkeypatch.setattr(os, "eventfd", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corolib.run(lambda: (yield))
+    assert len(opened) == 1
+    assert open_files() == before
 
 
 @pytest.mark.hazard("H63")

@@ -860,6 +860,33 @@ def test_a_second_ctrl_c_while_a_program_is_started_leaves_none_behind(default_s
 
 
 @pytest.mark.hazard("H63")
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there are no pidfds here")
+def test_a_second_ctrl_c_when_the_end_of_a_program_is_to_be_watched_leaves_no_file_open(
+    default_sigint, monkeypatch
+):
+    """What is opened is a number, which nobody closes unless he knows it."""
+    real, opened = os.pidfd_open, []
+
+    def interrupted(pid, flags=0):
+        opened.append(real(pid, flags))
+        strike()
+        strike()
+        return opened[-1]
+
+    def main():
+        yield from open_process(["sleep", "60"])
+
+    # From Python 3.15 on `subprocess` opens one of its own, while it waits.
+    monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
+    monkeypatch.setattr(os, "pidfd_open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    (fd,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+@pytest.mark.hazard("H63")
 def test_a_second_ctrl_c_while_the_end_names_a_child_leaves_none_running(
     default_sigint, monkeypatch
 ):
