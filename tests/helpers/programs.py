@@ -84,6 +84,11 @@ def pythons(sources: Iterable[str]) -> list[tuple[int, str, str]]:
         return found
 
 
+def unmeasured() -> dict[str, str]:
+    """Return the environment of a program that is not measured for coverage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
     """Start `python -m` with these arguments; `shell` is what a shell does before."""
     command = [sys.executable, "-m", *args]
@@ -92,8 +97,8 @@ def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
     # A shell that starts the tests in the background has them ignore SIGINT, and children inherit
     # that; a handler is not inherited.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    # The demos are not measured for coverage, which would cost each program half a second.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    # To measure the demos for coverage would cost each program half a second.
+    env = unmeasured()
     try:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
         return subprocess.Popen(command, cwd=ROOT, text=True, **{**pipes, **options})
