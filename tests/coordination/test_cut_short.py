@@ -1,16 +1,19 @@
 """What outlives a run that was cut short, a lock or a queue, works in the next one: found entry T6.
 
-Each scenario is run and cut short after every turn in which something happens: by `close()`, or by
-two Ctrl-C that come in the middle of a turn. Then the same thing is used in a new run.
+Each scenario is run and cut short: by `close()` after every step of a task, or by two Ctrl-C that
+come in the middle of a turn. Then the same thing is used in a new run.
 """
 
 import signal
+from concurrent.futures import Future
+from itertools import islice
 
 import pytest
 
 from corolib import (
     Barrier,
     BoundedSemaphore,
+    CancelScope,
     Condition,
     Event,
     LifoQueue,
@@ -27,12 +30,15 @@ from corolib import (
     ThreadEnd,
     Topic,
     current_task,
+    current_threads,
+    every,
     first,
     gather,
     open_signal_receiver,
     spawn,
     timeout,
     to_thread,
+    wait_future,
 )
 from tests.helpers.cuts import CUTS, close_after, cut_short_everywhere
 from tests.helpers.driving import get_all, strike, turns
@@ -372,6 +378,91 @@ def test_who_waits_for_a_task_of_a_run_that_was_cut_short_is_told(cut, how):
                     task.watch(done.append)
 
     cut_short_everywhere(cut, list, work, ask)
+
+
+@pytest.mark.found("T6")
+@CUTS
+@pytest.mark.parametrize("kind", [CancelScope, TaskGroup])
+def test_a_block_of_a_run_that_was_cut_short_was_left(cut, kind):
+    def work(blocks, done):
+        with kind() as block:
+            blocks.append(block)
+            if kind is TaskGroup:
+                for _ in range(2):
+                    block.spawn(turns, 3)
+                yield from block
+            else:
+                yield from turns(3)
+
+    def ask(blocks, done):
+        for block in blocks:
+            block.cancel("too late")
+            block.deadline = 0
+            if kind is TaskGroup:
+                with pytest.raises(RuntimeError, match="this group has ended"):
+                    block.spawn(turns, 1)
+                with pytest.raises(RuntimeError, match="waited for by the task that owns it"):
+                    yield from block
+        yield
+
+    cut_short_everywhere(cut, list, work, ask)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_future_is_waited_for_in_the_next_run(cut):
+    def work(futures, done):
+        def wait(future):
+            done.append((yield from wait_future(future)))
+
+        for future in futures:
+            spawn(wait, future)
+        for future in futures:
+            yield
+            future.set_result("value")
+
+    def check(futures, done):
+        del done[:]
+        for future in futures:
+            if not future.done():
+                future.set_result("value")
+            assert (yield from wait_future(future)) == "value"
+        yield from turns(2)
+        assert done == []
+
+    cut_short_everywhere(cut, lambda: [Future(), Future()], work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_ticks_go_on_in_the_next_run(cut):
+    def work(ticks, done):
+        ticks.append(every(1))
+        for tick in ticks[0]:
+            done.append((yield from tick))
+            if len(done) == 3:
+                return
+
+    def check(ticks, done):
+        for tick in islice(ticks[0], 2) if ticks else ():
+            yield from tick
+
+    cut_short_everywhere(cut, list, work, check)
+
+
+@pytest.mark.found("T6")
+def test_the_threads_of_a_run_that_was_cut_short_do_no_more_work():
+    def work(threads, done):
+        threads.append(current_threads())
+        yield from gather(to_thread(int), to_thread(int))
+
+    def ask(threads, done):
+        for each in threads:
+            each.limit = 3
+            assert each.stats()["running"] == each.stats()["queued"] == 0
+        yield
+
+    cut_short_everywhere(close_after, list, work, ask)
 
 
 @pytest.mark.found("T6")

@@ -1,5 +1,6 @@
-"""Runs that are cut short after every turn: a tool of the tests of what outlives them."""
+"""Runs that are cut short after every step: a tool of the tests of what outlives them."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,17 +13,24 @@ from tests.helpers.inside import queues_of
 
 
 class Cut(Exception):
-    """No turn is left in which the scenario could be cut short."""
+    """No step is left after which the scenario could be cut short."""
 
 
-def close_after(turns: int, work: Any, *args: Any) -> None:
-    """Run tasks for so many turns, and close the scheduler."""
+class OneByOne(deque[Any]):
+    """The ready tasks of a scheduler that steps no more than one in a turn."""
+
+    def __len__(self) -> int:
+        return min(1, super().__len__())
+
+
+def close_after(steps: int, work: Any, *args: Any) -> None:
+    """Run tasks for so many steps, in the order as ever, and close the scheduler."""
     lost: list[BaseException] = []
     options: Any = {**virtual_time(), "on_task_error": lambda task, exc: lost.append(exc)}
-    scheduler = Scheduler(**options)
+    scheduler = Scheduler(ready=OneByOne, **options)
     scheduler.spawn(work, *args)
     try:
-        for _ in range(turns):
+        for _ in range(steps):
             if not scheduler.tasks:
                 raise Cut
             scheduler.turn()
@@ -53,16 +61,16 @@ def interrupt_after(turns: int, work: Any, *args: Any) -> None:
 def cut_short_everywhere(
     cut: Callable[..., None], make: Callable[[], Any], work: Any, check: Any
 ) -> None:
-    """Cut `work(thing)` short after 0, 1, 2 ... turns, and each time use the thing once more."""
-    for turns in range(100):
+    """Cut `work(thing)` short after 0, 1, 2 ... steps, and each time use the thing once more."""
+    for steps in range(1000):
         thing = make()
         done: list[Any] = []
         try:
-            cut(turns, work, thing, done)
+            cut(steps, work, thing, done)
         except Cut:
             return
         for queue in queues_of(thing):
-            assert not queue, f"somebody still waits after {turns} turns"
+            assert not queue, f"somebody still waits after {steps} steps"
         go(check, thing, done)
     raise AssertionError("the scenario has no end")
 

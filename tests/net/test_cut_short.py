@@ -1,10 +1,21 @@
 """What outlives a run that was cut short, streams and servers: they work in the next, or say so."""
 
+import socket
 from contextlib import suppress
 
 import pytest
 
-from corolib import ClosedError, RunFinished, listen_tcp, open_tcp, open_udp, timeout
+from corolib import (
+    ClosedError,
+    RunFinished,
+    Stream,
+    TaskGroup,
+    listen_tcp,
+    open_tcp,
+    open_udp,
+    spawn,
+    timeout,
+)
 from corolib.testing import open_files
 from tests.helpers.cuts import close_after, cut_short_everywhere
 from tests.helpers.driving import echo
@@ -65,6 +76,104 @@ def test_what_a_client_and_a_server_leave_of_a_run_that_was_cut_short(ask):
             things["stream"].close()
 
     cut_short_everywhere(close_after, dict, talk, check)
+    assert open_files() == before
+
+
+@pytest.mark.found("T6")
+def test_a_listener_that_nobody_served_goes_on_in_the_next_run():
+    def work(things, done):
+        things.append(listen_tcp("127.0.0.1", 0))
+        spawn(accept_two, things[0])
+        yield from greet_two(things[0])
+
+    def accept_two(listener):
+        for _ in range(2):
+            with (yield from listener.accept()) as stream:
+                yield from stream.sendall(b"welcome")
+
+    def greet_two(listener):
+        for _ in range(2):
+            with (yield from open_tcp(*listener.addresses[0][:2])) as stream:
+                assert (yield from stream.readexactly(7)) == b"welcome"
+
+    def check(things, done):
+        for listener in things:
+            with listener, timeout(60), TaskGroup() as g:
+                # Those who came before have gone.
+                g.spawn(accept_until_welcome, listener)
+                yield from greet_two(listener)
+                g.cancel()
+
+    def accept_until_welcome(listener):
+        while True:
+            with (yield from listener.accept()) as stream, suppress(ConnectionError):
+                yield from stream.sendall(b"welcome")
+
+    cut_short_everywhere(close_after, list, work, check)
+
+
+@pytest.mark.found("T6")
+def test_no_byte_of_a_stream_is_lost_or_comes_twice():
+    """What a reader was given it has taken; what it had in part only comes in the next run."""
+
+    def make():
+        a, b = socket.socketpair()
+        a.setblocking(False)
+        b.setblocking(False)
+        return Stream(a), Stream(b)
+
+    def work(pair, done):
+        spawn(read_lines, pair[1], done)
+        for number in range(4):
+            for part in b"%d" % number * 3, b"\n":
+                yield from pair[0].sendall(part)
+        yield from pair[0].send_eof()
+
+    def read_lines(stream, done):
+        while line := (yield from stream.readline()):
+            done.append(line)
+
+    def check(pair, done):
+        a, b = pair
+        with a, b:
+            with suppress(ClosedError, OSError):
+                yield from a.send_eof()
+            while line := (yield from b.readline()):
+                done.append(line)
+        whole = b"".join(b"%d" % number * 3 + b"\n" for number in range(4))
+        assert whole.startswith(b"".join(done))
+        assert all(line.endswith(b"\n") for line in done[:-1])
+        lengths.add(len(b"".join(done)))
+
+    lengths = set()
+    cut_short_everywhere(close_after, make, work, check)
+    assert lengths == {0, 3, 4, 7, 8, 11, 12, 15, 16}
+
+
+@pytest.mark.found("T6")
+def test_a_server_for_datagrams_is_closed_and_says_so():
+    def work(things, done):
+        things["socket"] = sock = yield from open_udp(local=("127.0.0.1", 0))
+        things["server"] = server = sock.serve(lambda data, sender: data)
+        with (yield from open_udp(*sock.local)) as client:
+            for _ in range(2):
+                yield from client.send(b"x")
+                yield from client.recv()
+        yield from server.stop()
+
+    def check(things, done):
+        if "server" in things:
+            with pytest.raises(ClosedError):
+                yield from things["socket"].recvfrom()
+            if not things["server"].task.done:
+                with pytest.raises(RunFinished):
+                    yield from things["server"].stop()
+        elif "socket" in things:
+            things["socket"].close()
+        yield
+
+    before = open_files()
+    cut_short_everywhere(close_after, dict, work, check)
     assert open_files() == before
 
 
