@@ -25,9 +25,11 @@ from corolib import (
     Event,
     IncompleteRead,
     LimitExceeded,
+    Sleep,
     Stream,
     gather,
     inherited_listeners,
+    move_on_after,
     notify_systemd,
     run,
 )
@@ -124,6 +126,69 @@ def lines(data: bytes) -> str:
     assert whole == data, whole
     kinds = {part if isinstance(part, str) else "part" for part in found}
     return ", ".join(sorted(kinds)) + f", {min(len(found), 20)}"
+
+
+def streams(data: bytes) -> str:
+    """What the two sides of a connection do, with cancels at any time: no byte is lost."""
+    doing, reading = data[: len(data) // 2], data[len(data) // 2 :]
+    sent, got, came_to = bytearray(), bytearray(), set[str]()
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+
+    def write() -> Coro[None]:
+        stream = Stream(theirs)
+        for op in doing:
+            if op & 7 == 7:
+                yield Sleep(op >> 3)
+            else:
+                part = b"%d" % len(sent) * (op >> 3) + (b"", b"\n", b"\r\n\r\n", b"\0")[op & 3]
+                sent.extend(part)
+                yield from stream.sendall(part)
+        yield from stream.send_eof()
+
+    def read() -> Coro[None]:
+        stream = Stream(ours)
+        stream.max_line = MAX_LINE
+        for op in reading:
+            with move_on_after((op >> 3) / 4) as scope:
+                got.extend((yield from read_once(stream, op & 7, 1 + (op >> 3))))
+            came_to.add("late" if scope.expired else "read")
+        while part := (yield from stream.recv(65536)):
+            got.extend(part)
+
+    def read_once(stream: Stream, how: int, count: int) -> Coro[bytes]:
+        try:
+            match how:
+                case 0:
+                    return (yield from stream.readline())
+                case 1:
+                    return (yield from stream.readuntil(b"\r\n\r\n", b"\0"))
+                case 2:
+                    return (yield from stream.readexactly(count))
+                case 3:
+                    room = bytearray(count)
+                    return bytes(room[: (yield from stream.recv_into(room))])
+                case 4:
+                    yield from stream.more()
+                    return b""
+                case 5:
+                    yield Sleep(count)
+                    return b""
+                case _:
+                    return (yield from stream.recv(count))
+        except LimitExceeded:
+            came_to.add("too long")
+            return (yield from stream.recv(count))
+        except IncompleteRead as exc:
+            came_to.add("broken off")
+            return exc.partial
+
+    with ours, theirs:
+        options: Any = virtual_time()
+        run(lambda: gather(write(), read()), **options)
+    assert got == sent, (got, sent)
+    return ", ".join(sorted(came_to)) or "nothing"
 
 
 def resp(data: bytes) -> str:
@@ -245,5 +310,6 @@ TARGETS: dict[str, Target] = {
     "http": http,
     "lines": lines,
     "resp": resp,
+    "streams": streams,
     "variables": variables,
 }
