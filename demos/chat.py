@@ -30,6 +30,7 @@ from corolib import (
     race,
     run,
 )
+from demos.ports import announce
 from demos.start import start
 
 BEHIND = 100  # lines that a guest may be behind
@@ -142,7 +143,12 @@ def serve(listener: Listener) -> Coro[None]:
     handler = partial(visit, Room())
     # A guest who says nothing for long is no worse than who comes later: nobody makes room.
     yield from listener.serve(
-        handler, max_connections=GUESTS, max_line=LINE, evict_idle=None, grace=0
+        handler,
+        max_connections=GUESTS,
+        max_line=LINE,
+        evict_idle=None,
+        grace=0,
+        accept=announce,
     )
 
 

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from typing import Any
 
-from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
+from corolib import Coro, ReadWait, Sleep, WriteWait, gather, run, spawn
+from demos.ports import Port, announce, open_ports
 from demos.start import start
 
 Handler = Callable[[socket.socket], Coro[None]]
-Port = tuple[socket.socket, socket.socket]  # TCP, listening, and UDP
 
 
 def echo(conn: socket.socket) -> Coro[None]:
@@ -60,11 +58,18 @@ def accept_clients(listener: socket.socket, handler: Handler) -> Coro[None]:
         yield ReadWait(listener)
         try:
             for _ in range(64):  # at most so many at once, then it is the other tasks' turn
-                spawn(session, listener.accept()[0], handler)
+                conn, peer = listener.accept()
+                announce(peer)
+                spawn(session, conn, handler)
         except (BlockingIOError, ConnectionAbortedError):  # nobody is there, or not any more
             continue
         except OSError:  # out of files, say. The client stays in the queue: do not spin
             yield Sleep(0.1)
+
+
+def accept_all(listeners: list[socket.socket], handler: Handler) -> Coro[None]:
+    """Do so at several addresses, for ever."""
+    yield from gather(*[accept_clients(listener, handler) for listener in listeners])
 
 
 RATE = 100  # answers that one address gets in a second; two services would ask far more often
@@ -121,42 +126,23 @@ def answer_datagrams(
 
 
 def serve(
-    port: Port,
+    ports: list[Port],
     handler: Handler,
     answer: Callable[[bytes], bytes],
     others: Collection[int] = (),
 ) -> Coro[None]:
-    """Serve both transports of a port, for ever; `others` are ports that are served beside it."""
-    tcp, udp = port
-    spawn(answer_datagrams, udp, answer, {udp.getsockname()[1], *others})
-    yield from accept_clients(tcp, handler)
-
-
-def open_port(host: str, number: int, tries: int = 3) -> Port:
-    """Return a listening TCP socket and a UDP socket; number 0 is any that is free for both."""
-    try:
-        family = socket.getaddrinfo(host, None)[0][0]
-        with ExitStack() as opened:
-            tcp = socket.create_server((host, number), family=family, backlog=1024)
-            opened.enter_context(tcp)
-            udp = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            udp.bind(tcp.getsockname())
-            tcp.setblocking(False)
-            udp.setblocking(False)
-            opened.pop_all()  # all is well: they stay open
-            return tcp, udp
-    except (OSError, OverflowError, UnicodeError) as exc:
-        if number == 0 and tries > 1:  # perhaps it was free for TCP only
-            return open_port(host, number, tries - 1)
-        sys.exit(f"cannot listen on {host} port {number}: {exc}")
+    """Serve both transports of some ports, for ever; `others` are those that are served beside."""
+    numbers = {port.number for port in ports} | {*others}
+    for port in ports:
+        spawn(answer_datagrams, port.udp, answer, numbers)
+    yield from accept_all([port.tcp for port in ports], handler)
 
 
 def main(options: argparse.Namespace) -> None:
-    tcp, udp = open_port(options.host, options.port)
-    with tcp, udp:
-        host, number = tcp.getsockname()[:2]
+    with open_ports(options.host, options.port) as ports:
+        host, number = ports[0].tcp.getsockname()[:2]
         print(f"echo on {host} port {number}, TCP and UDP; try: nc {host} {number}", flush=True)
-        run(serve, (tcp, udp), echo, lambda data: data)
+        run(serve, ports, echo, lambda data: data)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from random import Random
 from typing import Any
 
 from corolib import Coro, TaskGroup, WriteWait, gather, run
-from demos.echo import accept_clients
+from demos.echo import accept_all
 from demos.faults import Broken, Faults, Side, Struck, Way
+from demos.ports import open_listeners
 from demos.start import at_least, start
 
 
@@ -128,14 +129,13 @@ def connect(infos: list[Any]) -> Coro[socket.socket]:
 
 def main(options: argparse.Namespace) -> None:
     forwarder = Forwarder(options)
-    family = socket.getaddrinfo(options.host, None)[0][0]
-    with socket.create_server((options.host, options.port), family=family) as listener:
-        listener.setblocking(False)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
-        host, port = listener.getsockname()[:2]
+    with open_listeners(options.host, options.port) as listeners:
+        for listener in listeners:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        host, port = listeners[0].getsockname()[:2]
         there = f"{options.to_host} port {options.to_port}"
         print(f"forward from {host} port {port} to {there}; try: nc {host} {port}", flush=True)
-        run(accept_clients, listener, forwarder.forward)
+        run(accept_all, listeners, forwarder.forward)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from collections.abc import Callable
 from functools import partial
 
 from corolib import Coro, ReadWait, Sleep, WriteWait, close, run, spawn
-from demos.echo import Port, open_port, serve
+from demos.echo import serve
+from demos.ports import Port, open_ports
 from demos.start import start
 
 FROM_1900_TO_1970 = 2208988800  # seconds
@@ -71,29 +72,29 @@ def hang_up(conn: socket.socket) -> Coro[None]:
     close(conn)  # `tell` gets a ClosedError where it waits
 
 
-def serve_time(port: Port, answer: Answer, other: Port) -> Coro[None]:
+def serve_time(ports: list[Port], answer: Answer, others: list[Port]) -> Coro[None]:
     """Serve one of the two services, for ever."""
-    others = [other[1].getsockname()[1]]
-    yield from serve(port, partial(tell, answer), lambda _: answer(time.time()), others)
+    numbers = [port.number for port in others]
+    yield from serve(ports, partial(tell, answer), lambda _: answer(time.time()), numbers)
 
 
-def serve_both(time_port: Port, daytime_port: Port) -> Coro[None]:
+def serve_both(time_ports: list[Port], daytime_ports: list[Port]) -> Coro[None]:
     """Serve both, for ever."""
-    spawn(serve_time, daytime_port, daytime_of, time_port)
-    yield from serve_time(time_port, time_of, daytime_port)
+    spawn(serve_time, daytime_ports, daytime_of, time_ports)
+    yield from serve_time(time_ports, time_of, daytime_ports)
 
 
 def main(options: argparse.Namespace) -> None:
-    tcp, udp = open_port(options.host, options.port)
-    with tcp, udp:
-        daytime_tcp, daytime_udp = open_port(options.host, options.daytime_port)
-        with daytime_tcp, daytime_udp:
-            host, number = tcp.getsockname()[:2]
-            print(f"time on {host} port {number}, TCP and UDP; try: rdate -p -o {number} {host}")
-            number = daytime_tcp.getsockname()[1]
-            print(f"daytime on {host} port {number}, TCP and UDP; try: nc {host} {number}")
-            sys.stdout.flush()
-            run(serve_both, (tcp, udp), (daytime_tcp, daytime_udp))
+    with (
+        open_ports(options.host, options.port) as time_ports,
+        open_ports(options.host, options.daytime_port) as daytime_ports,
+    ):
+        host, number = time_ports[0].tcp.getsockname()[:2]
+        print(f"time on {host} port {number}, TCP and UDP; try: rdate -p -o {number} {host}")
+        number = daytime_ports[0].number
+        print(f"daytime on {host} port {number}, TCP and UDP; try: nc {host} {number}")
+        sys.stdout.flush()
+        run(serve_both, time_ports, daytime_ports)
 
 
 if __name__ == "__main__":

@@ -19,20 +19,21 @@ from contextlib import ExitStack
 
 from corolib import Coro, DatagramSocket, Listener, gather, run
 from demos.classic.services import Service, services
-from demos.echo import Port, open_port
+from demos.ports import Port, announce, open_ports
 from demos.start import start
 
 
-def serve(service: Service, port: Port) -> Coro[None]:
+def serve(service: Service, ports: list[Port]) -> Coro[None]:
     """Serve both transports of one service, for ever."""
-    tcp, udp = port
-    DatagramSocket(udp).serve(service.answer, grace=0)
-    yield from Listener([tcp]).serve(service.handler, grace=0)
+    for port in ports:
+        DatagramSocket(port.udp).serve(service.answer, grace=0)
+    listener = Listener([port.tcp for port in ports])
+    yield from listener.serve(service.handler, grace=0, accept=announce)
 
 
-def serve_all(ports: dict[str, Port]) -> Coro[None]:
+def serve_all(ports: dict[str, list[Port]]) -> Coro[None]:
     known = services()
-    yield from gather(*(serve(known[name], port) for name, port in ports.items()))
+    yield from gather(*(serve(known[name], each) for name, each in ports.items()))
 
 
 def main(options: argparse.Namespace) -> None:
@@ -40,10 +41,8 @@ def main(options: argparse.Namespace) -> None:
         ports = {}
         for name, service in services().items():
             number = options.port and options.port + service.number
-            ports[name] = tcp, udp = open_port(options.host, number)
-            opened.enter_context(tcp)
-            opened.enter_context(udp)
-            host, number = tcp.getsockname()[:2]
+            ports[name] = opened.enter_context(open_ports(options.host, number))
+            host, number = ports[name][0].tcp.getsockname()[:2]
             print(f"{name} on {host} port {number}, TCP and UDP", flush=True)
         run(serve_all, ports)
 

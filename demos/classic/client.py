@@ -19,7 +19,7 @@ import time
 
 from corolib import Coro, move_on_after, open_stdin, open_tcp, open_udp, run, timeout
 from demos.classic.services import services
-from demos.start import at_least, start
+from demos.start import at_least, host, start
 from demos.time import FROM_1900_TO_1970
 
 TRIES = 3
@@ -143,7 +143,7 @@ if __name__ == "__main__":
         arguments={
             "service": {"choices": list(CLIENTS)},
             "--udp": {"action": "store_true", "help": "instead of TCP"},
-            "--host": {"default": "127.0.0.1", "help": "default: %(default)s"},
+            "--host": {"default": "127.0.0.1", "type": host, "help": "default: %(default)s"},
             "--port": {
                 "type": at_least(0, 65535),
                 "help": "default: the well-known one, plus 7000",

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import socket
 
-from corolib import Coro, ReadWait, Sleep, WriteWait, run, spawn
+from corolib import Coro, ReadWait, Sleep, WriteWait, gather, run, spawn
+from demos.ports import announce, open_listeners
 from demos.start import start
 
 
@@ -21,10 +22,11 @@ def accept(listener: socket.socket) -> Coro[None]:
     while True:
         yield ReadWait(listener)
         try:
-            conn, _ = listener.accept()
+            conn, peer = listener.accept()
         except OSError:  # that client is gone, or no file number is free
             yield Sleep(0.05)
             continue
+        announce(peer)
         conn.setblocking(False)
         spawn(read, conn)
 
@@ -50,12 +52,10 @@ def read(conn: socket.socket) -> Coro[None]:
 
 
 def main(options: argparse.Namespace) -> None:
-    family = socket.getaddrinfo(options.host, None)[0][0]
-    with socket.create_server((options.host, options.port), family=family) as listener:
-        listener.setblocking(False)
-        host, port, *_ = listener.getsockname()
+    with open_listeners(options.host, options.port) as listeners:
+        host, port, *_ = listeners[0].getsockname()
         print(f"echo on {host} port {port}; try: nc {host} {port}", flush=True)
-        run(accept, listener)
+        run(lambda: gather(*map(accept, listeners)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from corolib import Coro, Listener, Stream, listen_tcp, run
+from demos.ports import announce
 from demos.start import start
 
 
@@ -22,7 +23,7 @@ def answer(stream: Stream) -> Coro[None]:
 
 
 def serve(listener: Listener) -> Coro[None]:
-    yield from listener.serve(answer, grace=0)
+    yield from listener.serve(answer, grace=0, accept=announce)
 
 
 def main(options: argparse.Namespace) -> None:

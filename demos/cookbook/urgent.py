@@ -17,7 +17,8 @@ import argparse
 import socket
 
 from corolib import Coro, Stream, UrgentWait, run, spawn
-from demos.echo import accept_clients
+from demos.echo import accept_all
+from demos.ports import open_listeners
 from demos.start import start
 
 
@@ -45,12 +46,10 @@ def notice(conn: socket.socket) -> Coro[None]:
 
 
 def main(options: argparse.Namespace) -> None:
-    family = socket.getaddrinfo(options.host, None)[0][0]
-    with socket.create_server((options.host, options.port), family=family) as listener:
-        listener.setblocking(False)
-        host, port, *_ = listener.getsockname()
+    with open_listeners(options.host, options.port) as listeners:
+        host, port, *_ = listeners[0].getsockname()
         print(f"urgent on {host} port {port}; try: nc {host} {port}", flush=True)
-        run(accept_clients, listener, talk)
+        run(accept_all, listeners, talk)
 
 
 if __name__ == "__main__":

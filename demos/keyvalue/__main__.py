@@ -31,6 +31,7 @@ from typing import Any
 from corolib import ClosedError, Coro, Listener, Stream, listen_tcp, now, run, spawn
 from demos.keyvalue.protocol import Refused, Requests, batches, encode
 from demos.keyvalue.store import Store, size
+from demos.ports import announce
 from demos.start import at_least, start
 
 CHUNK = 16384  # bytes that are read at once: other clients wait while these are answered
@@ -105,7 +106,9 @@ class Service(Store):
 
     def __init__(self, listener: Listener, memory: int) -> None:
         super().__init__(memory)
-        self.server = listener.serve(self.serve_client, max_connections=CLIENTS, idle_timeout=IDLE)
+        self.server = listener.serve(
+            self.serve_client, max_connections=CLIENTS, idle_timeout=IDLE, accept=announce
+        )
         self.idle: set[Stream] = set()
         self.numbers = count(1)  # of clients
         self.pending = 0  # bytes of replies that are not taken, and of requests that are not whole

@@ -29,6 +29,7 @@ from typing import Any
 
 from corolib import Coro, Listener, Stream, listen_tcp, move_on_after, race, run, timeout
 from demos.extra import extra
+from demos.ports import announce
 from demos.start import start
 from demos.web.answers import Answer, Part, answer, problem
 
@@ -173,6 +174,7 @@ def serve(root: bytes, listener: Listener) -> Coro[None]:
         idle_timeout=IDLE,
         evict_idle=WAITING,
         min_rate=SLOWEST,
+        accept=announce,
     )
 
 

@@ -30,6 +30,7 @@ from corolib import (
     spawn,
 )
 from demos.extra import extra
+from demos.ports import announce
 from demos.start import start
 
 with extra():
@@ -137,7 +138,12 @@ def serve_client(stream: Stream) -> Coro[None]:
 
 def serve(listener: Listener) -> Coro[None]:
     yield from listener.serve(
-        serve_client, max_connections=CLIENTS, idle_timeout=4 * QUIET, evict_idle=None, grace=2
+        serve_client,
+        max_connections=CLIENTS,
+        idle_timeout=4 * QUIET,
+        evict_idle=None,
+        grace=2,
+        accept=announce,
     )
 
 

@@ -35,6 +35,7 @@ from corolib import (
 from corolib.testing import virtual_time
 from demos import echo as echo_demo
 from demos import time as time_demo
+from demos.ports import open_ports
 from tests.helpers.programs import PATIENCE, Program, outcome, quiet, read_all
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
@@ -43,6 +44,14 @@ MIB = 1 << 20
 
 def same(data: bytes) -> bytes:
     return data
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def open_files() -> int:
@@ -134,10 +143,8 @@ class TestEchoProgram:
                     low.recv(100)
 
     def test_serves_ipv6(self):
-        try:
-            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-        except OSError as exc:
-            pytest.skip(f"no IPv6 here: {exc}")
+        if not has_ipv6():
+            pytest.skip("no IPv6 here")
         with echo_program(host="::1") as demo:
             assert demo.lines[0].startswith("echo on ::1 port ")
             with demo.connect() as conn, demo.udp() as sock:
@@ -335,14 +342,12 @@ def test_the_second_port_of_time_in_use_gets_one_line():
 
 @pytest.fixture
 def port():
-    """What `open_port` returns, closed afterwards."""
-    tcp, udp = echo_demo.open_port("127.0.0.1", 0)
-    with tcp, udp:
-        yield tcp, udp
+    with open_ports("127.0.0.1", 0) as (port,):
+        yield port
 
 
 def client(port) -> socket.socket:
-    conn = socket.create_connection(port[0].getsockname())
+    conn = socket.create_connection(port.tcp.getsockname())
     conn.setblocking(False)
     return conn
 
@@ -377,13 +382,13 @@ class TestEchoParts:
             conn.close()
 
         def main():
-            server = spawn(echo_demo.serve, port, echo_demo.echo, same)
+            server = spawn(echo_demo.serve, [port], echo_demo.echo, same)
             first = client(port)
             first.send(b"hello")
             yield ReadWait(first)
             assert first.recv(100) == b"hello"
             close(first)
-            yield from until(lambda: tasks() == 3)  # main, serve, answer_datagrams
+            yield from until(lambda: tasks() == 4)  # main, serve, one for each transport
             files = open_files()
             for stuck in (False, True):
                 clients = [client(port) for _ in range(30)]
@@ -408,11 +413,10 @@ class TestEchoParts:
     def test_stopped_after_any_number_of_turns_it_closes_all_that_it_accepted(self):
         before = open_files()
         for turns in range(8):
-            tcp, udp = echo_demo.open_port("127.0.0.1", 0)
-            with tcp, udp:
+            with open_ports("127.0.0.1", 0) as ports:
                 scheduler = Scheduler()
-                server = scheduler.spawn(echo_demo.serve, (tcp, udp), echo_demo.echo, same)
-                clients = [client((tcp, udp)) for _ in range(5)]
+                server = scheduler.spawn(echo_demo.serve, ports, echo_demo.echo, same)
+                clients = [client(ports[0]) for _ in range(5)]
                 for _ in range(turns):
                     scheduler.turn(0)
                 server.cancel()
@@ -434,9 +438,11 @@ class TestEchoParts:
         helpings = []
 
         def main():
-            server = spawn(echo_demo.serve, port, echo_demo.echo, same)
+            server = spawn(echo_demo.serve, [port], echo_demo.echo, same)
             before = tasks()
-            while len(helpings) < 100 and sum(helpings) < 201:  # the clients and a task for UDP
+            while (
+                len(helpings) < 100 and sum(helpings) < 202
+            ):  # the clients, and the two that serve
                 yield
                 helpings.append(tasks() - before)
                 before = tasks()
@@ -445,7 +451,7 @@ class TestEchoParts:
         run(main)
         for conn in clients:
             conn.close()
-        assert sum(helpings) == 201
+        assert sum(helpings) == 202
         assert max(helpings) <= 65 and len(helpings) <= 20
 
     @pytest.mark.hazard("H17")
@@ -636,8 +642,7 @@ class Datagrams(socket.socket):
 
 def test_port_0_gives_tcp_and_udp_the_same_number():
     for _ in range(20):
-        tcp, udp = echo_demo.open_port("127.0.0.1", 0)
-        with tcp, udp:
+        with open_ports("127.0.0.1", 0) as ((tcp, udp),):
             assert tcp.getsockname() == udp.getsockname()
             assert not tcp.getblocking() and not udp.getblocking()
 
@@ -656,18 +661,41 @@ def test_port_0_tries_again_when_a_number_is_free_for_tcp_only(monkeypatch):
             return tcp
 
         monkeypatch.setattr(socket, "create_server", create)
-        tcp, udp = echo_demo.open_port("127.0.0.1", 0)
-        with tcp, udp:
+        with open_ports("127.0.0.1", 0) as ((tcp, udp),):
             assert tcp.getsockname() == udp.getsockname() == numbers[-1]
         assert len(numbers) > 1
+
+
+@pytest.mark.found("D9")
+def test_a_name_with_two_addresses_has_one_number_at_both(monkeypatch):
+    """Whether or not the names of this machine say so."""
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    infos = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),  # nobody's (RFC 5737)
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: infos)
+    with open_ports("name", 0) as ports:
+        assert [port.tcp.getsockname()[0] for port in ports] == ["::1", "127.0.0.1"]
+        assert len({port.number for port in ports}) == 1
+        assert [port.udp.getsockname() for port in ports] == [
+            port.tcp.getsockname() for port in ports
+        ]
+    del infos[:2], infos[1:]
+    with pytest.raises(SystemExit, match=r"cannot listen on name port 0: .*assign"):
+        with open_ports("name", 0):
+            pass
 
 
 def test_a_port_that_cannot_be_opened_leaves_no_socket_open():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         before = open_files()
-        with pytest.raises(SystemExit, match="in use"):
-            echo_demo.open_port("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(SystemExit, match="in use"), open_ports(*taken.getsockname()):
+            pass
         assert open_files() == before
 
 
@@ -762,26 +790,25 @@ class TestTimeParts:
         assert run(main) == MIB
 
     def test_clients_leave_nothing_behind(self):
-        one = echo_demo.open_port("127.0.0.1", 0)
-        two = echo_demo.open_port("127.0.0.1", 0)
         failures = []
 
         def main():
             server = spawn(time_demo.serve_both, one, two)
-            yield from until(lambda: tasks() == 5)  # main, serve_both, serve_time, two for UDP
+            # main, serve_both, serve_time, and one for each transport of both
+            yield from until(lambda: tasks() == 7)
             yield Sleep(0)
             files = open_files()
-            for port, size in ((one, 4), (two, 26)) * 10:
+            for port, size in ((one[0], 4), (two[0], 26)) * 10:
                 with client(port) as conn:
                     yield WriteWait(conn)
                     conn.send(b"x")
                     yield ReadWait(conn)
                     assert len(conn.recv(100)) == size
                     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            yield from until(lambda: tasks() == 5)
+            yield from until(lambda: tasks() == 7)
             assert open_files() == files
             yield from server.stop()
 
-        with one[0], one[1], two[0], two[1]:
+        with open_ports("127.0.0.1", 0) as one, open_ports("127.0.0.1", 0) as two:
             run(main, on_task_error=lambda task, exc: failures.append(exc))
         assert failures == []

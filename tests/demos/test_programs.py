@@ -1,9 +1,11 @@
 """The list of demos, the chat room, the port forwarder and the downloader."""
 
 import errno
+import io
 import math
 import os
 import re
+import runpy
 import signal
 import socket
 import sys
@@ -39,6 +41,7 @@ from demos.download import Download, http_url
 from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
+from demos.ports import announce
 from demos.start import at_least
 from tests.helpers.driving import echo, until
 from tests.helpers.inside import file_of
@@ -119,6 +122,72 @@ class TestList:
         assert found == {"demos.a": "First.", "demos.folder": "A package.", "demos.folder.1st": ""}
         assert list(found) == ["demos.a", "demos.folder", "demos.folder.1st"]
         assert list(map(listing.folder_of, found)) == ["demos", "demos.folder", "demos.folder"]
+
+
+# What all of them say and accept -----------------------------------------------------------------
+
+
+@pytest.mark.found("D9")
+def test_every_demo_shows_an_example_and_refuses_wrong_addresses_alike(
+    monkeypatch, tmp_path, capsys
+):
+    """All in this process: to start one for each would take a minute."""
+
+    def told(name, *args):
+        with (tmp_path / "out").open("w+") as out, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "argv", [name, *args])
+            with pytest.raises(SystemExit) as caught:
+                runpy.run_module(name, run_name="__main__", alter_sys=True)
+            sys.stdout.flush()
+            return caught.value.code, (tmp_path / "out").read_text(), capsys.readouterr().err
+
+    servers = []
+    for name in [*listing.demos(), "demos"]:
+        status, out, err = told(name, "--help")
+        assert (status, err) == (0, ""), name
+        assert "example:\n" in out and f"python3 -m {name.removesuffix('.__main__')}" in out, name
+        if "--port" in out:
+            servers.append(name)
+            for option in ("--port=99999", "--port=abc", "--host="):
+                status, out, err = told(name, option)
+                assert (status, out) == (2, ""), (name, option)
+                assert err.count("\n") == 1 and "argument --" in err, (name, option)
+    assert len(servers) > 20
+
+
+@pytest.mark.found("D9")
+@pytest.mark.parametrize("name", ["echo", "cookbook.hello"])
+def test_at_a_terminal_a_client_gets_a_line_and_ctrl_c_leaves_the_cursor_at_the_margin(name):
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as terminal, open(theirs, "wb") as stderr:
+        with Program(f"demos.{name}", stderr=stderr) as program:
+            with program.connect() as conn:
+                host, port = conn.getsockname()
+                line = f"a client: {host} port {port}\r\n".encode()
+                shown = b""
+                while line not in shown:
+                    shown += terminal.read(1000)
+            status, _, _ = program.stop()
+        assert status == 130
+        assert terminal.read(1000).endswith(b"\r\n")
+
+
+def test_no_more_than_ten_clients_a_second_get_a_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for _ in range(3):
+        for port in range(20):
+            assert announce(("::1", port, 0, 0))
+        clock += 1.5
+    assert len(sys.stderr.getvalue().splitlines()) == 30
+    monkeypatch.setattr(sys, "stderr", None)
+    assert announce(("::1", 1, 0, 0))
 
 
 # Chat ---------------------------------------------------------------------------------------------
