@@ -395,10 +395,10 @@ class TestEchoParts:
                 if stuck:  # in the middle of a transfer: the server waits to write
                     for conn in clients:
                         yield from send_until_full(conn)
-                yield from until(lambda: tasks() == 33)
+                yield from until(lambda: tasks() == 34)
                 for i, conn in enumerate(clients):
                     leave(conn, i)
-                yield from until(lambda: tasks() == 3)
+                yield from until(lambda: tasks() == 4)
                 assert open_files() == files
                 assert current_scheduler().stats()["files"] == 2  # the server's own
             yield from server.stop()
