@@ -371,7 +371,7 @@ def test_it_is_written_if_the_hook_fails(kind, capfd):
 @pytest.mark.parametrize("kind", ODD)
 def test_it_is_logged_or_at_least_named(kind, capfd, caplog):
     run(in_a_task, kind(), **virtual_time())
-    assert kind.__name__ in caplog.text + capfd.readouterr().err
+    assert kind.__qualname__ in caplog.text + capfd.readouterr().err
 
 
 @pytest.mark.found("T3")

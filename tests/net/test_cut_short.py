@@ -127,6 +127,7 @@ def test_no_byte_of_a_stream_is_lost_or_comes_twice():
         for number in range(4):
             for part in b"%d" % number * 3, b"\n":
                 yield from pair[0].sendall(part)
+                yield
         yield from pair[0].send_eof()
 
     def read_lines(stream, done):
