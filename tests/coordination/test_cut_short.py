@@ -434,8 +434,7 @@ def test_a_future_is_waited_for_in_the_next_run(cut):
 
 
 @pytest.mark.found("T6")
-@CUTS
-def test_ticks_go_on_in_the_next_run(cut):
+def test_ticks_go_on_in_the_next_run():
     def work(ticks, done):
         ticks.append(every(1))
         for tick in ticks[0]:
@@ -447,7 +446,7 @@ def test_ticks_go_on_in_the_next_run(cut):
         for tick in islice(ticks[0], 2) if ticks else ():
             yield from tick
 
-    cut_short_everywhere(cut, list, work, check)
+    cut_short_everywhere(close_after, list, work, check)
 
 
 @pytest.mark.found("T6")

@@ -412,8 +412,13 @@ def cancelled_by(server: Server) -> list[Any]:
 
 
 def take_pidfds_away(monkeypatch: Any) -> None:
-    """Make this a system without pidfds, for `subprocess` too: from Python 3.15 on it has them."""
+    """Make this a system without pidfds."""
     monkeypatch.delattr(os, "pidfd_open")
+    take_pidfds_from_subprocess(monkeypatch)
+
+
+def take_pidfds_from_subprocess(monkeypatch: Any) -> None:
+    """Let `subprocess` do without: from Python 3.15 on it opens one while it waits."""
     monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
 
 

@@ -29,7 +29,7 @@ def test_a_text_is_short_whatever_it_is_of():
         assert brief(thing).endswith("...")
     assert brief(Silent()) == "a Silent (whose repr fails)"
     assert "Proxy" in brief(Proxy())
-    assert "_Nameless" in brief(Nameless)
+    assert "Nameless" in brief(Nameless)
 
 
 def test_what_an_exception_says_is_short_too():

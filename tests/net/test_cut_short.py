@@ -83,8 +83,10 @@ def test_what_a_client_and_a_server_leave_of_a_run_that_was_cut_short(ask):
 def test_a_listener_that_nobody_served_goes_on_in_the_next_run():
     def work(things, done):
         things.append(listen_tcp("127.0.0.1", 0))
-        spawn(accept_two, things[0])
+        accepting = spawn(accept_two, things[0])
         yield from greet_two(things[0])
+        yield from accepting
+        things.pop().close()
 
     def accept_two(listener):
         for _ in range(2):
@@ -120,7 +122,8 @@ def test_no_byte_of_a_stream_is_lost_or_comes_twice():
         a, b = socket.socketpair()
         a.setblocking(False)
         b.setblocking(False)
-        return Stream(a), Stream(b)
+        made[:] = Stream(a), Stream(b)
+        return tuple(made)
 
     def work(pair, done):
         spawn(read_lines, pair[1], done)
@@ -146,8 +149,10 @@ def test_no_byte_of_a_stream_is_lost_or_comes_twice():
         assert all(line.endswith(b"\n") for line in done[:-1])
         lengths.add(len(b"".join(done)))
 
-    lengths = set()
+    lengths, made = set(), []
     cut_short_everywhere(close_after, make, work, check)
+    for stream in made:
+        stream.close()
     assert lengths == {0, 3, 4, 7, 8, 11, 12, 15, 16}
 
 

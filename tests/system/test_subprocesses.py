@@ -34,7 +34,13 @@ from corolib.system.subprocesses import Children
 from tests.helpers.children import children, fds, outside, script
 from tests.helpers.driving import FULL, strike
 from tests.helpers.garbage import garbage_of
-from tests.helpers.inside import local, popen_of, stop_watching, take_pidfds_away
+from tests.helpers.inside import (
+    local,
+    popen_of,
+    stop_watching,
+    take_pidfds_away,
+    take_pidfds_from_subprocess,
+)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -876,8 +882,7 @@ def test_a_second_ctrl_c_when_the_end_of_a_program_is_to_be_watched_leaves_no_fi
     def main():
         yield from open_process(["sleep", "60"])
 
-    # From Python 3.15 on `subprocess` opens one of its own, while it waits.
-    monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)
+    take_pidfds_from_subprocess(monkeypatch)
     monkeypatch.setattr(os, "pidfd_open", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(main)
