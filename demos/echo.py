@@ -61,6 +61,7 @@ def accept_clients(listener: socket.socket, handler: Handler) -> Coro[None]:
                 conn, peer = listener.accept()
                 announce(peer)
                 spawn(session, conn, handler)
+                del conn  # held by its session alone, it is gone with that
         except (BlockingIOError, ConnectionAbortedError):  # nobody is there, or not any more
             continue
         except OSError:  # out of files, say. The client stays in the queue: do not spin
