@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from argparse import ArgumentTypeError, Namespace
 from contextlib import suppress
 from functools import partial
@@ -137,7 +138,8 @@ def test_every_demo_shows_an_example_and_refuses_wrong_addresses_alike(
         with (tmp_path / "out").open("w+") as out, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "argv", [name, *args])
-            with pytest.raises(SystemExit) as caught:
+            with pytest.raises(SystemExit) as caught, warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # some are imported already
                 runpy.run_module(name, run_name="__main__", alter_sys=True)
             sys.stdout.flush()
             return caught.value.code, (tmp_path / "out").read_text(), capsys.readouterr().err

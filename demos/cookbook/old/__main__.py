@@ -14,7 +14,7 @@ import argparse
 import socket
 from importlib import import_module
 
-from demos.start import at_least, start
+from demos.start import at_least, host, start
 
 PORTS = {
     "udp_time": 14000,
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         __doc__,
         arguments={
             "name": {"choices": list(PORTS)},
-            "--host": {"default": "127.0.0.1", "help": "default: %(default)s"},
+            "--host": {"default": "127.0.0.1", "type": host, "help": "default: %(default)s"},
             "--port": {"type": at_least(0, 65535), "help": "default: that of its twin; 0: any"},
         },
     )
