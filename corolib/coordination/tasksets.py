@@ -34,7 +34,9 @@ from corolib.kernel import (
     body_of,
     check_count,
     check_number,
+    class_name,
     forgive,
+    is_a,
     must_yield,
     name_of,
     now,
@@ -57,9 +59,9 @@ Call = Runnable[T] | Task[T]
 
 def passed_on(error: BaseException | None, what: str) -> object:
     """Return why tasks are cancelled: that of the `Cancelled` by which `what` is left, or that."""
-    if isinstance(error, Cancelled):
-        return error.reason
-    by = "" if error is None else f" by {type(error).__name__}"
+    if is_a(error, Cancelled):
+        return error.reason  # type: ignore[union-attr]
+    by = "" if error is None else f" by {class_name(error)}"
     return f"{what} was left{by}"
 
 
