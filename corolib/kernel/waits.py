@@ -41,7 +41,7 @@ def public(thing: T) -> T:
     if isinstance(thing, type) and (hints := thing.__annotations__):
         thing.__annotations__ = {
             name: ForwardRef(
-                getattr(hint, "__forward_arg__", hint),
+                str(getattr(hint, "__forward_arg__", hint)),
                 is_argument=False,
                 module=thing.__module__,
                 is_class=True,
