@@ -14,8 +14,9 @@ once, and for a while. What must hold then is said in `cells.py`, and where it d
 `tests/net/test_system_errors.py` tries some of them, and with COROLIB_SWEEP=full more.
 
 What came of it, on Python 3.11, where the errors come each time. Of asyncio's client a quarter was
-tried, and nothing of its server with threads. "Turns" are cells in which a program turns without a pause and nothing else is wrong. asyncio is loud where each connection is
-reported, for it does not name the peer.
+tried, and nothing of its server with threads. "Turns" are cells in which a program turns without a
+pause and nothing else is wrong. asyncio is loud where each connection is reported, for it does not
+name the peer.
 
     program    corolib: right  turns  else    asyncio: right  turns  loud  died or deaf
     server                103      7     0                24      9    80            10
