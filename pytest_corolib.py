@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MODES = ("strict", "auto")
 OTHERS = ("asyncio", "anyio", "trio", "tornado_asyncio")  # whose marker claims an `async def`
 REFUSED = "'yield' keyword is allowed in fixtures, but not in tests"
+NOT_NATIVE = "async def functions are not natively supported"
 HINT = "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`"
 
 INI = {
@@ -406,7 +407,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     plan = pyfuncitem.stash.get(PLAN, None)
     before = pyfuncitem.obj
     if plan is None or not waits(inner_test(before)):
-        return (yield)
+        try:
+            return (yield)
+        except pytest.fail.Exception as exc:
+            if NOT_NATIVE in str(exc):
+                pyfuncitem.add_report_section("call", "corolib", HINT)
+            raise
     handle = getattr(before, "hypothesis", None)
     state = pyfuncitem.config.stash[STATE]
     try:

@@ -350,6 +350,15 @@ class Part:
         """Whether nothing is under way: it waits to be told to go on, or is done."""
         return self.task.done or self._wake is not None
 
+    @property
+    def _has_returned(self) -> bool:
+        """Whether its body has returned something. Children may still be at work.
+
+        If it has failed, they are being cancelled, and the failure is raised when they are gone.
+        """
+        task = self.task
+        return task.body_over and task.failure is None and not task.cancelled
+
     def cancel(self, reason: str) -> None:
         """Have it end what it does just now; does not wait."""
         (self._cancel or self.task.cancel)(reason)
@@ -359,7 +368,7 @@ class Part:
     def begin(self) -> Any:
         """Go on to what it gives, or to the end of its body; return what it gave or returned."""
         __tracebackhide__ = True
-        self._drive(lambda: self._wake is not None or self.task.body_over)
+        self._drive(lambda: self.is_at_rest or self._has_returned)
         if self._wake is not None:
             return self._given
         if self.task.done or self._fatal is not None:

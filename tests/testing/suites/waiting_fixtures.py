@@ -263,6 +263,18 @@ def test_failing_setup(fails_in_setup):
 
 
 @fixture
+def fails_in_setup_beside_a_child():
+    spawn(Sleep(1e9).__iter__())
+    yield
+    raise LookupError("beside a child")
+
+
+def test_failing_setup_beside_a_child(fails_in_setup_beside_a_child):
+    """setup fails: LookupError: beside a child"""
+    yield
+
+
+@fixture
 def fails_in_teardown():
     yield give(1)
     yield
