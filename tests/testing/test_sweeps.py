@@ -47,6 +47,7 @@ from corolib import (
     run,
     shield,
     spawn,
+    started,
     timeout,
 )
 from corolib.testing import cancel_everywhere, survivors, sweeps
@@ -1060,6 +1061,53 @@ def ticks_and_bounded_functions():
         assert log == [0, 0]
 
     yield from survivors(spawn_all(3, work))
+
+
+@scenario
+def a_group_that_is_cancelled_while_a_task_starts():
+    running = []
+
+    def service(n):
+        running.append(n)
+        try:
+            yield Sleep(1)
+            started(n)
+            yield Sleep(60)
+        finally:
+            with shield():
+                yield
+            running.remove(n)
+
+    def work(n):
+        with TaskGroup() as g:
+            g.deadline = now() + 1 + n
+            try:
+                g.spawn(service, 10 + n)
+                yield from g.start(service, n)
+                g.cancel("enough")
+                yield from g
+            except TaskCancelled:  # the service, alone
+                g.cancel()
+        yield
+        assert g.tasks == []
+
+    yield from survivors(spawn_all(2, work))
+    assert running == []
+
+
+@scenario
+def calls_that_are_bounded():
+    @timeout(1.5)
+    async def slow(n):
+        await Sleep(n)
+        return n
+
+    def work(n):
+        outcomes = yield from gather(slow(1), slow(2), return_exceptions=True)
+        assert outcomes[0] == 1 or isinstance(outcomes[0], TaskCancelled)
+        assert isinstance(outcomes[1], TimeoutError | TaskCancelled)
+
+    yield from survivors(spawn_all(2, work))
 
 
 # The sweeps ---------------------------------------------------------------------------------------
