@@ -420,7 +420,7 @@ class _Connection(Progress):
         server, stream = self.server, self.stream
         if not self.closing:
             server._note_outcome(self, error)
-        elif is_a(error, OSError):
+        elif error is not None and is_a(error, OSError):
             # `aclose()` passes over all failures but that of the close itself, and an alert.
             server._note_failure(error, stream)
         # TLS ends each direction by a close_notify of its own.
@@ -722,6 +722,7 @@ def _streams_of(error: BaseException) -> Iterator[Stream]:
     """Yield the streams in whose methods an error was raised, if there are any."""
     trace = trace_of(error)
     while trace is not None:
-        if is_a(one := trace.tb_frame.f_locals.get("self"), Stream):
+        one: Any = trace.tb_frame.f_locals.get("self")
+        if is_a(one, Stream):
             yield one
         trace = trace.tb_next
