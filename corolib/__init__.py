@@ -13,6 +13,8 @@ The house, where each floor imports only from those below it:
     trace/          records what the scheduler does, where a run asks for it
         traces -> recorder -> watching     page, perfetto, files
         page, perfetto -> sentences -> state -> events
+    demo/           two servers to try it with: they and `__main__` use what is public
+        daytime -> echo -> ports     start
     -----------------------------------------------------------------------------------------------
     system/         this program among others, and under systemd                            floor 4
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
@@ -32,8 +34,9 @@ The house, where each floor imports only from those below it:
         scheduler --> lifecycle --> hooks
              +--> poller, urgent     files            +--> timers          times
              +--> suspend            wakes            +--> callqueue       other threads
-             +--> task --> cancellation               +--> diagnostics     words
-        errors traps waits context checks safely late frames bodies   (import next to nothing)
+             +--> task --> cancellation               +--> diagnostics, advice    words
+        errors traps waits context checks safely late source foreign  (import next to nothing)
+        frames bodies
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`
@@ -47,7 +50,10 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  # pragma: no cover - it runs in old ones
     version = ".".join(map(str, sys.version_info[:3]))
-    raise ImportError("corolib needs Python 3.11 or newer; this is Python " + version)
+    text = "corolib needs Python 3.11 or newer; this is Python " + version
+    if sys.argv[0] == "-m":  # it is to be run: `python3 -m corolib`
+        sys.exit(text)
+    raise ImportError(text)
 
 from corolib.kernel import (
     BusyError,
@@ -175,7 +181,14 @@ else:
         from importlib import import_module
 
         if name not in _MODULE_OF:
-            raise AttributeError("module 'corolib' has no attribute " + repr(name))
+            # `from corolib import sleep` asks through this function, and forgets what it was told.
+            imported = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+            cure = import_module("corolib.kernel.foreign").NAMES.get(name)
+            if cure and imported:
+                text = "cannot import name " + repr(name) + " from 'corolib'. In corolib: " + cure
+                raise ImportError(text, name="corolib", path=__file__)
+            more = ". In corolib: " + cure if cure else ""
+            raise AttributeError("module 'corolib' has no attribute " + repr(name) + more)
         found = globals()[name] = getattr(import_module("corolib." + _MODULE_OF[name]), name)
         return found
 

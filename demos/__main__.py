@@ -43,7 +43,14 @@ def is_main(path: Path) -> bool:
 
 
 def defines_main(tree: ast.Module) -> bool:
-    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+    """Return whether a file has a `main`, its own or one of corolib's."""
+    own = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+    return own or "main" in {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corolib.demo.")
+        for alias in node.names
+    }
 
 
 def folder_of(name: str) -> str:

@@ -97,7 +97,7 @@ def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
     Example:
         >>> import corolib
         >>> def main():
-        ...     return (yield from first(corolib.Sleep(10), corolib.Sleep(0.001)))
+        ...     return (yield from corolib.first(corolib.Sleep(10), corolib.Sleep(0.001)))
         >>> corolib.run(main)
         (1, None)
 

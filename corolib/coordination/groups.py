@@ -80,7 +80,7 @@ class TaskGroup(CancelScope):
         ...     yield
         ...     return 2 * x
         >>> def main():
-        ...     with TaskGroup() as g:
+        ...     with corolib.TaskGroup() as g:
         ...         g.spawn(double, 1)
         ...         g.spawn(double, 2)
         ...         return (yield from g)
@@ -440,10 +440,10 @@ def started(value: Any = None) -> None:
         >>> import corolib
         >>> def service():
         ...     yield
-        ...     started("ready")
+        ...     corolib.started("ready")
         ...     yield corolib.Sleep(0.001)
         >>> def main():
-        ...     with TaskGroup() as g:
+        ...     with corolib.TaskGroup() as g:
         ...         value = yield from g.start(service)
         ...         yield from g
         ...     return value

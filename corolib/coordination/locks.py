@@ -29,6 +29,7 @@ from corolib.kernel import (
     Suspend,
     Task,
     Wake,
+    asks,
     brief,
     check_count,
     current_task,
@@ -52,7 +53,7 @@ T = TypeVar("T")
 class Event(Waitable):
     """A flag that tasks can wait for: `yield from event.wait()`.
 
-    `is_set` says how it stands. A task that was woken finds the flag down if somebody cleared it
+    `is_set()` says how it stands. A task that was woken finds the flag down if somebody cleared it
     before the task's step.
 
     Args:
@@ -67,7 +68,7 @@ class Event(Waitable):
         ...         event.set()
         ...     corolib.spawn(setter)
         ...     yield from event.wait()
-        ...     return event.is_set
+        ...     return event.is_set()
         >>> corolib.run(main)
         True
 
@@ -76,16 +77,21 @@ class Event(Waitable):
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
-        self.is_set = False
+        self._set = False
+
+    @asks
+    def is_set(self) -> bool:
+        """Return whether the flag is up."""
+        return self._set
 
     def set(self) -> None:
         """Raise the flag and wake all who wait for it; does not wait."""
-        self.is_set = True
+        self._set = True
         wake_all(self._waiting)
 
     def clear(self) -> None:
         """Take the flag down; does not wait."""
-        self.is_set = False
+        self._set = False
 
     def waiting(self) -> Suspend[None]:
         """Return the trap that waits for the flag, for `first`."""
@@ -98,19 +104,19 @@ class Event(Waitable):
         Raises:
             Cancelled: the wait was cancelled.
         """
-        if not self.is_set:
+        if not self._set:
             yield in_queue(self._waiting, self.waiting)
         elif must_yield():
             yield self.waiting()
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
-        if self.is_set:
+        if self._set:
             wake()
             return nothing
         return enqueue(self._waiting, wake)
 
     def _state(self) -> str:
-        return "set" if self.is_set else "not set"
+        return "set" if self._set else "not set"
 
 
 class Held:
@@ -265,6 +271,11 @@ class Lock(Acquirable):
         elif kind is None:
             self.check_holder(task, "releases")
 
+    @asks
+    def locked(self) -> bool:
+        """Return whether a task holds it."""
+        return self.owner is not None
+
     def check_holder(self, task: Task[Any], does: str) -> None:
         """Raise RuntimeError if `task` does not hold the lock."""
         if self.owner is not task:
@@ -414,6 +425,11 @@ class Semaphore(Acquirable):
         else:
             self.value += 1
 
+    @asks
+    def locked(self) -> bool:
+        """Return whether no permit is left."""
+        return self.value == 0
+
     def _state(self) -> str:
         return f"{self.value} left"
 
@@ -514,6 +530,11 @@ class Condition(Waitable):
     def release(self) -> None:
         """Give the lock back; see `Lock.release`."""
         self.lock.release()
+
+    @asks
+    def locked(self) -> bool:
+        """Return whether a task holds the lock."""
+        return self.lock.locked()
 
     @waits
     def wait(self) -> Generator[Any, Any, None]:

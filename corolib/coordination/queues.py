@@ -27,6 +27,7 @@ from corolib.coordination.waitqueue import Waitable, WaitQueue, enqueue, nothing
 from corolib.kernel import (
     Suspend,
     Wake,
+    asks,
     check_count,
     in_queue,
     must_yield,
@@ -38,6 +39,7 @@ from corolib.kernel import (
 
 T = TypeVar("T")
 Items = deque[Any] | list[Any]
+UNSAID: Any = object()  # the size of one that must be said
 Store = tuple[Items, Callable[[Any], object], Callable[[], Any]]
 
 
@@ -58,6 +60,10 @@ class QueueShutDown(Exception):
 
 def check_size(size: float) -> float:
     """Return the size of a queue, or raise what is wrong with it."""
+    if size is UNSAID:
+        raise TypeError(
+            "Queue() needs a size: `Queue(10)`, or `Queue(math.inf)` for one without bound"
+        )
     if size == math.inf:
         return size
     return check_count(size, "Queue() takes math.inf, or else", 0)  # type: ignore[arg-type]
@@ -119,7 +125,7 @@ class Queue(Closable, Generic[T]):
     "Communicating Sequential Processes" (1978).
     """
 
-    def __init__(self, size: float, name: str = "") -> None:
+    def __init__(self, size: float = UNSAID, name: str = "") -> None:
         super().__init__(name)
         self.size = check_size(size)
         self._items, self._push, self._pop = self._store()
@@ -146,6 +152,21 @@ class Queue(Closable, Generic[T]):
     def __bool__(self) -> bool:
         """A queue is true, also an empty one."""
         return True
+
+    @asks
+    def qsize(self) -> int:
+        """Return the number of items, as `len(queue)` does."""
+        return len(self._items)
+
+    @asks
+    def empty(self) -> bool:
+        """Return whether there is no item to get at once."""
+        return not (self._items or self._putters)
+
+    @asks
+    def full(self) -> bool:
+        """Return whether an item cannot be put at once."""
+        return not self._getters and len(self._items) >= self.size
 
     # Without waiting.
 

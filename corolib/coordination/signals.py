@@ -60,7 +60,7 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
     Example:
         >>> import corolib, os, signal
         >>> def main():
-        ...     with open_signal_receiver(signal.SIGHUP) as received:
+        ...     with corolib.open_signal_receiver(signal.SIGHUP) as received:
         ...         os.kill(os.getpid(), signal.SIGHUP)
         ...         signum = yield from received
         ...     return signum.name

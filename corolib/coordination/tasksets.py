@@ -266,7 +266,7 @@ def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
         ...     yield
         ...     return 2 * x
         >>> def main():
-        ...     return (yield from gather(double(1), double(2)))
+        ...     return (yield from corolib.gather(double(1), double(2)))
         >>> corolib.run(main)
         [2, 4]
 
@@ -329,7 +329,7 @@ def race(*calls: Any) -> Waiting[Any]:
         ...     yield corolib.Sleep(seconds)
         ...     return seconds
         >>> def main():
-        ...     return (yield from race(after(10), after(0.001)))
+        ...     return (yield from corolib.race(after(10), after(0.001)))
         >>> corolib.run(main)
         (1, 0.001)
     """
@@ -393,7 +393,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
         ...     yield corolib.Sleep(seconds)
         ...     return 1 / seconds
         >>> def main():
-        ...     return (yield from first_success(after(0), after(0.5), stagger=10))
+        ...     return (yield from corolib.first_success(after(0), after(0.5), stagger=10))
         >>> corolib.run(main)
         (1, 2.0)
 
@@ -460,7 +460,7 @@ def as_completed(*calls: Call[T]) -> Iterator[Waiting[T]]:
         ...     return seconds
         >>> def main():
         ...     order = []
-        ...     for step in as_completed(after(0.02), after(0.001)):
+        ...     for step in corolib.as_completed(after(0.02), after(0.001)):
         ...         order.append((yield from step))
         ...     return order
         >>> corolib.run(main)
@@ -507,7 +507,7 @@ def map_concurrent(
         ...     yield
         ...     return 2 * x
         >>> def main():
-        ...     return (yield from map_concurrent(double, range(5), limit=2))
+        ...     return (yield from corolib.map_concurrent(double, range(5), limit=2))
         >>> corolib.run(main)
         [0, 2, 4, 6, 8]
     """

@@ -29,6 +29,7 @@ from corolib.kernel import (
     Scheduler,
     Suspend,
     TaskCancelled,
+    Waiting,
     Wake,
     check_count,
     class_name,
@@ -62,7 +63,7 @@ RAISED = "_corolib_raised"
 MEANT_FOR_GENERATORS = (StopIteration, GeneratorExit)
 """To a generator these mean something else than a failure."""
 
-NOT_RUN = (types.GeneratorType, types.CoroutineType)
+NOT_RUN = (types.GeneratorType, types.CoroutineType, Waiting)
 """What a call returns whose code would have to be run by a scheduler."""
 
 

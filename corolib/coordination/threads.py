@@ -86,7 +86,7 @@ def to_thread(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
     Example:
         >>> import corolib
         >>> def main():
-        ...     return (yield from to_thread(pow, 2, 10))
+        ...     return (yield from corolib.to_thread(pow, 2, 10))
         >>> corolib.run(main)
         1024
 
@@ -185,8 +185,8 @@ def current_threads() -> Threads:
     Example:
         >>> import corolib
         >>> def main():
-        ...     yield from to_thread(print, "hello")
-        ...     return current_threads().stats()["queued"]
+        ...     yield from corolib.to_thread(print, "hello")
+        ...     return corolib.current_threads().stats()["queued"]
         >>> corolib.run(main)
         hello
         0
@@ -227,9 +227,9 @@ def from_thread(scheduler: Scheduler, f: Callable[..., Runnable[T]], /, *args: A
         ...     yield corolib.Sleep(0.001)
         ...     return 2 * x
         >>> def work(scheduler):
-        ...     return from_thread(scheduler, double, 20) + 2
+        ...     return corolib.from_thread(scheduler, double, 20) + 2
         >>> def main():
-        ...     return (yield from to_thread(work, corolib.current_scheduler()))
+        ...     return (yield from corolib.to_thread(work, corolib.current_scheduler()))
         >>> corolib.run(main)
         42
 
@@ -339,7 +339,7 @@ class ThreadEnd(Generic[Item]):
         ...         end.put(number)
         >>> def main():
         ...     queue = corolib.Queue(1)
-        ...     producer = corolib.spawn(to_thread(produce, ThreadEnd(queue)))
+        ...     producer = corolib.spawn(corolib.to_thread(produce, corolib.ThreadEnd(queue)))
         ...     found = []
         ...     for _ in range(3):
         ...         found.append((yield from queue.get()))
@@ -392,7 +392,7 @@ def wait_future(future: futures.Future[T], *, cancel: bool = False) -> Generator
         >>> import corolib
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> def main(pool):
-        ...     return (yield from wait_future(pool.submit(pow, 2, 10)))
+        ...     return (yield from corolib.wait_future(pool.submit(pow, 2, 10)))
         >>> with ThreadPoolExecutor() as pool:
         ...     corolib.run(main, pool)
         1024

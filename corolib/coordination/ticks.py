@@ -36,7 +36,7 @@ def every(seconds: float) -> Iterator[Waiting[int]]:
         >>> from corolib.testing import virtual_time
         >>> def main():
         ...     times = []
-        ...     for tick in every(2):
+        ...     for tick in corolib.every(2):
         ...         missed = yield from tick
         ...         times.append((corolib.now(), missed))
         ...         if len(times) == 3:

@@ -108,7 +108,7 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
         >>> from corolib.testing import virtual_time
         >>> def main():
         ...     try:
-        ...         with timeout(5):
+        ...         with corolib.timeout(5):
         ...             yield corolib.Sleep(60)
         ...     except TimeoutError:
         ...         return corolib.now()
@@ -154,7 +154,7 @@ class move_on_after(_Deadline):  # noqa: N801 - reads as a statement
         >>> import corolib
         >>> from corolib.testing import virtual_time
         >>> def main():
-        ...     with move_on_after(5) as scope:
+        ...     with corolib.move_on_after(5) as scope:
         ...         yield corolib.Sleep(60)
         ...     return scope.expired
         >>> corolib.run(main, **virtual_time())
@@ -180,7 +180,7 @@ class shield(CancelScope):  # noqa: N801 - reads as a statement
         >>> import corolib
         >>> from corolib.testing import virtual_time
         >>> def careful(log):
-        ...     with shield():
+        ...     with corolib.shield():
         ...         yield corolib.Sleep(0.5)
         ...         log.append("whole")
         >>> def main():

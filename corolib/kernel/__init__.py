@@ -2,7 +2,8 @@
 
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
-the marks `public` and `Documented`; `in_queue` and `serve`; `must_yield` and `running_scheduler`;
+the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
+`running_scheduler`;
 what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
 and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `holders` and
 `never_again`, on whom a wait depends; the words for messages, `doing`, `where`, `file_name`,
@@ -76,7 +77,7 @@ from corolib.kernel.suspend import Enqueue, ProxyWaiter, in_queue, serve
 from corolib.kernel.task import Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
-from corolib.kernel.waits import Waiting, forgive, public, waits
+from corolib.kernel.waits import Waiting, asks, forgive, opens, public, waits
 
 # Annotations name classes that their module cannot import, since that would be a circle. Now that
 # all are there they are made known, for `typing.get_type_hints()` of public functions.
@@ -119,6 +120,7 @@ __all__ = [
     "Wake",
     "WakeupPair",
     "WriteWait",
+    "asks",
     "attribute",
     "body_of",
     "brief",
@@ -143,6 +145,7 @@ __all__ = [
     "no_undo",
     "note",
     "now",
+    "opens",
     "public",
     "run",
     "running_scheduler",

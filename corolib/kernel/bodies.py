@@ -11,7 +11,7 @@ from typing import Any
 
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.waits import forgive
+from corolib.kernel.waits import PendingCall, forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
 
@@ -24,6 +24,8 @@ def is_maker(f: Any) -> bool:
 def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
     """Return what `f(*args)` returns, or `f` itself, if a task can be made of it; or raise."""
     made = f(*args) if callable(f) else f
+    if isinstance(made, PendingCall):
+        made = made.body
     if isinstance(made, GeneratorType | CoroutineType):
         if is_begun(made):
             raise RuntimeError(
@@ -31,7 +33,7 @@ def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
             )
     elif not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
         raise TypeError(not_runnable(caller, f, made))
-    if made is f and args:
+    if args and not callable(f):
         raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")
     return made
 

@@ -127,7 +127,7 @@ class CancelScope(Scope):
     Example:
         >>> import corolib
         >>> def main():
-        ...     with CancelScope() as scope:
+        ...     with corolib.CancelScope() as scope:
         ...         corolib.current_scheduler().call_soon_threadsafe(scope.cancel)
         ...         yield corolib.Sleep(60)
         ...     return scope.cancelled_caught
@@ -683,7 +683,7 @@ def current_effective_deadline() -> float:
         >>> def main():
         ...     with corolib.timeout(at=8), corolib.timeout(at=5):
         ...         yield
-        ...         return current_effective_deadline()
+        ...         return corolib.current_effective_deadline()
         >>> corolib.run(main, clock=lambda: 0)
         5.0
 

@@ -129,7 +129,7 @@ def spawn(
         ...     yield
         ...     return 2 * x
         >>> def main():
-        ...     task = spawn(double, 21)
+        ...     task = corolib.spawn(double, 21)
         ...     return (yield from task)
         >>> corolib.run(main)
         42

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
 from corolib.kernel.safely import brief, is_a, kind_of, name_of, note, trace_of
+from corolib.kernel.source import line_at
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
-from corolib.kernel.waits import forgive
+from corolib.kernel.waits import PendingCall, forgive
 
 if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler
@@ -211,16 +212,6 @@ def where(task: Task[Any]) -> str:
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
-def source_line(filename: str, lineno: int) -> str:
-    """Return a line of source, nothing if it cannot be had."""
-    try:
-        import linecache
-
-        return linecache.getline(filename, lineno).strip()
-    except Exception:
-        return ""
-
-
 def short(site: str) -> str:
     """Return `dir/file.py:12` without its directory."""
     return os.path.basename(site)
@@ -253,12 +244,13 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     frame = frame_of(task)
     line = ""
     if frame is not None:
-        line = source_line(frame.f_code.co_filename, frame.f_lineno)
+        line = line_at(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
     kinds = {id(types.GeneratorType): "generator", id(types.CoroutineType): "coroutine"}
+    kinds[id(PendingCall)] = "generator"
     # They are compared by id, since a metaclass may define any `==`.
     kind = kinds.get(id(type(thing)))
-    if kind is not None:
+    if kind is not None and not _is_asyncios(thing):
         name = f"{thing.__name__}()"
         forgive(thing)
         did = line if _bare_yield(line) >= 0 else f"yield {name}"
@@ -290,13 +282,18 @@ def no_error(thing: object) -> str:
 
 def _advice(thing: Any) -> str:
     """Return the sentence on what to write instead of yielding `thing`, or nothing."""
+    from corolib.kernel.foreign import ASYNCIO, asyncio_cure
+
     kind = type(thing)
+    if _is_asyncios(thing):
+        thing.close()
+        return asyncio_cure(thing.__name__)
     if kind is int or kind is float:
         return f"Did you mean `yield Sleep({brief(thing)})`?"
     if isinstance(thing, type) and thing in _TRAPS:
         return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
     if kind.__module__.startswith(("asyncio", "_asyncio")):
-        return "It is asyncio's, and corolib cannot wait for it"
+        return f"It is asyncio's, and corolib cannot wait for it. {ASYNCIO}"
     if kind.__module__.startswith("concurrent.futures"):
         return "Write `yield from wait_future(...)`"
     if kind.__module__.startswith("corolib"):
@@ -316,21 +313,35 @@ def _advice(thing: Any) -> str:
     return "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"
 
 
+def _is_asyncios(thing: Any) -> bool:
+    """Return whether a thing is the call of an `async def` of asyncio's."""
+    frame = getattr(thing, "cr_frame", None) if type(thing) is types.CoroutineType else None
+    return frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio")
+
+
 def not_runnable(caller: str, f: Any, made: Any) -> str:
     """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
     if made is f:
+        if isinstance(f, (list, tuple, set)):
+            return (
+                f"{caller}() got {brief(f)}, a {type(f).__name__}: give one generator function, or "
+                "what one returned; where many are taken, put a star before it: `gather(*calls)`"
+            )
         return (
             f"{caller}() got {brief(f)}: give a generator function and its arguments, "
             f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
         )
-    name = name_of(f, brief(f))
+    name = f"{name_of(f, brief(f))}()"
+    code = getattr(f, "__code__", None)
+    if isinstance(code, types.CodeType):
+        name += f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
     if isinstance(made, types.AsyncGeneratorType):
         return (
-            f"{caller}() got an async generator from {name}(): it has both `async` and `yield`; "
+            f"{caller}() got an async generator from {name}: it has both `async` and `yield`; "
             "a task is one or the other. Use `await` instead of `yield`"
         )
     return (
-        f"{caller}() got {brief(made)} from {name}(): it has no `yield`, so it is not a "
+        f"{caller}() got {brief(made)} from {name}: it has no `yield`, so it is not a "
         "generator function, and its body has already run"
     )
 

@@ -12,7 +12,8 @@ from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, Traceb
 from typing import Any
 
 from corolib.kernel.safely import is_a, module_of, trace_of, with_trace
-from corolib.kernel.waits import watched
+from corolib.kernel.source import line_of as line_of
+from corolib.kernel.waits import SKIPPED
 
 CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
 SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine`, and async ones
@@ -25,12 +26,6 @@ PACKAGES = frozenset(
 )
 Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
 _PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
-
-
-def line_of(code: CodeType, lasti: int) -> int:
-    """Return the line of the instruction `lasti`; the first of the code if that has none."""
-    lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
-    return next(lines, None) or code.co_firstlineno
 
 
 def call_site(depth: int) -> Site:
@@ -89,7 +84,7 @@ def frames_of(body: Any, running: bool) -> list[FrameType]:
     frames = list(_suspended(body))
     if frames and running:
         frames = _inwards(frames[0]) or frames
-    return [frame for frame in frames if frame.f_code is not watched.__code__]
+    return [frame for frame in frames if frame.f_code not in SKIPPED]
 
 
 def knows_its_frames(body: Any) -> bool:

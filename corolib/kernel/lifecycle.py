@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from corolib.kernel.advice import explained
 from corolib.kernel.bodies import Quietly, close_for_good, is_begun
 from corolib.kernel.context import _current
 from corolib.kernel.diagnostics import to_stderr
@@ -215,6 +216,8 @@ class Lifecycle:
         # Else it is one that the program is handling while it calls `run()`.
         if trace is not None and trace.tb_frame is sys._getframe(1):
             shorten(error, trace)
+        if error is not None:
+            explained(error)
 
     def give_back(self) -> None:
         """Close what is left, tasks and files, if the end of a run has not done that."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from corolib.kernel.advice import explained
 from corolib.kernel.bodies import is_begun
 from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task, must_yield
@@ -89,7 +90,6 @@ class Task(Scope, Generic[T], metaclass=Documented):
         self.cancelled = False  # ended by the cancel that was asked for
         self.returned: Any = None
         self.failure: BaseException | None = None
-        # Who it is.
         self.scheduler = scheduler
         self.body = body
         self.name = name
@@ -241,7 +241,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
             if self.is_left_by(error):
                 self.cancelled = True
             else:
-                self.failure = users_part(error)
+                self.failure = explained(users_part(error))
                 self.raised: types.TracebackType | None = trace_of(error)
 
     def stack(self) -> list[types.FrameType]:

@@ -73,7 +73,7 @@ class ReadWait(_FileWait):
     Example:
         >>> import corolib, socket
         >>> def first_bytes(sock):
-        ...     yield ReadWait(sock)
+        ...     yield corolib.ReadWait(sock)
         ...     return sock.recv(100)
         >>> a, b = socket.socketpair()
         >>> with a, b:
@@ -121,7 +121,7 @@ class UrgentWait(_FileWait):
     Example:
         >>> import corolib, socket
         >>> def urgent_byte(sock):
-        ...     yield UrgentWait(sock)
+        ...     yield corolib.UrgentWait(sock)
         ...     return sock.recv(1, socket.MSG_OOB)
         >>> with socket.create_server(("127.0.0.1", 0)) as listener:
         ...     a = socket.create_connection(listener.getsockname())
@@ -156,7 +156,7 @@ class Sleep:
         >>> import corolib
         >>> def nap():
         ...     before = corolib.now()
-        ...     yield Sleep(0.01)
+        ...     yield corolib.Sleep(0.01)
         ...     return corolib.now() - before >= 0.01
         >>> corolib.run(nap)
         True
@@ -214,7 +214,7 @@ class Suspend(Generic[T_co]):
         ...     wake("hello")
         ...     return lambda: None
         >>> def hear():
-        ...     return (yield Suspend(shout, "a shout"))
+        ...     return (yield corolib.Suspend(shout, "a shout"))
         >>> corolib.run(hear)
         'hello'
     """

@@ -1,10 +1,12 @@
-"""Marks for functions and classes: `@waits`, `@public`, and the type `Documented`.
+"""Marks for functions and classes: `@waits`, `@opens`, `@asks`, `@public`, `Documented`.
 
 `@waits` marks a generator function that is called with `yield from`. `await` works with it too,
-and in debug mode a call that never runs is noticed. `@public` marks what `corolib` exports, and
+and in debug mode a call that never runs is noticed. `@opens` marks one whose result has methods:
+what the call returns says what was forgotten if these are looked for there. `@asks` marks a method
+that is never meant without its call. `@public` marks what `corolib` exports, and the metaclass
 `Documented` lets `dir()` show what is meant for programs.
 
-How tasks run such functions is not known here: nothing else is imported from corolib.
+How tasks run such functions is not known here. How a line should be is in `source.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +16,28 @@ import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
 from corolib.kernel.safely import brief
+from corolib.kernel.source import corrected_at, line_of, lines_of, word_for
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 
-DEBUG = sys.flags.dev_mode or os.environ.get("COROLIB_DEBUG", "0") not in ("", "0")
-"""Debug mode, decided at import: `python -X dev`, or COROLIB_DEBUG=1 in the environment."""
+
+def _debug_mode() -> bool:
+    """Return whether somebody looks who wants to be told of mistakes: stderr is a terminal."""
+    asked = os.environ.get("COROLIB_DEBUG", "")
+    if sys.flags.optimize or asked == "0":
+        return False
+    return bool(asked) or sys.flags.dev_mode or os.isatty(2)
+
+
+DEBUG = _debug_mode()
+"""Debug mode, decided at import: on if stderr is a terminal, with `python -X dev`, and with
+COROLIB_DEBUG=1 in the environment; never with `python -O` or COROLIB_DEBUG=0."""
 
 
 TRACE = os.environ.get("COROLIB_TRACE") or None
@@ -50,6 +63,45 @@ def public(thing: T) -> T:
         }
     thing.__module__ = "corolib"
     return thing
+
+
+def asks(function: F) -> F:
+    """Mark a method that asks how something stands: `event.is_set()`.
+
+    Without the call, `if event.is_set:`, it would be true at all times. So its truth is refused.
+    """
+    return _Asks(function)  # type: ignore[return-value]
+
+
+class _Asks:
+    """What stands for such a method in the class."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__wrapped__ = function
+        self.__doc__ = function.__doc__
+        self.__name__, self.__qualname__ = function.__name__, function.__qualname__
+
+    def __get__(self, thing: object, kind: type | None = None) -> Any:
+        return self if thing is None else _Question(self.__wrapped__, thing)
+
+
+class _Question:
+    """A method that asks, of one object."""
+
+    __slots__ = ("__self__", "_function")
+
+    def __init__(self, function: Callable[[Any], Any], thing: object) -> None:
+        self._function = function
+        self.__self__ = thing
+
+    def __call__(self) -> Any:
+        return self._function(self.__self__)
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self} is a method: write `{self._function.__name__}()`")
+
+    def __repr__(self) -> str:
+        return f"{self._function.__name__} of {brief(self.__self__)}"
 
 
 class Documented(type):
@@ -82,6 +134,8 @@ def _dir_of_instance(self: object) -> list[str]:
 class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):
     """The type of what a `@waits` function returns: fit for `yield from` and for `await`."""
 
+    __slots__ = ()
+
 
 @public
 def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[T]]:
@@ -95,7 +149,7 @@ def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[
 
     Example:
         >>> import corolib
-        >>> @waits
+        >>> @corolib.waits
         ... def double(x):
         ...     yield
         ...     return 2 * x
@@ -108,52 +162,142 @@ def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[
     return _watch(marked) if DEBUG else marked
 
 
+def opens(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[T]]:
+    """Mark a generator function as `@waits` does, whose result is used by its attributes.
+
+    So are `open_tcp()`, `listener.accept()`, `run_process()`. What a call returns is not the
+    result. If it is used as if it were, it raises an error that shows the right line, in every
+    mode. That costs some microseconds for a call, which opening something is worth.
+    """
+    made: Any = _watch(types.coroutine(function)) if DEBUG else function
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> PendingCall[T]:
+        return PendingCall(function.__name__, made(*args, **kwargs), sys._getframe(1))
+
+    return call
+
+
+class PendingCall(Waiting[T_co]):
+    """What a call of an `@opens` function returns: the call, which has not been run yet.
+
+    Attributes:
+        body: the generator that does it.
+    """
+
+    __slots__ = ("__name__", "_site", "body")
+
+    def __init__(self, name: str, body: Generator[Any, Any, T_co], frame: types.FrameType) -> None:
+        self.__name__ = name
+        self.body = body
+        self._site = frame.f_code, frame.f_lasti
+
+    def __iter__(self) -> Generator[Any, Any, T_co]:
+        return self.body
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return (yield from self.body)
+
+    def send(self, value: Any) -> Any:
+        return self.body.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.body.throw(*error)
+
+    def close(self) -> None:
+        self.body.close()
+
+    def __getattr__(self, name: str) -> Any:
+        error = AttributeError(self._complaint(f"it has no {brief(name)} yet"))
+        error.name, error.obj = name, self
+        raise error
+
+    def __enter__(self) -> T_co:
+        raise TypeError(self._complaint("there is nothing yet that `with` could close"))
+
+    def __exit__(self, *exc: object) -> None:
+        """Is never called; without it `with` would not ask `__enter__`."""
+
+    __aenter__, __aexit__ = __enter__, __exit__
+
+    def _complaint(self, what: str) -> str:
+        forgive(self)  # this error is enough
+        word = word_for(self._site[0])
+        right = corrected_at(*self._site) or f"{word} {self.__name__}(...)"
+        return f"{self.__name__}() was called without `{word}`, so {what}. Write `{right}`"
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__}(), which has not been run: write `yield from` in front of it>"
+
+
+SKIPPED = {PendingCall.__await__.__code__}
+"""The code of generators that do nothing but run another one: their frames are not shown."""
+
+
+class _Mark:
+    """Is held by a generator that has not begun, and warns if it dies with it."""
+
+    __slots__ = ("code", "lasti", "name", "stepped")
+
+    def __init__(self, name: str, code: types.CodeType, lasti: int) -> None:
+        self.name, self.code, self.lasti = name, code, lasti
+        self.stepped = False
+
+    def refuse_loop(self, frame: types.FrameType) -> None:
+        """Raise TypeError if what steps the generator takes its traps for items, as `for` does."""
+        code = frame.f_code
+        if code is self.code and code.co_code[frame.f_lasti] in TAKE_ITEMS:
+            right = corrected_at(code, self.lasti) or f"yield from {self.name}()"
+            raise TypeError(f"{self.name}() waits, and gives no items. Write `{right}`")
+
+    def __del__(self) -> None:
+        if self.stepped:
+            return
+        filename, lineno = self.code.co_filename, line_of(self.code, self.lasti)
+        place = f"{os.path.basename(filename)}:{lineno}"
+        text = (
+            f"{self.name}() was called at {place} but never run; did you forget "
+            f"`{word_for(self.code)}`?"
+        )
+        right = corrected_at(self.code, self.lasti)
+        if right:
+            text += f" Write `{right}`"
+        warnings.warn_explicit(text, RuntimeWarning, filename, lineno)
+
+
 if DEBUG:
     # A mark may die when the interpreter ends. Then nothing is imported any more, and no file read.
     import atexit
-    import linecache
     import warnings
+    from opcode import opmap
+
+    TAKE_ITEMS = {
+        opmap[name] for name in ("FOR_ITER", "UNPACK_SEQUENCE", "UNPACK_EX", "LIST_EXTEND")
+    }
 
     _files: set[str] = set()  # in which marked functions were called
 
     @atexit.register
     def _read_files() -> None:
         for filename in _files:
-            linecache.getlines(filename)
-
-
-class _Mark:
-    """Is held by a generator that has not begun, and warns if it dies with it."""
-
-    __slots__ = ("filename", "lineno", "name", "stepped")
-
-    def __init__(self, name: str, filename: str, lineno: int) -> None:
-        self.name, self.filename, self.lineno = name, filename, lineno
-        self.stepped = False
-
-    def __del__(self) -> None:
-        if self.stepped:
-            return
-        line = ""
-        with suppress(Exception):
-            line = linecache.getline(self.filename, self.lineno).strip()
-        place = f"{os.path.basename(self.filename)}:{self.lineno}"
-        text = (
-            f"{self.name}() was called at {place} but never run; did you forget `yield from`?"
-            f"{f'  -> {brief(line)}' if line else ''}"
-        )
-        warnings.warn_explicit(text, RuntimeWarning, self.filename, self.lineno)
+            lines_of(filename)
 
 
 @types.coroutine
 def watched(inner: Generator[Any, Any, T], mark: _Mark) -> Generator[Any, Any, T]:
     """Run `inner`, and tell the mark that it has begun. (Frames of this are not shown.)"""
     mark.stepped = True
+    mark.refuse_loop(sys._getframe(1))
     return (yield from inner)
+
+
+SKIPPED.add(watched.__code__)
 
 
 def forgive(call: Any) -> None:
     """Close a generator or coroutine that was never begun, so that it does not complain."""
+    if isinstance(call, PendingCall):
+        call = call.body
     prefix = "gi" if isinstance(call, types.GeneratorType) else "cr"
     frame = getattr(call, f"{prefix}_frame", None)
     if frame is None or getattr(call, f"{prefix}_suspended") or getattr(call, f"{prefix}_running"):
@@ -168,14 +312,13 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        inner = function(*args, **kwargs)
         caller = sys._getframe(1)
         while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
             caller = caller.f_back
-        name = function.__name__.lstrip("_")
-        filename = caller.f_code.co_filename
-        _files.add(filename)
-        mark = _Mark(name, filename, caller.f_lineno)
-        outer: Any = watched(function(*args, **kwargs), mark)
+        _files.add(caller.f_code.co_filename)
+        mark = _Mark(function.__name__.lstrip("_"), caller.f_code, caller.f_lasti)
+        outer: Any = watched(inner, mark)
         outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
         return outer
 

@@ -35,6 +35,7 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     must_yield,
+    opens,
     public,
     waits,
     with_trace,
@@ -65,7 +66,7 @@ DELAY = 0.25
 
 
 @public
-@waits
+@opens
 def open_tcp(
     host: str,
     port: Port,
@@ -140,7 +141,7 @@ def open_tcp(
 
 
 @public
-@waits
+@opens
 def open_unix(
     path: Path,
     *,

@@ -288,7 +288,8 @@ def serve_udp(
         handler: called with each datagram and the address of its sender; returns the answer, bytes,
             or None. An ordinary function, or one that waits.
         host, port, family: see `open_udp(local=(host, port))`.
-        limits: see `DatagramSocket.serve`. With `run`: `run(serve_udp(echo, host, port, rate=10))`.
+        rate, amplify, services, max_waiting, max_per_address, on_error, grace: the limits, see
+            `DatagramSocket.serve`. With `run`: `run(serve_udp(echo, host, port, rate=10))`.
 
     Raises:
         OSError: the address cannot be bound; `socket.gaierror`: the name is not known.

@@ -32,6 +32,7 @@ from corolib.kernel import (
     brief,
     file_name,
     must_yield,
+    opens,
     public,
     waits,
     with_trace,
@@ -97,7 +98,7 @@ class DatagramSocket:
     Example:
         >>> import corolib, socket
         >>> def main():
-        ...     a, b = map(DatagramSocket, socket.socketpair(type=socket.SOCK_DGRAM))
+        ...     a, b = map(corolib.DatagramSocket, socket.socketpair(type=socket.SOCK_DGRAM))
         ...     with a, b:
         ...         yield from a.send(b"hello")
         ...         yield from a.send(b"")
@@ -344,7 +345,7 @@ class DatagramSocket:
 
 
 @public
-@waits
+@opens
 def open_udp(
     host: str | None = None,
     port: Port | None = None,
@@ -426,8 +427,8 @@ def open_unix_datagrams(path: Path | None = None, *, local: Path | None = None) 
     Example:
         >>> import corolib
         >>> def main():
-        ...     with open_unix_datagrams(local="") as server:
-        ...         with open_unix_datagrams(server.local, local="") as client:
+        ...     with corolib.open_unix_datagrams(local="") as server:
+        ...         with corolib.open_unix_datagrams(server.local, local="") as client:
         ...             yield from client.send(b"hello")
         ...             data, address = yield from server.recvfrom()
         ...             return data, address == client.local

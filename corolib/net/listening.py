@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from corolib.coordination.first import first
-from corolib.kernel import ClosedError, ReadWait, Sleep, brief, current_scheduler, waits
+from corolib.kernel import ClosedError, ReadWait, Sleep, brief, current_scheduler, opens, waits
 from corolib.net.network import address_text, discard, named, network, refusal
 from corolib.net.peer_log import Lines, server_log
 from corolib.net.streams import Stream
@@ -338,7 +338,7 @@ class Listening:
         self.lost = 0
         self.pauses = 0
 
-    @waits
+    @opens
     def accept(self) -> Generator[Any, Any, Stream]:
         """Wait for the next connection, and return it as a stream.
 
@@ -353,6 +353,11 @@ class Listening:
             OSError: the socket was shut down, or is no listening one.
             Cancelled: the wait was cancelled; nothing was accepted.
         """
+        return (yield from self.take())
+
+    @waits
+    def take(self) -> Generator[Any, Any, Stream]:
+        """Do what `accept()` does, at less cost for a call: for servers."""
         while True:
             try:
                 if not self._ready or self._taken >= self.batch:

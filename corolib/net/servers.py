@@ -207,7 +207,7 @@ class Server(Serving):
                 if self._is_full():
                     self._counts["full"] += 1
                     yield from self._wait_for_room()
-                stream = yield from self.listener.accept()
+                stream = yield from self.listener.take()
                 self._begin(stream)
         except ClosedError:
             if not self.listener.closed:
@@ -217,7 +217,7 @@ class Server(Serving):
             self._stop_accepting()
 
     def _is_full(self) -> bool:
-        return self._watch.is_full() and not self.stopping.is_set
+        return self._watch.is_full() and not self.stopping.is_set()
 
     def _wait_for_room(self) -> Generator[Any, Any, None]:
         """Wait until one more may be open. If nobody is idle for long, somebody has to leave."""
@@ -327,7 +327,8 @@ class Server(Serving):
         """A handler has ended: count that, and report a failure."""
         if connection.task.cancelled:
             return
-        if self.stopping.is_set and not self._cancelled:
+        # Its listener is closed when it stops: to ask `stopping` takes four calls.
+        if self.listener.closed and not self._cancelled:
             self._finished += 1
         if error is not None:
             self._judge(error, connection)
@@ -399,7 +400,7 @@ class Server(Serving):
         }
 
     def __repr__(self) -> str:
-        state = "ended" if self.task.done else "stopping" if self.stopping.is_set else "serving"
+        state = "ended" if self.task.done else "stopping" if self.stopping.is_set() else "serving"
         return f"<Server on {self.place}, {state}, {len(self._open)} open>"
 
 
@@ -611,7 +612,9 @@ def serve_tcp(
     Args:
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
         host, port, family, backlog, reuse_port, keepalive, user_timeout: see `listen_tcp`.
-        limits: see `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
+        max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, drain,
+            drain_limit, max_message, max_per_address, evict_idle, min_rate: the limits, see
+            `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
 
     Returns:
         The report of the stop; see `Server.stop`.
@@ -664,7 +667,9 @@ def serve_unix(
     Args:
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
         path, mode, backlog: see `listen_unix`.
-        limits: see `Listener.serve`.
+        max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, drain,
+            drain_limit, max_message, max_per_address, evict_idle, min_rate: the limits, see
+            `Listener.serve`.
 
     Raises:
         OSError: the path cannot be listened on.

@@ -165,7 +165,7 @@ class Stream:
         ...     a, b = socket.socketpair()
         ...     a.setblocking(False)
         ...     b.setblocking(False)
-        ...     with Stream(a) as left, Stream(b) as right:
+        ...     with corolib.Stream(a) as left, corolib.Stream(b) as right:
         ...         yield from left.sendall(b"two\\nlines\\n")
         ...         return (yield from right.readline())
         >>> corolib.run(main)

@@ -53,7 +53,7 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
     Example:
         >>> import corolib
         >>> def main():
-        ...     return (yield from to_process(pow, 2, 10))
+        ...     return (yield from corolib.to_process(pow, 2, 10))
         >>> corolib.run(main)
         1024
     """

@@ -35,6 +35,7 @@ from corolib.kernel import (
     Wake,
     brief,
     current_scheduler,
+    opens,
     public,
     spawn,
     to_stderr,
@@ -63,7 +64,7 @@ OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")
 
 
 @public
-@waits
+@opens
 def open_process(
     args: Program,
     *,
@@ -146,7 +147,7 @@ def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
 
 
 @public
-@waits
+@opens
 def run_process(
     args: Program,
     *,

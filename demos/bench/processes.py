@@ -57,6 +57,7 @@ def plain_environment() -> dict[str, str]:
     names = ("COVERAGE", "COROLIB", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "GEVENT", "LIBEV", "UV_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(names)}
     kept["PYTHONHASHSEED"] = "0"
+    kept["COROLIB_DEBUG"] = "0"  # else a terminal would switch it on
     return kept
 
 

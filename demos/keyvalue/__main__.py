@@ -124,7 +124,7 @@ class Service(Store):
         """Answer requests until the client, or the server, wants no more."""
         client = Client(next(self.numbers))
         try:
-            while not (client.ended or self.server.stopping.is_set):
+            while not (client.ended or self.server.stopping.is_set()):
                 data = yield from self.receive(stream)
                 if not data:
                     return

@@ -66,7 +66,9 @@ def serve_client(root: bytes, stream: Stream) -> Coro[None]:
             found = problem(408)
         except h11.RemoteProtocolError as exc:
             found = problem(exc.error_status_hint)
-        kept = request is not None and may_stay(http, request) and not stream.server.stopping.is_set
+        kept = (
+            request is not None and may_stay(http, request) and not stream.server.stopping.is_set()
+        )
         try:
             kept &= yield from send(stream, found, kept, request)
         finally:

@@ -924,7 +924,10 @@ def test_a_plain_function_is_refused_when_it_is_called():
         return x
 
     def main():
-        with pytest.raises(TypeError, match=r"timeout\(\) got 1 from plain\(\): it has no `yield`"):
+        with pytest.raises(
+            TypeError,
+            match=r"timeout\(\) got 1 from plain\(\) \(test_scopes.py:\d+\): it has no `yield`",
+        ):
             yield from plain()
 
     go(main)

@@ -32,10 +32,10 @@ from corolib import (
     run,
     spawn,
 )
+from corolib.demo import daytime as time_demo
+from corolib.demo import echo as echo_demo
+from corolib.demo.ports import open_ports
 from corolib.testing import virtual_time
-from demos import echo as echo_demo
-from demos import time as time_demo
-from demos.ports import open_ports
 from tests.helpers.programs import PATIENCE, Program, outcome, quiet, read_all
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection

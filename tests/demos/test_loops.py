@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from demos.echo import RATE
+from corolib.demo.echo import RATE
 from tests.helpers.driving import FULL
 from tests.helpers.programs import Program
 from tests.helpers.sockets import Wiretap, can_forge, forge

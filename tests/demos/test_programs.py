@@ -36,14 +36,14 @@ from corolib import (
     spawn,
     timeout,
 )
+from corolib.demo.echo import accept_clients
+from corolib.demo.ports import announce
+from corolib.demo.start import at_least
 from corolib.testing import virtual_time
 from demos.chat import BEHIND, Room, serve, visit
 from demos.download import Download, http_url
-from demos.echo import accept_clients
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
-from demos.ports import announce
-from demos.start import at_least
 from tests.helpers.driving import echo, until
 from tests.helpers.inside import file_of
 from tests.helpers.programs import (

@@ -248,3 +248,40 @@ def without_slow_steps(err: str) -> str:
 def quiet(err: str) -> bool:
     """Tell whether nothing was said on stderr, except of slow steps."""
     return without_slow_steps(err) == ""
+
+
+def at_terminal(
+    path: Path, *options: str, before: Callable[[int], object] = lambda pid: None, **variables: str
+) -> str:
+    """Run a file of Python at a terminal of its own, and return all that it shows there.
+
+    Args:
+        options: those of the interpreter.
+        before: called with the number of the process, which may be sent signals.
+        variables: of the environment; "" is none.
+    """
+    import pty
+
+    main, terminal = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "", "TERM": "dumb", **variables}
+    with subprocess.Popen(
+        [sys.executable, *options, str(path)],
+        cwd=path.parent,
+        env=env,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        before(process.pid)
+        shown = bytearray()
+        try:
+            while data := os.read(main, 65536):
+                shown += data
+        except OSError:
+            pass  # that is the end of a terminal, on Linux
+        finally:
+            os.close(main)
+            process.kill()
+    return without_slow_steps(shown.decode().replace("\r\n", "\n"))

@@ -101,7 +101,7 @@ def test_a_generator_yielded_by_code_without_a_source():
 def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
     import linecache
 
-    def no_file_is_free(filename, lineno):
+    def no_file_is_free(filename):
         raise OSError("no file is free")
 
     def slow():
@@ -114,7 +114,7 @@ def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
             return str(exc)
 
     with monkeypatch.context() as patch:
-        patch.setattr(linecache, "getline", no_file_is_free)
+        patch.setattr(linecache, "getlines", no_file_is_free)
         text = run(main)
     assert "did `yield slow()`" in text
     assert text.endswith("Write `yield from slow()`")
@@ -443,13 +443,16 @@ def test_not_a_generator_function():
                 call(plain)
             if call is spawn:
                 assert str(caught.value) == (
-                    f"{name}() got None from plain(): it has no `yield`, so it is not a generator "
-                    "function, and its body has already run"
+                    f"{name}() got None from plain() ({line(plain, 0)}): it has no `yield`, so it "
+                    "is not a generator function, and its body has already run"
                 )
         yield
 
     go(main)
-    with pytest.raises(TypeError, match=r"^run\(\) got None from plain\(\): it has no `yield`"):
+    with pytest.raises(
+        TypeError,
+        match=r"^run\(\) got None from plain\(\) \(test_diagnostics.py:\d+\): it has no `yield`",
+    ):
         run(plain)
 
 
@@ -472,7 +475,8 @@ async def async_generator():
 
 def test_an_async_generator_function():
     with pytest.raises(
-        TypeError, match=r"an async generator from async_generator\(\): it has both"
+        TypeError,
+        match=r"an async generator from async_generator\(\) \(test_\w+.py:\d+\): it has both",
     ):
         run(async_generator)
 

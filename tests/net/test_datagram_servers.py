@@ -589,7 +589,7 @@ def test_a_socket_that_is_closed_ends_the_server(closes):
         server = sock.serve(echo)
         yield Sleep(1)
         sock.close() if closes else corolib.close(sock.socket)
-        return (yield from server), server.stopping.is_set
+        return (yield from server), server.stopping.is_set()
 
     report, stopping = run(main, **virtual_time())
     assert report == (0, ()) and stopping
@@ -647,7 +647,7 @@ def test_so_many_handlers_wait_and_no_more():
 
 def test_a_stop_takes_nothing_new_and_lets_handlers_finish():
     def handler(data, sender):
-        assert not server.stopping.is_set
+        assert not server.stopping.is_set()
         yield from server.stopping.wait()
         yield Sleep(3)
         return data

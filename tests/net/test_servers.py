@@ -1225,7 +1225,7 @@ def test_a_handler_that_waits_for_the_end_of_its_server_is_told_what_to_write(sp
     def scenario(server):
         with dial(server) as sock:
             yield from everything(sock)
-        assert not server.stopping.is_set
+        assert not server.stopping.is_set()
 
     failures = Failures()
     serving(handler, scenario, on_error=failures)
@@ -1512,7 +1512,7 @@ def test_a_program_that_handles_sigterm_itself_keeps_its_handler():
         yield
         signal.raise_signal(signal.SIGTERM)
         yield
-        assert not server.stopping.is_set
+        assert not server.stopping.is_set()
         yield from server.stop()
 
     seen = []

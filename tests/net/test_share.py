@@ -313,7 +313,7 @@ def test_a_step_that_has_lasted_a_millisecond_gives_way_at_its_next_operation(op
         done.set()
 
     def other():
-        while not done.is_set:
+        while not done.is_set():
             began = seconds
             yield
             waits.append(seconds - began)

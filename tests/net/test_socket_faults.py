@@ -659,7 +659,7 @@ class Stage:
             return
         yield from speak(bystander)
         if wanted is OVER:
-            assert server.stopping.is_set
+            assert server.stopping.is_set()
         else:
             newcomer = yield from self.be_another()
             yield from newcomer.aclose()

@@ -485,7 +485,7 @@ def test_a_stop_that_fails_does_not_keep_the_others_from_theirs(monkeypatch):
         hit()
         yield from servers[0]
         yield from servers[2]
-        assert not servers[1].stopping.is_set
+        assert not servers[1].stopping.is_set()
         yield from servers[1].stop()
 
     def fail(server):
@@ -596,7 +596,7 @@ def test_a_server_that_begins_during_the_stop_accepts_nobody_and_does_not_delay_
         with socket.socket() as client:
             client.connect(listener.addresses[0])
             server = listener.serve(echo)
-            assert server.stopping.is_set and listener.closed
+            assert server.stopping.is_set() and listener.closed
             report = yield from server
             log.append((str(report), server.stats()["accepted"]))
 
@@ -705,7 +705,7 @@ def test_a_server_that_begins_in_a_callback_during_the_stop_stops_too():
                 lambda: servers.append(listen_tcp(LOCAL, 0).serve(echo))
             )
             yield from server
-            assert servers[0].stopping.is_set
+            assert servers[0].stopping.is_set()
 
     servers = []
     run(main, **virtual_time())
@@ -797,7 +797,7 @@ def test_a_receiver_that_the_program_opens_afterwards_gets_the_signal():
         with open_signal_receiver(SIGTERM) as received:
             hit()
             assert (yield from received) == SIGTERM
-            assert not server.stopping.is_set
+            assert not server.stopping.is_set()
             other = listen_tcp(LOCAL, 0).serve(echo)
             hit()
             assert (yield from received) == SIGTERM
@@ -819,7 +819,7 @@ def test_a_signal_that_came_before_the_program_opens_a_receiver_is_not_lost():
             yield from accepted(server)
             hit()
             with open_signal_receiver(SIGTERM):
-                assert server.stopping.is_set
+                assert server.stopping.is_set()
                 yield from server
         return "ended"
 
@@ -859,7 +859,7 @@ def test_a_handler_that_the_program_sets_afterwards_stays():
         signal.signal(SIGTERM, own)
         strike(SIGTERM)
         yield
-        assert not server.stopping.is_set
+        assert not server.stopping.is_set()
         yield from server.stop()
         assert signal.getsignal(SIGTERM) is own
 

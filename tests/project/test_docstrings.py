@@ -5,13 +5,14 @@ import importlib
 import inspect
 import os
 import pkgutil
+import pydoc
 import re
 from pathlib import Path
 
 import pytest
 
 import corolib
-from tests.helpers.inside import late_names
+from corolib.net.limits import DatagramLimits, Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 100
@@ -110,23 +111,20 @@ PUBLIC = {
     for name, thing in ((name, getattr(corolib, name)) for name in corolib.__all__)
     if inspect.isfunction(thing) or inspect.isclass(thing)
 }
-KERNEL = [importlib.import_module(name) for name in MODULES if name.startswith("corolib.kernel.")]
 EXCEPTIONS = {n for n, t in PUBLIC.items() if inspect.isclass(t) and issubclass(t, BaseException)}
 
 
 def examples(name):
-    """Return the doctests of a module, or of a public name: they run where that is defined."""
+    """Return the doctests of a module, or of a public name: that runs where nothing is defined."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     if name in PUBLIC:
-        homes = [module for module, names in late_names().items() if name in names.split()]
-        modules = [importlib.import_module(f"corolib.{module}") for module in homes] or KERNEL
-        place = next(module for module in modules if name in vars(module))
-        tests = finder.find(PUBLIC[name], name, module=False, globs=vars(place).copy())
+        tests = finder.find(PUBLIC[name], name, module=False, globs={"__name__": "__main__"})
     else:
         tests = finder.find(importlib.import_module(name))
     return [test for test in tests if test.examples]
 
 
+@pytest.mark.found("E7")
 @pytest.mark.parametrize("name", [*MODULES, *PUBLIC])
 def test_the_examples_do_what_they_show(name):
     runner = doctest.DocTestRunner()
@@ -174,6 +172,14 @@ def test_every_parameter_is_explained(name):
         # `f` and `args` are shown by the shape of use; `unknown` collects mistakes
         if parameter.name not in ("args", "unknown"):
             assert re.search(rf"\b{parameter.name}\b", text), parameter.name
+
+
+@pytest.mark.found("E8")
+@pytest.mark.parametrize("function", [corolib.serve_tcp, corolib.serve_unix, corolib.serve_udp])
+def test_the_help_of_a_server_shows_its_limits(function):
+    kind = DatagramLimits if function is corolib.serve_udp else Limits
+    text = pydoc.plain(pydoc.render_doc(function))
+    assert [name for name in kind.__annotations__ if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("name", sorted(EXCEPTIONS))

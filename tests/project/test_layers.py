@@ -39,10 +39,11 @@ from tests.helpers.inside import late_names
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
 
-FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}, {"testing", "trace", "interop"}]
-WORDS = {
-    f"kernel.{name}" for name in ("errors", "traps", "waits", "context", "checks", "late", "safely")
-}
+FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}]
+FLOORS += [{"testing", "demo", "trace", "interop"}]
+WORD_NAMES = ["errors", "traps", "waits", "context", "checks", "late", "safely", "source"]
+WORD_NAMES += ["foreign"]
+WORDS = {f"kernel.{name}" for name in WORD_NAMES}
 TOP = {"__init__", "__main__"}
 
 HEAVY = {
@@ -127,6 +128,8 @@ def allowed(name):
         return {"kernel"} | LATE
     if name == "__main__":
         return set(SOURCES)
+    if name.startswith("demo."):
+        return {"__init__", *(each for each in SOURCES if each.startswith("demo."))}
     if name in WORDS:
         return WORDS
     if name in PARTS:
@@ -153,7 +156,8 @@ def test_no_types_are_taken_from_a_floor_above(name):
 
 
 def test_the_kernel_knows_which_frames_are_the_librarys():
-    assert {f"corolib.{package}" for package in PACKAGES} == frames.PACKAGES
+    """Those of `demo/` are programs, as a user's."""
+    assert {f"corolib.{package}" for package in PACKAGES - {"demo"}} == frames.PACKAGES
 
 
 def drawn():

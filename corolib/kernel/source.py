@@ -1,0 +1,79 @@
+"""Lines of source: which one an instruction is of, and how the one of a call should be.
+
+Nothing here fails because there is no source, and nothing is imported from corolib.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from types import CodeType
+from typing import Any
+
+CO_COROUTINES = 0x80 | 0x200  # of `async def`, as in `inspect`
+_linecache: Any = None
+LONGEST = 100  # characters of a line that is quoted
+
+Position = tuple[int, int, int, int]  # line, last line, column and last column, in bytes of UTF-8
+
+
+def line_of(code: CodeType, lasti: int) -> int:
+    """Return the line of the instruction `lasti`; the first of the code if that has none."""
+    lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
+    return next(lines, None) or code.co_firstlineno
+
+
+def lines_of(filename: str) -> list[str]:
+    """Return the lines of a file, none if it cannot be had."""
+    global _linecache
+    try:
+        if _linecache is None:
+            import linecache as _linecache  # for good: at the end nothing can be imported
+        return _linecache.getlines(filename)  # type: ignore[no-any-return]
+    except Exception:
+        # Out of files, say; or the interpreter ends.
+        return []
+
+
+def line_at(filename: str, lineno: int) -> str:
+    """Return a line of source, nothing if it cannot be had."""
+    lines = lines_of(filename)
+    return lines[lineno - 1].strip() if 0 < lineno <= len(lines) else ""
+
+
+def word_for(code: CodeType) -> str:
+    """Return what stands before a call that waits, in this function; `run` outside of any."""
+    if code.co_name == "<module>":
+        return "run"
+    return "await" if code.co_flags & CO_COROUTINES else "yield from"
+
+
+def corrected_at(code: CodeType, lasti: int) -> str:
+    """Return the line of the call that is the instruction `lasti`, with the word in front of the
+    call that makes it run; nothing if there is no source.
+    """
+    position = next(islice(code.co_positions(), lasti // 2, None), (None,) * 4)
+    if None in position:
+        return ""
+    return corrected(lines_of(code.co_filename), position, word_for(code))  # type: ignore[arg-type]
+
+
+def corrected(lines: list[str], position: Position, word: str) -> str:
+    """Return the line in which a call stands, with `word` in front of it; or nothing."""
+    line, last, column, end = position
+    if not 0 < line <= last <= len(lines):
+        return ""
+    before = lines[line - 1].encode()[:column].decode().lstrip()
+    after = lines[last - 1].encode()[end:].decode().rstrip()
+    rows = [row.encode() for row in lines[line - 1 : last]]
+    rows[-1] = rows[-1][:end]
+    rows[0] = rows[0][column:]
+    call = " ".join(b" ".join(rows).decode().split())
+    call = f"run({call})" if word == "run" else f"{word} {call}"
+    right = f"{before}{call}{after}"
+    # Alone, after `return`, or as what is assigned, it needs no parentheses.
+    head = before.rstrip()
+    assigns = head.endswith("=") and not head.endswith(("==", "!=", "<=", ">=", ":="))
+    alone = head in ("", "return") or assigns
+    if word != "run" and (after.partition("#")[0].strip() or not alone):
+        right = f"{before}({call}){after}"
+    return right if len(right) <= LONGEST else call if len(call) <= LONGEST else ""

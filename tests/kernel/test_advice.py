@@ -1,0 +1,538 @@
+"""A note on an error that leaves a task: which line was meant. What it takes to be sure of it."""
+
+import asyncio
+import gc
+import json
+import math
+import types
+
+import pytest
+
+import corolib
+from corolib import (
+    Barrier,
+    Event,
+    Lock,
+    Queue,
+    Semaphore,
+    Stream,
+    first,
+    gather,
+    open_tcp,
+    open_udp,
+    run,
+    run_process,
+    spawn,
+    waits,
+)
+from corolib.kernel.advice import explained
+from tests.helpers.driving import go
+
+
+def notes(f, *args):
+    """Return the notes on what leaves `f`."""
+    with pytest.raises(Exception) as caught:
+        go(f, *args)
+    found = getattr(caught.value, "__notes__", [])
+    del caught  # and what its frames hold: calls that were never run
+    gc.collect()
+    return found
+
+
+def slow(x=1):
+    yield
+    return x
+
+
+@waits
+def marked(x=1):
+    yield
+    return x
+
+
+async def coroutine(x=1):
+    return x
+
+
+class Holder:
+    __slots__ = ("stream",)
+
+
+@pytest.fixture
+def stream(pair):
+    with Stream(pair[0]) as stream:
+        yield stream
+
+
+# A call that was not run --------------------------------------------------------------------------
+
+
+def assigned(stream):
+    data = stream.recv(100)
+    yield
+    return data.decode()
+
+
+def in_a_condition(stream):
+    yield
+    while len(stream.recv(100)) > 1:
+        pass
+
+
+def in_another_library(stream):
+    yield
+    return json.loads(slow())
+
+
+def of_an_attribute(stream):
+    holder = Holder()
+    holder.stream = stream
+    yield
+    return holder.stream.recv(100) + b"!"
+
+
+def unpacked(stream):
+    yield
+    a, b = gather(slow(), slow(), slow())
+    return a, b
+
+
+def of_ones_own(stream):
+    x = slow(1)
+    yield
+    return x + 1
+
+
+def of_ones_own_marked(stream):
+    x = marked(1)
+    yield
+    return x + 1
+
+
+def given_to_the_library(stream):
+    yield
+    yield from stream.sendall(stream.recv(5))
+
+
+async def to_be_awaited(stream):
+    x = marked(1)
+    return x + 1
+
+
+@pytest.mark.found("E1")
+@pytest.mark.filterwarnings("ignore:.*never run")
+@pytest.mark.parametrize(
+    ("f", "right"),
+    [
+        (assigned, "data = yield from stream.recv(100)"),
+        (in_a_condition, "while len((yield from stream.recv(100))) > 1:"),
+        (in_another_library, "return json.loads((yield from slow()))"),
+        (of_an_attribute, 'return (yield from holder.stream.recv(100)) + b"!"'),
+        (of_ones_own, "x = yield from slow(1)"),
+        (of_ones_own_marked, "x = yield from marked(1)"),
+        (given_to_the_library, "yield from stream.sendall((yield from stream.recv(5)))"),
+        (to_be_awaited, "x = await marked(1)"),
+    ],
+)
+def test_a_generator_that_is_used_as_a_value_is_shown_with_the_right_line(f, right, stream):
+    (note,) = notes(f, stream)
+    assert note.endswith(f"() waits, and was not run. Write `{right}`")
+
+
+@pytest.mark.found("E1")
+@pytest.mark.filterwarnings("ignore:.*never run")
+def test_what_is_unpacked_too(stream):
+    """In debug mode it is refused at once."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        go(unpacked, stream)
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert "Write `a, b = yield from gather(slow(), slow(), slow())`" in said
+
+
+@pytest.mark.found("E1")
+def test_where_there_is_no_source_the_error_has_no_note():
+    names = {"slow": slow}
+    exec("def main():\n    yield\n    return slow() + 1\n", names)
+    assert notes(names["main"]) == []
+
+
+def test_a_call_in_another_line_is_not_blamed():
+    def main():
+        calls = []
+        calls.append(slow())
+        yield
+        return "generator" + 1
+
+    assert notes(main) == []
+
+
+def test_a_call_that_was_run_is_not_blamed():
+    def main():
+        raise TypeError(f"no generator: {(yield from slow())}")
+
+    assert notes(main) == []
+
+
+def test_an_async_def_is_called_as_a_task():
+    def main():
+        x = coroutine(1)
+        yield
+        try:
+            return x + 1
+        finally:
+            x.close()
+
+    def delegates():
+        x = coroutine(1)
+        try:
+            yield from x
+        finally:
+            x.close()
+
+    def delegates_at_once():
+        yield from coroutine(1)
+
+    said = "coroutine() is an `async def`: a generator calls it with "
+    assert notes(main) == [f"{said}`yield from spawn(coroutine, *args)`"]
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        assert notes(delegates_at_once) == [f"{said}`yield from spawn(coroutine, *args)`"]
+    assert notes(delegates) == [f"{said}`yield from spawn(coroutine, *args)`"]
+
+
+@pytest.mark.found("E4")
+@pytest.mark.filterwarnings("ignore:.*never awaited")
+def test_asyncio_is_named():
+    def delegates():
+        yield from asyncio.sleep(1)
+
+    async def awaits():
+        await asyncio.sleep(1)
+
+    (note,) = notes(delegates)
+    assert note == (
+        "asyncio.sleep() is asyncio's, and corolib cannot wait for it. "
+        "In corolib: yield Sleep(seconds)"
+    )
+    (note,) = notes(awaits)
+    assert "to_thread(asyncio.run, f())" in note
+    assert note.endswith("To sleep: `yield Sleep(seconds)`")
+
+
+def test_a_generator_function_that_is_awaited_wants_a_mark():
+    async def main():
+        await slow()
+
+    (note,) = notes(main)
+    assert note == "slow() is a generator function: to await it, put `@waits` above it"
+
+
+# What cannot wait, names, calls, arguments --------------------------------------------------------
+
+
+@pytest.mark.found("E3")
+def test_what_cannot_wait_is_called_without_yield_from():
+    def main():
+        event = Event()
+        yield from event.set()
+
+    def another():
+        yield from print
+
+    async def coroutine():
+        event = Event()
+        await event.set()
+
+    def of_another():
+        yield from [].clear()
+
+    assert notes(main) == ["set() cannot wait: write `event.set()`, without `yield from`"]
+    assert notes(coroutine) == ["set() cannot wait: write `event.set()`, without `await`"]
+    assert notes(another) == notes(of_another) == []
+
+
+@pytest.mark.found("E3")
+@pytest.mark.parametrize(
+    ("thing", "name", "cure"),
+    [
+        (lambda stream: spawn(slow), "join", "result = yield from task"),
+        (lambda stream: spawn(slow), "add_done_callback", "result = yield from task, in a task"),
+        (lambda stream: Queue(1), "maxsize", "queue.size"),
+        (lambda stream: stream, "write", "yield from stream.sendall(data)"),
+        (lambda stream: stream, "read", "data = yield from stream.recv(65536)"),
+    ],
+)
+def test_a_name_of_another_library_is_answered_with_ours(thing, name, cure, stream):
+    def main():
+        yield
+        getattr(thing(stream), name)
+
+    (note,) = notes(main)
+    assert note.startswith(f"In corolib: {cure}")
+
+
+@pytest.mark.found("E3")
+def test_names_that_nobody_has_and_things_of_others_have_no_note():
+    def ours():
+        yield
+        Queue(1).nonsense
+
+    def others():
+        yield
+        "x".join_all
+
+    assert notes(ours) == notes(others) == []
+
+
+@pytest.mark.found("E3")
+def test_a_plain_value_that_is_called():
+    def main(name):
+        task = spawn(slow)
+        yield from task
+        if name == "done":
+            task.done()
+        elif name == "result":
+            task.result()
+        elif name == "wait":
+            task.wait()
+        elif name == "size":
+            Queue(1).size()
+        elif name == "name":
+            lock = Lock("x")
+            lock.release if lock.locked() else lock.name()
+        else:
+            number = 5
+            number()
+
+    assert notes(main, "done") == ["Task.done is no method. In corolib: task.done"]
+    assert notes(main, "wait") == ["Task.wait is no method. In corolib: result = yield from task"]
+    (note,) = notes(main, "result")
+    assert note == "Task.result is no method. In corolib: result = yield from task"
+    assert notes(main, "name") == ["Lock.name is no method. In corolib: name"]
+    assert notes(main, "size") == notes(main, "") == []
+
+
+@pytest.mark.found("E3")
+def test_wrong_arguments_show_which_are_right():
+    def main():
+        yield
+        yield from open_tcp("127.0.0.1")
+
+    def made():
+        yield
+        Barrier()
+
+    def method(queue):
+        yield
+        yield from queue.put()
+
+    def ones_own():
+        yield
+        slow(1, 2, 3)
+
+    def in_another_function():
+        yield
+        queue = Queue(1)
+        queue.put
+        [].append()
+
+    def mistaken():
+        yield
+        int("x", bases=5)
+
+    (note,) = notes(main)
+    assert note.startswith("In corolib: open_tcp(host, port, *, tls=None, server_hostname=None,")
+    assert notes(made) == ["In corolib: Barrier(parties, name='')"]
+    assert notes(method, Queue(1)) == ["In corolib: put(item)"]
+    assert notes(ones_own) == notes(mistaken) == notes(in_another_function) == []
+
+
+# When it is looked at -----------------------------------------------------------------------------
+
+
+def test_an_error_has_its_note_once_however_many_tasks_it_leaves():
+    def inner():
+        yield
+        spawn(slow).join()
+
+    def outer():
+        yield from spawn(inner)
+
+    assert len(notes(outer)) == 1
+
+
+def test_an_error_of_main_that_is_no_generator_has_its_note_too():
+    def main():
+        Queue(1).maxsize
+
+    with pytest.raises(AttributeError) as caught:
+        run(main)
+    assert caught.value.__notes__ == ["In corolib: queue.size"]
+
+
+def test_messages_of_our_own_say_by_themselves_what_to_write():
+    def main():
+        yield from gather([slow(), slow()])
+
+    def empty():
+        yield from first()
+
+    assert notes(main) == notes(empty) == []
+
+
+def test_an_odd_error_stays_what_it_is():
+    class Odd(TypeError):
+        def __str__(self):
+            raise ValueError("no")
+
+    error = Odd()
+    assert explained(error) is error
+    assert not hasattr(error, "__notes__")
+
+
+def test_other_errors_have_none():
+    for error in (TypeError("x"), ValueError("x"), RuntimeError("x"), AttributeError("x"), OSError):
+        explained(error)
+        assert not hasattr(error, "__notes__")
+    assert not hasattr(explained(AttributeError("x", name="y", obj=math)), "__notes__")
+    assert not hasattr(explained(TypeError("a generator")), "__notes__")
+
+
+# What opens something, in every mode --------------------------------------------------------------
+
+
+@pytest.mark.found("E1")
+def test_what_opens_something_says_that_it_has_not_been_run():
+    def methods():
+        s = open_tcp("127.0.0.1", 1)
+        yield
+        s.sendall(b"x")
+
+    def block():
+        yield
+        with open_udp(local=("127.0.0.1", 0)) as sock:
+            sock.close()
+
+    async def asynchronous():
+        async with open_udp(local=("127.0.0.1", 0)) as sock:
+            sock.close()
+
+    def result():
+        done = run_process(["true"])
+        yield
+        return done.returncode
+
+    def accepted():
+        with corolib.listen_tcp("127.0.0.1", 0) as listener:
+            stream = listener.accept()
+            yield
+            stream.close_it()
+
+    said = "was called without `yield from`, so it has no"
+    for f, text in [
+        (methods, f"open_tcp() {said} 'sendall' yet. Write `s = yield from open_tcp("),
+        (result, f"run_process() {said} 'returncode' yet. Write `done = yield from run_process("),
+        (accepted, f"accept() {said} 'close_it' yet. Write `stream = yield from listener.accept()"),
+    ]:
+        with pytest.raises(AttributeError) as caught:
+            go(f)
+        assert str(caught.value).startswith(text)
+    with pytest.raises(TypeError, match=r"Write `with \(yield from open_udp\(local=.*\)\) as sock"):
+        go(block)
+    with pytest.raises(TypeError, match=r"without `await`.* `async with \(await open_udp\(local"):
+        go(asynchronous)
+
+
+def test_such_a_call_works_in_every_way_in_which_a_generator_does():
+    done = ["true"]
+
+    async def awaits():
+        return (await run_process(done)).returncode
+
+    def main():
+        calls = [(yield from run_process(done)), (yield from spawn(run_process, done))]
+        calls += [(yield from spawn(run_process(done)))]
+        calls += yield from gather(run_process(done), spawn(run_process(done)))
+        return [each.returncode for each in calls], (yield from spawn(awaits))
+
+    assert run(main) == ([0] * 5, 0)
+
+
+def test_its_frames_are_those_of_a_generator():
+    def main():
+        async def awaits():
+            await run_process(["sleep", "60"])
+
+        task = spawn(awaits)
+        while task.state != "waiting":
+            yield
+        names = [frame.f_code.co_name for frame in task.stack()]
+        yield from task.stop()
+        return names
+
+    assert run(main)[:2] == ["awaits", "run_process"]
+
+
+def test_such_a_call_can_be_stepped_by_hand():
+    @types.coroutine
+    def waits_once():
+        return (yield 5)
+
+    from corolib.kernel import opens
+
+    call = opens(waits_once)()
+    assert repr(call) == (
+        "<waits_once(), which has not been run: write `yield from` in front of it>"
+    )
+    assert (call.__name__, call.send(None)) == ("waits_once", 5)
+    with pytest.raises(ZeroDivisionError):
+        call.throw(ZeroDivisionError())
+    other = opens(waits_once)()
+    assert next(other) == 5
+    other.close()
+    with pytest.raises(StopIteration):
+        next(other)
+
+
+def test_such_a_call_is_refused_by_threads_and_where_it_is_yielded():
+    def threads():
+        yield from corolib.to_thread(open_tcp, "127.0.0.1", 1)
+
+    def yields():
+        s = yield open_tcp("127.0.0.1", 1)
+        return s
+
+    with pytest.raises(TypeError, match=r"its code would not run in the thread"):
+        run(threads)
+    with pytest.raises(TypeError, match=r'Write `s = yield from open_tcp\("127.0.0.1", 1\)`'):
+        run(yields)
+
+
+# Methods that ask ---------------------------------------------------------------------------------
+
+
+@pytest.mark.found("E3")
+@pytest.mark.parametrize(
+    ("thing", "name", "answer"),
+    [
+        (Event(), "is_set", False),
+        (Lock(), "locked", False),
+        (Semaphore(0), "locked", True),
+        (corolib.Condition(), "locked", False),
+        (Queue(0), "empty", True),
+        (Queue(0), "full", True),
+        (Queue(math.inf), "full", False),
+        (Queue(1), "qsize", 0),
+    ],
+)
+def test_a_method_that_asks_has_no_truth_without_its_call(thing, name, answer):
+    ask = getattr(thing, name)
+    assert ask() == answer
+    with pytest.raises(TypeError, match=rf"{name} of <.*> is a method: write `{name}\(\)`"):
+        bool(ask)
+    assert getattr(type(thing), name).__doc__.startswith("Return ")
+
+
+@pytest.mark.found("E3")
+def test_a_queue_without_a_size_is_told_of_both_kinds():
+    with pytest.raises(TypeError, match=r"`Queue\(10\)`, or `Queue\(math.inf\)` for one without"):
+        Queue()

@@ -1,0 +1,66 @@
+"""Lines of source, and how the line of a call should be."""
+
+import linecache
+
+import pytest
+
+from corolib.kernel.source import corrected, corrected_at, line_at, lines_of, word_for
+
+
+def line_with(text, call, word="yield from"):
+    """Return the corrected line for the call that is written so in a text of lines."""
+    before, found, _ = text.partition(call)
+    assert found
+    first, last = before.count("\n"), (before + call).count("\n")
+    column = len(before.rpartition("\n")[2].encode())
+    end = len((before + call).rpartition("\n")[2].encode())
+    return corrected(text.splitlines(), (first + 1, last + 1, column, end), word)
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "right"),
+    [
+        ("    s.send(1)", "s.send(1)", "yield from s.send(1)"),
+        ("    s.send(1)  # all", "s.send(1)", "yield from s.send(1)  # all"),
+        ("x = f()", "f()", "x = yield from f()"),
+        ("return f()", "f()", "return yield from f()"),
+        ("if x == f():", "f()", "if x == (yield from f()):"),
+        ("x == f()", "f()", "x == (yield from f())"),
+        ("if x <= f()", "f()", "if x <= (yield from f())"),
+        ("y = x != f()", "f()", "y = x != (yield from f())"),
+        ("while data := s.recv(9):", "s.recv(9)", "while data := (yield from s.recv(9)):"),
+        ("print(f(), 2)", "f()", "print((yield from f()), 2)"),
+        ("x = f().y", "f()", "x = (yield from f()).y"),
+        ("with f() as x:", "f()", "with (yield from f()) as x:"),
+        ("ä = 'ü', f('ö'), 1", "f('ö')", "ä = 'ü', (yield from f('ö')), 1"),
+        ("x = f(\n    1,\n    2,\n)", "f(\n    1,\n    2,\n)", "x = yield from f( 1, 2, )"),
+        ("x = " + "y" * 90 + " + f(1)", "f(1)", "yield from f(1)"),
+        ("x = f('" + "y" * 99 + "')", "f('" + "y" * 99 + "')", ""),
+    ],
+)
+def test_a_line_is_shown_as_it_should_be(text, call, right):
+    assert line_with(text, call) == right
+
+
+def test_the_word_is_that_of_the_function():
+    async def coroutine(): ...
+    async def generator():
+        yield
+
+    assert line_with("x = f()", "f()", "await") == "x = await f()"
+    assert line_with("if f():", "f()", "run") == "if run(f()):"
+    assert [word_for(f.__code__) for f in (coroutine, generator, line_with)] == [
+        "await",
+        "await",
+        "yield from",
+    ]
+    assert word_for(compile("f()", "app.py", "exec")) == "run"
+
+
+def test_where_there_is_no_source_nothing_is_shown(monkeypatch):
+    assert corrected([], (1, 1, 0, 3), "await") == ""
+    assert corrected_at(compile("f()", "nowhere.py", "exec"), 10**6) == ""
+    assert line_at("nowhere.py", 1) == ""
+    assert line_at(__file__, 1).startswith('"""Lines of source')
+    monkeypatch.setattr(linecache, "getlines", lambda filename: 1 / 0)
+    assert lines_of(__file__) == []

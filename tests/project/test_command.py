@@ -1,0 +1,266 @@
+"""`python3 -m corolib`: serve, run, demo; what it says when it begins, and when it ends."""
+
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from corolib.__main__ import command, ensure_mode, load
+from corolib.kernel.waits import DEBUG
+from tests.helpers.certificates import PEM
+from tests.helpers.programs import PATIENCE, ROOT, at_terminal
+
+APP = """
+def echo(stream):
+    while data := (yield from stream.recv(65536)):
+        yield from stream.sendall(data)
+
+def main():
+    from corolib.kernel.waits import DEBUG
+    yield
+    print("debug" if DEBUG else "production")
+
+number = 5
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with app.py, in which we are."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "localhost.pem").write_text(PEM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in {"app", "module", "other"} - before:
+        sys.modules.pop(name, None)
+
+
+def begin(*words, **options):
+    """Begin `python -m corolib` with these words."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "corolib", *words],
+        env={**environment, **options.pop("variables", {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **options,
+    )
+
+
+def outcome(*words, **options):
+    with begin(*words, **options) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+def echoed(sock):
+    with sock:
+        sock.sendall(b"hello")
+        return sock.recv(10)
+
+
+def served(*words, by=signal.SIGINT, connect=None, **options):
+    """Serve, talk to the server, end it; return the first line, and exit status and the rest."""
+    with begin("serve", "app.py:echo", *words, **options) as process:
+        line = process.stdout.readline()
+        port = int((re.search(r":(\d+)[, ]", line) or [0, 0])[1])
+        address = ("127.0.0.1", port)
+        sock = connect() if connect else socket.create_connection(address, PATIENCE)
+        assert echoed(sock) == b"hello"
+        process.send_signal(by)
+        out, err = process.communicate(timeout=PATIENCE)
+    return line, (process.returncode, out, err)
+
+
+@pytest.mark.found("E6")
+def test_alone_it_says_in_ten_lines_what_it_can(capsys):
+    for words in ([], ["--help"]):
+        with pytest.raises(SystemExit) as caught:
+            command(words)
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) <= 10
+        assert set(re.findall(r"-m corolib (\w+)", text)) == {"serve", "run", "demo"}
+    with pytest.raises(SystemExit) as caught:
+        command(["nonsense"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.found("E6")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_serve_says_a_line_when_it_begins_and_one_when_it_ends(folder, by):
+    line, end = served("--port=0", by=by)
+    assert re.fullmatch(r"app.py:echo on 127.0.0.1:\d+, in debug mode; Ctrl-C ends it\n", line)
+    said = r"stopped: [01] finished, 0 had to be cancelled\n"
+    status, out, err = end
+    assert (status, err) == (130 if by == signal.SIGINT else 0, "")
+    assert re.fullmatch(said, out)
+
+
+def test_workers_and_production(folder):
+    line, (status, out, err) = served("--port=0", "--workers=2", "--production")
+    assert line.endswith("in production mode; Ctrl-C ends it\n")
+    assert (status, out, err) == (130, "stopped\n", "")
+
+
+def test_a_unix_socket(folder):
+    def connect():
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        sock.connect("app.sock")
+        return sock
+
+    line, (status, _, err) = served("--unix=app.sock", connect=connect, by=signal.SIGTERM)
+    assert line.startswith("app.py:echo on 'app.sock', in debug mode")
+    assert (status, err) == (0, "")
+
+
+def test_tls(folder):
+    with begin("serve", "app.py:echo", "--port=0", "--tls=localhost.pem") as process:
+        port = int(re.search(r":(\d+),", process.stdout.readline())[1])
+        context = ssl.create_default_context(cafile="localhost.pem")
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+            assert echoed(context.wrap_socket(sock, server_hostname="localhost")) == b"hello"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    status, out, err = outcome("serve", "app.py:echo", "--port=0", "--tls=nothing.pem")
+    assert (status, out, err) == (1, "", "--tls nothing.pem: No such file or directory\n")
+
+
+AS_SYSTEMD = """
+    import os, socket, sys
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.dup2(listener.fileno(), 3)
+        os.set_inheritable(3, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+        os.execv(sys.executable, [sys.executable, "-m", "corolib", "serve", "app.py:echo"])
+"""
+
+
+def test_sockets_of_systemd_come_before_host_and_port(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": ""}
+    program = textwrap.dedent(AS_SYSTEMD)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        port = int(re.search(r":(\d+),", process.stdout.readline())[1])
+        assert port != 7007
+        assert echoed(socket.create_connection(("127.0.0.1", port), PATIENCE)) == b"hello"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken_is_one_line(folder):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, out, err = outcome("serve", "app.py:echo", f"--port={port}")
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1
+    assert f"127.0.0.1 port {port}: Address already in use" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "mode"),
+    [
+        ([], {}, "debug"),
+        (["--production"], {}, "production"),
+        (["--production"], {"COROLIB_DEBUG": "1"}, "production"),
+        ([], {"COROLIB_DEBUG": "0"}, "production"),
+        ([], {"COROLIB_DEBUG": "1"}, "debug"),
+        ([], {"PYTHONOPTIMIZE": "1"}, "production"),
+    ],
+)
+def test_run_runs_a_function_in_debug_mode_unless_it_is_for_production(
+    folder, words, variables, mode
+):
+    assert outcome("run", "app.py:main", *words, variables=variables) == (0, f"{mode}\n", "")
+
+
+def test_the_program_is_started_anew_with_all_that_it_was_given(monkeypatch):
+    begun = []
+    monkeypatch.setattr(os, "execv", lambda path, words: begun.append((path, words)))
+    monkeypatch.setattr(os, "environ", {"COROLIB_DEBUG": "1" if DEBUG else ""})
+    ensure_mode(production=DEBUG)  # not as it is
+    assert begun == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])]
+    assert os.environ["COROLIB_DEBUG"] == ("0" if DEBUG else "1")
+
+
+@pytest.mark.found("E6")
+def test_the_two_servers_of_the_first_screen_come_with_the_package(folder):
+    for name, ports in (("echo", []), ("time", ["--daytime-port=0"])):
+        with begin("demo", name, "--port=0", *ports) as process:
+            assert re.match(
+                rf"{name} on 127.0.0.1 port \d+, TCP and UDP", process.stdout.readline()
+            )
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (130, "")
+
+
+def test_at_a_terminal_the_end_stands_below_the_mark_of_ctrl_c(folder):
+    path = folder / "start.py"
+    path.write_text(
+        "import os, sys\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'corolib', 'serve', 'app.py:ends', "
+        "'--port=0'])\n"
+    )
+    (folder / "app.py").write_text(
+        "import os, signal, threading\n"
+        "def ends(stream): yield\n"
+        "threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+    )
+    shown = at_terminal(path)
+    assert re.fullmatch(
+        r"app.py:ends on 127.0.0.1:\d+, in debug mode; Ctrl-C ends it\n\n"
+        r"stopped: 0 finished, 0 had to be cancelled\n",
+        shown,
+    ), shown
+
+
+# What is named ----------------------------------------------------------------------------------
+
+
+def test_a_function_is_found_in_a_file_or_in_a_module(folder):
+    (folder / "module.py").write_text("import app\ndef f(): yield\n")
+    (folder / "other.py").write_text("import module\nf = module.f\n")
+    assert load("app.py:echo").__name__ == "echo"
+    assert load("module:f") is load("other.py:f")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("app.py", "app.py: give a file, a colon and a function, as in app.py:echo"),
+        ("app.py:", "app.py:: give a file, a colon and a function, as in app.py:echo"),
+        ("app.py:ecco", "app.py has no function 'ecco'; it has: echo, main"),
+        ("app.py:number", "app.py has no function 'number'; it has: echo, main"),
+        ("nothing.py:f", "nothing.py: there is no such file here, in "),
+        ("nothing:f", "there is no module 'nothing'; a file is written with its ending, as app.py"),
+        ("empty.py:f", "empty.py has no function 'f'; it has: none"),
+    ],
+)
+def test_what_is_not_there_is_one_line(name, said, folder):
+    (folder / "empty.py").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        load(name)
+    assert str(caught.value.code).startswith(said)
+    sys.modules.pop("empty", None)
+
+
+def test_a_module_that_lacks_another_one_fails_as_always(folder):
+    (folder / "module.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        load("module:f")

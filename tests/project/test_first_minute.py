@@ -1,0 +1,200 @@
+"""The first minute of a newcomer: the lines that people write wrong, as a terminal shows them.
+
+Each program is run at a terminal of its own, where debug mode is on without being asked for. What
+it shows must have the right line. That it is wrong without a word in the middle of a server is what
+E1 is about: the first programs here are servers of a few lines.
+"""
+
+import textwrap
+
+import pytest
+
+from tests.helpers.programs import at_terminal
+
+SERVER = """
+from corolib import *
+
+def echo(stream):
+    {}
+
+def main():
+    with listen_tcp("127.0.0.1", 0) as listener:
+        server = listener.serve(echo)
+        with (yield from open_tcp(*listener.addresses[0])) as client:
+            yield from client.sendall(b"hello\\n")
+            with move_on_after(0.1):
+                yield from client.recv(10)
+        yield from server.stop(grace=0)
+
+run(main)
+"""
+
+PROGRAM = """
+from corolib import *
+
+def slow(x=1):
+    yield Sleep(0.01)
+    return x
+
+def main():
+    yield
+    {}
+
+run(main)
+"""
+
+MODULE = """
+from corolib import *
+
+def echo(stream):
+    while data := (yield from stream.recv(65536)):
+        yield from stream.sendall(data)
+
+{}
+"""
+
+LINES = {
+    # A forgotten `yield from`, in eight forms.
+    "alone": (
+        SERVER,
+        "stream.sendall((yield from stream.recv(100)))",
+        "Write `yield from stream.sendall((yield from stream.recv(100)))`",
+    ),
+    "assigned": (
+        SERVER,
+        "data = stream.recv(100); yield from stream.sendall(data.upper())",
+        "Write `data = (yield from stream.recv(100)); yield from stream.sendall(data.upper())`",
+    ),
+    "in a condition": (
+        SERVER,
+        "while data := stream.recv(100): yield from stream.sendall(data)",
+        "Write `while data := (yield from stream.recv(100)): yield from stream.sendall(data)`",
+    ),
+    "as an argument": (
+        SERVER,
+        "yield from stream.sendall(stream.recv(100))",
+        "Write `yield from stream.sendall((yield from stream.recv(100)))`",
+    ),
+    "returned": (SERVER, "yield; return stream.recv(100)", "(yield from stream.recv(100))`"),
+    "unpacked": (
+        PROGRAM,
+        "a, b = gather(slow(), slow())",
+        "Write `a, b = yield from gather(slow(), slow())`",
+    ),
+    "in a loop": (
+        SERVER,
+        "for line in stream.readline(): print(line); yield",
+        "Write `for line in (yield from stream.readline()): print(line); yield`",
+    ),
+    "in a block": (
+        PROGRAM,
+        'with open_tcp("127.0.0.1", 1) as stream: pass',
+        'Write `with (yield from open_tcp("127.0.0.1", 1)) as stream: pass`',
+    ),
+    "before a method": (
+        PROGRAM,
+        'stream = open_tcp("127.0.0.1", 1); stream.sendall(b"x")',
+        'Write `stream = (yield from open_tcp("127.0.0.1", 1)); stream.sendall(b"x")`',
+    ),
+    "without a run": (
+        MODULE,
+        'serve_tcp(echo, "127.0.0.1", 7007)',
+        'Write `run(serve_tcp(echo, "127.0.0.1", 7007))`',
+    ),
+    # `yield`, where it must be something else.
+    "yield for yield from": (PROGRAM, "x = yield slow()", "Write `x = yield from slow()`"),
+    "yield of a number": (PROGRAM, "yield 0.5", "Did you mean `yield Sleep(0.5)`?"),
+    "yield from what cannot wait": (
+        PROGRAM,
+        "event = Event(); yield from event.set()",
+        "write `event.set()`, without `yield from`",
+    ),
+    "no yield at all": (
+        SERVER,
+        "print('hello')",
+        "got None from echo() (app.py:3): it has no `yield`",
+    ),
+    "a lock without yield from": (
+        PROGRAM,
+        "with Lock(): pass",
+        "write `with (yield from lock):`",
+    ),
+    # Names of other libraries.
+    "from corolib import sleep": (
+        MODULE,
+        "from corolib import sleep",
+        "ImportError: cannot import name 'sleep' from 'corolib'. In corolib: yield Sleep(seconds)",
+    ),
+    "open_connection": (
+        "import corolib\ncorolib.{}",
+        "open_connection",
+        "In corolib: stream = yield from open_tcp(host, port)",
+    ),
+    "task.join()": (PROGRAM, "spawn(slow).join()", "In corolib: result = yield from task"),
+    "task.done()": (
+        PROGRAM,
+        "task = spawn(slow); yield from task; task.done()",
+        "Task.done is no method. In corolib: task.done",
+    ),
+    "task.result()": (
+        PROGRAM,
+        "task = spawn(slow); yield from task; task.result()",
+        "Task.result is no method. In corolib: result = yield from task",
+    ),
+    "stream.write()": (
+        SERVER,
+        "yield; stream.write(b'x')",
+        "In corolib: yield from stream.sendall(data)",
+    ),
+    "if event.is_set:": (
+        PROGRAM,
+        "if Event().is_set: pass",
+        "is a method: write `is_set()`",
+    ),
+    "asyncio.sleep": (
+        PROGRAM,
+        "import asyncio; yield from asyncio.sleep(1)",
+        "asyncio.sleep() is asyncio's, and corolib cannot wait for it. In corolib: yield Sleep(",
+    ),
+    "yield asyncio.sleep": (
+        PROGRAM,
+        "import asyncio; yield asyncio.sleep(1)",
+        "asyncio.sleep() is asyncio's, and corolib cannot wait for it. In corolib: yield Sleep(",
+    ),
+    # Wrong arguments.
+    "no port": (
+        PROGRAM,
+        'yield from open_tcp("127.0.0.1")',
+        "In corolib: open_tcp(host, port, *, tls=None,",
+    ),
+    "a keyword for the function": (
+        PROGRAM,
+        "spawn(slow, x=1)",
+        "write `spawn(slow(..., x=...))`",
+    ),
+    "a limit through run": (
+        MODULE,
+        'run(serve_tcp, echo, "127.0.0.1", 0, max_connections=10)',
+        "write `run(serve_tcp(..., max_connections=...))`",
+    ),
+    "a list": (PROGRAM, "yield from gather([slow(), slow()])", "`gather(*calls)`"),
+    "a queue without a size": (MODULE, "Queue()", "`Queue(math.inf)` for one without bound"),
+    "spawn without a run": (
+        MODULE,
+        "spawn(echo, None)",
+        "call this from a task, under corolib.run(",
+    ),
+    "a result instead of a function": (PROGRAM, "spawn(5)", "`spawn(f, x)`"),
+}
+
+
+@pytest.mark.found("E1")
+@pytest.mark.found("E2")
+@pytest.mark.found("E3")
+@pytest.mark.found("E4")
+@pytest.mark.parametrize("what", LINES)
+def test_a_wrong_line_ends_at_a_terminal_in_a_message_with_the_right_one(what, tmp_path):
+    program, wrong, right = LINES[what]
+    path = tmp_path / "app.py"
+    path.write_text(program.lstrip().replace("{}", wrong))
+    assert right in at_terminal(path), textwrap.indent(path.read_text(), "    ")
