@@ -22,7 +22,7 @@ else:
     def __getattr__(name):
         """Import what needs asyncio when it is first asked for."""
         if name not in ("open_asyncio", "run_in_asyncio"):
-            raise AttributeError(f"module 'corolib.interop' has no attribute {name!r}")
+            raise AttributeError("module 'corolib.interop' has no attribute " + repr(name))
         from corolib.interop import asyncio_calls
 
         return getattr(asyncio_calls, name)
