@@ -20,7 +20,7 @@ The house, where each floor imports only from those below it:
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
     net/            made of ReadWait and WriteWait: sockets                                 floor 3
-        servers -> listening -> streams -> tls     listening -> peer_log     limits
+        servers -> listening -> streams -> tls     listening -> peer_log     limits     handlers
         servers -> progress     servers, datagram_servers -> serving -> stopping, peer_log
         datagram_servers -> datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving
@@ -51,7 +51,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036  # pragma: no cover - it runs in old ones
     version = ".".join(map(str, sys.version_info[:3]))
     text = "corolib needs Python 3.11 or newer; this is Python " + version
-    if sys.argv[0] == "-m":  # it is to be run: `python3 -m corolib`
+    if sys.argv[0] in ("-m", "-c") and "runpy" in sys.modules:  # it is to be run: `-m corolib`
         sys.exit(text)
     raise ImportError(text)
 

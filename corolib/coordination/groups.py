@@ -90,6 +90,8 @@ class TaskGroup(CancelScope):
     Source: N. J. Smith, "Notes on structured concurrency" (2018); asyncio.TaskGroup.
     """
 
+    __documented__ = "spawn start tasks"
+
     def __init__(self, *, limit: int | None = None) -> None:
         if limit is not None:
             check_count(limit, "TaskGroup(limit=)", 1)
@@ -182,7 +184,7 @@ class TaskGroup(CancelScope):
                     forgive(f)
                 raise
         try:
-            result = yield from call_here(f, args)
+            result = yield from call_here("spawn", f, args)
         except BaseException:
             # Later, so that the group learns of it first: if it has failed, nobody gets the turn.
             scheduler.call_soon_threadsafe(turns.release)

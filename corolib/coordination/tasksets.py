@@ -185,23 +185,23 @@ class _TaskSet:
         return ", ".join(task.label for task in self._running())
 
 
-def _begin(calls: Iterable[Any], reports: bool = True) -> _TaskSet:
+def _begin(caller: str, calls: Iterable[Any], reports: bool = True) -> _TaskSet:
     """Start the calls, if all of them are what can be started."""
-    return _TaskSet([_start(call) for call in _checked(calls)], reports)
+    return _TaskSet([_start(call) for call in _checked(caller, calls)], reports)
 
 
-def _checked(calls: Iterable[Any]) -> list[Any]:
+def _checked(caller: str, calls: Iterable[Any]) -> list[Any]:
     """Return the calls, if all of them are tasks or what can be started."""
-    return [call if isinstance(call, Task) else body_of("spawn", call, ()) for call in calls]
+    return [call if isinstance(call, Task) else body_of(caller, call, ()) for call in calls]
 
 
 def _start(call: Any) -> Task[Any]:
     return call if isinstance(call, Task) else spawn(call)
 
 
-def call_here(f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
+def call_here(caller: str, f: Any, args: tuple[Any, ...]) -> Generator[Any, Any, Any]:
     """Run `f(*args)`, a generator function or an `async def`, in the running task."""
-    body = body_of("spawn", f, args)
+    body = body_of(caller, f, args)
     return (yield from body if hasattr(body, "__iter__") else body.__await__())
 
 
@@ -272,7 +272,7 @@ def gather(*calls: Any, return_exceptions: bool = False) -> Waiting[Any]:
 
     Source: asyncio.gather, whose failures leave the others running.
     """
-    return _gather(_begin(calls, not return_exceptions), return_exceptions)
+    return _gather(_begin("gather", calls, not return_exceptions), return_exceptions)
 
 
 @waits
@@ -335,7 +335,7 @@ def race(*calls: Any) -> Waiting[Any]:
     """
     if not calls:
         raise ValueError("race() without any call has no winner")
-    return _race(_begin(calls))
+    return _race(_begin("race", calls))
 
 
 @waits
@@ -402,7 +402,7 @@ def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[
     stagger = check_number(stagger, "first_success(stagger=)", "a duration")
     if not calls:
         raise ValueError("first_success() without any call has no winner")
-    todo = deque(_checked(calls))
+    todo = deque(_checked("first_success", calls))
     rivals = _TaskSet([], reports=False)
     errors: dict[int, BaseException] = {}
     begin = -inf  # the next one
@@ -468,7 +468,7 @@ def as_completed(*calls: Call[T]) -> Iterator[Waiting[T]]:
 
     Source: asyncio.as_completed.
     """
-    begun = _begin(calls)
+    begun = _begin("as_completed", calls)
     return (_step(begun) for _ in begun.tasks)
 
 
@@ -518,7 +518,7 @@ def map_concurrent(
     def work(job: tuple[int, A] | None) -> Generator[Any, Any, None]:
         while job is not None:
             place, item = job
-            results[place] = yield from call_here(f, (item,))
+            results[place] = yield from call_here("map_concurrent", f, (item,))
             job = next(jobs, None)
 
     name = name_of(f)

@@ -35,6 +35,8 @@ R = TypeVar("R")
 class _Deadline(CancelScope):
     """What the two timeouts share: a deadline that they are made with."""
 
+    __documented__ = "expired remaining"
+
     def __init__(self, seconds: float | None = None, *, at: float | None = None) -> None:
         self.planned = True
         if at is None:
@@ -118,6 +120,7 @@ class timeout(_Deadline):  # noqa: N801 - reads as a statement: `with timeout(5)
     Source: trio's cancel scopes, asyncio.timeout.
     """
 
+    __documented__ = ""
     names_wait = True
     # To find it in the class at each exit would take longer.
     end = CancelScope.__exit__
@@ -194,6 +197,8 @@ class shield(CancelScope):  # noqa: N801 - reads as a statement
 
     Source: trio's shielded cancel scopes.
     """
+
+    __documented__ = ""
 
     def __init__(self, seconds: float | None = None) -> None:
         if seconds is not None:

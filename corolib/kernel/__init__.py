@@ -3,13 +3,13 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
-`running_scheduler`;
-what a run changes in the process, `handle_signal`, `write_signals_to`, `WakeupPair`, `tell_of_fork`
-and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `holders` and
-`never_again`, on whom a wait depends; the words for messages, `doing`, `where`, `file_name`,
-`some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder stands in for
-or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the
-program's objects and cannot fail, from `safely.py`; and checks of what a caller gives.
+`running_scheduler`; what a run changes in the process, `handle_signal`, `write_signals_to`,
+`WakeupPair`, `tell_of_fork` and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and
+`forgive`; `users_part` of an error; `holders` and `never_again`, on whom a wait depends; the words
+for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`,
+`to_stderr`, and `Throttle` for logs; what a recorder stands in for or asks, `Cancellation`,
+`Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot
+fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -40,6 +40,7 @@ from corolib.kernel.context import (
 from corolib.kernel.diagnostics import (
     Throttle,
     doing,
+    function_at,
     holders,
     never_again,
     no_error,
@@ -57,6 +58,7 @@ from corolib.kernel.errors import (
     ScopeError,
     TaskCancelled,
 )
+from corolib.kernel.frames import users_part
 from corolib.kernel.hooks import handle_signal, tell_of_fork, uninterrupted, write_signals_to
 from corolib.kernel.late import LateModule
 from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
@@ -77,7 +79,7 @@ from corolib.kernel.suspend import Enqueue, ProxyWaiter, in_queue, serve
 from corolib.kernel.task import Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
-from corolib.kernel.waits import Waiting, asks, forgive, opens, public, waits
+from corolib.kernel.waits import Documented, Waiting, asks, forgive, opens, public, waits
 
 # Annotations name classes that their module cannot import, since that would be a circle. Now that
 # all are there they are made known, for `typing.get_type_hints()` of public functions.
@@ -96,6 +98,7 @@ __all__ = [
     "ClosedError",
     "Coro",
     "Deadlock",
+    "Documented",
     "Enqueue",
     "Join",
     "LateModule",
@@ -134,6 +137,7 @@ __all__ = [
     "doing",
     "file_name",
     "forgive",
+    "function_at",
     "handle_signal",
     "holders",
     "in_queue",
@@ -157,6 +161,7 @@ __all__ = [
     "told",
     "trace_of",
     "uninterrupted",
+    "users_part",
     "waits",
     "where",
     "with_trace",

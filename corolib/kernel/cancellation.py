@@ -59,7 +59,7 @@ from corolib.kernel.diagnostics import where
 from corolib.kernel.errors import Cancelled, ScopeError
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, knows_its_frames, line_of
 from corolib.kernel.safely import brief, is_a, module_of
-from corolib.kernel.waits import public
+from corolib.kernel.waits import Documented, public
 
 if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler
@@ -112,7 +112,7 @@ class Scope:
 
 
 @public
-class CancelScope(Scope):
+class CancelScope(Scope, metaclass=Documented):
     """A block that anybody can have left: `with CancelScope() as scope: ...`, `scope.cancel()`.
 
     Timeouts, shields and groups are such blocks too. Leaving one by its own cancel raises nothing
@@ -137,6 +137,7 @@ class CancelScope(Scope):
     Source: the cancel scopes of trio and anyio.
     """
 
+    __documented__ = "cancel cancel_called cancelled_caught deadline"
     task: Task[Any] | None = None  # while it is open
     frame: FrameType | None = None  # whose block it is, while it is open
     cancelled_caught: bool = False

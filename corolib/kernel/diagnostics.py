@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
-from corolib.kernel.safely import brief, is_a, kind_of, name_of, note, trace_of
+from corolib.kernel.safely import attribute, brief, is_a, kind_of, name_of, note, trace_of
 from corolib.kernel.source import line_at
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import PendingCall, forgive
@@ -322,19 +322,23 @@ def _is_asyncios(thing: Any) -> bool:
 def not_runnable(caller: str, f: Any, made: Any) -> str:
     """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
     if made is f:
+        got = f"{caller}() got {brief(f)}"
+        many = caller not in ("spawn", "run")
         if isinstance(f, (list, tuple, set)):
+            ways = f"`{caller}(*calls)`" if many else "`gather(*calls)` takes many"
+            return f"{got}, a {type(f).__name__}: give calls one by one; {ways}"
+        if hasattr(type(f), "__await__"):
             return (
-                f"{caller}() got {brief(f)}, a {type(f).__name__}: give one generator function, or "
-                "what one returned; where many are taken, put a star before it: `gather(*calls)`"
+                f"{got}, which is no call, and is waited for by `yield from`. "
+                f"Give a call, as `serve_tcp(f, host, port)` is one: `{caller}(f(x))`"
             )
+        if many:
+            return f"{got}: give what a generator function returned, `{caller}(f(x))`"
         return (
-            f"{caller}() got {brief(f)}: give a generator function and its arguments, "
-            f"`{caller}(f, x)`, or what one returned, `{caller}(f(x))`"
+            f"{got}: give a generator function and its arguments, `{caller}(f, x)`, or what one "
+            f"returned, `{caller}(f(x))`"
         )
-    name = f"{name_of(f, brief(f))}()"
-    code = getattr(f, "__code__", None)
-    if isinstance(code, types.CodeType):
-        name += f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
+    name = function_at(f)
     if isinstance(made, types.AsyncGeneratorType):
         return (
             f"{caller}() got an async generator from {name}: it has both `async` and `yield`; "
@@ -344,6 +348,15 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
         f"{caller}() got {brief(made)} from {name}: it has no `yield`, so it is not a "
         "generator function, and its body has already run"
     )
+
+
+def function_at(f: Any) -> str:
+    """Return how messages name a function: `echo() (app.py:3)`."""
+    name = f"{name_of(f, brief(f))}()"
+    code = attribute(f, "__code__")
+    if isinstance(code, types.CodeType):
+        name += f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
+    return name
 
 
 def slow_step(task: Task[Any], seconds: float) -> str:

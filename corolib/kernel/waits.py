@@ -121,7 +121,7 @@ class Documented(type):
     def __dir__(cls) -> list[str]:
         documented = [each for each in cls.__mro__ if "__documented__" in vars(each)]
         ours = {base for each in documented for base in each.__mro__}
-        names = {name for name in super().__dir__() if name.startswith("__")}
+        names = {name for name in super().__dir__() if name.startswith("__")} - {"__documented__"}
         names.update(*(vars(each)["__documented__"].split() for each in documented))
         names.update(*(vars(each) for each in cls.__mro__ if each not in ours))
         return sorted(names)

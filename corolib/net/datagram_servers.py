@@ -31,8 +31,9 @@ from corolib.kernel import (
     waits,
 )
 from corolib.net.datagrams import DatagramSocket, open_udp
+from corolib.net.handlers import DATAGRAM, check_handler
 from corolib.net.limits import DatagramLimits as DatagramLimits
-from corolib.net.limits import check_names, checked_for_datagrams
+from corolib.net.limits import checked_for_datagrams
 from corolib.net.network import address_text, refusal, source_of
 from corolib.net.resolving import Port
 from corolib.net.serving import Serving, StopReport, to_the_end
@@ -81,6 +82,8 @@ class DatagramServer(Serving):
         stopping: an `Event` that is set when the server takes no more datagrams.
     """
 
+    __documented__ = "stats"
+
     def __init__(
         self,
         sock: DatagramSocket,
@@ -88,10 +91,8 @@ class DatagramServer(Serving):
         handler: DatagramHandler,
         limits: DatagramLimits,
     ) -> None:
-        self._limits: Any = checked_for_datagrams(limits)
-        if not callable(handler):
-            text = "give a function of a datagram and a sender"
-            raise TypeError(f"serve() got {brief(handler)}: {text}")
+        self._limits: Any = checked_for_datagrams("serve", limits)
+        check_handler("serve", handler, DATAGRAM)
         super().__init__(address_text(sock.local), self._limits["grace"])
         self.sock = sock
         self._send = send
@@ -304,7 +305,9 @@ def serve_udp(
         ...         yield from corolib.serve_udp(echo, "127.0.0.1", 0, rate=1000)
         >>> corolib.run(main)
     """
-    check_names("serve_udp", limits, "family", kind=DatagramLimits)
+    # What cannot be served is found before anything is opened.
+    checked_for_datagrams("serve_udp", limits, "family")
+    check_handler("serve_udp", handler, DATAGRAM)
     with (yield from open_udp(local=(host, port), family=family)) as sock:
         return (yield from to_the_end(sock.serve(handler, **limits)))
 

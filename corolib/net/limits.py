@@ -1,10 +1,11 @@
 """The limits of a server: the keywords of `Listener.serve`, checked.
 
-    limits = checked({"max_connections": 500})      all of them, the others by default
+    limits = checked("serve", {"max_connections": 500})     all of them, the others by default
 
 `serve_tcp` and `serve_unix` pass them on. A mistake is found where it is made, and not when the
-first client comes. What they mean is said at `Listener.serve`; what becomes of them is the matter
-of `servers.py`.
+first client comes; the message names the call that was typed. What they mean is said at
+`Listener.serve`; what becomes of them is the matter of `servers.py`. What a handler has to be is
+in `handlers.py`.
 """
 
 from __future__ import annotations
@@ -61,29 +62,29 @@ class Limits(TypedDict, total=False):
     min_rate: float | None
 
 
-def checked(given: Limits) -> Limits:
+def checked(caller: str, given: Limits, *others: str) -> Limits:
     """Return all limits; those that are not given are None, for no limit, or have a default.
 
-    TypeError or ValueError for one that is not of its kind, TypeError for an unknown name.
+    TypeError or ValueError for one that is not of its kind, TypeError for an unknown name; `others`
+    are the names that the caller has besides.
     """
-    check_names("serve", given)
+    check_names(caller, given, *others)
+    check = _Check(caller, given)
     return Limits(
-        max_connections=_count("max_connections", given.get("max_connections", places())),
-        accept=_function("accept", given.get("accept")),
-        idle_timeout=_seconds("idle_timeout", given.get("idle_timeout")),
-        max_line=_count("max_line", given.get("max_line")),
-        tls=_context(given.get("tls")),
-        handshake=check_number(given.get("handshake", 10.0), "serve(handshake=)", "a duration"),
-        on_error=_function("on_error", given.get("on_error")),
-        grace=check_number(given.get("grace", 5.0), "serve(grace=)", "a duration"),
-        drain=check_number(given.get("drain", DRAIN), "serve(drain=)", "a duration"),
-        drain_limit=check_number(
-            given.get("drain_limit", DRAIN_LIMIT), "serve(drain_limit=)", "a duration"
-        ),
-        max_message=_count("max_message", given.get("max_message")),
-        max_per_address=_count("max_per_address", given.get("max_per_address")),
-        evict_idle=_seconds("evict_idle", given.get("evict_idle", EVICT_IDLE)),
-        min_rate=_rate("min_rate", given.get("min_rate")),
+        max_connections=check.count("max_connections", places()),
+        accept=check.function("accept"),
+        idle_timeout=check.seconds("idle_timeout"),
+        max_line=check.count("max_line"),
+        tls=check.context("tls"),
+        handshake=check.duration("handshake", 10.0),
+        on_error=check.function("on_error"),
+        grace=check.duration("grace", 5.0),
+        drain=check.duration("drain", DRAIN),
+        drain_limit=check.duration("drain_limit", DRAIN_LIMIT),
+        max_message=check.count("max_message"),
+        max_per_address=check.count("max_per_address"),
+        evict_idle=check.seconds("evict_idle", EVICT_IDLE),
+        min_rate=check.rate("min_rate"),
     )
 
 
@@ -114,19 +115,18 @@ class DatagramLimits(TypedDict, total=False):
     grace: float
 
 
-def checked_for_datagrams(given: DatagramLimits) -> DatagramLimits:
+def checked_for_datagrams(caller: str, given: DatagramLimits, *others: str) -> DatagramLimits:
     """Do the same for who serves datagrams."""
-    check_names("serve", given, kind=DatagramLimits)
+    check_names(caller, given, *others, kind=DatagramLimits)
+    check = _Check(caller, given)
     return DatagramLimits(
-        rate=_number("rate", given.get("rate", RATE), 1),
-        amplify=_number("amplify", given.get("amplify", 1), 0),
+        rate=check.number("rate", RATE, 1),
+        amplify=check.number("amplify", 1, 0),
         services=bool(given.get("services")),
-        max_waiting=check_count(given.get("max_waiting", AT_ONCE), "serve(max_waiting=)", 1),
-        max_per_address=check_count(
-            given.get("max_per_address", OF_ONE), "serve(max_per_address=)", 1
-        ),
-        on_error=_function("on_error", given.get("on_error")),
-        grace=check_number(given.get("grace", 5.0), "serve(grace=)", "a duration"),
+        max_waiting=check.whole("max_waiting", AT_ONCE),
+        max_per_address=check.whole("max_per_address", OF_ONE),
+        on_error=check.function("on_error"),
+        grace=check.duration("grace", 5.0),
     )
 
 
@@ -134,60 +134,83 @@ def check_names(caller: str, given: Mapping[str, Any], *others: str, kind: Any =
     """Refuse a keyword that is no limit; `others` are those that the caller has besides."""
     for word in given:
         if word not in kind.__annotations__:
-            known = ", ".join([*others, *kind.__annotations__])
-            raise TypeError(f"{caller}() has no keyword {brief(word)}; its keywords are {known}")
+            from difflib import get_close_matches
+
+            known = [*others, *kind.__annotations__]
+            near = get_close_matches(word, known, 1)
+            hint = f"did you mean {near[0]}=? Its" if near else "its"
+            raise TypeError(
+                f"{caller}() has no keyword {brief(word)}; {hint} keywords are {', '.join(known)}"
+            )
 
 
-def _count(name: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"serve({name}={brief(value)}): give a number, at least 1, or None")
-    return value
+class _Check:
+    """What was given to a call, and which of it is asked for."""
 
+    def __init__(self, caller: str, given: Mapping[str, Any]) -> None:
+        self._caller = caller
+        self._given = given
 
-def _seconds(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    number = check_number(value, f"serve({name}=)", "a duration")
-    if number <= 0:
-        raise ValueError(f"serve({name}={brief(value)}): give a number of seconds, or None")
-    return number
+    def _wrong(self, kind: type[Exception], name: str, value: object, text: str) -> Exception:
+        return kind(f"{self._caller}({name}={brief(value)}): {text}")
 
+    def whole(self, name: str, default: int | None) -> int:
+        return check_count(self._given.get(name, default), f"{self._caller}({name}=)", 1)
 
-def _rate(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"serve({name}={brief(value)}): give a number of bytes a second, or None")
-    if not 0 < value < math.inf:
-        raise ValueError(f"serve({name}={brief(value)}): give a number of bytes a second, or None")
-    return value
+    def count(self, name: str, default: int | None = None) -> int | None:
+        return None if self._given.get(name, default) is None else self.whole(name, default)
 
+    def duration(self, name: str, default: float | None) -> float:
+        value = self._given.get(name, default)
+        return check_number(value, f"{self._caller}({name}=)", "a duration")
 
-def _number(name: str, value: float, least: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"serve({name}={brief(value)}): give a number; math.inf is no limit")
-    if not value >= least:
-        raise ValueError(f"serve({name}={brief(value)}): give a number, at least {least}")
-    return value
+    def seconds(self, name: str, default: float | None = None) -> float | None:
+        value = self._given.get(name, default)
+        if value is None:
+            return None
+        number = self.duration(name, default)
+        if number <= 0:
+            raise self._wrong(ValueError, name, value, "give a number of seconds, or None")
+        return number
 
+    def number(self, name: str, default: float, least: int) -> float:
+        value = self._given.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(TypeError, name, value, "give a number; math.inf is no limit")
+        if not value >= least:
+            raise self._wrong(ValueError, name, value, f"give a number, at least {least}")
+        return value
 
-def _function(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"serve({name}={brief(value)}): give a function, or None")
-    if getattr(getattr(value, "__code__", None), "co_flags", 0) & WAITS:
-        text = "give an ordinary function, which cannot wait"
-        raise TypeError(f"serve({name}={brief(value)}): {text}")
-    return value
+    def rate(self, name: str) -> float | None:
+        value = self._given.get(name)
+        if value is None:
+            return None
+        text = "give a number of bytes a second, or None"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(TypeError, name, value, text)
+        if not 0 < value < math.inf:
+            raise self._wrong(ValueError, name, value, text)
+        return value
 
+    def function(self, name: str) -> Any:
+        value = self._given.get(name)
+        if value is not None and not callable(value):
+            raise self._wrong(TypeError, name, value, "give a function, or None")
+        if getattr(getattr(value, "__code__", None), "co_flags", 0) & WAITS:
+            text = "give an ordinary function, which cannot wait"
+            raise self._wrong(TypeError, name, value, text)
+        return value
 
-def _context(tls: Any) -> Any:
-    if tls is None:
-        return None
-    if not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"serve(tls={brief(tls)}): give an ssl.SSLContext that has a certificate")
-    if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError(
-            "serve(tls=...) got a context for clients: make it by "
-            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
-        )
-    return tls
+    def context(self, name: str) -> Any:
+        tls = self._given.get(name)
+        if tls is None:
+            return None
+        if not isinstance(tls, ssl.SSLContext):
+            text = "give an ssl.SSLContext that has a certificate"
+            raise self._wrong(TypeError, name, tls, text)
+        if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError(
+                f"{self._caller}({name}=...) got a context for clients: make it by "
+                "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
+            )
+        return tls

@@ -24,7 +24,16 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from corolib.coordination.first import first
-from corolib.kernel import ClosedError, ReadWait, Sleep, brief, current_scheduler, opens, waits
+from corolib.kernel import (
+    ClosedError,
+    Documented,
+    ReadWait,
+    Sleep,
+    brief,
+    current_scheduler,
+    opens,
+    waits,
+)
 from corolib.net.network import address_text, discard, named, network, refusal
 from corolib.net.peer_log import Lines, server_log
 from corolib.net.streams import Stream
@@ -303,8 +312,10 @@ def listens(sock: socket.socket) -> bool:
 # Accepting ----------------------------------------------------------------------------------------
 
 
-class Listening:
+class Listening(metaclass=Documented):
     """Listening sockets, from which connections are accepted in turn."""
+
+    __documented__ = "accept close"
 
     def __init__(
         self,

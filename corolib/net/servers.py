@@ -37,13 +37,15 @@ from corolib.kernel import (
     Wake,
     attribute,
     brief,
+    check_count,
     is_a,
     public,
     told,
     trace_of,
     waits,
 )
-from corolib.net.limits import Limits, check_names, checked
+from corolib.net.handlers import STREAM, check_handler
+from corolib.net.limits import Limits, checked
 from corolib.net.listening import BACKLOG, PAUSE, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
@@ -93,6 +95,7 @@ class Listener(Listening):
     Source: trio's and curio's listeners.
     """
 
+    __documented__ = "serve"
     _served = False
 
     def serve(self, handler: Handler, **limits: Unpack[Limits]) -> Server:
@@ -141,14 +144,13 @@ class Listener(Listening):
             drain_limit: seconds for that in all; by default 60.
 
         Raises:
-            TypeError, ValueError: a limit is not of its kind, or there is none of this name.
+            TypeError, ValueError: a limit is not of its kind, or there is none of this name; the
+                handler has no `yield`, or does not take one argument.
             RuntimeError: no scheduler runs in this thread; the listener is served already.
             ClosedError: the listener is closed.
         """
-        known = checked(limits)
-        if not callable(handler):
-            text = "give a generator function of one stream"
-            raise TypeError(f"serve() got {brief(handler)}: {text}")
+        known = checked("serve", limits)
+        check_handler("serve", handler, STREAM)
         if self._served:
             raise RuntimeError(f"{self!r} is served already: a listener has one server")
         if self.closed:
@@ -174,6 +176,8 @@ class Server(Serving):
         stopping: an `Event` that is set when the server takes no more connections. Handlers that
             go on for long wait for it, and end.
     """
+
+    __documented__ = "stats"
 
     def __init__(
         self, listener: Listener, handler: Handler, limits: Limits, *, shares: bool
@@ -319,7 +323,7 @@ class Server(Serving):
     def _handle_tls(self, stream: Stream) -> Generator[Any, Any, Any]:
         within = self._limits["handshake"]
         yield from stream.start_tls(self._tls, server_side=True, within=within)
-        yield from call_here(self._handler, (stream,))
+        yield from call_here("serve", self._handler, (stream,))
 
     # The end of a connection ------------------------------------------------------------------
 
@@ -513,17 +517,34 @@ def listen_tcp(
     """
     if (port is None) == (fd is None) or (host is not None and fd is not None):
         raise TypeError("listen_tcp() takes a host and a port, or sockets that listen, as fd=")
-    options = tcp_options("listen_tcp", keepalive, user_timeout)
     if fd is not None:
+        options = tcp_options("listen_tcp", keepalive, user_timeout)
         return Listener(inherited(fd, (socket.AF_INET, socket.AF_INET6), "listen_tcp", options))
     assert port is not None
+    return _listen_tcp(
+        "listen_tcp", host, port, family, backlog, reuse_port, keepalive, user_timeout
+    )
+
+
+def _listen_tcp(
+    caller: str,
+    host: str | Sequence[str] | None,
+    port: int | str,
+    family: int,
+    backlog: int,
+    reuse_port: bool,
+    keepalive: float | None,
+    user_timeout: float | None,
+) -> Listener:
+    """Do it for `caller`, which messages name."""
+    options = tcp_options(caller, keepalive, user_timeout)
+    check_count(backlog, f"{caller}(backlog=)", 0)
+    given = f"{caller}({brief(host)}, {brief(port)})"
     if isinstance(host, int):
-        given = f"{brief(host)}, {brief(port)}"
-        raise TypeError(f"listen_tcp({given}): the host comes first, then the port")
+        raise TypeError(f"{given}: the host comes first, then the port")
     hosts = (host,) if host is None or isinstance(host, str) else tuple(host)
     if not hosts or "" in hosts:
-        given = f"{brief(host)}, {brief(port)}"
-        raise ValueError(f"listen_tcp({given}): no host; None is all of this machine")
+        raise ValueError(f"{given}: no host; None is all of this machine")
     return Listener(tcp_sockets(hosts, port, family, backlog, reuse_port, options), backlog=backlog)
 
 
@@ -570,17 +591,25 @@ def listen_unix(
     """
     if (path is None) == (fd is None):
         raise TypeError("listen_unix() takes a path, or sockets that listen, as fd=")
-    if path in ("", b""):
-        raise ValueError(f"listen_unix({brief(path)}): the path is empty")
-    if mode is not None and mode > 0o777:
-        raise ValueError(f"listen_unix(mode={mode}) is {mode:#o}: write it in octal, as in 0o660")
     if fd is not None:
         return Listener(inherited(fd, (socket.AF_UNIX,), "listen_unix"))
     assert path is not None
+    return _listen_unix("listen_unix", path, mode, backlog)
+
+
+def _listen_unix(
+    caller: str, path: str | bytes | os.PathLike[str], mode: int | None, backlog: int
+) -> Listener:
+    """Do it for `caller`, which messages name."""
+    if path in ("", b""):
+        raise ValueError(f"{caller}({brief(path)}): the path is empty")
+    if mode is not None and mode > 0o777:
+        raise ValueError(f"{caller}(mode={mode}) is {mode:#o}: write it in octal, as in 0o660")
+    check_count(backlog, f"{caller}(backlog=)", 0)
     name = unix_path(path)
     if mode is not None and name[:1] in ("\0", b"\0"):
         text = "what begins with a zero byte is no file and has no permissions; leave mode= out"
-        raise ValueError(f"listen_unix({brief(name)}, mode={mode:#o}): {text}")
+        raise ValueError(f"{caller}({brief(name)}, mode={mode:#o}): {text}")
     sock, file = unix_socket(name, mode, backlog)
     return Listener([sock], file=file, backlog=backlog)
 
@@ -635,18 +664,13 @@ def serve_tcp(
 
     Source: asyncio.start_server, trio.serve_tcp; the graceful stop is nginx's.
     """
+    # What cannot be served is found before anything is opened.
     others = ("family", "backlog", "reuse_port", "keepalive", "user_timeout")
-    check_names("serve_tcp", limits, *others)
-    listener = listen_tcp(
-        host,
-        port,
-        family=family,
-        backlog=backlog,
-        reuse_port=reuse_port,
-        keepalive=keepalive,
-        user_timeout=user_timeout,
-    )
-    with listener:
+    checked("serve_tcp", limits, *others)
+    check_handler("serve_tcp", handler, STREAM)
+    with _listen_tcp(
+        "serve_tcp", host, port, family, backlog, reuse_port, keepalive, user_timeout
+    ) as listener:
         return (yield from to_the_end(listener.serve(handler, **limits)))
 
 
@@ -675,9 +699,9 @@ def serve_unix(
         OSError: the path cannot be listened on.
         Cancelled: the wait was cancelled; the server is ended, and gone before the next wait.
     """
-    check_names("serve_unix", limits, "mode", "backlog")
-    listener = listen_unix(path, mode=mode, backlog=backlog)
-    with listener:
+    checked("serve_unix", limits, "mode", "backlog")
+    check_handler("serve_unix", handler, STREAM)
+    with _listen_unix("serve_unix", path, mode, backlog) as listener:
         return (yield from to_the_end(listener.serve(handler, **limits)))
 
 

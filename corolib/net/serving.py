@@ -20,6 +20,7 @@ from corolib.coordination.locks import Event
 from corolib.coordination.tasksets import leave_behind
 from corolib.kernel import (
     Deadlock,
+    Documented,
     Suspend,
     Task,
     TaskCancelled,
@@ -68,7 +69,7 @@ class StopReport(NamedTuple):
         return "\n  ".join(lines)
 
 
-class Serving:
+class Serving(metaclass=Documented):
     """A server of any kind. What derives from it says what it takes in, and how it stops that.
 
     Args:
@@ -76,6 +77,7 @@ class Serving:
         grace: seconds that handlers are given to finish, where `stop()` names no other time.
     """
 
+    __documented__ = "stop"
     task: Task[None]
     # Called with what leaves a handler and with whom that was for; None: it is logged.
     _on_error: Callable[[BaseException, Any], object] | None
@@ -85,7 +87,7 @@ class Serving:
         self.place = place
         self.log = server_log()
         self.peer_log = PeerLog(place, self._scheduler)
-        self._grace = grace
+        self.grace = grace
         # What is under way: each has a `task` and a `peer`, says whether it is `closing`, its
         # handler over, and takes a `cancel(reason)`.
         self._open: OrderedDict[Any, None] = OrderedDict()
@@ -175,7 +177,7 @@ class Serving:
     def _stop_within(self, grace: float | None) -> None:
         """Begin to stop; the handlers have `grace` seconds from now."""
         if grace is None:
-            grace = self._grace
+            grace = self.grace
         deadline = self._scheduler.clock() + check_number(grace, "stop()", "a duration")
         self._stop_accepting()
         call = self._cut_call
@@ -207,10 +209,14 @@ class Serving:
         self._forget_cut()
         if self._over:
             self._leave()
-            if self._signalled and self._cancelled and self._grace:
+            if self._signalled and self._cancelled and self.grace:
                 # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.log.warning("%s: stopped: %s", self.place, self._report())
             self._servers.ended(self)
+
+    def under_way(self) -> int:
+        """Return how many handlers are."""
+        return len(self._open)
 
     def _leave(self) -> None:
         """Let go of what lasts to the end: the last that was under way is over."""

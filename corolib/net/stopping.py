@@ -13,24 +13,28 @@ How a server stops is said in `servers.py`, and how Ctrl-C is raised in the kern
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from corolib.coordination.signals import SignalCall
-from corolib.kernel import Scheduler, Task, holders
+from corolib.kernel import Scheduler, Task, holders, to_stderr
 
 REASON = "SIGTERM, and the servers have ended"
 
 
 class Stoppable(Protocol):
-    """What a signal stops: it takes nothing new, and ends when what is under way has ended. Or, if
-    the run ends before that, it is abandoned: it closes all that is open.
+    """What a signal stops: it takes nothing new, and ends when what is under way has ended, for
+    which it gives that `grace` in seconds. Or, if the run ends before that, it is abandoned: it
+    closes all that is open.
     """
 
     task: Task[Any]
+    grace: float
 
+    def under_way(self) -> int: ...
     def stop_for_signal(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -113,7 +117,19 @@ class Servers:
             return False
         self._raise_ctrl_c = raise_ctrl_c
         self._stop_all()
+        if os.isatty(2):
+            self._tell_who_is_left()
         return True
+
+    def _tell_who_is_left(self) -> None:
+        """Say at a terminal why the program does not end at once, if it does not."""
+        left = [server for server in self._running if server.under_way()]
+        if left:
+            many = sum(server.under_way() for server in left)
+            grace = max(server.grace for server in left)
+            text = f"{many} handler{'s' * (many > 1)} may finish, within {grace:g} s"
+            # The terminal has shown ^C.
+            to_stderr(f"\nstopping: {text}; Ctrl-C again ends all at once")
 
     def end(self) -> None:
         """The run is over. That it was told to end is no failure of its main task."""

@@ -1253,7 +1253,7 @@ def test_a_gather_of_something_else_starts_nothing():
 
     def main():
         for function in (gather, race, as_completed):
-            with pytest.raises(TypeError, match=r"spawn\(\) got 5"):
+            with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got 5"):
                 function(begin(), 5)
         yield Sleep(1)
 

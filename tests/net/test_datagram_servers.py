@@ -35,6 +35,7 @@ from corolib.net.datagram_servers import FRAME, SOURCES
 from corolib.net.limits import RATE
 from corolib.testing import cancel_everywhere, virtual_time
 from tests.helpers.driving import FULL, strike, until
+from tests.helpers.driving import echo as stream_echo
 from tests.helpers.faults import FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import counted_sources, question_counts
@@ -777,7 +778,7 @@ def test_signals_stop_it_with_all_other_servers_of_the_run(default_sigint, signu
         return data
 
     def main():
-        servers = [listen_tcp("127.0.0.1", 0).serve(shout)]
+        servers = [listen_tcp("127.0.0.1", 0).serve(stream_echo)]
         clients = []
         for _ in range(2):
             servers.append((yield from open_udp(local=LOCAL)).serve(slow))

@@ -16,8 +16,9 @@ LOCAL = "127.0.0.1"
     ("limits", "error"),
     [
         ({"max_connections": 0}, ValueError),
-        ({"max_connections": True}, ValueError),
-        ({"max_connections": 1.5}, ValueError),
+        ({"max_connections": True}, TypeError),
+        ({"max_connections": 1.5}, TypeError),
+        ({"max_connections": "5"}, TypeError),
         ({"max_line": 0}, ValueError),
         ({"max_message": 0}, ValueError),
         ({"max_per_address": 0}, ValueError),
@@ -40,7 +41,7 @@ LOCAL = "127.0.0.1"
 )
 def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error):
     before = open_files()
-    with pytest.raises(error, match=next(iter(limits))):
+    with pytest.raises(error, match=rf"^serve_tcp\(.*{next(iter(limits))}"):
         run(serve_tcp(echo, LOCAL, 0, **limits))
     assert open_files() == before
 
@@ -67,3 +68,13 @@ def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
 
     run(main)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("max_conn", "max_connections"), ("timeout", "user_timeout"), ("on_errors", "on_error")],
+)
+def test_a_keyword_that_is_nearly_right_is_told_which_one_is(word, meant):
+    text = rf"^serve_tcp\(\) has no keyword '{word}'; did you mean {meant}=\? Its keywords are fam"
+    with pytest.raises(TypeError, match=text):
+        run(serve_tcp(echo, LOCAL, 0, **{word: 5}))

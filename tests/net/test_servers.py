@@ -325,7 +325,8 @@ def test_a_failure_of_a_handler_concerns_nobody_else():
 
 
 def plain(stream):
-    """No generator function: its body runs at the call."""
+    """No generator function: its body runs at the call. That it returns something hides that."""
+    return stream
 
 
 def test_a_handler_that_is_no_generator_function_is_a_failure_for_each_connection(caplog):

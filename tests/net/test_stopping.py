@@ -538,6 +538,42 @@ def test_both_signals_stop_once_and_ctrl_c_leaves_the_run(signals):
     assert answer(clients[0]) == b"answer"
 
 
+@pytest.mark.parametrize("looks", [True, False])
+def test_ctrl_c_tells_at_a_terminal_for_whom_it_waits(looks, monkeypatch, capfd):
+    def main():
+        first, *ones = begin(1.0)
+        second, *others = begin(3.0)
+        idle = listen_tcp(LOCAL, 0).serve(echo, grace=1000)
+        clients.extend([*ones, *others])
+        yield from accepted(first, second)
+        hit(SIGINT)
+        yield from idle
+        yield Sleep(100)
+
+    clients = []
+    monkeypatch.setattr(os, "isatty", lambda fd: looks)
+    with pytest.raises(KeyboardInterrupt):
+        run(main, **virtual_time())
+    for client in clients:
+        client.close()
+    said = "\nstopping: 2 handlers may finish, within 5 s; Ctrl-C again ends all at once\n"
+    assert capfd.readouterr().err == (said if looks else "")
+
+
+def test_ctrl_c_says_nothing_where_nobody_is_waited_for(monkeypatch, capfd):
+    def main():
+        server = listen_tcp(LOCAL, 0).serve(echo)
+        yield
+        hit(SIGINT)
+        yield from server
+        yield Sleep(100)
+
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    assert capfd.readouterr().err == ""
+
+
 def test_ctrl_c_while_the_rest_goes_on_after_sigterm_is_raised_at_once():
     def main():
         server = listen_tcp(LOCAL, 0).serve(echo)

@@ -18,6 +18,7 @@ functions do.
 import abc
 import ast
 import inspect
+import itertools
 import json
 import os
 import pydoc
@@ -415,14 +416,26 @@ def test_the_types_of_public_functions_and_classes_can_be_asked_for(name):
 
 
 @pytest.mark.found("E8")
-@pytest.mark.parametrize("kind", [corolib.Task, corolib.Scheduler, corolib.Stream])
-def test_dir_of_a_class_shows_what_is_documented(kind):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CancelScope", "TaskGroup", "move_on_after", "shield", "timeout"),
+        *("DatagramServer", "Listener", "Scheduler", "Server", "Stream", "Task"),
+    ],
+)
+def test_dir_and_help_of_a_class_show_what_is_documented(name):
+    kind = getattr(corolib, name)
     shown = [name for name in dir(kind) if not name.startswith("_")]
     if kind is not corolib.Stream:  # whose working fields all begin with an underscore
-        assert shown == sorted(kind.__documented__.split())
+        documented = (vars(each).get("__documented__", "").split() for each in kind.__mro__)
+        assert shown == sorted(itertools.chain(*documented))
+    docs = "".join(each.__doc__ or "" for each in kind.__mro__)
     for name in shown:
         member = inspect.getattr_static(kind, name)
-        assert getattr(member, "__doc__", None) or re.search(rf"\b{name}\b", kind.__doc__), name
+        assert getattr(member, "__doc__", None) or re.search(rf"\b{name}\b", docs), name
+    text = pydoc.plain(pydoc.render_doc(kind))
+    members = re.findall(r"^ \|  (\w+)(?:\(| = |$)", text, re.MULTILINE)
+    assert {name for name in members if not name.startswith("__")} <= {*shown, kind.__name__}
 
 
 def test_dir_of_a_subclass_shows_what_is_its_own_as_well():
