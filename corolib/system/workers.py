@@ -51,9 +51,12 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     handle_signal,
+    is_a,
     public,
     running_scheduler,
     to_stderr,
+    trace_of,
+    users_part,
     write_signals_to,
 )
 from corolib.net.listening import Listening
@@ -67,6 +70,15 @@ PAUSES = 0.1, 10.0
 
 START = 0.5
 """Seconds for which a worker has lived that did not crash at its start."""
+
+TRIAL = 5.0
+"""Seconds in which the first workers show whether the program works at all."""
+
+MISTAKES = (TypeError, AttributeError, NameError, ImportError, SyntaxError)
+"""Errors that are mistakes in the program: another worker would end by the same one."""
+
+MISTAKE = 70
+"""The status that they make: EX_SOFTWARE of sysexits.h."""
 
 ALONE = 1.0
 """Seconds before a start, at most, where no other worker serves the clients meanwhile."""
@@ -118,8 +130,9 @@ def run_workers(
     lost, the others go on, and another one takes its place. That is logged to "corolib.workers".
     Before it comes a pause of 0.1 s, which doubles while workers crash within half a second of
     their start: up to 10 s, or to 1 s where no other worker is left. One whose `f` returns has done
-    its work. What leaves `f` is printed as Python does, and makes status 1; SystemExit brings its
-    own. A worker waits for no threads and calls no `atexit` functions, which are the parent's.
+    its work. What leaves `f` is printed, and makes status 1; SystemExit brings its own. A mistake
+    in the program, as a TypeError is, makes 70: after that of a first worker, within five seconds,
+    all end. A worker waits for no threads and calls no `atexit` functions, which are the parent's.
 
     SIGTERM, unless the program handles it, is passed on to the workers, whose servers then stop
     within their grace. Ctrl-C does the same, and KeyboardInterrupt is raised in the end; a second
@@ -144,10 +157,9 @@ def run_workers(
 
     Raises:
         RuntimeError: a scheduler runs here, or this is not the main thread, where alone Python
-            handles signals; (in the end) all workers have ended, one by crashing too often.
+            handles signals; (in the end) all have ended, one by crashing too often or by a mistake.
         KeyboardInterrupt: Ctrl-C, when all workers have ended.
-        OSError: no process can be made, and those that were are stopped again; or none can become
-            that user.
+        OSError: no process can be made, and those that were end again; none can be that user.
         TypeError, ValueError: an argument is not of its kind; there is no such user or group.
         NotImplementedError: this system cannot fork.
 
@@ -232,6 +244,10 @@ class _Place:
         at_start = now - self.started < START
         self._pause = min(2 * self._pause, longest) if at_start and self._pause else shortest
         return min(self._pause, ALONE) if alone else self._pause
+
+    def age(self) -> float:
+        """Return the seconds since its process was started."""
+        return time.monotonic() - self.started
 
     def report(self) -> WorkerReport:
         return WorkerReport(self.pid, self.status, self.restarts)
@@ -356,6 +372,11 @@ class _Parent:
             if self._signals.stops:
                 return
             for place in self._reap():
+                if place.status == MISTAKE and not place.restarts and place.age() < TRIAL:
+                    raise RuntimeError(
+                        f"{place}, by a mistake in the program, which its traceback shows: none is "
+                        "started again"
+                    )
                 if place.status != 0:
                     self._crashed(place, str(place))
             for place in self._places:
@@ -404,7 +425,8 @@ class _Parent:
             self._signals.wait(deadline)
             for place in self._reap():
                 # By SIGTERM it may have ended before it had a server.
-                if place.status not in (0, -SIGTERM):
+                # And those that end by the same mistake have told.
+                if place.status not in (0, -SIGTERM, MISTAKE):
                     self._log.warning("%s when told to stop", place)
         for place in self._alive():
             self._log.warning("%s has not ended, and is killed", place)
@@ -490,9 +512,11 @@ def _exit_status(body: Callable[[], object]) -> int:
             return (exc.code or 0) & 0xFF
         to_stderr(exc.code)
         return 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
+    except BaseException as exc:
+        # How the library has come to the program's code says nothing, if it has.
+        whole = trace_of(exc)
+        sys.excepthook(type(exc), exc, trace_of(users_part(exc, "corolib.")) or whole)
+        return MISTAKE if is_a(exc, MISTAKES) else 1
     return 0
 
 

@@ -1,5 +1,6 @@
 """Worker processes: served by all, started again, stopped together; as real programs."""
 
+import functools
 import math
 import os
 import re
@@ -67,7 +68,7 @@ class Program:
     """A Python program in a session of its own, killed with all its children in the end."""
 
     def __init__(self, folder, *parts):
-        path = folder / "program.py"
+        self.path = path = folder / "program.py"
         path.write_text(BEGIN + "".join(map(textwrap.dedent, parts)))
         self.err = open(folder / "stderr", "w+")
         env = {**os.environ, "PYTHONPATH": ROOT}
@@ -467,6 +468,58 @@ def test_what_leaves_a_worker_is_printed_and_one_that_crashes_too_often_is_given
     assert re.fullmatch(last, text.splitlines()[-1])
 
 
+def test_a_mistake_of_the_program_at_its_start_ends_all_workers(program):
+    server = program(
+        """
+        from corolib import gather, listen_tcp, run_workers
+
+        def echo(stream):
+            yield
+
+        def main(listener):
+            yield from gather(listener.serve(echo))
+
+        if __name__ == "__main__":
+            run_workers(2, main, listen_tcp("127.0.0.1", 0))
+        """
+    )
+    status, _ = server.end()
+    text = server.complaints()
+    assert status == 1
+    assert "started again in" not in text
+    # Of the workers only their own lines are shown, and what these have called.
+    traces = text.split("Traceback (most recent call last):\n")[1:]
+    for trace in traces[:-1]:
+        assert trace.startswith(f'  File "{server.path}", line 10, in main\n')
+        assert trace.count("  File ") < 8
+        assert "TypeError: gather() got <Server on 127.0.0.1:" in trace
+    end = r"RuntimeError: worker \d \(pid \d+\) ended with status 70, by a mistake in the program, "
+    assert re.match(end, traces[-1].splitlines()[-1])
+    assert len(traces) in (2, 3)  # the other worker may have been told to stop before
+
+
+def test_a_mistake_that_shows_later_makes_one_more_crash(program):
+    server = program(
+        CRASHING,
+        """
+        def main():
+            yield
+            with open(__file__ + ".count", "a") as file:
+                print("once more", file=file)
+            with open(__file__ + ".count") as file:
+                count = len(file.readlines())
+            if count < 3:
+                os.kill(os.getpid(), 40) if count == 1 else 5()
+
+        if __name__ == "__main__":
+            print([report[1:] for report in run_workers(1, main)])
+        """,
+    )
+    status, out = server.end()
+    assert (status, out) == (0, "[(0, 2)]\n")
+    assert "ended with status 70: it is started again in" in server.complaints()
+
+
 @pytest.mark.found("N14")
 def test_what_keeps_a_worker_from_its_beginning_is_shown(program):
     server = program(
@@ -553,6 +606,8 @@ def test_a_worker_that_returns_has_done_its_work(program):
         (lambda: sys.exit(True), 1, ""),
         (lambda: sys.exit("in words"), 1, "in words\n"),
         (lambda: {"other": 0}["key"], 1, "KeyError: 'key'\n"),
+        (lambda: none_of_that_name, 70, "'none_of_that_name' is not defined\n"),  # noqa: F821
+        (functools.partial(run, 5), 70, "what one returned, `run(f(x))`\n"),
     ],
 )
 def test_the_status_of_a_worker_is_that_of_a_program(body, status, said, capsys):
