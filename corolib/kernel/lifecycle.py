@@ -24,7 +24,7 @@ from corolib.kernel.bodies import Quietly, close_for_good, is_begun
 from corolib.kernel.context import _current
 from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
-from corolib.kernel.frames import call_site, programs_lines
+from corolib.kernel.frames import call_site, line_of, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
 from corolib.kernel.safely import context_of, is_a, set_context, trace_of
 from corolib.kernel.task import Task
@@ -49,6 +49,13 @@ class RunLocal(Protocol):
 
 L = TypeVar("L", bound=RunLocal)
 
+INSIDE_ASYNCIO = (
+    "run() was called inside a running loop of asyncio's, which stands still until the run is "
+    "over. Write `await asyncio.to_thread(corolib.run, f)`, for a run in a thread; or, for one in "
+    "that loop, `await run_in_asyncio(f)`, of corolib.interop"
+)
+warned_of_asyncio = False
+
 
 class Lifecycle:
     """The beginning and the end of the runs of one scheduler: `with lifecycle: ...` is a run."""
@@ -68,6 +75,7 @@ class Lifecycle:
         tell_of_fork(self)
 
     def __enter__(self) -> None:
+        warn_of_asyncio()
         self._hooks.install(self._scheduler.open, self._scheduler.close_files)
         _current.scheduler = self._scheduler
 
@@ -353,6 +361,22 @@ class Lifecycle:
     def wakeup_fd(self) -> int:
         """Return the number to which signals are written: see `hooks.py`."""
         return self._scheduler.wakeup_fd()
+
+
+def warn_of_asyncio() -> None:
+    """Warn, once in this process, if a loop of asyncio's runs in this thread.
+
+    It is not refused: in the cell of a notebook, which has such a loop, it is what people want.
+    """
+    global warned_of_asyncio
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if warned_of_asyncio or running_loop is None or running_loop() is None:
+        return
+    warned_of_asyncio = True
+    import warnings
+
+    code, lasti = call_site(1)
+    warnings.warn_explicit(INSIDE_ASYNCIO, RuntimeWarning, code.co_filename, line_of(code, lasti))
 
 
 def shorten(error: BaseException | None, trace: TracebackType) -> None:

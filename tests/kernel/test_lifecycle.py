@@ -1,5 +1,6 @@
 """How a run begins, what ends it early, and what is left of it."""
 
+import asyncio
 import gc
 import json
 import math
@@ -37,6 +38,34 @@ from tests.helpers.inside import Bound, lifecycle_of
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
+
+# The beginning of a run ---------------------------------------------------------------------------
+
+
+@pytest.mark.found("E4")
+def test_a_run_inside_a_loop_of_asyncio_warns_once_and_names_both_ways(monkeypatch):
+    async def cell():
+        return run(now), run(sleeper, 0)
+
+    def now():
+        yield
+        return 5
+
+    monkeypatch.setattr("corolib.kernel.lifecycle.warned_of_asyncio", False)
+    with pytest.warns(RuntimeWarning, match=r"which stands still until the run is over") as told:
+        assert asyncio.run(cell())[0] == 5
+    [warning] = told
+    assert "`await asyncio.to_thread(corolib.run, f)`" in str(warning.message)
+    assert "`await run_in_asyncio(f)`, of corolib.interop" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_no_run_warns_where_asyncio_has_no_loop_in_this_thread():
+    async def main():
+        return await asyncio.to_thread(run, sleeper, 0)
+
+    asyncio.run(main())
+
 
 # The end of a run ---------------------------------------------------------------------------------
 
