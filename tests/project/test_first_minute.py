@@ -1,15 +1,31 @@
 """The first minute of a newcomer: the lines that people write wrong, as a terminal shows them.
 
-Each program is run at a terminal of its own, where debug mode is on without being asked for. What
-it shows must have the right line. That it is wrong without a word in the middle of a server is what
-E1 is about: the first programs here are servers of a few lines.
+Each program is run at a terminal, where debug mode is on without being asked for. What it shows
+must have the right line. That it is wrong without a word in the middle of a server is what E1 is
+about: the first programs here are servers of a few lines.
+
+One interpreter runs all of them, one after the other, as `python3 FILE` would.
 """
 
+import re
 import textwrap
 
 import pytest
 
 from tests.helpers.programs import at_terminal
+
+RUN_ALL = """
+import gc, runpy, sys
+from pathlib import Path
+
+for path in sorted(Path(__file__).parent.glob("case*.py")):
+    print("====", path.name, file=sys.stderr, flush=True)
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    gc.collect()
+"""
 
 SERVER = """
 from corolib import *
@@ -112,7 +128,13 @@ LINES = {
     "no yield at all": (
         SERVER,
         "print('hello')",
-        "got None from echo() (app.py:3): it has no `yield`",
+        "serve() got echo() (app.py:3): it has no `yield`, so it is not a generator function. What "
+        "waits has `yield from` in front: `data = yield from stream.recv(65536)`",
+    ),
+    "a function without yield": (
+        PROGRAM,
+        "spawn(print, 5)",
+        "spawn() got None from print(): it has no `yield`, so it is not a generator function",
     ),
     "a lock without yield from": (
         PROGRAM,
@@ -177,7 +199,43 @@ LINES = {
         'run(serve_tcp, echo, "127.0.0.1", 0, max_connections=10)',
         "write `run(serve_tcp(..., max_connections=...))`",
     ),
-    "a list": (PROGRAM, "yield from gather([slow(), slow()])", "`gather(*calls)`"),
+    "a list": (
+        PROGRAM,
+        "yield from gather([slow(), slow()])",
+        "a list: give calls one by one; `gather(*calls)`",
+    ),
+    "a handler of two arguments": (
+        MODULE,
+        "def handle(conn, addr): yield\nrun(serve_tcp, handle, '127.0.0.1', 0)",
+        "serve_tcp() calls handle() (app.py:7) with (stream), but it takes (conn, addr): the "
+        "stream is read and written, and `stream.peer` is who has connected",
+    ),
+    "a handler that is called": (
+        MODULE,
+        "run(serve_tcp(echo(None), '127.0.0.1', 0))",
+        "serve_tcp() got the call echo(...): give the function, `serve_tcp(echo, ...)`",
+    ),
+    "a keyword that is nearly right": (
+        MODULE,
+        "run(serve_tcp(echo, '127.0.0.1', 0, max_conn=5))",
+        "serve_tcp() has no keyword 'max_conn'; did you mean max_connections=? Its keywords are",
+    ),
+    "a limit in words": (
+        MODULE,
+        "run(serve_tcp(echo, '127.0.0.1', 0, max_connections='5'))",
+        "TypeError: serve_tcp(max_connections=) takes a whole number, at least 1, not '5'",
+    ),
+    "host and port exchanged": (
+        MODULE,
+        "run(serve_tcp, echo, 7007, '127.0.0.1')",
+        "serve_tcp(7007, '127.0.0.1'): the host comes first, then the port",
+    ),
+    "a server that runs already": (
+        SERVER.replace("{}", "yield").replace("server = listener.serve(echo)", "{}"),
+        "yield from gather(listener.serve(echo))",
+        "which is no call, and is waited for by `yield from`. Give a call, as `serve_tcp(f, host, "
+        "port)` is one",
+    ),
     "a queue without a size": (MODULE, "Queue()", "`Queue(math.inf)` for one without bound"),
     "spawn without a run": (
         MODULE,
@@ -188,13 +246,35 @@ LINES = {
 }
 
 
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Run all programs, and return what each one shows."""
+    folder = tmp_path_factory.mktemp("minute")
+    names = {}
+    for number, what in enumerate(LINES):
+        program, wrong, _ = LINES[what]
+        path = folder / f"case{number:02}.py"
+        path.write_text(program.lstrip().replace("{}", wrong))
+        names[path.name] = what
+    (folder / "all.py").write_text(RUN_ALL)
+    parts = at_terminal(folder / "all.py").split("==== ")[1:]
+    assert len(parts) == len(LINES), parts
+    return {names[part.partition("\n")[0]]: part for part in parts}
+
+
 @pytest.mark.found("E1")
 @pytest.mark.found("E2")
 @pytest.mark.found("E3")
 @pytest.mark.found("E4")
 @pytest.mark.parametrize("what", LINES)
-def test_a_wrong_line_ends_at_a_terminal_in_a_message_with_the_right_one(what, tmp_path):
-    program, wrong, right = LINES[what]
+def test_a_wrong_line_ends_at_a_terminal_in_a_message_with_the_right_one(what, shown):
+    text = re.sub(r"case\d+\.py", "app.py", shown[what])
+    assert LINES[what][2] in text, textwrap.indent(LINES[what][0], "    ") + text
+
+
+@pytest.mark.found("E1")
+def test_so_does_a_program_that_has_the_terminal_for_itself(tmp_path):
+    program, wrong, right = LINES["assigned"]
     path = tmp_path / "app.py"
     path.write_text(program.lstrip().replace("{}", wrong))
-    assert right in at_terminal(path), textwrap.indent(path.read_text(), "    ")
+    assert right in at_terminal(path)

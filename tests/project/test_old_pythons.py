@@ -51,7 +51,8 @@ def test_a_python_that_is_too_old_is_told_so_in_one_sentence(version):
     status, out, err = run(python, "-c", "import corolib")
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == f"ImportError: {sentence}"
-    for module in ["demos", "demos.echo", "demos.web.static"] if FULL else ["demos.web.static"]:
+    modules = ["corolib", "demos", "demos.echo", "demos.web.static"]
+    for module in modules if FULL else ["corolib", "demos.web.static"]:
         assert run(python, "-m", module) == (1, "", f"{sentence}\n")
 
 
