@@ -606,7 +606,7 @@ def test_a_worker_that_returns_has_done_its_work(program):
         (lambda: sys.exit(True), 1, ""),
         (lambda: sys.exit("in words"), 1, "in words\n"),
         (lambda: {"other": 0}["key"], 1, "KeyError: 'key'\n"),
-        (lambda: none_of_that_name, 70, "'none_of_that_name' is not defined\n"),  # noqa: F821
+        (functools.partial(eval, "none_of_that_name"), 70, "'none_of_that_name' is not defined\n"),
         (functools.partial(run, 5), 70, "what one returned, `run(f(x))`\n"),
     ],
 )
