@@ -11,7 +11,7 @@ The house, where each floor imports only from those below it:
     interop/        doors to other libraries
         psycopg -> readiness     asyncio_calls     redis
     trace/          records what the scheduler does, where a run asks for it
-        traces -> recorder -> watching     page, perfetto, files
+        command -> traces -> recorder -> watching     page, perfetto, files
         page, perfetto -> sentences -> state -> events
     demo/           two servers to try it with: they and `__main__` use what is public
         daytime -> echo -> ports     start

@@ -6,7 +6,7 @@
 The recorder is a scheduler that notes what it does; one that is not traced is another class, and
 knows nothing of this package.
 
-    traces -> recorder -> watching       files, page, perfetto: forms of a trace
+    command -> traces -> recorder -> watching     files, page, perfetto: forms of a trace
     sentences -> state -> events
 """
 

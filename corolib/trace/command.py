@@ -1,0 +1,125 @@
+"""`python3 -m corolib trace` and `convert`: record a program, and turn a trace into another form.
+
+The program runs as `python PROGRAM` would run it, and its exit status is ours. Each `run()` in it
+is recorded as if it had `trace=`. Where the file is, the last line on stderr says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from corolib.kernel import Scheduler, run
+from corolib.trace.files import read_lines
+from corolib.trace.traces import SUFFIXES, Trace, write
+
+_COMMAND = (__name__, "runpy")
+USAGE = """\
+python3 -m corolib trace [-o FILE] [OPTIONS] PROGRAM [ARG...]
+       python3 -m corolib trace [-o FILE] [OPTIONS] -m MODULE [ARG...]"""
+
+
+def record(words: Sequence[str]) -> NoReturn:
+    """Do what `python3 -m corolib trace WORDS` asks for, and exit."""
+    parser = argparse.ArgumentParser(
+        usage=USAGE, description="Record what the scheduler does while a program runs."
+    )
+    add = parser.add_argument
+    add("-o", dest="to", metavar="FILE", default="trace.html",
+        help=".html: a page; .jsonl: events; .json: for Perfetto; -: text on stderr. "
+             "Default: %(default)s")  # fmt: skip
+    add("--last", type=int, metavar="N", help="keep only the last N events")
+    add("--no-values", action="store_true", help="do not note local variables")
+    add("--stacks", action="store_true", help="note all frames of a task, not the innermost")
+    add("--no-source", action="store_true", help="leave the source of what ran out")
+    add("--open", action="store_true", help="show the page in a browser")
+    add("-m", dest="module", action="store_true", help="PROGRAM is a module, as for python3 -m")
+    add("program", metavar="PROGRAM")
+    add("arguments", metavar="ARG", nargs=argparse.REMAINDER)
+    options = parser.parse_args(words)
+    wanted = {
+        "last": options.last,
+        "values": not options.no_values,
+        "stacks": options.stacks,
+        "source": not options.no_source,
+    }
+    traces: list[Trace] = []
+
+    class Each(Trace):
+        """Records each run by itself."""
+
+        def scheduler(self, **scheduler: Any) -> Scheduler:
+            traces.append(Trace(options.to, **wanted))
+            traces[-1].on_cause = False  # it is asked for here and now
+            return traces[-1].scheduler(**scheduler)
+
+    try:
+        each = Each(options.to, **wanted)
+    except ValueError as exc:
+        parser.error(str(exc))
+    status = _run(options, each)
+    written = [trace.path for trace in traces if trace.path]
+    if not traces:
+        print(f"{options.program} has never called run(): there is no trace", file=sys.stderr)
+        status = status or 1
+    for path in written:
+        print(path, file=sys.stderr)
+    if options.open and written:
+        import webbrowser
+
+        webbrowser.open(f"file://{os.path.abspath(written[-1])}")
+    sys.exit(status)
+
+
+def _run(options: argparse.Namespace, trace: Trace) -> Any:
+    """Run the program as its own main module; return its exit status."""
+    sys.argv = [options.program, *options.arguments]
+    defaults: Any = run.__kwdefaults__
+    before, defaults["trace"] = defaults["trace"], trace
+    try:
+        if options.module:
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(options.program, run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = os.path.dirname(os.path.abspath(options.program))
+            runpy.run_path(options.program, run_name="__main__")
+    except SystemExit as exc:
+        if isinstance(exc.code, str):
+            print(exc.code, file=sys.stderr)
+            return 1
+        return exc.code
+    except BaseException as exc:
+        # The first frames are those of this command and of `runpy`.
+        trace_back = exc.__traceback__
+        while trace_back is not None and trace_back.tb_frame.f_globals.get("__name__") in _COMMAND:
+            trace_back = trace_back.tb_next
+        sys.excepthook(type(exc), exc.with_traceback(trace_back), trace_back)
+        return 130 if isinstance(exc, KeyboardInterrupt) else 1
+    finally:
+        defaults["trace"] = before
+    return 0
+
+
+def convert(words: Sequence[str]) -> NoReturn:
+    """Do what `python3 -m corolib convert WORDS` asks for, and exit."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m corolib convert",
+        description="Make a page, or a file for Perfetto, of a trace.",
+    )
+    parser.add_argument("trace", metavar="TRACE.jsonl")
+    parser.add_argument("to", metavar="OUT.html|OUT.json")
+    options = parser.parse_args(words)
+    if os.path.splitext(options.to)[1] not in SUFFIXES:
+        parser.error(f"{options.to}: its suffix is none of {', '.join(SUFFIXES)}")
+    try:
+        with open(options.trace, encoding="utf-8") as file:
+            header, events = read_lines(file.read())
+        write(options.to, header, events)
+    except (OSError, ValueError) as exc:
+        print(f"{options.trace}: {exc}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,143 @@
+"""Recording a program from outside: the command line."""
+
+import json
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from corolib import run
+from corolib.trace import command, read_lines
+from tests.helpers.driving import sleeper
+
+PROGRAM = """
+    import sys
+    from corolib import run, Sleep, spawn
+    import beside
+
+    def child():
+        yield Sleep(0.001)
+
+    def main():
+        number = len(sys.argv)
+        yield from spawn(child)
+        return number
+
+    assert __name__ == "__main__"
+    print(beside.WORD, run(main), sys.argv[1:])
+    if sys.argv[1:] == ["again"]:
+        run(main)
+    if sys.argv[1:] == ["exit"]:
+        sys.exit(7)
+    if sys.argv[1:] == ["text"]:
+        sys.exit("a reason")
+    if sys.argv[1:] == ["fail"]:
+        raise ValueError("on purpose")
+    if sys.argv[1:] == ["ctrl-c"]:
+        raise KeyboardInterrupt
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "program.py").write_text(dedent(PROGRAM), "utf-8")
+    (tmp_path / "beside.py").write_text("WORD = 'beside'\n", "utf-8")
+    (tmp_path / "idle.py").write_text("print('no run')\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    yield tmp_path
+    sys.modules.pop("beside", None)
+
+
+def record(*words):
+    """Record, and return the exit status."""
+    with pytest.raises(SystemExit) as left:
+        command.record([str(word) for word in words])
+    return left.value.code
+
+
+def test_a_program_runs_as_python_would_run_it(folder, capsys):
+    assert record("program.py", "a", "-o", "b") == 0
+    out, err = capsys.readouterr()
+    assert out == "beside 4 ['a', '-o', 'b']\n"
+    assert err == "trace.html\n"
+    page = (folder / "trace.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert run(sleeper, 0, "not recorded") == "not recorded"
+    assert [path.name for path in folder.glob("*.html")] == ["trace.html"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "told"),
+    [
+        ("exit", 7, ""),
+        ("text", 1, "a reason\n"),
+        ("fail", 1, "ValueError: on purpose\n"),
+        ("ctrl-c", 130, "KeyboardInterrupt\n"),
+    ],
+)
+def test_its_exit_status_is_ours(folder, capsys, word, status, told):
+    assert record("-o", f"{word}.jsonl", "program.py", word) == status
+    err = capsys.readouterr().err
+    assert err.endswith(f"{told}{word}.jsonl\n")
+    assert "runpy" not in err
+    assert "corolib" not in err
+    assert read_lines((folder / f"{word}.jsonl").read_text())[1]
+
+
+def test_options_are_the_traces(folder, capsys):
+    assert record("-o", "a.jsonl", "--stacks", "--no-source", "program.py") == 0
+    header, events = read_lines((folder / "a.jsonl").read_text())
+    assert header["source"] == {}
+    yields = [event for event in events if event["kind"] == "yield"]
+    assert yields[0]["locals"] == {"number": "1"}
+    assert yields[0]["stack"]
+    assert record("-o", "b.json", "--last", 5, "--no-values", "program.py") == 0
+    assert len(json.loads((folder / "b.json").read_text())["traceEvents"]) < 20
+    assert record("-o", "-", "program.py") == 0
+    assert "The run is over: returned." in capsys.readouterr().err
+
+
+def test_a_module_is_run_as_one_and_each_run_has_a_file(folder, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert record("-o", "m.html", "--open", "-m", "program", "again") == 0
+    assert capsys.readouterr().err == "m.html\nm-2.html\n"
+    assert opened == [f"file://{folder / 'm-2.html'}"]
+
+
+def test_a_program_that_never_runs_has_no_trace(folder, capsys):
+    assert record("idle.py") == 1
+    out, err = capsys.readouterr()
+    assert out == "no run\n"
+    assert err == "idle.py has never called run(): there is no trace\n"
+    assert not (folder / "trace.html").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "out.txt", "program.py"], ["--nonsense"]])
+def test_wrong_usage_is_refused(folder, capsys, words):
+    assert record(*words) == 2
+    assert "usage: python3 -m corolib trace" in capsys.readouterr().err
+
+
+def convert(*words):
+    with pytest.raises(SystemExit) as left:
+        command.convert([str(word) for word in words])
+    return left.value.code
+
+
+def test_a_trace_is_turned_into_a_page_and_into_a_file_for_perfetto(folder, capsys):
+    run(sleeper, 0, trace=folder / "t.jsonl")
+    assert convert("t.jsonl", "t.html") == 0
+    assert convert("t.jsonl", "t.json") == 0
+    assert (folder / "t.html").read_text("utf-8").startswith("<!doctype html>")
+    assert json.loads((folder / "t.json").read_text())["traceEvents"]
+    Path("cut.jsonl").write_text((folder / "t.jsonl").read_text()[:900])
+    assert convert("cut.jsonl", "cut.html") == 0
+    assert capsys.readouterr().err == ""
+    assert convert("nowhere.jsonl", "t.html") == 1
+    assert convert("program.py", "t.html") == 1
+    assert convert("t.jsonl", "t.txt") == 2
