@@ -40,7 +40,7 @@ from corolib import (
 from corolib.demo import daytime, echo
 from corolib.demo.start import at_least, start
 from corolib.kernel.safely import brief
-from corolib.kernel.waits import DEBUG
+from corolib.kernel.waits import DEBUG, TRACE
 from corolib.net.network import address_text
 
 if TYPE_CHECKING:
@@ -51,23 +51,29 @@ corolib: network servers as plain generators.
 
   python3 -m corolib serve app.py:echo --port 7007    serve with the handler `echo` of app.py
   python3 -m corolib run app.py:main                  run the function `main` of app.py
-  python3 -m corolib demo echo                        an echo server on port 7007
-  python3 -m corolib demo time                        time servers on ports 7037 and 7013
+  python3 -m corolib demo echo                        an echo server on port 7007; `time`: two more
+  python3 -m corolib trace app.py                     a page to step through what app.py does
 
 Each has --help. `serve` and `run` have debug mode on, which finds a forgotten `yield from`;
 --production leaves it out. To begin: python3 -c "import corolib; help(corolib)"
 """
 
+RECORD = {
+    "metavar": "FILE",
+    "help": "what the scheduler does: .html, .jsonl, .json, or - for text",
+}
 PRODUCTION = {"action": "store_true", "help": "without debug mode, which costs an echo a third"}
 SERVE = {
     "handler": {"help": "the function that is given each connection: app.py:echo"},
     "--unix": {"metavar": "PATH", "help": "a Unix socket instead of host and port"},
     "--tls": {"metavar": "FILE", "help": "the certificate and its key, in one file"},
     "--workers": {"type": at_least(1), "default": 1, "help": "processes; default: %(default)s"},
+    "--trace": RECORD,
     "--production": PRODUCTION,
 }
 RUN = {
     "function": {"help": "the function, which takes no arguments: app.py:main"},
+    "--trace": RECORD,
     "--production": PRODUCTION,
 }
 
@@ -86,6 +92,10 @@ def command(words: Sequence[str]) -> NoReturn:
         case ["demo", "time", *given]:
             extra = daytime.ARGUMENTS
             begin(daytime.main, daytime.__doc__, "demo time", given, port=7037, arguments=extra)
+        case ["trace" | "convert" as name, *given]:
+            from corolib.trace.command import convert, record
+
+            (record if name == "trace" else convert)(given)
         case [] | ["-h" | "--help"]:
             print(HELP, end="")
             sys.exit(0)
@@ -104,6 +114,8 @@ def begin(main: Any, doc: str | None, name: str, given: Sequence[str], **more: A
 def serve(options: argparse.Namespace) -> None:
     """Serve with the handler, until Ctrl-C or SIGTERM."""
     ensure_mode(options.production)
+    if options.trace and options.workers > 1:
+        sys.exit("--trace records one process: leave --workers out")
     handler = load(options.handler)
     tls = None if options.tls is None else tls_context(options.tls)
     listeners = open_listeners(options)
@@ -116,7 +128,7 @@ def serve(options: argparse.Namespace) -> None:
     said = "stopped"
     try:
         if options.workers == 1:
-            said = run(serve_all, listeners, handler, tls)
+            said = run(serve_all, listeners, handler, tls, trace=options.trace or TRACE)
         else:
             run_workers(options.workers, serve_all, listeners, handler, tls)
     except KeyboardInterrupt as exc:
@@ -175,7 +187,7 @@ def tls_context(path: str) -> ssl.SSLContext:
 def run_function(options: argparse.Namespace) -> None:
     """Run the function, as `run()` does."""
     ensure_mode(options.production)
-    run(load(options.function))
+    run(load(options.function), trace=options.trace or TRACE)
 
 
 def ensure_mode(production: bool) -> None:

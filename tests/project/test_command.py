@@ -14,7 +14,7 @@ import pytest
 from corolib.__main__ import command, ensure_mode, load
 from corolib.kernel.waits import DEBUG
 from tests.helpers.certificates import PEM
-from tests.helpers.programs import PATIENCE, ROOT, at_terminal
+from tests.helpers.programs import PATIENCE, ROOT, at_terminal, without_slow_steps
 
 APP = """
 def echo(stream):
@@ -60,7 +60,7 @@ def begin(*words, **options):
 def outcome(*words, **options):
     with begin(*words, **options) as process:
         out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
+    return process.returncode, out, without_slow_steps(err)
 
 
 def echoed(sock):
@@ -79,7 +79,7 @@ def served(*words, by=signal.SIGINT, connect=None, **options):
         assert echoed(sock) == b"hello"
         process.send_signal(by)
         out, err = process.communicate(timeout=PATIENCE)
-    return line, (process.returncode, out, err)
+    return line, (process.returncode, out, without_slow_steps(err))
 
 
 @pytest.mark.found("E6")
@@ -90,7 +90,7 @@ def test_alone_it_says_in_ten_lines_what_it_can(capsys):
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert len(text.splitlines()) <= 10
-        assert set(re.findall(r"-m corolib (\w+)", text)) == {"serve", "run", "demo"}
+        assert set(re.findall(r"-m corolib (\w+)", text)) == {"serve", "run", "demo", "trace"}
     with pytest.raises(SystemExit) as caught:
         command(["nonsense"])
     assert caught.value.code == 2
@@ -187,6 +187,21 @@ def test_run_runs_a_function_in_debug_mode_unless_it_is_for_production(
     folder, words, variables, mode
 ):
     assert outcome("run", "app.py:main", *words, variables=variables) == (0, f"{mode}\n", "")
+
+
+def test_what_the_scheduler_does_can_be_recorded(folder):
+    status, out, err = outcome("run", "app.py:main", "--trace", "run.jsonl")
+    assert (status, out, err) == (0, "debug\n", "")
+    (folder / "program.py").write_text("import app, corolib\ncorolib.run(app.main)\n")
+    assert outcome("trace", "-o", "-", "program.py")[0] == 0
+    assert outcome("convert", "run.jsonl", "run.html") == (0, "", "")
+    assert (folder / "run.html").read_text("utf-8").startswith("<!doctype html>")
+    status, out, err = outcome("serve", "app.py:echo", "--workers", "2", "--trace", "x.html")
+    assert (status, out) == (1, "")
+    assert err == "--trace records one process: leave --workers out\n"
+    status, out, err = outcome("convert", "app.py", "run.html")
+    assert (status, out) == (1, "")
+    assert err.startswith("app.py: ")
 
 
 def test_the_program_is_started_anew_with_all_that_it_was_given(monkeypatch):
