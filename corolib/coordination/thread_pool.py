@@ -323,7 +323,9 @@ class Pool:
         self._made = 0
         self._ended = False
         # For all of these, and for `counted` and `worker` of the jobs. A signal handler may come in
-        # between, and cancel a task whose job is here.
+        # between, and cancel a task whose job is here. A second Ctrl-C must not: it could be raised
+        # when the lock is taken and the block has not begun, or between two things that belong
+        # together.
         self._lock = RLock()
         tell_of_fork(self)
 
@@ -335,14 +337,14 @@ class Pool:
     @limit.setter
     def limit(self, limit: int) -> None:
         check_count(limit, "the limit of threads", 1)
-        with self._lock:
+        with uninterrupted, self._lock:
             self._limit = limit
             self._begin()
             self._end_spare()
 
     def submit(self, job: Job) -> None:
         """Begin a job if there is room, or put it into the queue."""
-        with self._lock:
+        with uninterrupted, self._lock:
             # While a thread is free that may begin one, there is none in the queue.
             if self._free and self._busy < self._limit:
                 self._give(job)
@@ -352,7 +354,7 @@ class Pool:
 
     def withdraw(self, job: Job) -> bool:
         """Take a job out of the queue, for which nobody waits; return whether it was there."""
-        with self._lock:
+        with uninterrupted, self._lock:
             if job in self.queue:
                 del self.queue[job]
                 return True
@@ -362,7 +364,7 @@ class Pool:
 
     def discount(self, job: Job) -> None:
         """Do not count a job meanwhile: its thread is going to wait for a scheduler."""
-        with self._lock:
+        with uninterrupted, self._lock:
             self._discount(job)
 
     def count(self, job: Job) -> None:
@@ -370,21 +372,21 @@ class Pool:
 
         If it had to wait for room, it might wait for who waits for it.
         """
-        with self._lock:
+        with uninterrupted, self._lock:
             if not job.counted and (job.wake is not None or not self._spares_given_up):
                 job.counted = True
                 self._busy += 1
 
     def end(self) -> None:
         """Have the threads end: at once, or after the job each is doing."""
-        with self._lock:
+        with uninterrupted, self._lock:
             self._ended = True
             self.queue.clear()
             self._end_spare()
 
     def at_work(self) -> list[Job]:
         """Return the jobs that threads are doing."""
-        with self._lock:
+        with uninterrupted, self._lock:
             return [job for worker in self.workers if (job := worker.job) is not None]
 
     def on_fork(self) -> None:
@@ -417,21 +419,19 @@ class Pool:
 
     def _give(self, job: Job) -> None:
         """Have a free thread do a job: that which became free last."""
-        with uninterrupted:
-            worker = self._free.pop()
-            worker.job, job.worker = job, worker
-            job.counted = True
-            self._busy += 1
-            worker.lock.release()
+        worker = self._free.pop()
+        worker.job, job.worker = job, worker
+        job.counted = True
+        self._busy += 1
+        worker.lock.release()
 
     def _add_worker(self) -> None:
         """Start a thread, which is free."""
         self._made += 1
         worker = Worker(f"corolib-{self.name}-{self._made}")
-        with uninterrupted:
-            worker.thread = self.starter.start(self._work, (worker,), worker.name)
-            self.workers.add(worker)
-            self._free.append(worker)
+        worker.thread = self.starter.start(self._work, (worker,), worker.name)
+        self.workers.add(worker)
+        self._free.append(worker)
 
     def _discount(self, job: Job) -> None:
         if job.counted:
@@ -442,8 +442,7 @@ class Pool:
     def _end_spare(self) -> None:
         """Have the free threads end that are more than the limit, or all at the end."""
         while self._free and (self._ended or self._busy + len(self._free) > self._limit):
-            with uninterrupted:
-                self._free.pop(0).lock.release()
+            self._free.pop(0).lock.release()
 
     # In the thread ----------------------------------------------------------------------------
 
