@@ -12,25 +12,33 @@ from is, in this order: systemd, `--unix`, or `--host` and `--port`. `run` does 
 Both have debug mode on, which a service leaves out with `--production`. It is decided when corolib
 is imported: if the environment wants another one, this program starts itself anew.
 
-Exit status: 0, after SIGTERM too; 1, with one line, for what cannot be; 2 for a wrong option; 130
-after Ctrl-C. What the servers and runs do is in `net/` and `kernel/`.
+Exit status: 0, after SIGTERM too; 1, with one line, for what cannot be, and with your frames alone
+for an error of your program; 2 for a wrong option; 130 after Ctrl-C. What the servers and runs do
+is in `net/` and `kernel/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from corolib import (
     Coro,
+    Deadlock,
     Listener,
+    Scheduler,
+    __version__,
     inherited_listeners,
     listen_tcp,
     listen_unix,
@@ -38,10 +46,11 @@ from corolib import (
     run_workers,
 )
 from corolib.demo import daytime, echo
-from corolib.demo.start import at_least, start
+from corolib.demo.start import NOT_HERE, at_least, start
 from corolib.kernel.safely import brief
 from corolib.kernel.waits import DEBUG, TRACE
 from corolib.net.network import address_text
+from corolib.system import workers
 
 if TYPE_CHECKING:
     import ssl
@@ -53,9 +62,17 @@ corolib: network servers as plain generators.
   python3 -m corolib run app.py:main                  run the function `main` of app.py
   python3 -m corolib demo echo                        an echo server on port 7007; `time`: two more
   python3 -m corolib trace app.py                     a page to step through what app.py does
+  python3 -m corolib convert run.jsonl run.html       such a page of what --trace has recorded
 
 Each has --help. `serve` and `run` have debug mode on, which finds a forgotten `yield from`;
 --production leaves it out. To begin: python3 -c "import corolib; help(corolib)"
+"""
+
+DEMOS = """\
+  python3 -m corolib demo echo    what you send comes back, on port 7007
+  python3 -m corolib demo time    the time and the date, on ports 7037 and 7013
+
+Each has --help. A checkout of corolib has more: python3 -m demos
 """
 
 RECORD = {
@@ -83,10 +100,10 @@ def command(words: Sequence[str]) -> NoReturn:
     match words:
         case ["serve", *given]:
             doc = "Serve with a handler of yours.\n\n    $ python3 -m corolib serve app.py:echo\n"
-            begin(serve, doc, "serve", given, port=7007, arguments=SERVE)
+            begin(told_of_mistakes(serve), doc, "serve", given, port=7007, arguments=SERVE)
         case ["run", *given]:
             doc = "Run a function of yours.\n\n    $ python3 -m corolib run app.py:main\n"
-            begin(run_function, doc, "run", given, arguments=RUN)
+            begin(told_of_mistakes(run_function), doc, "run", given, arguments=RUN)
         case ["demo", "echo", *given]:
             begin(echo.main, echo.__doc__, "demo echo", given, port=7007)
         case ["demo", "time", *given]:
@@ -96,16 +113,68 @@ def command(words: Sequence[str]) -> NoReturn:
             from corolib.trace.command import convert, record
 
             (record if name == "trace" else convert)(given)
+        case ["demo", "-h" | "--help", *_]:
+            explain(DEMOS)
+        case ["demo"]:
+            explain(DEMOS, "which demo?")
+        case ["demo", name, *_]:
+            explain(DEMOS, f"there is no demo {brief(name)}")
+        case ["--version"]:
+            explain(f"corolib {__version__}\n")
         case [] | ["-h" | "--help"]:
-            print(HELP, end="")
-            sys.exit(0)
+            explain(HELP)
         case _:
-            print(HELP, end="", file=sys.stderr)
-            sys.exit(2)
+            explain(HELP, f"there is no command {brief(words[0])}")
+
+
+def explain(text: str, mistake: str | None = None) -> NoReturn:
+    """Print what there is, and exit; a mistake comes before it, on stderr, and is status 2."""
+    if mistake is None:
+        print(text, end="")
+        sys.exit(0)
+    print(f"{mistake}\n\n{text}", end="", file=sys.stderr)
+    sys.exit(2)
 
 
 def begin(main: Any, doc: str | None, name: str, given: Sequence[str], **more: Any) -> NoReturn:
     start(main, doc, name=f"python3 -m corolib {name}", given=given, **more)
+
+
+def told_of_mistakes(main: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
+    """Return `main`, which then shows of an error the frames that are not corolib's, and exits.
+
+    What `start` says in one line is left to it; so is what may be a fault of corolib's own.
+    """
+
+    @functools.wraps(main)
+    def call(options: argparse.Namespace) -> None:
+        try:
+            main(options)
+        except Exception as exc:
+            frames = frames_of_the_program(exc.__traceback__)
+            if isinstance(exc, OSError) and (frames is None or exc.errno in NOT_HERE):
+                raise
+            if frames is None and not isinstance(exc, (TypeError, ValueError, Deadlock)):
+                raise
+            sys.excepthook(type(exc), exc.with_traceback(frames), frames)
+            sys.exit(1)
+
+    return call
+
+
+def frames_of_the_program(trace: TracebackType | None) -> TracebackType | None:
+    """Leave corolib's frames, and those of imports, out of a traceback; None: no other is there."""
+    kept: list[TracebackType] = []
+    while trace is not None:
+        scope = trace.tb_frame.f_globals
+        inside = str(scope.get("__name__")).startswith(("corolib.", "importlib."))
+        if not inside and scope is not globals():
+            kept.append(trace)
+        trace = trace.tb_next
+    for each, following in pairwise([*kept, None]):
+        assert each is not None
+        each.tb_next = following
+    return kept[0] if kept else None
 
 
 # Serve and run ------------------------------------------------------------------------------------
@@ -117,6 +186,7 @@ def serve(options: argparse.Namespace) -> None:
     if options.trace and options.workers > 1:
         sys.exit("--trace records one process: leave --workers out")
     handler = load(options.handler)
+    sys.argv = [options.handler]  # the title of a trace
     tls = None if options.tls is None else tls_context(options.tls)
     listeners = open_listeners(options)
     places = ", ".join(
@@ -168,7 +238,10 @@ def open_listeners(options: argparse.Namespace) -> list[Listener]:
     if inherited:
         return inherited
     if options.unix is not None:
-        return [listen_unix(options.unix)]
+        try:
+            return [listen_unix(options.unix)]
+        except OSError as exc:
+            sys.exit(f"--unix: {exc.strerror}")
     return [listen_tcp(options.host, options.port)]
 
 
@@ -187,7 +260,28 @@ def tls_context(path: str) -> ssl.SSLContext:
 def run_function(options: argparse.Namespace) -> None:
     """Run the function, as `run()` does."""
     ensure_mode(options.production)
-    run(load(options.function), trace=options.trace or TRACE)
+    function = load(options.function)
+    refuse_arguments(function, options.function)
+    sys.argv = [options.function]
+    run(function, trace=options.trace or TRACE)
+
+
+def refuse_arguments(function: Any, name: str) -> None:
+    """Exit if the function cannot be called without arguments."""
+    import inspect
+
+    with suppress(ValueError):  # some functions have no signature
+        missing = [
+            each.name
+            for each in inspect.signature(function).parameters.values()
+            if each.default is each.empty
+            and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        ]
+        text = f"{name.rpartition(':')[2]}() takes {', '.join(missing)}, and `run` gives it nothing"
+        if len(missing) == 1:
+            text += f": a handler is served, by `python3 -m corolib serve {name}`"
+        if missing:
+            sys.exit(text)
 
 
 def ensure_mode(production: bool) -> None:
@@ -206,13 +300,46 @@ def load(name: str) -> Any:
     place, _, function = name.rpartition(":")
     if not place or not function:
         sys.exit(f"{name}: give a file, a colon and a function, as in app.py:echo")
-    module = load_file(Path(place)) if place.endswith(".py") else load_module(place)
+    with refusing_runs():
+        module = load_file(Path(place)) if place.endswith(".py") else load_module(place)
     found = getattr(module, function, None)
     if not callable(found):
         there = [each for each, thing in vars(module).items() if callable(thing)]
         own = [each for each in there if vars(module)[each].__module__ == module.__name__]
         sys.exit(f"{place} has no function {brief(function)}; it has: {', '.join(own) or 'none'}")
     return found
+
+
+@contextmanager
+def refusing_runs() -> Iterator[None]:
+    """Exit if what is imported meanwhile runs something: that would be all that is ever run."""
+    with ExitStack() as stack:
+        for owner, attribute, name in (
+            (Scheduler, "run", "run()"),
+            (workers, "check_place", "run_workers()"),
+        ):
+            before = getattr(owner, attribute)
+            stack.callback(setattr, owner, attribute, before)
+            setattr(owner, attribute, refusal(name, before))
+        yield
+
+
+def refusal(name: str, before: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands for a function while a file is imported: it exits, but in threads."""
+    importing = threading.get_ident()
+
+    def call(*args: Any, **options: Any) -> Any:
+        if threading.get_ident() != importing:
+            return before(*args, **options)
+        frame: Any = sys._getframe(1)
+        while frame.f_globals["__name__"].startswith("corolib."):
+            frame = frame.f_back
+        file = os.path.basename(frame.f_code.co_filename)
+        sys.exit(
+            f'{file} calls {name} when it is imported: put it under `if __name__ == "__main__":`'
+        )
+
+    return call
 
 
 def load_file(path: Path) -> ModuleType:

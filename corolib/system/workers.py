@@ -166,7 +166,7 @@ def run_workers(
     Source: the pre-fork servers of W. R. Stevens, UNIX Network Programming, chapter 30; the bound
     on restarts is that of the supervisors of Erlang/OTP.
     """
-    _check_place()
+    check_place()
     _check_arguments(n, f, options)
     listeners = [each for each in args if isinstance(each, Listening)]
     restarts = check_number(restarts, "restarts=", "a number")
@@ -179,7 +179,8 @@ def run_workers(
     return parent.reports()
 
 
-def _check_place() -> None:
+def check_place() -> None:
+    """Raise if workers cannot be forked here."""
     if not hasattr(os, "fork"):
         raise NotImplementedError(
             "run_workers() forks, which this system cannot: start the program several times, each "

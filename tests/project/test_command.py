@@ -1,5 +1,7 @@
 """`python3 -m corolib`: serve, run, demo; what it says when it begins, and when it ends."""
 
+import errno
+import json
 import os
 import re
 import signal
@@ -11,7 +13,9 @@ import textwrap
 
 import pytest
 
-from corolib.__main__ import command, ensure_mode, load
+import corolib
+from corolib import run
+from corolib.__main__ import command, ensure_mode, load, told_of_mistakes
 from corolib.kernel.waits import DEBUG
 from tests.helpers.certificates import PEM
 from tests.helpers.programs import PATIENCE, ROOT, at_terminal, without_slow_steps
@@ -25,6 +29,10 @@ def main():
     from corolib.kernel.waits import DEBUG
     yield
     print("debug" if DEBUG else "production")
+
+def gives():
+    yield
+    return number
 
 number = 5
 """
@@ -90,11 +98,29 @@ def test_alone_it_says_in_ten_lines_what_it_can(capsys):
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert len(text.splitlines()) <= 10
-        assert set(re.findall(r"-m corolib (\w+)", text)) == {"serve", "run", "demo", "trace"}
+        named = set(re.findall(r"-m corolib (\w+)", text))
+        assert named == {"serve", "run", "demo", "trace", "convert"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["srve"], 2, "there is no command 'srve'\n\ncorolib: network servers"),
+        (["demo", "ecoh", "--port=0"], 2, "there is no demo 'ecoh'\n\n  python3 -m corolib demo"),
+        (["demo"], 2, "which demo?\n\n  python3 -m corolib demo echo "),
+        (["demo", "--help"], 0, "  python3 -m corolib demo echo "),
+        (["--version"], 0, f"corolib {corolib.__version__}\n"),
+    ],
+)
+def test_what_is_mistyped_is_named_before_what_there_is(words, status, said, capsys):
     with pytest.raises(SystemExit) as caught:
-        command(["nonsense"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == text
+        command(words)
+    out, err = capsys.readouterr()
+    assert caught.value.code == status
+    assert (err, out)[status == 0].startswith(said)
+    assert (out, err)[status == 0] == ""
+    if words[0] == "demo":
+        assert set(re.findall(r"corolib demo (\w+)", out + err)) == {"echo", "time"}
 
 
 @pytest.mark.found("E6")
@@ -192,6 +218,7 @@ def test_run_runs_a_function_in_debug_mode_unless_it_is_for_production(
 def test_what_the_scheduler_does_can_be_recorded(folder):
     status, out, err = outcome("run", "app.py:main", "--trace", "run.jsonl")
     assert (status, out, err) == (0, "debug\n", "")
+    assert json.loads((folder / "run.jsonl").read_text().splitlines()[0])["argv"] == ["app.py:main"]
     (folder / "program.py").write_text("import app, corolib\ncorolib.run(app.main)\n")
     assert outcome("trace", "-o", "-", "program.py")[0] == 0
     assert outcome("convert", "run.jsonl", "run.html") == (0, "", "")
@@ -245,6 +272,112 @@ def test_at_a_terminal_the_end_stands_below_the_mark_of_ctrl_c(folder):
     ), shown
 
 
+# Mistakes of the program ------------------------------------------------------------------------
+
+MISTAKES = """
+from corolib import Suspend
+
+def no_yield(stream):
+    stream.sendall(b"x")
+
+def of_asyncio(reader, writer):
+    yield
+
+def fails():
+    yield
+    raise LookupError("gone")
+
+def has_no_file():
+    open("nothing")
+    yield
+
+def waits_for_ever():
+    yield Suspend(lambda wake: lambda: None, "nothing")
+"""
+
+
+@pytest.fixture
+def mistakes(folder):
+    (folder / "app.py").write_text(APP + MISTAKES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve app.py:no_yield --port=0", r"TypeError: serve\(\) got no_yield\(\) .*no `yield`.*"),
+        ("serve app.py:of_asyncio --port=0", r"TypeError: serve\(\) calls of_asyncio\(\) .*"),
+        ("serve app.py:echo --unix=/no/x", r"--unix: cannot listen on '/no/x': No such file .*"),
+        ("run app.py:number", r"app.py has no function 'number'; it has: .*"),
+        ("run app.py:of_asyncio", r"of_asyncio\(\) takes reader, writer, and `run` gives .*"),
+        (
+            "run app.py:echo",
+            r"echo\(\) takes stream, and `run` gives it nothing: a handler is served, by "
+            r"`python3 -m corolib serve app.py:echo`",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(mistakes, words, said):
+    status, _, err = outcome(*words.split())
+    assert status == 1
+    assert re.fullmatch(said + r"\n", err), err
+
+
+def test_a_deadlock_is_shown_without_frames(mistakes):
+    status, _, err = outcome("run", "app.py:waits_for_ever")
+    assert status == 1
+    assert err.startswith("corolib.Deadlock: no task can ever run again:\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("fails", "LookupError: gone"), ("has_no_file", "FileNotFoundError: .*'nothing'")],
+)
+def test_of_an_error_the_frames_of_the_program_are_shown(mistakes, name, said):
+    status, out, err = outcome("run", f"app.py:{name}")
+    assert (status, out) == (1, "")
+    assert err.count("  File ") == 1
+    assert re.search(rf'  File ".*/app.py", line \d+, in {name}\n', err)
+    assert re.fullmatch(said, err.splitlines()[-1])
+
+
+@pytest.mark.parametrize("error", [LookupError("ours"), OSError(errno.EADDRINUSE, "taken")])
+def test_what_fails_inside_corolib_is_not_cut(error):
+    scope = {"__name__": "corolib.inside", "error": error}
+    exec("def main(options):\n    raise error", scope)
+    with pytest.raises(type(error)) as caught:
+        told_of_mistakes(scope["main"])(None)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("call", ["run", "run_workers"])
+def test_a_file_that_runs_itself_is_refused(folder, call):
+    arguments = {"run": "app.main", "run_workers": "1, app.main"}[call]
+    source = f"import app, corolib\nfrom app import echo, main\ncorolib.{call}({arguments})\n"
+    (folder / "other.py").write_text(source)
+    (folder / "module.py").write_text("from other import echo\n")
+    said = (
+        f'other.py calls {call}() when it is imported: put it under `if __name__ == "__main__":`\n'
+    )
+    assert outcome("serve", "other.py:echo", "--port=0") == (1, "", said)
+    assert outcome("run", "other:main") == (1, "", said)
+    with pytest.raises(SystemExit) as caught:
+        load("module.py:echo")
+    assert f"{caught.value.code}\n" == said
+    assert run(load("app.py:gives")) == 5  # what stood there meanwhile is gone
+
+
+def test_a_thread_may_run_something_while_a_file_is_imported(folder):
+    (folder / "other.py").write_text(
+        "import app, corolib, threading\n"
+        "results = []\n"
+        "thread = threading.Thread(target=lambda: results.append(corolib.run(app.gives)))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "def f(): yield\n"
+    )
+    assert load("other.py:f").__globals__["results"] == [5]
+
+
 # What is named ----------------------------------------------------------------------------------
 
 
@@ -260,8 +393,8 @@ def test_a_function_is_found_in_a_file_or_in_a_module(folder):
     [
         ("app.py", "app.py: give a file, a colon and a function, as in app.py:echo"),
         ("app.py:", "app.py:: give a file, a colon and a function, as in app.py:echo"),
-        ("app.py:ecco", "app.py has no function 'ecco'; it has: echo, main"),
-        ("app.py:number", "app.py has no function 'number'; it has: echo, main"),
+        ("app.py:ecco", "app.py has no function 'ecco'; it has: echo, main, gives"),
+        ("app.py:number", "app.py has no function 'number'; it has: echo, main, gives"),
         ("nothing.py:f", "nothing.py: there is no such file here, in "),
         ("nothing:f", "there is no module 'nothing'; a file is written with its ending, as app.py"),
         ("empty.py:f", "empty.py has no function 'f'; it has: none"),
