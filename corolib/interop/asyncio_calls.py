@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple
 
 from corolib.coordination.locks import Result
+from corolib.coordination.thread_pool import current_job
 from corolib.coordination.threads import to_thread
 from corolib.kernel import (
     RunFinished,
@@ -43,9 +44,9 @@ def open_asyncio() -> Asyncio:
     """Return a loop of asyncio's for a `with` block: `with open_asyncio() as aio: ...`.
 
     `value = yield from aio(f(x))` runs a coroutine of asyncio's, as one task of its loop, and waits
-    until it has ended. Several tasks may call at once. The loop runs in a thread, which is one of
-    those that `to_thread` uses, from here to the end of the block. What the coroutines have left
-    behind there is cancelled then. The task that opened it is not done before that is gone.
+    until it has ended. Several tasks may call at once, so one block serves a whole program. The
+    loop runs in a thread from here to the end of the block. What the coroutines have left behind
+    there is cancelled then. The task that opened it is not done before that is gone.
 
     In `run_in_asyncio` no thread is made: the loop is the one that is there.
 
@@ -76,9 +77,10 @@ class Asyncio:
         self._scheduler = current_scheduler()
         self._loop: Result[asyncio.AbstractEventLoop] = Result("the loop of asyncio")
         self._stop: Callable[[], object] | None = None  # in the thread's loop
-        self._closed = False
+        self._open = False
 
     def __enter__(self) -> Self:
+        self._open = True
         if self._scheduler.embedded:
             self._loop.set(asyncio.get_running_loop())
         else:
@@ -91,7 +93,7 @@ class Asyncio:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._closed = True
+        self._open = False
         if self._stop is not None:
             self._stop()
 
@@ -108,15 +110,15 @@ class Asyncio:
 
         Raises:
             What left it, also `asyncio.CancelledError`.
-            RuntimeError: the block is over.
+            RuntimeError: the block has not begun, or is over.
             Cancelled: the wait was cancelled. The coroutine was cancelled too, and has ended;
                 unless that took longer than the clean-up of a task may (see `grace`).
         """
         call: _Call[T] = _Call(self._scheduler, awaitable)
         try:
-            if self._closed:
-                raise RuntimeError("this block of open_asyncio() is over: its loop has ended")
+            self._check_open()
             call.loop = yield from self._loop
+            self._check_open()  # it may have ended meanwhile
             value: T = yield Suspend(call.arm, call, outside=True)
             return value
         except GeneratorExit:  # nothing can be waited for any more
@@ -130,8 +132,18 @@ class Asyncio:
             # A failure's traceback holds this frame, which would be a cycle.
             del call, self, awaitable
 
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError(
+                "aio() is for the block `with open_asyncio() as aio:`, "
+                "which has not begun or is over"
+            )
+
     def _run_loop(self) -> None:
         """Run the loop until the block ends; in its thread."""
+        job = current_job()
+        assert job is not None
+        job.pool.discount(job)  # it does not compute: others may have its place
         try:
             with asyncio.Runner() as runner:
                 loop = runner.get_loop()
@@ -142,12 +154,16 @@ class Asyncio:
                         loop.call_soon_threadsafe(over.set)
 
                 self._stop = stop
+                if not self._open:  # the block ended before `stop` was there
+                    over.set()
                 self._scheduler.call_soon_threadsafe(self._loop.set, loop)
-                while not (self._closed or over.is_set()):
+                while True:
                     # SystemExit and KeyboardInterrupt stop a loop. They are the caller's, which has
                     # them when the loop goes on.
                     with suppress(SystemExit, KeyboardInterrupt):
                         runner.run(over.wait())
+                    if over.is_set():
+                        break
         except RunFinished:
             pass
         except BaseException as exc:

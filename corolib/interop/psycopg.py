@@ -32,7 +32,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor, Notify, errors, generators, pq
 from psycopg._conninfo_attempts import conninfo_attempts
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
-from psycopg.rows import Row
+from psycopg.rows import Row, tuple_row
 
 from corolib.coordination.locks import Lock, Semaphore
 from corolib.coordination.threads import to_thread
@@ -65,7 +65,9 @@ def _for_both(method: Callable[P, Awaitable[T]]) -> Callable[P, Waiting[T]]:
 class Cursor(AsyncCursor[Row]):
     """A cursor: `execute`, `executemany`, `fetchone`, `fetchmany`, `fetchall`, `scroll`, `close`.
 
-    `async for row in cursor`, `cursor.stream()` and `cursor.copy()` are for an `async def`.
+    `async for row in cursor`, `cursor.stream()` and `cursor.copy()` are for an `async def`. Who
+    leaves `stream()` early does so in `contextlib.aclosing(cursor.stream(...))`: else it keeps the
+    connection.
     """
 
     execute = _for_both(AsyncCursor.execute)
@@ -255,19 +257,20 @@ class Connection(AsyncConnection[Row]):
         """Wait for the next notification on the channels that were named with LISTEN.
 
         `notify = yield from conn.notification()`, then `notify.channel`, `notify.payload`. They
-        come in the order in which they were sent, also those that came beside other queries since
-        the first call. The connection is busy meanwhile: listen on one of its own, with autocommit.
+        come in the order in which they were sent, also those that came beside other queries. The
+        connection is busy meanwhile: listen on one of its own, with autocommit.
 
         Raises:
             psycopg.OperationalError: the connection is lost.
             Cancelled: the wait was cancelled; nothing is lost.
         """
         if self._received is None:
-            self._received = deque()
+            self._received = deque(self._notifies_backlog or ())
             self.add_notify_handler(self._received.append)
         while not self._received:
             with (yield from self.lock):
-                yield from self.wait(generators.notifies(self.pgconn))
+                if not self._received:  # else the query that was waited for has brought some
+                    yield from self.wait(generators.notifies(self.pgconn))
         return self._received.popleft()
 
     def finish(self) -> None:
@@ -303,6 +306,9 @@ class Pool:
         conninfo, params: as for `Connection.connect`.
         size: how many connections there are at most; who asks for more waits.
 
+    Raises:
+        ValueError: with `autocommit` there would be no transaction.
+
     Example:
         >>> from corolib.interop.psycopg import Pool
         >>> def transfer(conn, source, target, amount):
@@ -316,7 +322,10 @@ class Pool:
 
     def __init__(self, conninfo: str = "", *, size: int = 4, **params: Any) -> None:
         self._conninfo = conninfo
+        if params.get("autocommit"):
+            raise ValueError("Pool(autocommit=True): what a pool lends is a transaction")
         self._params = params
+        self._row_factory = params.get("row_factory") or tuple_row
         self.size = check_count(size, "Pool()", 1)
         self._permits = Semaphore(size, "pool of connections to PostgreSQL")
         self._idle: list[Connection[Any]] = []
@@ -383,14 +392,17 @@ class Pool:
     def _give_back(self, conn: Connection[Any], failed: bool) -> Generator[Any, Any, None]:
         """End the transaction, and keep the connection if it works."""
         try:
-            if not conn.closed:
+            if conn.lock.locked() or conn.pgconn.transaction_status == ACTIVE:
+                conn.finish()  # something that was left half-way still uses it
+            elif not conn.closed:
                 yield from conn.rollback() if failed else conn.commit()
         except psycopg.Error as exc:
             if not failed:
                 raise
             logger.warning("a transaction could not be rolled back: %s", exc)
         finally:
-            if self._closed or conn.closed or conn.pgconn.transaction_status != IDLE:
+            changed = conn.autocommit or conn.row_factory is not self._row_factory
+            if self._closed or changed or not _is_alive(conn):
                 conn.finish()
             else:
                 self._idle.append(conn)
@@ -415,7 +427,10 @@ class Pool:
 
 
 def _is_alive(conn: Connection[Any]) -> bool:
-    """Return whether an idle connection works. If the server has closed it, it can be read."""
+    """Return whether a connection works and is in no transaction.
+
+    If the server has closed it, it can be read.
+    """
     try:
         asker = select.poll()
         asker.register(conn.pgconn.socket, select.POLLIN)
@@ -423,4 +438,4 @@ def _is_alive(conn: Connection[Any]) -> bool:
             conn.pgconn.consume_input()
     except psycopg.Error:
         return False
-    return not conn.closed
+    return conn.pgconn.transaction_status == IDLE

@@ -34,9 +34,11 @@ EITHER = EVENT_READ | EVENT_WRITE
 class ReadinessDriver:
     """Drives generators that yield for what they wait, over one file at a time.
 
-    The file is registered with the selector once, at the first wait, and stays so between waits
-    and between generators. `close()`, or the end of a `with` block, gives the registration back. So
-    does an error of a generator, after which its library may have closed the file.
+    A file that `drive()` is told is registered with the selector once, at the first wait, and stays
+    so between waits and between generators. `close()`, or the end of a `with` block, gives the
+    registration back. So does an error of a generator, after which its library may have closed the
+    file. One that the generator names itself is registered anew at each wait: it may be another
+    file with the same number.
 
     Close the driver before the file is closed. Else a file that gets the same number meanwhile may
     be taken for this one.
@@ -105,8 +107,11 @@ class ReadinessDriver:
             except BaseException:
                 self.close()
                 raise
-            number, events = asked if isinstance(asked, tuple) else (fd, asked)
-            if events not in (EVENT_READ, EVENT_WRITE, EITHER) or number is None:
+            number, events = fd, asked
+            if isinstance(asked, tuple) and len(asked) == 2:
+                number, events = asked
+                self.close()
+            if events not in (EVENT_READ, EVENT_WRITE, EITHER) or type(number) is not int:
                 raise ValueError(
                     f"drive(): the generator yielded {brief(asked)}. It may yield EVENT_READ (1), "
                     "EVENT_WRITE (2) or both (3), if drive() is told the file; or (fd, events)"

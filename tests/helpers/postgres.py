@@ -64,7 +64,8 @@ class Postgres:
 @contextmanager
 def running_postgres(programs: Path) -> Iterator[Postgres]:
     """Run a server for the length of a block."""
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:  # a socket's path must be short
+    # A socket's path must be short, and the server's user must get there.
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
         server = Postgres(programs, folder)
         server.make()
         server.start()

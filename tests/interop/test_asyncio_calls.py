@@ -7,6 +7,7 @@ import os
 import selectors
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -18,12 +19,14 @@ from corolib import (
     Sleep,
     TaskCancelled,
     current_scheduler,
+    current_threads,
     gather,
     listen_tcp,
     move_on_after,
     now,
     run,
     spawn,
+    to_thread,
     wait_future,
 )
 from corolib.interop import asyncio_calls, open_asyncio, run_in_asyncio
@@ -218,6 +221,45 @@ def test_what_stops_a_loop_is_the_callers_and_the_loop_goes_on(kind):
             return (yield from aio(double(21)))
 
     assert run(main) == 42
+
+
+def test_a_call_made_while_the_block_ends_is_refused_or_cancelled():
+    """It must not wait for a loop that is closed, at whichever moment it comes."""
+
+    def call(aio):
+        with suppress(RuntimeError, asyncio.CancelledError):
+            yield from aio(double(1))
+
+    def main():
+        for turns in range(40):
+            with open_asyncio() as aio:
+                task = spawn(call, aio)
+                for _ in range(turns % 8):
+                    yield Sleep(0.0002)
+            yield from task
+
+    run(main)
+
+
+def test_open_blocks_take_no_place_of_other_threads():
+    def work():
+        with open_asyncio() as aio:
+            yield from aio(double(1))
+            assert (yield from to_thread(int, "7")) == 7
+
+    def main():
+        current_threads().limit = 1
+        yield from gather(*[work() for _ in range(5)])
+
+    run(main)
+
+
+def test_a_call_without_a_block_says_how_it_is_used():
+    def main():
+        with pytest.raises(RuntimeError, match="with open_asyncio"):
+            yield from open_asyncio()(double(1))
+
+    run(main)
 
 
 def test_the_thread_ends_with_the_block_and_what_is_left_in_it_is_cancelled():
@@ -587,7 +629,7 @@ def test_a_guest_needs_a_loop_and_a_selector_with_a_number():
 
 
 def test_a_thread_finds_its_way_into_a_guest():
-    from corolib import from_thread, to_thread
+    from corolib import from_thread
 
     def add(a, b):
         yield

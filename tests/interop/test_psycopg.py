@@ -250,6 +250,56 @@ def test_notifications_come_as_values_also_beside_queries(conninfo):
     assert run(main) == [("news", "one"), ("news", "two"), ("news", "three")]
 
 
+def test_notifications_that_came_before_or_with_another_query_are_not_missed(conninfo):
+    def main():
+        conn = yield from Connection.connect(conninfo, autocommit=True)
+        yield from conn.execute("listen news")
+        yield from conn.execute("notify news, 'early'")
+        with timeout(30):
+            assert (yield from conn.notification()).payload == "early"
+            query = spawn(conn.execute("select pg_notify('news', 'beside')"))
+            yield
+            assert (yield from conn.notification()).payload == "beside"
+        yield from query
+        yield from conn.close()
+
+    run(main)
+
+
+def test_a_connection_that_was_left_in_the_middle_is_not_lent_again(conninfo):
+    async def leaves(conn):
+        async for _ in conn.cursor().stream("select generate_series(1, 100000)"):
+            break
+        return "left"
+
+    def changes(conn):
+        yield from conn.set_autocommit(True)
+
+    def keeps(conn):
+        kept.append(conn.cursor())
+        yield
+
+    def one(conn):
+        assert conn.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert not conn.autocommit
+        return (yield from value_of(conn, "select 1"))
+
+    def main():
+        with Pool(conninfo, size=1) as pool, timeout(30):
+            assert (yield from pool.run(leaves)) == "left"
+            assert (yield from pool.run(one)) == 1
+            yield from pool.run(changes)
+            assert (yield from pool.run(one)) == 1
+            yield from pool.run(keeps)
+            yield from kept[0].execute("select 1")  # it begins a transaction
+            assert (yield from pool.run(one)) == 1
+
+    kept = []
+    with pytest.raises(ValueError, match="lends is a transaction"):
+        Pool(conninfo, autocommit=True)
+    run(main)
+
+
 def test_a_stream_of_notifications_has_a_timeout(conninfo):
     async def main():
         async with await Connection.connect(conninfo, autocommit=True) as conn:

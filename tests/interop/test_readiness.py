@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import selectors
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
@@ -19,6 +20,7 @@ from corolib import (
     move_on_after,
     run,
     spawn,
+    timeout,
 )
 from corolib.interop import ReadinessDriver
 from corolib.testing import cancel_everywhere, survivors
@@ -173,12 +175,38 @@ def test_the_file_may_change_in_the_middle(pair):
         d.send(b"two")
         with ReadinessDriver() as driver:
             value = yield from driver.drive(both())
-            assert list(poller_of(current_scheduler()).entries) == [c.fileno()]
         assert not poller_of(current_scheduler()).entries
         return value
 
     with c, d:
         assert run(main) == b"one two"
+
+
+def test_a_file_that_the_generator_names_may_be_another_one_with_the_same_number(pair):
+    """As libpq does it, which closes a connection and begins anew, without TLS."""
+    a, b = pair
+
+    def connects(fd):
+        yield fd, EVENT_READ
+        assert os.read(fd, 10) == b"one"
+        c, d = socket.socketpair()
+        with c, d:
+            os.dup2(c.fileno(), fd)
+            assert not select.select([fd], [], [], 0)[0]
+            d.send(b"two")
+            yield fd, EVENT_READ
+            return os.read(fd, 10)
+
+    def main():
+        fd = os.dup(a.fileno())
+        b.send(b"one")
+        with ReadinessDriver() as driver, timeout(30):
+            try:
+                return (yield from driver.drive(connects(fd)))
+            finally:
+                os.close(fd)
+
+    assert run(main) == b"two"
 
 
 def test_after_an_error_of_the_generator_the_registration_is_given_back(pair):
@@ -211,7 +239,10 @@ def test_after_an_error_of_the_generator_the_registration_is_given_back(pair):
 
 @pytest.mark.parametrize(
     ("asked", "fd"),
-    [(0, 5), (4, 5), (None, 5), ("r", 5), (EVENT_READ, None), ((5, 0), None), ((None, 1), None)],
+    [
+        *((0, 5), (4, 5), (None, 5), ("r", 5), (EVENT_READ, None), ((5, 0), None)),
+        *(((None, 1), None), (("x", 1), None), ((5, 1, 2), 5)),
+    ],
 )
 def test_what_cannot_be_waited_for_is_refused(asked, fd):
     def odd():
