@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -125,10 +126,13 @@ class Redis:
         self._pause = FIRST_PAUSE
         self._is_told = False  # that there is no connection
         self._task: Task[None] | None = None
+        self._closed = False
         self.connections = 0
         """How many connections were made so far."""
 
     def __enter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("this client of Redis was used before: make a new one")
         self._task = spawn(self._run, name="redis", daemon=True)
         return self
 
@@ -140,8 +144,10 @@ class Redis:
     ) -> None:
         assert self._task is not None
         self._task.cancel("the client of Redis was closed")
+        self._closed = True
         self._link = None
-        self._next.fail(ConnectionLost("the client of Redis was closed"))
+        if not self._next.done:  # else it has failed before
+            self._next.fail(ConnectionLost("the client of Redis was closed"))
         for listeners in list(self._subscriptions.values()):
             for subscription in list(listeners):
                 subscription.close()
@@ -195,6 +201,7 @@ class Redis:
 
         Raises:
             ValueError: no channel. ConnectionLost: the client was closed.
+            RedisError: the server refuses it, or refuses us.
             Cancelled: the wait was cancelled; nothing is subscribed to.
         """
         if not channels:
@@ -204,7 +211,7 @@ class Redis:
             listeners = self._subscriptions.setdefault(channel, [])
             listeners.append(made)
             if len(listeners) == 1:
-                self._tell("SUBSCRIBE", channel)
+                self._ask("SUBSCRIBE", channel)
             elif channel in self._confirmed:
                 made.confirm(channel)
         try:
@@ -223,31 +230,45 @@ class Redis:
                 if not listeners:
                     del self._subscriptions[channel]
                     self._confirmed.discard(channel)
-                    self._tell("UNSUBSCRIBE", channel)
+                    self._ask("UNSUBSCRIBE", channel)
 
     # The connection ---------------------------------------------------------------------------
 
-    def _tell(self, *command: str) -> None:
-        """Send what has no reply. A connection that is to come begins with it."""
+    def _ask(self, command: str, channel: str) -> None:
+        """Ask for messages, or for no more, if there is a connection: a new one begins with it."""
         if self._link is not None:
-            self._link.tell(_pack(command))
+            refused = partial(self._refuse, channel)
+            self._link.ask(_pack((command, channel)), refused)
+
+    def _refuse(self, channel: str, error: RedisError) -> None:
+        """The server refuses what was asked of a channel."""
+        for subscription in list(self._subscriptions.get(channel, ())):
+            subscription.refuse(error)
 
     def _run(self) -> Generator[Any, Any, None]:
         """Make connections, one after another, for ever."""
-        while True:
-            try:
-                with timeout(CONNECT):
-                    stream = yield from open_tcp(
-                        *self._address, tls=self._tls, keepalive=KEEPALIVE, user_timeout=KEEPALIVE
-                    )
-                with stream:
-                    yield from self._serve(stream)
-            except (OSError, hiredis.ProtocolError) as exc:
-                if not self._is_told:
-                    self._is_told = True
-                    logger.warning("no connection to Redis at %s:%d: %s", *self._address, exc)
-            yield Sleep(self._pause)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        try:
+            while True:
+                yield from self._connect()
+                yield Sleep(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        except Exception as exc:  # a fault of ours: nobody is to wait for ever
+            self._next.fail(exc)
+            raise
+
+    def _connect(self) -> Generator[Any, Any, None]:
+        """Make one connection, and serve it until it is lost."""
+        try:
+            with timeout(CONNECT):
+                stream = yield from open_tcp(
+                    *self._address, tls=self._tls, keepalive=KEEPALIVE, user_timeout=KEEPALIVE
+                )
+            with stream:
+                yield from self._serve(stream)
+        except (OSError, hiredis.ProtocolError) as exc:
+            if not self._is_told:
+                self._is_told = True
+                logger.warning("no connection to Redis at %s:%d: %s", *self._address, exc)
 
     def _serve(self, stream: Stream) -> Generator[Any, Any, None]:
         """Carry calls and messages over one connection until that is lost, which is an OSError."""
@@ -275,23 +296,26 @@ class Redis:
             if isinstance(reply, RedisError):
                 refused, self._next = self._next, Result(self._next.name)
                 refused.fail(reply)
+                for channel in list(self._subscriptions):
+                    self._refuse(channel, reply)
                 link.fail(ConnectionLost(f"it refuses us: {reply}"))
                 return
+        if self._closed:
+            return
         self._pause = FIRST_PAUSE
         self._is_told = False
         self.connections += 1
         self._link = link
         for channel in self._subscriptions:
-            self._tell("SUBSCRIBE", channel)
+            self._ask("SUBSCRIBE", channel)
         made, self._next = self._next, Result(self._next.name)
         made.set(link)
 
-    def _deliver(self, push: list[Any]) -> None:
-        """Act on what the server says without being asked."""
-        kind, channel = push[0], push[1].decode("utf-8", "surrogateescape")
+    def _deliver(self, kind: bytes, channel: str, data: Any) -> None:
+        """Act on a message, or on what the server confirms."""
         if kind == b"message":
             for subscription in self._subscriptions.get(channel, ()):
-                subscription.put(Message(channel, push[2]))
+                subscription.put(Message(channel, data))
         elif kind == b"subscribe":
             self._confirmed.add(channel)
             for subscription in self._subscriptions.get(channel, ()):
@@ -340,6 +364,14 @@ class Subscription:
         if not (self._missing or self.confirmed.done):
             self.confirmed.set(None)
 
+    def refuse(self, error: RedisError) -> None:
+        """The server refuses a channel: tell who waits for it, or take no more messages."""
+        if not self.confirmed.done:
+            self.confirmed.fail(error)
+            return
+        logger.warning("Redis refuses %s, which was subscribed to: %s", self.channels, error)
+        self.close()
+
     def close(self) -> None:
         """Take no more messages; does not wait. Those that have come can still be taken."""
         self._redis.unsubscribe(self)
@@ -362,10 +394,13 @@ class Subscription:
 class _Batch:
     """Commands that were sent together, and their replies so far."""
 
-    __slots__ = ("missing", "replies", "result")
+    __slots__ = ("missing", "refused", "replies", "result")
 
-    def __init__(self, count: int) -> None:
+    def __init__(
+        self, count: int, refused: Callable[[RedisError], object] = lambda error: None
+    ) -> None:
         self.missing = count
+        self.refused = refused  # called with each error among the replies
         self.replies: list[Any] = []
         self.result: Result[list[Any]] = Result("replies of Redis")
 
@@ -373,7 +408,7 @@ class _Batch:
 class _Link:
     """One connection: what is to be sent, and who waits for which reply."""
 
-    def __init__(self, stream: Stream, deliver: Callable[[list[Any]], object]) -> None:
+    def __init__(self, stream: Stream, deliver: Callable[[bytes, str, Any], object]) -> None:
         self.lost = False
         self._stream = stream
         self._deliver = deliver
@@ -382,18 +417,20 @@ class _Link:
         self._waiting: deque[_Batch] = deque()  # each as often as it misses replies
         self._cause: OSError | None = None
 
-    def tell(self, command: bytes) -> None:
-        """Send what has no reply; does not wait."""
-        self._outbox.append(command)
-        self._filled.set()
+    def ask(self, command: bytes, refused: Callable[[RedisError], object]) -> None:
+        """Send what is answered by a push, or refused; does not wait."""
+        self._put([command], _Batch(1, refused))
 
     def send(self, commands: Sequence[bytes]) -> Generator[Any, Any, list[Any]]:
         """Send commands, and wait for their replies."""
         batch = _Batch(len(commands))
+        self._put(commands, batch)
+        return (yield from batch.result)
+
+    def _put(self, commands: Sequence[bytes], batch: _Batch) -> None:
         self._outbox += commands
         self._filled.set()
         self._waiting.extend([batch] * len(commands))
-        return (yield from batch.result)
 
     def write(self) -> Generator[Any, Any, None]:
         """Send what is to be sent, all there is at once."""
@@ -411,7 +448,7 @@ class _Link:
             reader.feed(data)
             while (reply := reader.gets()) is not _MORE:
                 if isinstance(reply, hiredis.PushNotification):
-                    self._deliver(reply)
+                    self._take_push(reply)
                 else:
                     self._settle(reply)
         raise ConnectionLost("the server has closed the connection")
@@ -424,9 +461,24 @@ class _Link:
                 raise self._cause from None
             raise
 
+    def _take_push(self, push: list[Any]) -> None:
+        """Take what comes beside the replies. Of it, that to SUBSCRIBE and UNSUBSCRIBE is one."""
+        match push:
+            case [b"subscribe" | b"unsubscribe" as kind, bytes() as name, int() as data]:
+                self._settle(data)
+            case [b"message" as kind, bytes() as name, bytes() as data]:
+                pass
+            case _:
+                return  # nothing that was asked for here
+        self._deliver(kind, name.decode("utf-8", "surrogateescape"), data)
+
     def _settle(self, reply: Any) -> None:
+        if not self._waiting:
+            raise hiredis.ProtocolError("the server has answered what nobody has asked")
         batch = self._waiting.popleft()
         batch.replies.append(reply)
+        if isinstance(reply, RedisError):
+            batch.refused(reply)
         batch.missing -= 1
         if not batch.missing:
             batch.result.set(batch.replies)

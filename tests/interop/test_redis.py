@@ -1,6 +1,7 @@
 """Redis: calls, messages and lost connections, against a real server and against odd ones."""
 
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -177,6 +178,43 @@ def test_a_server_that_refuses_says_so_to_each_call(server, caplog):
     assert caplog.text.count("it refuses us") == 2  # once for each client
 
 
+def test_a_channel_that_is_refused_is_an_error_of_who_subscribes(redis_server):
+    """The refusal is a plain error: no other call takes it for its reply."""
+
+    def refuses(redis):
+        with pytest.raises(RedisError, match="NOPERM"):
+            yield from redis.subscribe("other")
+
+    def main():
+        redis_server.kill()
+        user = "user limited on >secret ~* +@all resetchannels &allowed"
+        redis_server.start("--user", *user.removeprefix("user ").split())
+        redis_server.wait()
+        limited = {"username": "limited", "password": "secret"}
+        with Redis("127.0.0.1", redis_server.port, **limited) as redis, timeout(30):
+            yield from redis.call("SET", "key", "value")
+            refused = spawn(refuses, redis)
+            got = yield from gather(*[redis.call("GET", "key") for _ in range(3)])
+            assert got == [b"value"] * 3
+            yield from refused
+            with (yield from redis.subscribe("allowed")) as messages:
+                yield from redis.call("PUBLISH", "allowed", "x")
+                assert (yield from messages.get()).data == b"x"
+            # The server comes back, and has changed its mind.
+            messages = yield from redis.subscribe("allowed")
+            redis_server.kill()
+            redis_server.start("--user", *user.replace("&allowed", "").split()[1:])
+            redis_server.wait()
+            with pytest.raises(QueueShutDown):
+                yield from messages.get()
+        limited["password"] = "wrong"
+        with Redis("127.0.0.1", redis_server.port, **limited) as redis, timeout(30):
+            with pytest.raises(RedisError, match="WRONGPASS"):
+                yield from redis.subscribe("allowed")
+
+    run(main)
+
+
 # Without a server ---------------------------------------------------------------------------------
 
 
@@ -227,8 +265,8 @@ def hello(stream):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"?what\r\n", b"+cut sh", b""],
-    ids=["not the protocol", "cut short", "closed"],
+    [b"?what\r\n", b"+cut sh", b"", b">3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n+x\r\n"],
+    ids=["not the protocol", "cut short", "closed", "too much"],
 )
 def test_a_server_that_does_not_keep_to_the_protocol(answer):
     """The call is told; the connection is made anew."""
@@ -240,11 +278,13 @@ def test_a_server_that_does_not_keep_to_the_protocol(answer):
 
     def use(redis):
         for _ in range(2):
-            with pytest.raises(ConnectionLost, match="before the reply"), timeout(30):
+            with timeout(30), suppress(ConnectionLost):
                 yield from redis.call("GET", "x")
+        while redis.connections < 3:
+            yield Sleep(0.01)
 
     _, count = run(odd_server(talk), use)
-    assert count >= 2
+    assert count >= 3
 
 
 def test_a_server_that_never_greets_is_given_up(monkeypatch):
@@ -301,11 +341,12 @@ def test_a_subscription_that_is_cancelled_or_cut_off_is_gone():
 
 def test_what_is_no_message_is_passed_over():
     """RESP3 has more kinds of pushes than those that were asked for."""
+    pushes = b">2\r\n+invalidate\r\n*1\r\n+key\r\n>0\r\n>3\r\n+message\r\n:1\r\n:2\r\n"
 
     def talk(stream):
         yield from hello(stream)
         yield from stream.recv(1000)
-        yield from stream.sendall(b">2\r\n+invalidate\r\n+key\r\n+PONG\r\n")
+        yield from stream.sendall(pushes + b"+PONG\r\n")
         yield from stream.recv(1000)
 
     def use(redis):
@@ -343,6 +384,44 @@ def test_cancel_everywhere():
         return task.name.startswith("ask")
 
     assert cancel_everywhere(scenario, target=is_asking) > 5
+
+
+def test_a_client_that_was_closed_while_it_greets_and_one_that_is_used_again():
+    def greets(stream):
+        yield from hello(stream)
+        yield from stream.recv(1000)
+
+    def main():
+        listener = listen_tcp("127.0.0.1", 0)
+        server = listener.serve(greets)
+        for turns in range(30):  # in one of these the greeting has just come
+            with Redis(*listener.addresses[0][:2]):
+                for _ in range(turns):
+                    yield
+        yield from server.stop(grace=0)
+        redis = Redis("127.0.0.1", 1)
+        with redis:
+            yield
+        with pytest.raises(RuntimeError, match="make a new one"), redis:
+            pass
+
+    run(main)
+
+
+def test_a_fault_of_ours_is_told_to_those_who_wait(monkeypatch, caplog):
+    def broken(*args, **options):
+        yield
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(redis_module, "open_tcp", broken)
+
+    def main():
+        with Redis("127.0.0.1", 1) as redis, timeout(30):
+            with pytest.raises(KeyError, match="a fault"):
+                yield from redis.call("PING")
+
+    run(main)
+    assert "a fault" in caplog.text
 
 
 def test_no_scheduler_no_client():
