@@ -10,6 +10,8 @@ This file says which tests these are, with which options, and on which runner.
 
 Only pytest is imported here, and corolib when the first test of its kind is found: who has none
 pays nothing, and the coverage of corolib is measured from its first line on.
+
+corolib sees by this module that it is imported under pytest, and has debug mode on then.
 """
 
 from __future__ import annotations

@@ -28,16 +28,22 @@ P = ParamSpec("P")
 
 
 def _debug_mode() -> bool:
-    """Return whether somebody looks who wants to be told of mistakes: stderr is a terminal."""
-    asked = os.environ.get("COROLIB_DEBUG", "")
+    """Return whether somebody looks who wants to be told of mistakes: at a terminal, or at tests.
+
+    pytest captures stderr, so there its plugin is the sign; COROLIB_DEBUG="" takes that away.
+    """
+    asked = os.environ.get("COROLIB_DEBUG")
     if sys.flags.optimize or asked == "0":
         return False
+    if asked is None and "pytest_corolib" in sys.modules:
+        return True
     return bool(asked) or sys.flags.dev_mode or os.isatty(2)
 
 
 DEBUG = _debug_mode()
-"""Debug mode, decided at import: on if stderr is a terminal, with `python -X dev`, and with
-COROLIB_DEBUG=1 in the environment; never with `python -O` or COROLIB_DEBUG=0."""
+"""Debug mode, decided at import: on if stderr is a terminal, under pytest with corolib's plugin,
+with `python -X dev`, and with COROLIB_DEBUG=1 in the environment; never with `python -O` or
+COROLIB_DEBUG=0."""
 
 
 TRACE = os.environ.get("COROLIB_TRACE") or None

@@ -243,6 +243,35 @@ def test_switched_off(tmp_path):
     check(Session(tmp_path, files).reports("-p", "no:corolib"), ["off"])
 
 
+@pytest.mark.parametrize(("wish", "told"), [(None, True), ("", False), ("0", False), ("1", True)])
+def test_a_call_that_was_never_run_is_told_of(wish, told, tmp_path, monkeypatch):
+    files = {
+        "forgotten.py": """
+            import corolib
+            import pytest
+
+            @corolib.waits
+            def work():
+                yield
+
+            @pytest.mark.corolib
+            def test_it():
+                yield
+                work()
+        """,
+        "conftest.py": "",
+    }
+    monkeypatch.delenv("COROLIB_DEBUG")
+    if wish is not None:
+        monkeypatch.setenv("COROLIB_DEBUG", wish)
+    session = Session(tmp_path, files)
+    found, out = session.run("-p", "pytest_corolib")
+    text = "RuntimeWarning: work() was called at forgotten.py:12 but never run"
+    assert (found, text in out) == (0, told), out
+    found, out = session.run("-p", "pytest_corolib", "-W", "error")
+    assert (found, text in out) == (int(told), told), out
+
+
 def test_who_has_no_such_tests_pays_nothing(tmp_path):
     """No module of corolib is imported, and pytest's own fixtures are left alone."""
     files = {
