@@ -28,7 +28,14 @@ from math import inf
 from types import CoroutineType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 
-import psycopg
+try:
+    import psycopg
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError(
+        "corolib.interop.psycopg needs psycopg 3: pip install 'corolib[postgres]', or in a "
+        "checkout pip install '.[postgres]'",
+        name=exc.name,
+    ) from exc
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor, Notify, errors, generators, pq
 from psycopg._conninfo_attempts import conninfo_attempts
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo

@@ -23,7 +23,14 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import hiredis
+try:
+    import hiredis
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError(
+        "corolib.interop.redis needs hiredis: pip install 'corolib[redis]', or in a checkout "
+        "pip install '.[redis]'",
+        name=exc.name,
+    ) from exc
 
 from corolib.coordination.groups import TaskGroup
 from corolib.coordination.locks import Event, Result
@@ -53,6 +60,10 @@ BACKLOG = 1000
 """Messages that wait to be taken, for each subscription."""
 
 _MORE = object()  # what the parser returns when a reply is not complete
+
+_MESSAGES = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"}
+_MESSAGES |= {"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"}
+# What these bring are no replies: who waits for the next one would get a wrong one.
 
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
@@ -113,6 +124,8 @@ class Redis:
         db: int = 0,
         tls: SSLContext | bool | None = None,
     ) -> None:
+        if "://" in host:
+            raise ValueError('Redis() takes host and port apart: Redis("127.0.0.1", 6379), no URL')
         self._address = (host, port)
         self._tls = tls
         hello: list[Argument] = ["HELLO", 3]
@@ -162,6 +175,8 @@ class Redis:
         Raises:
             RedisError: the server refuses it. ConnectionLost: see there.
             TypeError: an argument is neither str, bytes, int nor float.
+            ValueError: the command is for messages, as SUBSCRIBE is: use `subscribe`.
+            RuntimeError: the `with` block has not begun.
             Cancelled: the wait was cancelled. The server may carry it out all the same.
         """
         (reply,) = yield from self.call_all([command])
@@ -176,6 +191,9 @@ class Redis:
         Between MULTI and EXEC they are a transaction. A command that is refused has its
         `RedisError` in the list. For the rest see `call`.
         """
+        self._check_begun()
+        for command in commands:
+            _refuse_messages(command)
         packed = [_pack(command) for command in commands]
         if not packed:
             return []
@@ -201,9 +219,11 @@ class Redis:
 
         Raises:
             ValueError: no channel. ConnectionLost: the client was closed.
+            RuntimeError: the `with` block has not begun.
             RedisError: the server refuses it, or refuses us.
             Cancelled: the wait was cancelled; nothing is subscribed to.
         """
+        self._check_begun()
         if not channels:
             raise ValueError("subscribe() needs the name of a channel")
         made = Subscription(self, channels, backlog)
@@ -233,6 +253,10 @@ class Redis:
                     self._ask("UNSUBSCRIBE", channel)
 
     # The connection ---------------------------------------------------------------------------
+
+    def _check_begun(self) -> None:
+        if self._task is None:
+            raise RuntimeError("Redis is a `with` block: `with Redis(...) as redis:`")
 
     def _ask(self, command: str, channel: str) -> None:
         """Ask for messages, or for no more, if there is a connection: a new one begins with it."""
@@ -494,6 +518,17 @@ class _Link:
         for batch in dict.fromkeys(self._waiting):
             batch.result.fail(ConnectionLost("the connection to Redis was lost before the reply"))
         self._waiting.clear()
+
+
+def _refuse_messages(command: Command) -> None:
+    """Refuse a command whose answer is messages."""
+    name = command[0] if command else ""
+    text = (name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)).upper()
+    if text in _MESSAGES:
+        raise ValueError(
+            f"{text} is no call: messages come with (yield from redis.subscribe(channel)), and end "
+            "with its block"
+        )
 
 
 def _pack(command: Command) -> bytes:

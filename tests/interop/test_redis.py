@@ -62,6 +62,31 @@ def test_calls_and_their_replies(server):
     run(main)
 
 
+def test_it_is_a_block_and_takes_no_url():
+    def main():
+        redis = Redis("127.0.0.1", 1)
+        with pytest.raises(RuntimeError, match=r"`with Redis\(...\) as redis:`"):
+            yield from redis.call("PING")
+        with pytest.raises(RuntimeError, match="is a `with` block"):
+            yield from redis.subscribe("room")
+
+    run(main)
+    with pytest.raises(ValueError, match="takes host and port apart"):
+        Redis("redis://127.0.0.1:7379")
+
+
+@pytest.mark.parametrize("name", ["SUBSCRIBE", "psubscribe", b"Unsubscribe", "MONITOR"])
+def test_what_brings_messages_is_no_call(name):
+    def main():
+        with Redis("127.0.0.1", 1) as redis:
+            with pytest.raises(ValueError, match=r"redis\.subscribe\(channel\)"):
+                yield from redis.call(name, "room")
+            with pytest.raises(ValueError, match="is no call"):
+                yield from redis.call_all([("MULTI",), (name, "room")])
+
+    run(main)
+
+
 def test_messages_come_to_all_who_subscribed(server):
     def main():
         with Redis("127.0.0.1", server.port) as redis:
