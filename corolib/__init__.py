@@ -1,8 +1,22 @@
 """corolib: network servers written as plain generators.
 
-A task yields `ReadWait(sock)` or `WriteWait(sock)`; a scheduler on the standard `selectors` module
-resumes it when the socket is ready. If it can wait, it has `yield` in front: `yield` a trap,
-`yield from` a function. If it cannot wait, it is an ordinary call.
+    from corolib import run, serve_tcp
+
+    def echo(stream):
+        while data := (yield from stream.recv(65536)):
+            yield from stream.sendall(data)
+
+    run(serve_tcp, echo, "127.0.0.1", 7007)
+
+The one rule: if it can wait, it has `yield` in front: `yield` a trap, as `yield Sleep(0.5)`, and
+`yield from` a function. If it cannot wait, it is an ordinary call, as `spawn(f, *args)`.
+
+Where to go on: `help(corolib.run)`, and so for each name, shows an example; begin with `spawn`,
+`timeout`, `TaskGroup`, `Queue`, `Stream`, `open_tcp` and `listen_tcp`. README.md has a table of how
+everything is spelled. `python3 -m corolib` serves from the command line.
+
+Under it all a task yields `ReadWait(sock)` or `WriteWait(sock)`, and a scheduler on the standard
+`selectors` module resumes it when the socket is ready.
 
 The house, where each floor imports only from those below it:
 

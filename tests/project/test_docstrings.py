@@ -7,6 +7,7 @@ import os
 import pkgutil
 import pydoc
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,20 @@ def test_the_help_of_a_server_shows_its_limits(function):
 @pytest.mark.parametrize("name", sorted(EXCEPTIONS))
 def test_an_exception_says_when_it_is_raised(name):
     assert "aised" in inspect.getdoc(PUBLIC[name])
+
+
+def test_help_begins_with_a_server_the_rule_and_where_to_go_on():
+    begin, _, drawing = corolib.__doc__.partition("The house")
+    program = textwrap.dedent(begin[begin.index("    from corolib") : begin.index("The one rule")])
+    assert len([line for line in program.splitlines() if line]) == 5
+    names = {}
+    exec(program.replace("run(", "served = ("), names)
+    serve, handler, *address = names["served"]
+    assert (serve, handler, address) == (corolib.serve_tcp, names["echo"], ["127.0.0.1", 7007])
+    assert "`yield` a trap" in begin
+    named = re.findall(r"`(\w+)`", begin[begin.index("Where to go on") : begin.index("README.md")])
+    assert set(named) <= set(corolib.__all__)
+    assert "floor 1" in drawing
 
 
 def test_every_class_and_function_of_the_library_says_what_it_is():
