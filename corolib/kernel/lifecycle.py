@@ -25,9 +25,10 @@ from corolib.kernel.context import _current
 from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, line_of, programs_lines
-from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork
+from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork, uninterrupted
 from corolib.kernel.safely import context_of, is_a, set_context, trace_of
 from corolib.kernel.task import Task
+from corolib.kernel.waits import warn_within
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler
 
 FORKED = "this scheduler belongs to the parent process; in a forked child, run() makes a new one"
+
+warn_within(uninterrupted)
 
 
 class RunLocal(Protocol):

@@ -57,6 +57,24 @@ def corrected_at(code: CodeType, lasti: int) -> str:
     return corrected(lines_of(code.co_filename), position, word_for(code))  # type: ignore[arg-type]
 
 
+def ticked_at(code: CodeType, lasti: int) -> str:
+    """Return the line that waits for what a loop gives: `missed = yield from tick`; or nothing.
+
+    Args:
+        lasti: the instruction that takes the next one; what comes after it is the variable's.
+    """
+    positions = islice(code.co_positions(), lasti // 2, None)
+    loop = next(positions, None)
+    line, _, column, end = next((each for each in positions if each != loop), (None,) * 4)
+    lines = lines_of(code.co_filename)
+    if line is None or line > len(lines):
+        return ""
+    row = lines[line - 1].encode()
+    name, rest = row[column:end].decode(), row[end:].decode().split()
+    plain = name.isidentifier() and rest[:1] == ["in"]
+    return f"missed = {word_for(code)} {name}" if plain else ""
+
+
 def corrected(lines: list[str], position: Position, word: str) -> str:
     """Return the line in which a call stands, with `word` in front of it; or nothing."""
     line, last, column, end = position

@@ -16,10 +16,11 @@ import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
 from corolib.kernel.safely import brief
-from corolib.kernel.source import corrected_at, line_of, lines_of, word_for
+from corolib.kernel.source import corrected_at, line_of, lines_of, ticked_at, word_for
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -147,8 +148,8 @@ class Waiting(Generator[Any, Any, T_co], Awaitable[T_co]):
 def waits(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Waiting[T]]:
     """Mark a generator function that is called with `yield from`, so that `await` works too.
 
-    In debug mode a call whose result is dropped before it was run warns, with the line of the
-    call: `RuntimeWarning: recv() was called at app.py:39 but never run; did you forget ...`.
+    In debug mode a call whose result is dropped before it was run warns, once for each line of
+    code: `RuntimeWarning: recv() was called at app.py:39 but never run; did you forget ...`.
 
     Args:
         function: a generator function, or one that returns a generator.
@@ -241,7 +242,7 @@ SKIPPED = {PendingCall.__await__.__code__}
 
 
 class _Mark:
-    """Is held by a generator that has not begun, and warns if it dies with it."""
+    """Is held by a generator, and knows whether that has begun."""
 
     __slots__ = ("code", "lasti", "name", "stepped")
 
@@ -256,19 +257,48 @@ class _Mark:
             right = corrected_at(code, self.lasti) or f"yield from {self.name}()"
             raise TypeError(f"{self.name}() waits, and gives no items. Write `{right}`")
 
+
+class _WarningMark(_Mark):
+    """Warns if it dies with a generator that has not begun.
+
+    A second Ctrl-C that were raised here would be ignored. So it is put off; and a line warns once,
+    its later calls have marks at whose end no line of Python runs.
+    """
+
+    __slots__ = ()
+
     def __del__(self) -> None:
-        if self.stepped:
-            return
+        if not self.stepped:
+            with _block[0]:
+                self._warn()
+
+    def _warn(self) -> None:
         filename, lineno = self.code.co_filename, line_of(self.code, self.lasti)
+        line = self.name, filename, lineno
+        if line in _told:
+            return
+        _told.add(line)
         place = f"{os.path.basename(filename)}:{lineno}"
         text = (
             f"{self.name}() was called at {place} but never run; did you forget "
             f"`{word_for(self.code)}`?"
         )
-        right = corrected_at(self.code, self.lasti)
+        if self.code.co_code[self.lasti] == FOR_ITER:
+            right = ticked_at(self.code, self.lasti)
+        else:
+            right = corrected_at(self.code, self.lasti)
         if right:
             text += f" Write `{right}`"
         warnings.warn_explicit(text, RuntimeWarning, filename, lineno)
+
+
+_told: set[tuple[str, str, int]] = set()  # functions, and the lines that have warned of them
+_block: list[Any] = [nullcontext()]
+
+
+def warn_within(block: Any) -> None:
+    """Let the warnings be written in a `with` block: one in which no Ctrl-C is raised."""
+    _block[0] = block
 
 
 if DEBUG:
@@ -280,6 +310,8 @@ if DEBUG:
     TAKE_ITEMS = {
         opmap[name] for name in ("FOR_ITER", "UNPACK_SEQUENCE", "UNPACK_EX", "LIST_EXTEND")
     }
+
+    FOR_ITER = opmap["FOR_ITER"]
 
     _files: set[str] = set()  # in which marked functions were called
 
@@ -323,7 +355,10 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
         while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
             caller = caller.f_back
         _files.add(caller.f_code.co_filename)
-        mark = _Mark(function.__name__.lstrip("_"), caller.f_code, caller.f_lasti)
+        name = function.__name__.lstrip("_")
+        line = name, caller.f_code.co_filename, caller.f_lineno
+        kind = _Mark if line in _told else _WarningMark
+        mark = kind(name, caller.f_code, caller.f_lasti)
         outer: Any = watched(inner, mark)
         outer.__name__, outer.__qualname__ = function.__name__, function.__qualname__
         return outer

@@ -142,6 +142,84 @@ def test_debug_mode_refuses_to_take_traps_for_items(tmp_path):
     assert out in (shown, "recv() waits, and gives no items. Write `yield from recv()`\n")
 
 
+AGAIN_AND_AGAIN = """
+import os, signal, sys
+import corolib
+signal.signal(signal.SIGINT, signal.default_int_handler)
+@corolib.waits
+def work():
+    yield
+def strikes(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+count, a = 0, strikes
+def main():
+    global count
+    yield
+    if sys.argv[1:]:
+        for {name} in corolib.every(1):
+            strike()
+    while True:
+        work()
+        strike()
+def strike():
+    global count
+    count += 1
+    if count in (100, 200):
+        strikes()
+    assert count < 300, "a Ctrl-C was lost"
+try:
+    corolib.run(main)
+except KeyboardInterrupt:
+    print("ended", count)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "right"),
+    [("t", ["x"], "missed = yield from t"), ("a.b", ["x"], ""), ("t", [], "yield from work()")],
+)
+def test_a_line_warns_once_and_the_second_ctrl_c_ends_it(name, options, right, tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(AGAIN_AND_AGAIN.format(name=name))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "1"}
+    done = outside([sys.executable, str(path), *options], env=env)
+    assert done.stdout == "ended 200\n", done.stderr
+    assert done.stderr.count("RuntimeWarning: ") == 1
+    assert ("Write `" in done.stderr) == bool(right)
+    assert f"Write `{right}`\n" in done.stderr or not right
+
+
+IN_A_WARNING = """
+import os, signal, warnings
+import corolib
+signal.signal(signal.SIGINT, signal.default_int_handler)
+@corolib.waits
+def work():
+    yield
+def show(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("shown")
+warnings.showwarning = show
+def main():
+    yield
+    work()
+    print("went on")
+    while True:
+        yield
+try:
+    corolib.run(main)
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_a_ctrl_c_in_a_warning_is_raised_at_the_next_turn():
+    status, out, err = python(IN_A_WARNING, **WARNS, COROLIB_DEBUG="1")
+    assert (status, out) == (0, "shown\nwent on\nended\n")
+    assert "ignored" not in err
+
+
 def test_frames_are_the_same_in_both_modes():
     def main():
         task = spawn(outer)
