@@ -49,6 +49,7 @@ from corolib.demo import daytime, echo
 from corolib.demo.start import NOT_HERE, at_least, start
 from corolib.kernel.safely import brief
 from corolib.kernel.waits import DEBUG, TRACE
+from corolib.net.handlers import STREAM, check_handler
 from corolib.net.network import address_text
 from corolib.system import workers
 
@@ -186,6 +187,7 @@ def serve(options: argparse.Namespace) -> None:
     if options.trace and options.workers > 1:
         sys.exit("--trace records one process: leave --workers out")
     handler = load(options.handler)
+    check_handler("serve", handler, STREAM)
     sys.argv = [options.handler]  # the title of a trace
     tls = None if options.tls is None else tls_context(options.tls)
     listeners = open_listeners(options)

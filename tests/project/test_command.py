@@ -305,6 +305,7 @@ def mistakes(folder):
     ("words", "said"),
     [
         ("serve app.py:no_yield --port=0", r"TypeError: serve\(\) got no_yield\(\) .*no `yield`.*"),
+        ("serve app.py:no_yield --port=0 --workers=2", r"TypeError: serve\(\) got no_yield\(\) .*"),
         ("serve app.py:of_asyncio --port=0", r"TypeError: serve\(\) calls of_asyncio\(\) .*"),
         ("serve app.py:echo --unix=/no/x", r"--unix: cannot listen on '/no/x': No such file .*"),
         ("run app.py:number", r"app.py has no function 'number'; it has: .*"),
@@ -317,8 +318,8 @@ def mistakes(folder):
     ],
 )
 def test_a_mistake_is_one_line(mistakes, words, said):
-    status, _, err = outcome(*words.split())
-    assert status == 1
+    status, out, err = outcome(*words.split())
+    assert (status, out) == (1, "")
     assert re.fullmatch(said + r"\n", err), err
 
 
