@@ -26,6 +26,7 @@ from corolib.kernel import (
     WriteWait,
     brief,
     current_scheduler,
+    forgive,
     name_of,
     no_error,
     no_undo,
@@ -118,6 +119,8 @@ def _check(traps: tuple[Trap, ...]) -> None:
     for trap in traps:
         if not isinstance(trap, ReadWait | WriteWait | UrgentWait | Sleep | Suspend):
             name = name_of(trap)
+            for each in traps:
+                forgive(each)  # this error is enough
             raise TypeError(
                 f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
             )

@@ -192,7 +192,14 @@ def _begin(caller: str, calls: Iterable[Any], reports: bool = True) -> _TaskSet:
 
 def _checked(caller: str, calls: Iterable[Any]) -> list[Any]:
     """Return the calls, if all of them are tasks or what can be started."""
-    return [call if isinstance(call, Task) else body_of(caller, call, ()) for call in calls]
+    calls = tuple(calls)
+    try:
+        return [call if isinstance(call, Task) else body_of(caller, call, ()) for call in calls]
+    except TypeError:
+        for call in calls:
+            for each in call if isinstance(call, list) else [call]:
+                forgive(each)  # this error is enough
+        raise
 
 
 def _start(call: Any) -> Task[Any]:

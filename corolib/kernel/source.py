@@ -6,7 +6,7 @@ Nothing here fails because there is no source, and nothing is imported from coro
 from __future__ import annotations
 
 from itertools import islice
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 CO_COROUTINES = 0x80 | 0x200  # of `async def`, as in `inspect`
@@ -55,6 +55,32 @@ def corrected_at(code: CodeType, lasti: int) -> str:
     if None in position:
         return ""
     return corrected(lines_of(code.co_filename), position, word_for(code))  # type: ignore[arg-type]
+
+
+def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
+    """Return whether what the instruction `lasti` made dies in a frame because something behind it
+    in the same call has failed: `f(made(), fails())`.
+
+    Then the frame stands at what has failed, and the call around both was not reached.
+    """
+    if frame is None or frame.f_code is not code:
+        return False
+    positions = list(code.co_positions())
+    made, now = positions[lasti // 2], positions[frame.f_lasti // 2]
+    if None in made or None in now or _start(now) < _end(made):  # type: ignore[arg-type]
+        return False
+    return any(
+        None not in each and _start(each) <= _start(made) and _end(now) <= _end(each)  # type: ignore[arg-type]
+        for each in positions[frame.f_lasti // 2 :]
+    )
+
+
+def _start(position: Position) -> tuple[int, int]:
+    return position[0], position[2]
+
+
+def _end(position: Position) -> tuple[int, int]:
+    return position[1], position[3]
 
 
 def ticked_at(code: CodeType, lasti: int) -> str:

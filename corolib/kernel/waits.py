@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
 from corolib.kernel.safely import brief
-from corolib.kernel.source import corrected_at, line_of, lines_of, ticked_at, word_for
+from corolib.kernel.source import corrected_at, is_given_up, line_of, lines_of, ticked_at, word_for
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -270,7 +270,8 @@ class _WarningMark(_Mark):
     def __del__(self) -> None:
         if not self.stepped:
             with _block[0]:
-                self._warn()
+                if not is_given_up(self.code, self.lasti, sys._getframe().f_back):
+                    self._warn()
 
     def _warn(self) -> None:
         filename, lineno = self.code.co_filename, line_of(self.code, self.lasti)

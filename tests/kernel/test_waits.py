@@ -142,6 +142,49 @@ def test_debug_mode_refuses_to_take_traps_for_items(tmp_path):
     assert out in (shown, "recv() waits, and gives no items. Write `yield from recv()`\n")
 
 
+GIVEN_UP = """
+    import gc
+    import corolib
+    @corolib.waits
+    def work(n):
+        yield
+    def fails(*_):
+        raise TypeError
+    def main():
+        yield
+        for call in (
+            lambda: corolib.gather(work(1), fails()),
+            lambda: corolib.gather(
+                work(2),
+                [1 / 0],
+            ),
+            lambda: corolib.first(corolib.Sleep(1), work(3)),
+            lambda: corolib.race(work(4), 5),
+            lambda: corolib.gather([work(5), 5]),
+        ):
+            try:
+                yield from call()
+            except (TypeError, ZeroDivisionError):
+                print("refused")
+            gc.collect()
+        made = work(8); made = fails
+        print(work(9) is None)
+        exec("print(work(10) is None)", {"work": work})
+    corolib.run(main)
+"""
+
+
+def test_a_call_beside_one_that_fails_does_not_warn(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(textwrap.dedent(GIVEN_UP).lstrip())
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "1"}
+    done = outside([sys.executable, str(path)], env=env)
+    assert done.stdout.splitlines() == ["refused"] * 5 + ["False"] * 2, done.stderr
+    warned = [line for line in done.stderr.splitlines() if "RuntimeWarning: " in line]
+    lines = [line.partition(": ")[0].rpartition(":")[2] for line in warned]
+    assert lines == ["25", "26", "1"], warned
+
+
 AGAIN_AND_AGAIN = """
 import os, signal, sys
 import corolib
