@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from corolib.kernel import Scheduler, run
+from corolib.kernel import Scheduler, run, trace_of, with_trace
 from corolib.trace.files import read_lines
 from corolib.trace.traces import SUFFIXES, Trace, write
 
@@ -26,7 +26,9 @@ python3 -m corolib trace [-o FILE] [OPTIONS] PROGRAM [ARG...]
 def record(words: Sequence[str]) -> NoReturn:
     """Do what `python3 -m corolib trace WORDS` asks for, and exit."""
     parser = argparse.ArgumentParser(
-        usage=USAGE, description="Record what the scheduler does while a program runs."
+        prog="python3 -m corolib trace",
+        usage=USAGE,
+        description="Record what the scheduler does while a program runs.",
     )
     add = parser.add_argument
     add("-o", dest="to", metavar="FILE", default="trace.html",
@@ -63,9 +65,9 @@ def record(words: Sequence[str]) -> NoReturn:
         parser.error(str(exc))
     status = _run(options, each)
     written = [trace.path for trace in traces if trace.path]
-    if not traces:
-        print(f"{options.program} has never called run(): there is no trace", file=sys.stderr)
-        status = status or 1
+    if not traces and not status:
+        print(f"{options.program}: no run() was recorded; there is no trace", file=sys.stderr)
+        status = 1
     for path in written:
         print(path, file=sys.stderr)
     if options.open and written:
@@ -94,10 +96,10 @@ def _run(options: argparse.Namespace, trace: Trace) -> Any:
         return exc.code
     except BaseException as exc:
         # The first frames are those of this command and of `runpy`.
-        trace_back = exc.__traceback__
+        trace_back = trace_of(exc)
         while trace_back is not None and trace_back.tb_frame.f_globals.get("__name__") in _COMMAND:
             trace_back = trace_back.tb_next
-        sys.excepthook(type(exc), exc.with_traceback(trace_back), trace_back)
+        sys.excepthook(type(exc), with_trace(exc, trace_back), trace_back)
         return 130 if isinstance(exc, KeyboardInterrupt) else 1
     finally:
         defaults["trace"] = before

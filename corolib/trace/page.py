@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -24,17 +25,15 @@ SCRIPTS = ("reducer.js", "view.js", "lanes.js", "page.js")  # in this order
 def page_of(header: dict[str, Any], events: Sequence[Event]) -> str:
     """Return the page of a trace."""
     program = os.path.basename((header.get("argv") or ["?"])[0]) or "python"
+    program = program.encode("utf-8", "replace").decode()  # a file's name may be no text
     parts = {
         "TITLE": html.escape(f"{program}: a trace of corolib"),
         "STYLE": _read("page.css"),
         "SCRIPT": "\n".join(_read(name) for name in SCRIPTS),
         "DATA": pack(header, events),
     }
-    page = _read("page.html")
-    for name, text in parts.items():
-        before, _, behind = page.partition(f"@@{name}@@")
-        page = f"{before}{text}{behind}"
-    return page
+    # At once: what is put in may have such a mark in it.
+    return re.sub("@@([A-Z]+)@@", lambda mark: parts[mark[1]], _read("page.html"))
 
 
 def pack(header: dict[str, Any], events: Sequence[Event]) -> str:

@@ -98,6 +98,7 @@ class Trace:
         self.on_cause = False
         self._causes = 0
         self._used = False
+        self._sink: Any = None
         self.add: Callable[[tuple[Any, ...]], object] = self._keep
         if isinstance(self.to, str) and self.to != "-":
             suffix = os.path.splitext(self.to)[1]
@@ -109,6 +110,7 @@ class Trace:
             folder = os.path.dirname(self.to) or "."
             if not os.path.isdir(folder):
                 raise ValueError(f"trace={brief(self.to)}: there is no folder {brief(folder)}")
+            self.to = os.path.abspath(self.to)  # the program may go to another folder
             self.on_cause = last is not None and suffix != ".jsonl"
             if last is None and suffix == ".html":
                 self._kept = deque(maxlen=PAGE_KEEPS)
@@ -170,8 +172,9 @@ class Trace:
         elif callable(self.to):
             self._use(scheduler, self.to)
         elif self.to is not None and self.to.endswith(".jsonl"):
-            self.path = free_path(self.to)
-            self._use(scheduler, LineWriter(self.path, self._header, self.t0, self.codes))
+            path = free_path(self.to)
+            self._use(scheduler, LineWriter(path, self._header, self.t0, self.codes))
+            self.path = path
 
     def _use(self, scheduler: TracedScheduler, sink: Any) -> None:
         """Hand events on to `sink` until it fails; those that came before, too."""
@@ -221,6 +224,7 @@ class Trace:
             f(*args)
         except Exception as exc:
             to_stderr(f"corolib: the trace could not be written to {self.path}: {told(exc)}")
+            self.path = ""
 
     def _keep(self, event: tuple[Any, ...]) -> None:
         self._count += 1
@@ -279,7 +283,7 @@ class _Text:
         print(f"{found['ns'] / 1e6:10.3f} ms  {said}", file=sys.stderr)
 
 
-def mark(name: str, **data: Any) -> None:
+def mark(name: str, /, **data: Any) -> None:
     """Note something of the program's own in the trace of this run; nothing if there is none.
 
     Args:

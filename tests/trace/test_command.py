@@ -1,6 +1,7 @@
 """Recording a program from outside: the command line."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -63,7 +64,7 @@ def test_a_program_runs_as_python_would_run_it(folder, capsys):
     assert record("program.py", "a", "-o", "b") == 0
     out, err = capsys.readouterr()
     assert out == "beside 4 ['a', '-o', 'b']\n"
-    assert err == "trace.html\n"
+    assert err == f"{folder / 'trace.html'}\n"
     page = (folder / "trace.html").read_text("utf-8")
     assert page.startswith("<!doctype html>")
     assert run(sleeper, 0, "not recorded") == "not recorded"
@@ -82,9 +83,9 @@ def test_a_program_runs_as_python_would_run_it(folder, capsys):
 def test_its_exit_status_is_ours(folder, capsys, word, status, told):
     assert record("-o", f"{word}.jsonl", "program.py", word) == status
     err = capsys.readouterr().err
-    assert err.endswith(f"{told}{word}.jsonl\n")
+    assert err.endswith(f"{told}{folder / word}.jsonl\n")
     assert "runpy" not in err
-    assert "corolib" not in err
+    assert "corolib/" not in err
     assert read_lines((folder / f"{word}.jsonl").read_text())[1]
 
 
@@ -105,7 +106,7 @@ def test_a_module_is_run_as_one_and_each_run_has_a_file(folder, capsys, monkeypa
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert record("-o", "m.html", "--open", "-m", "program", "again") == 0
-    assert capsys.readouterr().err == "m.html\nm-2.html\n"
+    assert capsys.readouterr().err == f"{folder / 'm.html'}\n{folder / 'm-2.html'}\n"
     assert opened == [f"file://{folder / 'm-2.html'}"]
 
 
@@ -113,8 +114,26 @@ def test_a_program_that_never_runs_has_no_trace(folder, capsys):
     assert record("idle.py") == 1
     out, err = capsys.readouterr()
     assert out == "no run\n"
-    assert err == "idle.py has never called run(): there is no trace\n"
+    assert err == "idle.py: no run() was recorded; there is no trace\n"
     assert not (folder / "trace.html").exists()
+
+
+def test_no_path_is_named_where_nothing_could_be_written(folder, capsys):
+    (folder / "p.html").mkdir()
+    (folder / "p.jsonl").mkdir()
+    assert record("-o", "p.html", "program.py") == 0
+    assert capsys.readouterr().err.count("p.html") == 2  # why it could not be written
+    assert record("-o", "p.jsonl", "program.py") == 1
+    assert "IsADirectoryError" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_or_looks_like_a_mark_spoils_no_page(folder, capsys):
+    for name in (b"caf\xe9.py", b"@@DATA@@.py"):
+        path = os.fsdecode(name)
+        (folder / path).write_text("from corolib import run, Sleep\nrun(Sleep(0).__iter__())\n")
+        assert record("-o", "odd.html", path) == 0
+    page = next(folder.glob("odd-2.html")).read_text("utf-8")
+    assert "<title>@@DATA@@.py: a trace of corolib</title>" in page
 
 
 @pytest.mark.parametrize("words", [[], ["-o", "out.txt", "program.py"], ["--nonsense"]])

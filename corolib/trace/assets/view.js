@@ -130,7 +130,8 @@ class View {
     $("variables").replaceChildren(...variables.map(([name, value]) => el("div",
       { class: task.changed.includes(name) ? "changed" : null },
       el("dt", {}, name), el("dd", {}, value))));
-    const text = known ? this.data.header.source[known[1]] : undefined;
+    const sources = this.data.header.source;
+    const text = known && Object.hasOwn(sources, known[1]) ? sources[known[1]] : undefined;
     if (text === undefined) {
       this.file = null;
       $("source").replaceChildren(el("p", { class: "list none" }, !known
