@@ -47,7 +47,7 @@ from corolib import (
 )
 from corolib.demo import daytime, echo
 from corolib.demo.start import NOT_HERE, at_least, start
-from corolib.kernel.safely import brief
+from corolib.kernel.safely import brief, trace_of, with_trace
 from corolib.kernel.waits import DEBUG, TRACE
 from corolib.net.handlers import STREAM, check_handler
 from corolib.net.network import address_text
@@ -152,12 +152,12 @@ def told_of_mistakes(main: Callable[[argparse.Namespace], None]) -> Callable[...
         try:
             main(options)
         except Exception as exc:
-            frames = frames_of_the_program(exc.__traceback__)
+            frames = frames_of_the_program(trace_of(exc))
             if isinstance(exc, OSError) and (frames is None or exc.errno in NOT_HERE):
                 raise
             if frames is None and not isinstance(exc, (TypeError, ValueError, Deadlock)):
                 raise
-            sys.excepthook(type(exc), exc.with_traceback(frames), frames)
+            sys.excepthook(type(exc), with_trace(exc, frames), frames)
             sys.exit(1)
 
     return call

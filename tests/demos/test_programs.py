@@ -1,11 +1,11 @@
 """The list of demos, the chat room, the port forwarder and the downloader."""
 
 import errno
+import importlib.util
 import io
 import math
 import os
 import re
-import runpy
 import signal
 import socket
 import sys
@@ -15,6 +15,8 @@ import warnings
 from argparse import ArgumentTypeError, Namespace
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -128,6 +130,17 @@ class TestList:
 # What all of them say and accept -----------------------------------------------------------------
 
 
+def run_as_main(name, patch):
+    """Do what `python -m` does. (`runpy` does not get on with how pytest may load modules.)"""
+    spec = importlib.util.find_spec(name)
+    if spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{name}.__main__")
+    module = ModuleType("__main__")
+    module.__spec__, module.__file__ = spec, spec.origin
+    patch.setitem(sys.modules, "__main__", module)
+    exec(compile(Path(spec.origin).read_text("utf-8"), spec.origin, "exec"), vars(module))
+
+
 @pytest.mark.found("D9")
 def test_every_demo_shows_an_example_and_refuses_wrong_addresses_alike(
     monkeypatch, tmp_path, capsys
@@ -140,7 +153,7 @@ def test_every_demo_shows_an_example_and_refuses_wrong_addresses_alike(
             patch.setattr(sys, "argv", [name, *args])
             with pytest.raises(SystemExit) as caught, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # some are imported already
-                runpy.run_module(name, run_name="__main__", alter_sys=True)
+                run_as_main(name, patch)
             sys.stdout.flush()
             return caught.value.code, (tmp_path / "out").read_text(), capsys.readouterr().err
 

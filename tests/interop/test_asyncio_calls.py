@@ -13,6 +13,7 @@ import pytest
 
 from corolib import (
     Cancelled,
+    CancelScope,
     Event,
     RunFinished,
     Scheduler,
@@ -136,6 +137,7 @@ def test_a_cancelled_wait_cancels_the_asyncio_task_and_waits_until_it_is_gone(ru
     log = []
 
     async def slow():
+        log.append("begun")
         try:
             await asyncio.sleep(100)
         except asyncio.CancelledError:
@@ -144,12 +146,18 @@ def test_a_cancelled_wait_cancels_the_asyncio_task_and_waits_until_it_is_gone(ru
             log.append("gone")
             raise
 
+    def cancel(scope):
+        while not log:
+            yield Sleep(0.001)
+        scope.cancel()
+
     def main():
         with open_asyncio() as aio:
-            with move_on_after(0.02) as scope:
+            with CancelScope() as scope:
+                spawn(cancel, scope)
                 yield from aio(slow())
-            assert scope.expired
-            assert log == ["cancelled", "gone"]
+            assert scope.cancelled_caught
+            assert log == ["begun", "cancelled", "gone"]
             assert (yield from aio(double(1))) == 2
 
     run_it(main)
@@ -157,7 +165,10 @@ def test_a_cancelled_wait_cancels_the_asyncio_task_and_waits_until_it_is_gone(ru
 
 @both
 def test_clean_up_there_takes_no_longer_than_the_grace(run_it):
+    begun = []
+
     async def stubborn():
+        begun.append(0)
         while True:
             try:
                 await asyncio.sleep(0.2)
@@ -168,7 +179,8 @@ def test_clean_up_there_takes_no_longer_than_the_grace(run_it):
     def main():
         with open_asyncio() as aio:
             task = spawn(aio(stubborn()))
-            yield Sleep(0.02)
+            while not begun:
+                yield Sleep(0.001)
             current_scheduler().grace = 0.05
             began = now()
             yield from task.stop()
@@ -179,7 +191,10 @@ def test_clean_up_there_takes_no_longer_than_the_grace(run_it):
 
 @both
 def test_a_failure_that_nobody_waits_for_any_more_is_reported(run_it, caplog):
+    begun = []
+
     async def fails_when_cancelled():
+        begun.append(0)
         try:
             await asyncio.sleep(100)
         finally:
@@ -187,8 +202,10 @@ def test_a_failure_that_nobody_waits_for_any_more_is_reported(run_it, caplog):
 
     def main():
         with open_asyncio() as aio:
-            with move_on_after(0.02):
-                yield from aio(fails_when_cancelled())
+            task = spawn(aio(fails_when_cancelled()))
+            while not begun:
+                yield Sleep(0.001)
+            yield from task.stop()
 
     run_it(main)
     assert "while it ended" in caplog.text
