@@ -88,6 +88,7 @@ def serve_both(time_ports: list[Port], daytime_ports: list[Port]) -> Coro[None]:
 
 
 def main(options: argparse.Namespace) -> None:
+    """Open the ports, say where they are, and serve until Ctrl-C."""
     with (
         open_ports(options.host, options.port) as time_ports,
         open_ports(options.host, options.daytime_port) as daytime_ports,

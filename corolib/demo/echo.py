@@ -139,6 +139,7 @@ def serve(
 
 
 def main(options: argparse.Namespace) -> None:
+    """Open the ports, say where they are, and serve until Ctrl-C."""
     with open_ports(options.host, options.port) as ports:
         host, number = ports[0].tcp.getsockname()[:2]
         print(f"echo on {host} port {number}, TCP and UDP; try: nc {host} {number}", flush=True)

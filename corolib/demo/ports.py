@@ -64,6 +64,7 @@ def opened(
 def open_all(
     stack: ExitStack, host: str, number: int, kinds: list[socket.SocketKind], tries: int = 3
 ) -> list[list[socket.socket]]:
+    """Do that, onto a stack; SystemExit, with one line, if it cannot be done."""
     try:
         return bind_all(stack, host, number, kinds)
     except (OSError, OverflowError, UnicodeError) as exc:
@@ -76,6 +77,7 @@ def open_all(
 def bind_all(
     stack: ExitStack, host: str, number: int, kinds: list[socket.SocketKind]
 ) -> list[list[socket.socket]]:
+    """Do that once; OSError: no address is here, or another one than such is not to be had."""
     infos = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)
     rows: list[list[socket.socket]] = []
     missing: OSError | None = None
@@ -115,6 +117,7 @@ def bind(
 
 
 def port_of(sock: socket.socket) -> int:
+    """Return the number of a socket's port."""
     number: int = sock.getsockname()[1]
     return number
 

@@ -17,7 +17,12 @@ from tests.helpers.programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TAKEN_ALWAYS = ["pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "pytest_corolib.py"]
-PACKAGES = re.compile(r"corolib/(\w+/)*(\w+\.py|py\.typed)")
+PACKAGES = re.compile(r"corolib/(\w+/)*\w+\.py")
+DATA = [
+    f"{package.replace('.', '/')}/{pattern}"
+    for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items()
+    for pattern in patterns
+]
 
 
 def tracked():
@@ -43,6 +48,7 @@ def is_distributed(name):
     MANIFEST.in says so.
     """
     taken = name in TAKEN_ALWAYS or PACKAGES.fullmatch(name) is not None
+    taken |= any(fnmatch(name, pattern) for pattern in DATA)
     for line in (ROOT / "MANIFEST.in").read_text().splitlines():
         command, *patterns = line.split()
         if command == "include":
