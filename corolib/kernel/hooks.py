@@ -157,6 +157,7 @@ class Change:
     def __init__(self, put_back: Callable[[], object], signum: int | None = None) -> None:
         self._put_back = put_back
         self.signum = signum
+        _hear_of_forks()
         _changes[self] = None
 
     def __call__(self) -> None:
@@ -170,6 +171,7 @@ _changes: dict[Change, None] = {}
 # By thread, while it forks: the signals that it had blocked before.
 _masks: dict[int, set[int]] = {}
 _told: list[weakref.ref[Any]] = []
+_heard: list[None] = []  # that the functions for forks are registered
 
 
 def handle_signal(signum: int, handler: Callable[[int, Any], object]) -> Change:
@@ -217,6 +219,7 @@ def tell_of_fork(thing: Any) -> None:
             # Another thread may have been faster.
             with suppress(ValueError):
                 _told.remove(each)
+    _hear_of_forks()
     _told.append(weakref.ref(thing))
 
 
@@ -257,6 +260,15 @@ def _in_child() -> None:
         _after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
-    os.register_at_fork(before=_raise_nothing)  # the last one is called first
+def _hear_of_forks() -> None:
+    """Have these called from now on.
+
+    Not before there is something to do: Python ignores a Ctrl-C that comes in one of them, which a
+    program that has only imported corolib would miss.
+    """
+    if not _heard and hasattr(os, "register_at_fork"):  # Windows cannot fork
+        _heard.append(None)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
+        )
+        os.register_at_fork(before=_raise_nothing)  # the last one is called first

@@ -1140,3 +1140,21 @@ def test_a_ctrl_c_while_the_hooks_are_removed_leaves_none_of_them():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.set_wakeup_fd(-1) == -1
     assert sys.get_asyncgen_hooks() == (None, None)
+
+
+@pytest.mark.hazard("H63")
+def test_a_program_that_only_imports_corolib_hears_a_ctrl_c_that_comes_while_it_forks():
+    """Python ignores what is raised in a function that is called for a fork."""
+    status, out, err = python(
+        """
+        import _thread, os
+        os.register_at_fork(after_in_parent=_thread.interrupt_main)
+        import corolib
+        try:
+            if os.fork() == 0:
+                os._exit(0)
+        except KeyboardInterrupt:
+            print("heard")
+        """
+    )
+    assert (status, out, err) == (0, "heard\n", "")
