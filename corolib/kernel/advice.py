@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MISTAKES = (AttributeError, TypeError, ValueError, RuntimeError)
 TAKERS = {"as_completed", "first", "first_success", "gather", "race", "run", "spawn"}
+BOUNDS = {"move_on_after", "shield", "timeout"}
 FRAMES = 10  # of a traceback, the innermost, that are looked at
 
 
@@ -51,7 +52,7 @@ def _note(error: BaseException) -> str | None:
             return _forgotten(error, thing.__name__)
         if _is_ours(thing):
             cure = member_cure(type(thing), str(error.name))
-            return cure and f"In corolib: {cure}"
+            return cure and _as_there(error, f"In corolib: {cure}")
         return None
     text = str(error)
     if "`" in text or "corolib" in text:
@@ -67,7 +68,17 @@ def _note(error: BaseException) -> str | None:
         return _arguments(error, text)
     if isinstance(error, ValueError):
         return _forgotten(error) if "to unpack" in text else None
-    return f"{ASYNCIO}. To sleep: `{SLEEP}`" if "event loop" in text else None
+    if "event loop" not in text:
+        return None
+    return _as_there(error, f"{ASYNCIO}. To sleep: `{SLEEP}`")
+
+
+def _as_there(error: BaseException, text: str) -> str:
+    """Return what to write, with `await` if the program's function at hand is an `async def`."""
+    from corolib.kernel.foreign import for_async
+
+    frame = next(_frames(error), (None, 0))[0]
+    return for_async(text) if frame and frame.f_code.co_flags & CO_COROUTINE else text
 
 
 def _is_ours(thing: Any) -> bool:
@@ -145,17 +156,22 @@ class Place:
 
 def _places(error: BaseException) -> Iterator[Place]:
     """Yield where an error was raised, the innermost first: only the program's own functions."""
+    for frame, lineno in _frames(error):
+        try:
+            yield Place(frame, lineno)
+        except (OSError, SyntaxError):
+            continue
+
+
+def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    """Yield the frames of the program's own functions and their lines, the innermost first."""
     trace, found = trace_of(error), []
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
         if not module.startswith(LIBRARY) and module.partition(".")[0] not in _PYTHONS:
             found.append((trace.tb_frame, trace.tb_lineno))
         trace = trace.tb_next
-    for frame, lineno in reversed(found[-FRAMES:]):
-        try:
-            yield Place(frame, lineno)
-        except (OSError, SyntaxError):
-            continue
+    yield from reversed(found[-FRAMES:])
 
 
 _PYTHONS = sys.stdlib_module_names - {"__main__"}
@@ -226,6 +242,8 @@ def _needless(error: BaseException) -> str | None:
             plain = function is not None and not _flags(function) & (CO_GENERATOR | CO_COROUTINE)
             if before and plain and place.is_here(call) and _is_ours(place.owner_of(call)):
                 what = ast.unparse(call)
+                if _name_of(call.func) in BOUNDS:
+                    return f"{_name_of(call.func)}() bounds a block: write `with {what}:`"
                 return f"{_name_of(call.func)}() cannot wait: write `{what}`, without `{before}`"
     return None
 
@@ -241,7 +259,8 @@ def _called(error: BaseException) -> str | None:
                 if _is_method(place.value_of(call.func)):
                     continue
                 cure = member_cure(type(owner), f"{name}()")
-                return f"{type(owner).__name__}.{name} is no method. In corolib: {cure or name}"
+                what = _as_there(error, cure or name)
+                return f"{type(owner).__name__}.{name} is no method. In corolib: {what}"
     return None
 
 

@@ -13,13 +13,14 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
 from corolib.kernel.safely import attribute, brief, is_a, kind_of, name_of, note, trace_of
-from corolib.kernel.source import line_at
+from corolib.kernel.source import lines_of
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import PendingCall, forgive
 
@@ -227,24 +228,26 @@ def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     )
 
 
-def _bare_yield(line: str) -> int:
-    """Return where the first `yield` of a line stands that is not `yield from`, or -1."""
-    at = line.find("yield")
-    while at >= 0:
-        beside = line[max(at - 1, 0) : at] + line[at + 5 : at + 6]
-        in_a_name = any(each.isalnum() or each == "_" for each in beside)
-        if not in_a_name and not line.startswith(" from", at + 5):
-            return at
-        at = line.find("yield", at + 1)
-    return -1
+def _at_yield(frame: FrameType | None) -> tuple[str, str]:
+    """Return the line in which a frame yields, as what stands before the `yield` and what stands
+    behind it; nothing of that if it cannot be had.
+    """
+    if frame is None:
+        return "", ""
+    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    line, last, column, _ = next(positions, (None,) * 4)
+    lines = lines_of(frame.f_code.co_filename)
+    if line is None or line != last or line > len(lines):
+        return "", ""
+    row = lines[line - 1].encode()
+    if row[column:][:5] != b"yield":
+        return "", ""
+    return row[:column].decode().lstrip(), row[column:][5:].decode().rstrip()
 
 
 def wrong_yield(task: Task[Any], thing: Any) -> str:
     """Return the message for a task that yielded something other than a trap."""
     frame = frame_of(task)
-    line = ""
-    if frame is not None:
-        line = line_at(frame.f_code.co_filename, frame.f_lineno)
     who = f"task {task.label} at {where(task)}"
     kinds = {id(types.GeneratorType): "generator", id(types.CoroutineType): "coroutine"}
     kinds[id(PendingCall)] = "generator"
@@ -253,9 +256,10 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     if kind is not None and not _is_asyncios(thing):
         name = f"{thing.__name__}()"
         forgive(thing)
-        did = line if _bare_yield(line) >= 0 else f"yield {name}"
-        at = _bare_yield(did)
-        cure = f"{did[:at]}yield from{did[at + 5 :]}"
+        before, after = _at_yield(frame)
+        after = after or f" {name}"
+        did = f"{before}yield{after}"
+        cure = f"{before}yield from{after}"
         if kind == "coroutine":
             cure = f"yield from spawn({name})"
         return (

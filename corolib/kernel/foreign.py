@@ -311,6 +311,13 @@ MEMBERS = {
 ASYNCIO = "What needs asyncio's loop runs in a thread: `yield from to_thread(asyncio.run, f())`"
 
 
+def for_async(text: str) -> str:
+    """Return what to write as it is in an `async def`."""
+    for ours, there in (("yield from ", "await "), ("yield ", "await ")):
+        text = text.replace(ours, there)
+    return text.replace("with TaskGroup", "async with TaskGroup")
+
+
 def asyncio_cure(name: str) -> str:
     """Return what to do about the call of a coroutine function of asyncio's."""
     cure = NAMES.get(name)

@@ -106,13 +106,23 @@ def corrected(lines: list[str], position: Position, word: str) -> str:
     line, last, column, end = position
     if not 0 < line <= last <= len(lines):
         return ""
+    longer, comprehension = _around(lines, position)
+    if comprehension and word == "yield from":
+        # It cannot stand in there.
+        if not comprehension[1]:
+            return ""
+        line, last, column, end = comprehension[0]
     before = lines[line - 1].encode()[:column].decode().lstrip()
     after = lines[last - 1].encode()[end:].decode().rstrip()
     rows = [row.encode() for row in lines[line - 1 : last]]
     rows[-1] = rows[-1][:end]
     rows[0] = rows[0][column:]
     call = " ".join(b" ".join(rows).decode().split())
+    if comprehension and word == "yield from":
+        call = f"gather(*{call})"
     call = f"run({call})" if word == "run" else f"{word} {call}"
+    if longer:
+        return call if len(call) <= LONGEST else ""
     right = f"{before}{call}{after}"
     # Alone, after `return`, or as what is assigned, it needs no parentheses.
     head = before.rstrip()
@@ -121,3 +131,37 @@ def corrected(lines: list[str], position: Position, word: str) -> str:
     if word != "run" and (after.partition("#")[0].strip() or not alone):
         right = f"{before}({call}){after}"
     return right if len(right) <= LONGEST else call if len(call) <= LONGEST else ""
+
+
+def _around(lines: list[str], position: Position) -> tuple[bool, tuple[Position, bool] | None]:
+    """Return whether the statement of a call goes on in other lines; and the place of the list
+    comprehension around it, if there is any, and whether it is the call that makes the items.
+    """
+    try:
+        import ast
+
+        tree = ast.parse("\n".join(line.rstrip("\n") for line in lines))
+    except Exception:
+        return False, None
+    longer, comprehension = False, None
+    for node in ast.walk(tree):
+        if not _holds(node, position):
+            continue
+        if isinstance(node, ast.stmt):  # the inner ones come later
+            rest = node.end_lineno if not hasattr(node, "body") else position[1]
+            longer = (node.lineno, rest) != position[:2]
+        elif hasattr(node, "generators") and not _holds(node.generators[0].iter, position):
+            simple = isinstance(node, ast.ListComp) and _place_of(node.elt) == position
+            comprehension = _place_of(node), simple
+    return longer, comprehension
+
+
+def _place_of(node: Any) -> Position:
+    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+
+
+def _holds(node: Any, position: Position) -> bool:
+    if not hasattr(node, "end_col_offset"):
+        return False
+    place = _place_of(node)
+    return _start(place) <= _start(position) and _end(position) <= _end(place)

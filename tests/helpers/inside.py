@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 import corolib
@@ -266,9 +267,9 @@ def caught_by(scope: Any, exc: BaseException | None) -> bool:
 # Words --------------------------------------------------------------------------------------------
 
 
-def bare_yield(line: str) -> int:
-    """Return where in a line stands the `yield` that hands something over; -1: nowhere."""
-    return diagnostics._bare_yield(line)
+def at_yield(frame: FrameType | None) -> tuple[str, str]:
+    """Return what stands before the `yield` at which a frame is, and behind it; or nothing."""
+    return diagnostics._at_yield(frame)
 
 
 # Coordination -------------------------------------------------------------------------------------

@@ -23,9 +23,11 @@ from corolib import (
     run,
     run_process,
     spawn,
+    timeout,
     waits,
 )
 from corolib.kernel.advice import explained
+from corolib.kernel.foreign import GROUP, for_async
 from tests.helpers.driving import go
 
 
@@ -214,8 +216,39 @@ def test_asyncio_is_named():
         "In corolib: yield Sleep(seconds)"
     )
     (note,) = notes(awaits)
-    assert "to_thread(asyncio.run, f())" in note
-    assert note.endswith("To sleep: `yield Sleep(seconds)`")
+    assert "`await to_thread(asyncio.run, f())`" in note
+    assert note.endswith("To sleep: `await Sleep(seconds)`")
+
+
+def test_an_async_def_is_told_of_await(stream):
+    async def joins():
+        spawn(slow).join()
+
+    async def reads():
+        stream.read(100)
+
+    async def calls():
+        task = spawn(slow)
+        await task
+        task.result()
+
+    assert notes(joins) == ["In corolib: result = await task"]
+    assert notes(reads) == ["In corolib: data = await stream.recv(65536)"]
+    assert notes(calls) == ["Task.result is no method. In corolib: result = await task"]
+    assert for_async(GROUP) == "async with TaskGroup() as g: ...; results = await g"
+
+
+def test_what_bounds_a_block_is_not_waited_for():
+    def main():
+        yield from timeout(1)
+
+    assert notes(main) == ["timeout() bounds a block: write `with timeout(1):`"]
+
+
+def test_a_generator_that_runs_where_no_function_of_the_programs_is():
+    error = RuntimeError("no running event loop")
+    (note,) = explained(error).__notes__
+    assert note.endswith("`yield Sleep(seconds)`")
 
 
 def test_a_generator_function_that_is_awaited_wants_a_mark():

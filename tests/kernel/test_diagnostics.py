@@ -33,7 +33,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from tests.helpers.driving import FULL, failing, go, line, sleeper, turn
-from tests.helpers.inside import bare_yield
+from tests.helpers.inside import at_yield
 from tests.helpers.programs import python
 
 # What a task yields -------------------------------------------------------------------------------
@@ -120,21 +120,35 @@ def test_a_line_of_source_that_cannot_be_read_is_left_out(monkeypatch):
     assert text.endswith("Write `yield from slow()`")
 
 
-@pytest.mark.parametrize(
-    ("line", "at"),
-    [
-        ("yield x", 0),
-        ("x = yield", 4),
-        ("(yield)", 1),
-        ("yield from f(); yield g()", 16),
-        ("yielded = self.yields; yield_all(); x.yield_ = 5", -1),
-        ("yielded = yield f()", 10),
-        ("yield from f()", -1),
-        ("return 5", -1),
-    ],
-)
-def test_the_yield_that_hands_something_over_is_found_in_a_line(line, at):
-    assert bare_yield(line) == at
+def test_the_yield_that_hands_something_over_is_found_in_a_line():
+    def several():
+        said = "yield"; yield 1; x = [(yield 2), said]  # fmt: skip  # noqa: E702
+        yield [
+            "it has several lines",
+        ]
+        return x
+
+    frames = several()
+    next(frames)
+    behind = "1; x = [(yield 2), said]  # fmt: skip  # noqa: E702"
+    assert at_yield(frames.gi_frame) == ('said = "yield"; ', f" {behind}")
+    next(frames)
+    behind = "2), said]  # fmt: skip  # noqa: E702"
+    assert at_yield(frames.gi_frame) == ('said = "yield"; yield 1; x = [(', f" {behind}")
+    next(frames)
+    assert at_yield(frames.gi_frame) == ("", "")  # it has several lines
+    assert at_yield(None) == ("", "")
+    names = {}
+    exec("def unknown(): yield 1", names)
+    frames = names["unknown"]()
+    next(frames)
+    assert at_yield(frames.gi_frame) == ("", "")
+    # A file that has changed meanwhile.
+    code = compile("def unknown(): yield 1", __file__, "exec")
+    exec(code, names)
+    frames = names["unknown"]()
+    next(frames)
+    assert at_yield(frames.gi_frame) == ("", "")
 
 
 async def coroutine():

@@ -34,6 +34,14 @@ def line_with(text, call, word="yield from"):
         ("with f() as x:", "f()", "with (yield from f()) as x:"),
         ("ä = 'ü', f('ö'), 1", "f('ö')", "ä = 'ü', (yield from f('ö')), 1"),
         ("x = f(\n    1,\n    2,\n)", "f(\n    1,\n    2,\n)", "x = yield from f( 1, 2, )"),
+        ("x = [f(i) for i in y]", "f(i)", "x = yield from gather(*[f(i) for i in y])"),
+        ("x = [1 + f(i) for i in y]", "f(i)", ""),
+        ("x = {f(i) for i in y}", "f(i)", ""),
+        ("x = [i for i in f()]", "f()", "x = [i for i in (yield from f())]"),
+        ("x = g(\n    f(),\n)", "f()", "yield from f()"),
+        ("if g(\n    f()\n):\n    pass", "f()", "yield from f()"),
+        ("if f():\n    pass", "f()", "if (yield from f()):"),
+        ("x = g(\n    f('" + "y" * 99 + "'),\n)", "f('" + "y" * 99 + "')", ""),
         ("x = " + "y" * 90 + " + f(1)", "f(1)", "yield from f(1)"),
         ("x = f('" + "y" * 99 + "')", "f('" + "y" * 99 + "')", ""),
     ],
@@ -54,6 +62,7 @@ def test_the_word_is_that_of_the_function():
         "await",
         "yield from",
     ]
+    assert line_with("[f(i) for i in x]", "f(i)", "await") == "[(await f(i)) for i in x]"
     assert word_for(compile("f()", "app.py", "exec")) == "run"
 
 
