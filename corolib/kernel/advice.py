@@ -24,7 +24,7 @@ from corolib.kernel.source import corrected, word_for
 if TYPE_CHECKING:
     import ast
 
-MISTAKES = (AttributeError, TypeError, ValueError, RuntimeError)
+MISTAKES = (AttributeError, NameError, TypeError, ValueError, RuntimeError)
 TAKERS = {"as_completed", "first", "first_success", "gather", "race", "run", "spawn"}
 BOUNDS = {"move_on_after", "shield", "timeout"}
 FRAMES = 10  # of a traceback, the innermost, that are looked at
@@ -44,8 +44,11 @@ def explained(error: BaseException) -> BaseException:
 
 def _note(error: BaseException) -> str | None:
     """Return the note for an error, None if nothing is known of it."""
-    from corolib.kernel.foreign import ASYNCIO, SLEEP, member_cure
+    from corolib.kernel.foreign import ASYNCIO, MODULES, NAMES, SLEEP, member_cure
 
+    if type(error) is NameError:
+        cure = None if error.name in MODULES else NAMES.get(str(error.name))
+        return cure and _as_there(error, f"In corolib: {cure}")
     if isinstance(error, AttributeError):
         thing = error.obj
         if isinstance(thing, GeneratorType | CoroutineType):
@@ -55,6 +58,9 @@ def _note(error: BaseException) -> str | None:
             return cure and _as_there(error, f"In corolib: {cure}")
         return None
     text = str(error)
+    block = re.match(r"'(?:corolib\.)?(\w+)' object does not support the asynchronous", text)
+    if block and block[1] in BOUNDS:
+        return f"It bounds a block without `async`: write `with {block[1]}(...):`"
     if "`" in text or "corolib" in text:
         # It is one of ours, and says by itself what to write.
         return None
@@ -149,6 +155,17 @@ class Place:
             return found.__get__(owner) if isinstance(found, MemberDescriptorType) else found
         return None
 
+    def function_of(self, call: ast.Call) -> Any:
+        """Return what is called, also if it is a method of what a class makes in the same line."""
+        import ast
+        import inspect
+
+        match call.func:
+            case ast.Attribute(value=ast.Call(func=maker), attr=name):
+                kind = self.value_of(maker)
+                return inspect.getattr_static(kind, name, None) if type(kind) is type else None
+        return self.value_of(call.func)
+
     def owner_of(self, call: ast.Call) -> Any:
         """Return whose method is called."""
         return self.value_of(getattr(call.func, "value", call.func))
@@ -209,16 +226,16 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
         word = word_for(place.frame.f_code)
         for call, before in reversed(place.calls):
             called = _name_of(call.func)
-            flags = _flags(place.value_of(call.func))
+            function = place.function_of(call)
+            flags = _flags(function)
             known = called == name if name else flags & (CO_GENERATOR | CO_COROUTINE)
             if not known or not place.is_here(call):
                 continue
             if flags & CO_COROUTINE and word == "yield from":
-                module = getattr(place.value_of(call.func), "__module__", "")
-                if module.startswith("asyncio"):
+                if getattr(function, "__module__", "").startswith("asyncio"):
                     from corolib.kernel.foreign import asyncio_cure
 
-                    return asyncio_cure(called)
+                    return asyncio_cure(function.__qualname__)
                 return (
                     f"{called}() is an `async def`: a generator calls it with "
                     f"`yield from spawn({called}, *args)`"
@@ -275,16 +292,22 @@ def _arguments(error: BaseException, text: str) -> str | None:
     for place in _places(error):
         for call, _ in place.calls:
             function = place.value_of(call.func)
-            if _name_of(call.func) != name or not place.is_here(call):
+            made_by = getattr(getattr(function, "__init__", None), "__qualname__", None)
+            if (called := _name_of(call.func)) != name and made_by != found[1]:
+                continue
+            if not place.is_here(call):
                 continue
             if getattr(function, "__module__", "").partition(".")[0] != "corolib":
                 continue
             taken = inspect.signature(function)
             shown = [
-                each.replace(annotation=each.empty)
+                each.replace(
+                    annotation=each.empty,
+                    default=each.empty if type(each.default) is object else each.default,
+                )
                 for each in taken.parameters.values()
                 if each.name not in ("self", "unknown")
             ]
             plain = taken.replace(parameters=shown, return_annotation=taken.empty)
-            return f"In corolib: {name}{plain}"
+            return f"In corolib: {called}{plain}"
     return None

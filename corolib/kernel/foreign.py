@@ -147,6 +147,9 @@ NAMES = {
     "socket": OPEN_TCP,
 }
 
+MODULES = {"local", "socket"}
+"""Those of them that are more often meant as something else: a module that was not imported."""
+
 EVENT = {"isSet": "event.is_set()"}
 ACQUIRE = {
     "acquire_nowait": "with (yield from lock):, or `lock.locked()` to ask",
@@ -320,7 +323,10 @@ def for_async(text: str) -> str:
 
 def asyncio_cure(name: str) -> str:
     """Return what to do about the call of a coroutine function of asyncio's."""
+    kind = name.rpartition(".")[0]
     cure = NAMES.get(name)
+    if kind in MEMBERS:
+        cure = f"{kind} is imported from corolib, too"
     what = f"In corolib: {cure}" if cure else ASYNCIO
     return f"asyncio.{name}() is asyncio's, and corolib cannot wait for it. {what}"
 

@@ -220,6 +220,56 @@ def test_asyncio_is_named():
     assert note.endswith("To sleep: `await Sleep(seconds)`")
 
 
+def test_a_method_of_asyncios_is_named_with_its_class():
+    def made():
+        yield from asyncio.Event().wait()
+
+    def known():
+        queue = asyncio.Queue()
+        yield from queue.get()
+
+    def another():
+        raise TypeError("a generator") if slow else print().get()
+
+    for f, kind, name in ((made, "Event", "wait"), (known, "Queue", "get")):
+        with pytest.warns(RuntimeWarning, match="never awaited"):
+            (note,) = notes(f)
+        assert note == (
+            f"asyncio.{kind}.{name}() is asyncio's, and corolib cannot wait for it. "
+            f"In corolib: {kind} is imported from corolib, too"
+        )
+    assert notes(another) == []
+
+
+def test_a_name_of_another_library_that_nobody_has_imported():
+    def main():
+        yield create_task(slow)  # noqa: F821
+
+    async def waits_for():
+        await sleep(1)  # noqa: F821
+
+    def module():
+        yield socket.socket()  # noqa: F821
+
+    def unbound():
+        yield
+        sleep += 1  # noqa: F821, F841
+
+    assert notes(main) == ["In corolib: task = spawn(f, *args)"]
+    assert notes(waits_for) == ["In corolib: await Sleep(seconds)"]
+    assert notes(module) == notes(unbound) == []
+
+
+def test_a_block_that_needs_no_async():
+    async def main(block):
+        async with block:
+            pass
+
+    said = "It bounds a block without `async`: write `with timeout(...):`"
+    assert notes(main, timeout(1)) == [said]
+    assert notes(main, slow) == []
+
+
 def test_an_async_def_is_told_of_await(stream):
     async def joins():
         spawn(slow).join()
@@ -372,6 +422,16 @@ def test_wrong_arguments_show_which_are_right():
         yield
         int("x", bases=5)
 
+    def inherited():
+        yield
+        timeout(0.1, 5)
+
+    def without_default():
+        yield
+        Queue(maxsize=5)
+
+    assert notes(inherited) == ["In corolib: timeout(seconds=None, *, at=None)"]
+    assert notes(without_default) == ["In corolib: Queue(size, name='')"]
     (note,) = notes(main)
     assert note.startswith("In corolib: open_tcp(host, port, *, tls=None, server_hostname=None,")
     assert notes(made) == ["In corolib: Barrier(parties, name='')"]
