@@ -52,7 +52,7 @@ def _note(error: BaseException) -> str | None:
     if isinstance(error, AttributeError):
         thing = error.obj
         if isinstance(thing, GeneratorType | CoroutineType):
-            return _forgotten(error, thing.__name__)
+            return _forgotten(error, thing.__name__.lstrip("_"))
         if _is_ours(thing):
             cure = member_cure(type(thing), str(error.name))
             return cure and _as_there(error, f"In corolib: {cure}")
@@ -228,7 +228,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             called = _name_of(call.func)
             function = place.function_of(call)
             flags = _flags(function)
-            known = called == name if name else flags & (CO_GENERATOR | CO_COROUTINE)
+            known = called.lstrip("_") == name if name else flags & (CO_GENERATOR | CO_COROUTINE)
             if not known or not place.is_here(call):
                 continue
             if flags & CO_COROUTINE and word == "yield from":

@@ -254,7 +254,7 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     # They are compared by id, since a metaclass may define any `==`.
     kind = kinds.get(id(type(thing)))
     if kind is not None and not _is_asyncios(thing):
-        name = f"{thing.__name__}()"
+        name = f"{thing.__name__.lstrip('_')}()"  # `gather()` returns a `_gather()`
         forgive(thing)
         before, after = _at_yield(frame)
         after = after or f" {name}"

@@ -288,6 +288,21 @@ def test_an_async_def_is_told_of_await(stream):
     assert for_async(GROUP) == "async with TaskGroup() as g: ...; results = await g"
 
 
+@pytest.mark.filterwarnings("ignore:.*never run")
+def test_what_the_library_calls_otherwise_has_the_name_that_programs_use():
+    def yields():
+        yield gather(slow())
+
+    def asks():
+        yield
+        return gather(slow()).result
+
+    with pytest.raises(TypeError, match=r"the generator gather\(\) instead.*yield from gather\("):
+        go(yields)
+    (note,) = notes(asks)
+    assert note.startswith("gather() waits, and was not run. Write `return (yield from gather(")
+
+
 def test_what_bounds_a_block_is_not_waited_for():
     def main():
         yield from timeout(1)
