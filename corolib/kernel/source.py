@@ -69,9 +69,10 @@ def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
     made, now = positions[lasti // 2], positions[frame.f_lasti // 2]
     if None in made or None in now or _start(now) < _end(made):  # type: ignore[arg-type]
         return False
+    around = [each for each in positions[frame.f_lasti // 2 :] if None not in each]
     return any(
-        None not in each and _start(each) <= _start(made) and _end(now) <= _end(each)  # type: ignore[arg-type]
-        for each in positions[frame.f_lasti // 2 :]
+        _start(each) <= _start(made) and _end(now) <= _end(each)  # type: ignore[arg-type]
+        for each in around
     )
 
 
