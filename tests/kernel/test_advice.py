@@ -445,6 +445,11 @@ def test_wrong_arguments_show_which_are_right():
         yield
         Queue(maxsize=5)
 
+    def in_another_line(queue):
+        yield from queue.put(1)
+        queue.put()
+
+    assert notes(in_another_line, Queue(1)) == ["In corolib: put(item)"]
     assert notes(inherited) == ["In corolib: timeout(seconds=None, *, at=None)"]
     assert notes(without_default) == ["In corolib: Queue(size, name='')"]
     (note,) = notes(main)
