@@ -1956,8 +1956,9 @@ def test_a_short_connection_costs_few_calls():
         return ((yield from cost(server, 60)) - few) / 50
 
     calls = 0
-    # Three of them are for the limits of idleness, such as a look at the clock.
-    assert serving(echo, scenario) <= 114.1
+    # Three of them are for the limits of idleness, such as a look at the clock. One calls who
+    # watches the task, where a failure of it is reported as of any other call.
+    assert serving(echo, scenario) <= 115.1
 
 
 @pytest.mark.hazard("H79")
