@@ -116,6 +116,8 @@ def show(options: argparse.Namespace) -> Coro[None]:
         yield from conn.execute(numbers, (options.jobs,))
         yield from conn.execute("notify corolib_jobs")
         while not (yield from is_over(conn)):
+            if b.returncode is not None:
+                raise SystemExit("worker b is gone, too: what is left waits for another one")
             yield Sleep(0.1)
         group.cancel("all jobs are done")
     cursor = yield from conn.execute("select done_by, times from corolib_jobs")

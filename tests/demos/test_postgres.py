@@ -2,10 +2,11 @@
 
 import os
 import re
+import signal
 
 import pytest
 
-from tests.helpers.programs import outcome
+from tests.helpers.programs import PATIENCE, outcome, start
 
 pytest.importorskip("psycopg", reason="psycopg does not run here", exc_type=ImportError)
 
@@ -21,6 +22,18 @@ def test_each_job_is_done_once_though_a_worker_is_killed(postgres):
     assert last, out
     assert int(last[1]) + int(last[2]) == 8
     assert int(last[2]) >= 6  # it was killed after one, and may have been quicker than the signal
+
+
+def test_where_no_worker_is_left_it_says_so(postgres):
+    env = {**os.environ, **postgres.environment}
+    with start("demos.postgres", "--jobs", "1000", env=env) as program:
+        line = program.stdout.readline()
+        os.kill(int(re.search(r"b has (\d+)", line)[1]), signal.SIGKILL)
+        _, err = program.communicate(timeout=PATIENCE)
+    assert (program.returncode, err) == (
+        1,
+        "worker b is gone, too: what is left waits for another one\n",
+    )
 
 
 def test_no_server_is_one_line():
