@@ -59,18 +59,22 @@ def backends(conninfo):
         return conn.execute(query).fetchone()
 
 
-def asleep(conninfo):
-    """Wait until a query stands in `pg_sleep` on the server."""
-    with psycopg.connect(conninfo, autocommit=True) as conn:
-        query = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
-        while not conn.execute(query).fetchone()[0]:
+def asleep(conninfo, conn=None):
+    """Wait until a query stands in `pg_sleep` on the server, that of `conn` or any."""
+    pid = None if conn is None else conn.pgconn.backend_pid
+    with psycopg.connect(conninfo, autocommit=True) as observer:
+        query = "select array_agg(pid) from pg_stat_activity where wait_event = 'PgSleep'"
+        while True:
+            (found,) = observer.execute(query).fetchone()
+            if found and pid in (None, *found):
+                return
             yield Sleep(0.005)
 
 
-def cancelled_while_asleep(call, conninfo):
-    """Wait until a call whose query sleeps on the server was cancelled and is gone."""
-    task = spawn(call)
-    yield from asleep(conninfo)
+def cancelled_while_asleep(conn, query, conninfo):
+    """Wait until a query that sleeps on the server was cancelled and is gone."""
+    task = spawn(conn.execute(query))
+    yield from asleep(conninfo, conn)
     yield from task.stop()
     assert task.cancelled
 
@@ -313,7 +317,7 @@ def test_a_stream_of_notifications_has_a_timeout(conninfo):
 def test_a_cancelled_wait_cancels_the_query_on_the_server(conninfo):
     def main():
         conn = yield from Connection.connect(conninfo)
-        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
+        yield from cancelled_while_asleep(conn, "select pg_sleep(60)", conninfo)
         assert conn.pgconn.transaction_status == psycopg.pq.TransactionStatus.INERROR
         yield from conn.rollback()
         assert (yield from value_of(conn, "select 7")) == 7
@@ -330,7 +334,7 @@ def test_where_the_server_does_not_hear_the_cancel_the_connection_is_closed(conn
 
     def main():
         conn = yield from Deaf.connect(conninfo)
-        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
+        yield from cancelled_while_asleep(conn, "select pg_sleep(60)", conninfo)
         assert conn.closed
         with pytest.raises(psycopg.OperationalError, match="closed"):
             yield from conn.execute("select 1")
@@ -359,7 +363,7 @@ def test_a_query_that_goes_on_after_its_cancel_closes_the_connection(conninfo, m
 
     def main():
         conn = yield from Connection.connect(conninfo, autocommit=True)
-        yield from cancelled_while_asleep(conn.execute(STUBBORN), conninfo)
+        yield from cancelled_while_asleep(conn, STUBBORN, conninfo)
         assert conn.closed
         yield from conn.cancel_safe()  # of a closed one: nothing
         assert not (yield from spawn(conn.cancel_safe()))
@@ -374,7 +378,7 @@ def test_an_old_client_library_is_told_to_cancel_in_a_thread(conninfo, monkeypat
 
     def main():
         conn = yield from Connection.connect(conninfo, autocommit=True)
-        yield from cancelled_while_asleep(conn.execute("select pg_sleep(60)"), conninfo)
+        yield from cancelled_while_asleep(conn, "select pg_sleep(60)", conninfo)
         assert (yield from value_of(conn, "select 7")) == 7
         yield from conn.close()
 
@@ -400,7 +404,7 @@ def test_a_wait_is_resumed_after_its_interval_and_ends_at_its_timeout(conninfo):
 def test_clean_up_that_takes_longer_than_the_grace_closes_the_connection(conninfo):
     def main():
         conn = yield from Connection.connect(conninfo)
-        yield from cancelled_while_asleep(conn.execute(STUBBORN), conninfo)
+        yield from cancelled_while_asleep(conn, STUBBORN, conninfo)
         assert conn.closed
 
     run(main, grace=0.1)
