@@ -212,6 +212,9 @@ def test_law_groups_a_block_left_without_a_wait_for_it_is_an_error_always():
 
 @pytest.mark.parametrize("limit", [None, 2])
 def test_law_groups_spawning_into_a_failed_or_ended_group_raises(limit):
+    async def coroutine():
+        pass
+
     def main():
         g = TaskGroup(limit=limit)
         with pytest.raises(RuntimeError, match="this group has not begun: no task can be spawned"):
@@ -228,6 +231,8 @@ def test_law_groups_spawning_into_a_failed_or_ended_group_raises(limit):
                 g.spawn(stubborn, 0.5)
                 with shield():
                     yield Sleep(1.25)
+                with pytest.raises(RuntimeError, match="this group has failed"):
+                    g.spawn(coroutine())  # closed: it does not say that nobody awaited it
                 with pytest.raises(RuntimeError, match="this group has failed"):
                     g.spawn(sleeper)
                 with pytest.raises(RuntimeError, match="this group has failed"):

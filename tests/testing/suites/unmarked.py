@@ -24,3 +24,10 @@ def test_asyncio():
         return 1
 
     assert asyncio.run(main()) == 1
+
+
+def test_what_fails_by_itself_fails_as_ever():
+    """
+    call fails: Failed: on purpose
+    """
+    pytest.fail("on purpose")
