@@ -229,7 +229,7 @@ def test_a_method_of_asyncios_is_named_with_its_class():
         yield from queue.get()
 
     def another():
-        raise TypeError("a generator") if slow else print().get()
+        raise TypeError("a generator") if slow else print().get()  # type: ignore[truthy-function]
 
     for f, kind, name in ((made, "Event", "wait"), (known, "Queue", "get")):
         with pytest.warns(RuntimeWarning, match="never awaited"):
