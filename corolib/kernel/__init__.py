@@ -5,11 +5,11 @@ public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `Late
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
 `running_scheduler`; what a run changes in the process, `handle_signal`, `write_signals_to`,
 `WakeupPair`, `tell_of_fork` and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and
-`forgive`; `users_part` of an error; `holders` and `never_again`, on whom a wait depends; the words
-for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`,
-`to_stderr`, and `Throttle` for logs; what a recorder stands in for or asks, `Cancellation`,
-`Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot
-fail, from `safely.py`; and checks of what a caller gives.
+`forgive`; `users_part` of an error; `holders`, `never_again` and `find_cycle`, on whom a wait
+depends; the words for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`,
+`no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder stands in for or asks,
+`Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects
+and cannot fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -40,6 +40,7 @@ from corolib.kernel.context import (
 from corolib.kernel.diagnostics import (
     Throttle,
     doing,
+    find_cycle,
     function_at,
     holders,
     never_again,
@@ -136,6 +137,7 @@ __all__ = [
     "current_task",
     "doing",
     "file_name",
+    "find_cycle",
     "forgive",
     "function_at",
     "handle_signal",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
@@ -35,6 +35,8 @@ WIDEST = 60  # characters to which a column is filled up
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
+
+N = TypeVar("N")
 
 ErrorHook = Callable[["Task[Any] | None", BaseException], object]
 
@@ -461,7 +463,7 @@ def deadlock(tasks: Iterable[Task[Any]]) -> str:
     """
     tasks = list(tasks)
     lines = ["no task can ever run again:", *_who_waits_for_whom(tasks)]
-    if len(tasks) > 1 and not find_cycle(tasks):
+    if len(tasks) > 1 and not find_cycle(tasks, holders):
         lines.append(
             "  (a task that only works for others may end with them: `spawn(f, daemon=True)`; "
             "or let one of these `cancel()` the others)"
@@ -490,29 +492,29 @@ def _who_waits_for_whom(tasks: list[Task[Any]]) -> list[str]:
         place = f"at {frame.f_code.co_name} ({where(task)})" if frame else f"at {where(task)}"
         rows.append((task.label, what, held_by(task, what), place))
     lines = _columns(rows)
-    cycle = find_cycle(tasks)
+    cycle = find_cycle(tasks, holders)
     if cycle:
         lines.append("  cycle: " + " -> ".join(task.label for task in [*cycle, cycle[0]]))
     return lines
 
 
-def find_cycle(tasks: Iterable[Task[Any]]) -> list[Task[Any]]:
-    """Return tasks of which each waits for the next and the last for the first, or none."""
-    finished: set[Task[Any]] = set()
-    for start in tasks:
-        path: dict[Task[Any], None] = {}
+def find_cycle(nodes: Iterable[N], waits_for: Callable[[N], Iterable[N]]) -> list[N]:
+    """Return nodes of which each waits for the next, and the last for the first; or none."""
+    finished: set[N] = set()
+    for start in nodes:
+        path: dict[N, None] = {}
         trail = [iter([start])]
         while trail:
-            task = next(trail[-1], None)
-            if task is None:
+            node = next(trail[-1], None)
+            if node is None:
                 trail.pop()
                 if path:
                     finished.add(path.popitem()[0])
-            elif task in path:
-                return list(path)[list(path).index(task) :]
-            elif task not in finished:
-                path[task] = None
-                trail.append(iter(holders(task)))
+            elif node in path:
+                return list(path)[list(path).index(node) :]
+            elif node not in finished:
+                path[node] = None
+                trail.append(iter(waits_for(node)))
     return []
 
 

@@ -10,7 +10,6 @@ Nothing of the scheduler is known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import CodeType
 from typing import Any
 
@@ -87,26 +86,3 @@ def decode(event: tuple[Any, ...], i: int, t0: int, codes: Codes) -> Event:
             value = [[codes.number(code), line] for code, line in value]
         found[name] = value
     return found
-
-
-def find_cycle(waits: dict[int, Iterable[int]]) -> list[int]:
-    """Return tasks of which each waits for the next, and the last for the first; or none.
-
-    `waits` names, for each task, those that it waits for.
-    """
-    finished: set[int] = set()
-    for start in waits:
-        path: dict[int, None] = {}
-        trail = [iter([start])]
-        while trail:
-            task = next(trail[-1], None)
-            if task is None:
-                trail.pop()
-                if path:
-                    finished.add(path.popitem()[0])
-            elif task in path:
-                return list(path)[list(path).index(task) :]
-            elif task not in finished:
-                path[task] = None
-                trail.append(iter(waits.get(task, ())))
-    return []

@@ -40,10 +40,10 @@ from corolib.kernel import (
     UrgentWait,
     WriteWait,
     attribute,
+    find_cycle,
     holders,
     name_of,
 )
-from corolib.trace.events import find_cycle
 from corolib.trace.watching import (
     Holds,
     Labels,
@@ -201,7 +201,7 @@ class TracedScheduler(Scheduler):
         if found is not None and not self.deadlocked:
             self.deadlocked = True
             tasks = self.tasks
-            cycle = find_cycle({task.id: [each.id for each in holders(task)] for task in tasks})
+            cycle = [task.id for task in find_cycle(tasks, holders)]
             self.note("deadlock", [task.id for task in tasks], cycle)
         return found
 

@@ -46,10 +46,11 @@ from corolib import (
     timeout,
     to_thread,
 )
+from corolib.kernel import find_cycle
 from corolib.kernel.poller import default_selector
 from corolib.testing import virtual_time
 from corolib.trace import EVENTS, State, Trace, mark, replay, sentence
-from corolib.trace.events import WHYS, find_cycle
+from corolib.trace.events import WHYS
 from tests.helpers.driving import FULL, sleeper, strike, swallow, turns
 from tests.helpers.inside import methods_are_swapped, parts_of
 from tests.helpers.random_programs import program
@@ -372,8 +373,9 @@ def test_a_deadlock_names_its_cycle():
     at = next(event["i"] for event in trace.events if event["kind"] == "deadlock")
     waits = replay(trace.events, at).waits_for()
     assert waits == {1: [], 2: [3], 3: [2]}
-    assert find_cycle(waits) == [2, 3]
-    assert find_cycle({1: [2, 3], 2: [3], 3: []}) == []
+    assert find_cycle(waits, waits.__getitem__) == [2, 3]
+    none = {1: [2, 3], 2: [3], 3: []}
+    assert find_cycle(none, none.__getitem__) == []
 
 
 def test_a_lock_whose_holder_has_ended_is_nobodys():
