@@ -516,6 +516,9 @@ def _exit_status(body: Callable[[], object]) -> int:
     except BaseException as exc:
         # How the library has come to the program's code says nothing, if it has.
         whole = trace_of(exc)
+        # Written as one piece, with `_flush`: the other workers may write there at the same time.
+        with suppress(Exception):
+            sys.stderr.reconfigure(line_buffering=False, write_through=False)  # type: ignore[union-attr]
         sys.excepthook(type(exc), exc, trace_of(users_part(exc, "corolib.")) or whole)
         return MISTAKE if is_a(exc, MISTAKES) else 1
     return 0

@@ -498,6 +498,25 @@ def test_a_mistake_of_the_program_at_its_start_ends_all_workers(program):
     assert len(traces) in (2, 3)  # the other worker may have been told to stop before
 
 
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_what_ends_a_worker_is_written_as_one_piece(tmp_path, variables):
+    """So the tracebacks of several workers do not get into each other."""
+    path = tmp_path / "program.py"
+    path.write_text("from corolib import gather, run_workers\nrun_workers(1, gather, 5)\n")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, str(path)],
+                env={**os.environ, "PYTHONPATH": ROOT, **variables},
+                stderr=theirs,
+            )
+        assert process.wait(LIMIT) == 1
+        piece = ours.recv(65536).decode()
+    assert piece.startswith("Traceback (most recent call last):\n")
+    assert piece.count("\n") > 3 and piece.splitlines()[-1].startswith("TypeError: gather() got 5")
+
+
 def test_a_mistake_that_shows_later_makes_one_more_crash(program):
     server = program(
         CRASHING,
