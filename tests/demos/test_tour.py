@@ -116,6 +116,7 @@ def step(request):
         with step.connect() as last:
             last.sendall(b"still there")
             assert last.recv(100) == b"still there"
+            program.rests()
             status, out, err = program.stop()
             assert (status, out.replace("tick\n", "")) == (130, "")
             if step.broken_off and step.command in REPORTING:

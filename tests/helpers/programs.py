@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,6 +151,14 @@ class Program:
             sock.close()
             raise
         return sock
+
+    def rests(self) -> None:
+        """Wait until it sleeps. Who has been answered by a copy that the program has made of itself
+        may be faster than the program, which has still to enter the copy among its children.
+        """
+        path = Path(f"/proc/{self.process.pid}/stat")
+        while path.exists() and path.read_text().rpartition(")")[2].split()[0] == "R":
+            time.sleep(0.001)
 
     def stop(self) -> tuple[int, str, str]:
         """Interrupt it as Ctrl-C does; return exit status, further output and stderr."""
