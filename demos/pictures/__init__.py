@@ -1,6 +1,7 @@
-"""The pictures of the tour: each step at one moment of a run, and three tasks in three lanes.
+"""The pictures of the tour, each drawn from a run.
 
-`probe` runs the steps and looks at them from inside, `moment` is their clients, `draw` makes the
-pictures, `lanes` is the one with the three lanes. A step is found by its file, so its number does
-not matter.
+`moment` is one moment of a step that is a server: `probe` runs it and looks at it from inside,
+`draw` makes the picture. The others are lines in the order in which they run (`story`), level and
+edge (`edge`), a task that computes (`compute`), and three tasks in three lanes (`lanes`). A step is
+found by its file, so its number does not matter.
 """

@@ -13,28 +13,34 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from demos.pictures import lanes
+from demos.pictures import compute, edge, lanes, story
 from demos.pictures.draw import draw
 from demos.pictures.moment import moments, steps
 from demos.start import start
 
 HERE = Path(__file__).parent
-LANES = "lanes"
+OTHERS: dict[str, Callable[[], str]] = {  # those that are no moment of a server
+    "edge": edge.draw,
+    "compute": lambda: compute.draw(compute.measure()),
+    "lanes": lambda: lanes.draw(lanes.measure()),
+    **{name: partial(story.draw, name) for name in story.STORIES},
+}
 
 
 def main(options: argparse.Namespace) -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("what is in a selector is read from /proc: this needs Linux")
-    known = [*steps(), LANES]
+    known = [*steps(), *OTHERS]
     names = options.names or known
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"{unknown[0]} is not among {', '.join(known)}")
-    wanted = [name for name in names if name != LANES]
-    drawn = {name: draw(found) for name, found in (moments(wanted) if wanted else {}).items()}
-    if LANES in names:
-        drawn[LANES] = lanes.draw(lanes.measure())
+    served = [name for name in names if name not in OTHERS]
+    drawn = {name: draw(found) for name, found in (moments(served) if served else {}).items()}
+    drawn |= {name: OTHERS[name]() for name in names if name in OTHERS}
     for name, picture in drawn.items():
         path = options.into / f"{name}.svg"
         path.write_text(picture, encoding="utf-8")

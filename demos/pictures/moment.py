@@ -28,6 +28,7 @@ PAUSE = 0.03  # seconds
 RESTS = 3  # so many pauses in which nothing has changed: then it is settled
 PATIENCE = 20.0  # seconds
 NAMES = ("Ann", "Bob", "Cleo", "Dan")
+TOLD = ("_errors", "_cancel", "_join")  # their pictures tell what happens: see `story`
 
 
 class Wait(NamedTuple):
@@ -83,10 +84,13 @@ class Moment(NamedTuple):
 
 
 def steps() -> dict[str, str]:
-    """Return the steps that are servers: the name of each picture, and the module."""
+    """Return the steps that show a moment: the name of each picture, and the module.
+
+    They are the servers, but for those whose tasks wait as those of another one do.
+    """
     found = {}
     for path in sorted(TOUR.glob("step*.py")):
-        if "port=7007" in path.read_text("utf-8"):
+        if "port=7007" in path.read_text("utf-8") and not path.stem.endswith(TOLD):
             found[re.sub(r"^step\w*?_", "", path.stem)] = f"demos.tour.{path.stem}"
     return found
 

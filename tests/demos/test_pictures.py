@@ -11,7 +11,8 @@ from demos import drawing
 from demos.drawing import COLOURS, MARGIN, SIZES, SOLIDS, TEXTS, WIDTH, contrast, width_of
 from demos.models import phases
 from demos.models.ready import CALLS, Cost
-from demos.pictures import draw, lanes
+from demos.pictures import compute, draw, edge, lanes, story
+from demos.pictures.__main__ import OTHERS
 from demos.pictures.moment import NAMES, Moment, Wait, moments, steps, title_of
 from tests.helpers.programs import ROOT, outcome
 
@@ -19,7 +20,7 @@ TOUR = ROOT / "demos" / "tour"
 PICTURES = ROOT / "demos" / "pictures"
 MODELS = ROOT / "demos" / "models"
 SVG = "{http://www.w3.org/2000/svg}"
-DRAWN = [*sorted(PICTURES.glob("*.svg")), MODELS / "phases.svg", MODELS / "ready.svg"]
+DRAWN = [*sorted(PICTURES.glob("*.svg")), *sorted(MODELS.glob("*.svg"))]
 LOOPS = ("callbacks", "handlers", "generators", "timers", "corolib")
 AGAIN = "draw them anew: python3 -m demos.pictures"
 
@@ -121,9 +122,35 @@ def run_of():
     return moments()
 
 
-def test_every_step_that_serves_has_its_picture_and_there_are_no_others():
-    assert len(steps()) >= 12
-    assert {path.stem for path in PICTURES.glob("*.svg")} == {*steps(), "lanes"}
+def test_every_step_has_its_picture_and_there_are_no_others():
+    assert len(steps()) + len(OTHERS) - 1 == len(sorted(TOUR.glob("step*_*.py"))) - 1
+    assert {path.stem for path in PICTURES.glob("*.svg")} == {*steps(), *OTHERS}
+    for words in re.split(r"^## ", read(TOUR / "README.md"), flags=re.MULTILINE):
+        assert not words.startswith("Step") or ".svg)" in words, words[:60]
+
+
+@pytest.mark.parametrize("name", story.STORIES)
+def test_a_story_is_told_by_each_run_alike(name):
+    assert story.draw(name) == read(PICTURES / f"{name}.svg"), AGAIN
+
+
+@linux
+def test_level_and_edge_are_drawn_from_the_step():
+    assert edge.draw() == read(PICTURES / "edge.svg"), AGAIN
+    buffers = [[look.buffer for look in looks] for looks in edge.record().values()]
+    assert buffers[0] == ["HelloWorld", "World", "", "Again"]
+    assert buffers[1] == ["HelloWorld", "World", "World", "WorldAgain"]
+    assert buffers[2] == ["HelloWorld", "", "", "Again"]
+
+
+def test_a_task_that_computes_keeps_the_other_one_from_its_ticks():
+    at_once, giving_way = ways = compute.measure(3000)
+    assert at_once.ticks == 0
+    assert [step.task for step in at_once.steps].count("at_once") == 1
+    assert [step.task for step in giving_way.steps].count("giving_way") == 31
+    without = r"<rect[^>]*>|\d+"
+    drawn, kept = compute.draw(ways), read(PICTURES / "compute.svg")
+    assert re.sub(without, "", drawn).split() == re.sub(without, "", kept).split(), AGAIN
 
 
 @linux
