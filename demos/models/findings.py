@@ -65,11 +65,14 @@ def in_turn(job: Job, everyone: Sequence[Figures]) -> str:
     if others:
         most = max(figures.at_once for figures in others)
         text += f"Up to {most} of {job.clients} at once: {span(others)}"
+        fewer = [f"{f.server.name}, {f.at_once}" for f in others if f.at_once < most]
+        text += f" Fewer at once: {'; '.join(fewer)}." if fewer else ""
     if job.pause:
         one = job.lines * job.pause * 1e3
+        rest = (job.clients - 1) * (job.lines - 1) * job.pause * 1e3
         text += (
-            f" The pauses of one client are {TIME.spell(one)} ms, "
-            f"those of all {TIME.spell(one * job.clients)} ms."
+            f" The pauses of one client are {TIME.spell(one)} ms. With one client at a time they "
+            f"add up to {TIME.spell(one + rest)} ms: the first pause of each passes in the queue."
         )
     return text.strip()
 

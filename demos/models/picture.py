@@ -1,57 +1,26 @@
-"""The figures as a picture: four panels of bars beside one list of servers, as SVG.
-
-Its colours follow the reader's preference for light or dark. Nothing but text is needed to draw it.
-"""
+"""The figures as a picture: for each server a row of four bars, each with its figure below."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from xml.sax.saxutils import escape
 
+from demos.drawing import MARGIN, WIDTH, document, rect, text
 from demos.models.measure import Figures
 
-LEFT, GAP, BAR, ROOM = 218, 26, 96, 64  # x: the names; between panels; longest bar; its value
-PANEL = BAR + ROOM + GAP
-ROW, THICK, TOP, BETWEEN = 40, 18, 112, 44  # y: of a row, a bar, the first row, two groups
+COLUMN, BAR, THICK = 112, 100, 10  # x: from one bar to the next, the longest; y: a bar
+ROW = 58  # from one server to the next
 GROUPS = ("Five ways to wait for data", "Three ways to build a server")
-
-REMARK = "Calls are counted with strace, which slows a server: polling gets to ask much less often."
-
-STYLE = """
-    text { font-family: system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif; }
-    .paper { fill: #ffffff; }
-    .title { font-size: 19px; font-weight: 600; fill: #1b1f24; }
-    .head { font-size: 14px; font-weight: 600; fill: #1b1f24; }
-    .name { font-size: 14px; fill: #1b1f24; }
-    .value { font-size: 13px; fill: #1b1f24; }
-    .small { font-size: 11.5px; fill: #59636e; }
-    .axis { stroke: #b6bec8; }
-    .rule { stroke: #dfe3e8; }
-    .track { fill: #f1f3f6; }
-    .time { fill: #2f6fd0; }
-    .cpu { fill: #c4562a; }
-    .memory { fill: #2a8a5f; }
-    .calls { fill: #8250c4; }
-    @media (prefers-color-scheme: dark) {
-      .paper { fill: #14181d; }
-      .title, .head, .name, .value { fill: #e8ecf1; }
-      .small { fill: #9aa5b1; }
-      .axis { stroke: #56606b; }
-      .rule { stroke: #2b323a; }
-      .track { fill: #1d232a; }
-      .time { fill: #6ba4f5; }
-      .cpu { fill: #ee8a5c; }
-      .memory { fill: #55c093; }
-      .calls { fill: #b48bf2; }
-    }
-"""
+TITLE = "The same clients, eight servers"
+REMARKS = (
+    "Calls are counted with strace, which slows a server:",
+    "polling gets to ask much less often than it would.",
+)
 
 
 class Panel(NamedTuple):
-    kind: str  # the class of its bars
+    colour: str
     title: str
-    about: str
     figure: Callable[[Figures], float | None]
     spell: Callable[[float], str]
 
@@ -73,62 +42,44 @@ def spell_count(value: float) -> str:
 
 
 PANELS = (
-    Panel("time", "Time", "until all are served", lambda f: f.seconds, spell_seconds),
-    Panel("cpu", "CPU", "with its children", lambda f: f.cpu, spell_milliseconds),
-    Panel("memory", "Memory", "with its children", lambda f: f.memory, spell_megabytes),
-    Panel("calls", "System calls", "in a run of their own", lambda f: f.calls, spell_count),
+    Panel("work", "Time", lambda f: f.seconds, spell_seconds),
+    Panel("stuck", "CPU", lambda f: f.cpu, spell_milliseconds),
+    Panel("ready", "Memory", lambda f: f.memory, spell_megabytes),
+    Panel("edge", "System calls", lambda f: f.calls, spell_count),
 )
 
 
-def text(x: float, y: float, kind: str, words: str) -> str:
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(words)}</text>'
-
-
 def bar(x: float, y: float, panel: Panel, value: float | None, most: float) -> list[str]:
-    """Return a bar on its track, and its value at its end."""
-    track = f'<rect class="track" x="{x}" y="{y}" width="{BAR}" height="{THICK}" rx="3"/>'
+    """Return a bar on its track, and its value below it."""
+    parts = [rect(x, y, BAR, THICK, "panel")]
     if value is None:
-        return [track, text(x + 6, y + 13.5, "small", "no strace")]
+        return [*parts, text(x, y + THICK + 14, "no strace", "small", "soft")]
     width = max(1.5, BAR * value / most) if most else 1.5
-    shape = f'x="{x}" y="{y}" width="{width:.1f}" height="{THICK}" rx="{min(3, width / 2):.1f}"'
-    return [
-        track,
-        f'<rect class="bar {panel.kind}" {shape}/>',
-        text(x + BAR + 7, y + 13.5, "value", panel.spell(value)),
-    ]
+    parts.append(rect(x, y, width, THICK, panel.colour, min(3, width / 2)))
+    return [*parts, text(x, y + THICK + 14, panel.spell(value), "small")]
 
 
 def draw(groups: Sequence[Sequence[Figures]], what: str, where: str) -> str:
     """Return the picture, a whole SVG document."""
     everyone = [figures for group in groups for figures in group]
     most = {panel: max(panel.figure(f) or 0 for f in everyone) for panel in PANELS}
-    width = LEFT + len(PANELS) * PANEL + 8
-    parts = [text(24, 34, "title", "The same clients, eight servers")]
-    y = float(TOP)
-    for place, panel in enumerate(PANELS):
-        x = LEFT + place * PANEL
-        parts += [text(x, 70, "head", panel.title), text(x, 86, "small", panel.about)]
+    xs = [MARGIN + place * COLUMN for place in range(len(PANELS))]
+    parts = [text(x, 58, panel.title, "head") for x, panel in zip(xs, PANELS, strict=True)]
+    y = 90.0
     for title, group in zip(GROUPS, groups, strict=True):
-        parts.append(f'<line class="rule" x1="24" x2="{width - 24}" y1="{y - 14}" y2="{y - 14}"/>')
-        parts.append(text(24, y + 6, "head", title))
+        parts.append(text(MARGIN, y, title, "text", "soft"))
         y += 24
         for figures in group:
-            parts.append(text(24, y + 9, "name", figures.server.name))
-            parts.append(text(24, y + 24, "small", figures.server.waits))
-            for place, panel in enumerate(PANELS):
-                value = panel.figure(figures)
-                parts += bar(LEFT + place * PANEL, y, panel, value, most[panel])
+            parts.append(text(MARGIN, y, figures.server.name, "head"))
+            about = figures.server.waits
+            parts.append(text(WIDTH - MARGIN, y, about, "small", "soft", "end"))
+            for x, panel in zip(xs, PANELS, strict=True):
+                parts += bar(x, y + 8, panel, panel.figure(figures), most[panel])
             y += ROW
-        y += BETWEEN - 24
-    parts.append(text(24, y + 4, "small", f"{what}. {where}."))
-    parts.append(text(24, y + 21, "small", REMARK))
-    height = y + 40
-    body = "\n  ".join(parts)
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" \
-width="{width}" height="{height:g}" role="img" aria-labelledby="title">
-  <title id="title">Time, CPU, memory and system calls of eight servers</title>
-  <style>{STYLE}  </style>
-  <rect class="paper" width="100%" height="100%" rx="8"/>
-  {body}
-</svg>
-"""
+        y += 14
+    parts += [
+        text(MARGIN, y + 18 * number, words, "small", "soft")
+        for number, words in enumerate((f"{what}.", f"{where}.", *REMARKS))
+    ]
+    about = "Time, CPU, memory and system calls of eight servers, all with their children."
+    return document(y + 72, TITLE, about, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from demos.models.measure import Figures
 COLUMNS = (AT_ONCE, TIME, CPU, MEMORY, CALLS)
 NAMES = 20  # the width of the first column
 WIDTH = NAMES + sum(column.width for column in COLUMNS)
+KEPT = "\N{NO-BREAK SPACE}"  # within a number: no line ends there
 
 
 def row(name: str, cells: Sequence[str]) -> str:
@@ -33,5 +35,6 @@ def line(figures: Figures) -> str:
 
 def paragraph(sentences: Sequence[str]) -> str:
     """Return sentences as a list, within the width of the table."""
-    wrapped = (textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False) for text in sentences)
-    return "\n".join("- " + "\n  ".join(lines) for lines in wrapped)
+    whole = (re.sub(r"(\d) (\d)", rf"\1{KEPT}\2", text) for text in sentences)  # 1 024
+    wrapped = (textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False) for text in whole)
+    return "\n".join("- " + "\n  ".join(lines) for lines in wrapped).replace(KEPT, " ")

@@ -280,9 +280,9 @@ def figures_of(calls: int | None = 1234) -> list[list[Figures]]:
 
 
 def bars(svg: str) -> list[str]:
-    """Return the class of each bar of a picture: "bar" and its panel."""
+    """Return the colour of each bar of a picture."""
     rects = ElementTree.fromstring(svg).iter(f"{SVG}rect")
-    return [kind for rect in rects if (kind := rect.get("class", "")).startswith("bar ")]
+    return [kind for rect in rects if (kind := rect.get("class", "")) not in ("ground", "panel")]
 
 
 def test_one_command_measures_all_servers_and_draws_a_picture(tmp_path):
@@ -312,8 +312,8 @@ def test_one_command_measures_all_servers_and_draws_a_picture(tmp_path):
         *map(str, ready.CLIENTS),
     ]
     kinds = bars(picture.read_text("utf-8"))
-    panels = ["time", "cpu", "memory"] + ["calls"] * ("no strace" not in out)
-    assert sorted(kinds) == sorted(f"bar {panel}" for panel in panels for _ in everyone)
+    panels = ["work", "stuck", "ready"] + ["edge"] * ("no strace" not in out)
+    assert sorted(kinds) == sorted(panels * len(everyone))
 
 
 def test_the_columns_of_the_table_are_aligned():
@@ -390,6 +390,10 @@ def check_sentences(out):
     if together and not single:
         most = re.search(r"Up to (\d+) of \d+ at once", said)[1]
         assert int(most) == max(row[0] for row in known.values())
+        fewer = re.search(r"Fewer at once: (.+?)\.", said)
+        assert dict(re.findall(r"([a-z][a-z -]*), (\d+)", fewer[1]) if fewer else []) == {
+            name: f"{row[0]:g}" for name, row in known.items() if 1 < row[0] < int(most)
+        }
     for column, what in ((1, "quicker"), (2, "less CPU time")):
         who, ours, theirs = re.search(
             rf"{what}: ([a-z ]+) \(([\d. ]+) and ([\d. ]+) ms\)", said
@@ -430,10 +434,13 @@ def test_what_is_concluded_agrees_with_the_table_whatever_the_table_says():
         rows = [line(figures) for group in groups for figures in group]
         sentences = findings(job, groups)
         seen |= check_sentences("\n".join([*rows, paragraph(sentences)]))
-        pauses = re.search(r"one client are ([\d. ]+) ms, those of all ([\d. ]+) ms", sentences[0])
+        pauses = re.search(r"one client are ([\d. ]+) ms.* add up to ([\d. ]+) ms", sentences[0])
         assert bool(pauses) == bool(job.pause and job.clients > 1)
         if pauses:
-            assert [number(each) for each in pauses.groups()] == [200.0, 200.0 * job.clients]
+            assert [number(each) for each in pauses.groups()] == [
+                200.0,
+                200.0 + 180.0 * (job.clients - 1),
+            ]
     sides = {
         f"{what}: {who}"
         for what in ("quicker", "less CPU time")
@@ -539,11 +546,11 @@ def test_the_picture_of_the_costs_has_a_curve_for_each_call():
 
 def test_without_strace_the_picture_has_no_bars_of_calls():
     svg = draw(figures_of(None), "3 clients & more", "<here>")
-    assert bars(svg).count("bar calls") == 0
+    assert bars(svg).count("edge") == 0
     assert svg.count("no strace") == 8
     words = [each.text for each in ElementTree.fromstring(svg).iter(f"{SVG}text")]
-    assert "3 clients & more. <here>." in words
-    assert bars(draw(figures_of(0), "", "")).count("bar calls") == 8
+    assert "3 clients & more." in words and "<here>." in words
+    assert bars(draw(figures_of(0), "", "")).count("edge") == 8
 
 
 @pytest.mark.parametrize("name", ["missing/models.svg", "."])
