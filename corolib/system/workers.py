@@ -518,7 +518,8 @@ def _exit_status(body: Callable[[], object]) -> int:
         whole = trace_of(exc)
         # Written as one piece, with `_flush`: the other workers may write there at the same time.
         with suppress(Exception):
-            sys.stderr.reconfigure(line_buffering=False, write_through=False)  # type: ignore[union-attr]
+            stderr: Any = sys.stderr
+            stderr.reconfigure(line_buffering=False, write_through=False)
         sys.excepthook(type(exc), exc, trace_of(users_part(exc, "corolib.")) or whole)
         return MISTAKE if is_a(exc, MISTAKES) else 1
     return 0

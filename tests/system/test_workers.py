@@ -502,7 +502,11 @@ def test_a_mistake_of_the_program_at_its_start_ends_all_workers(program):
 def test_what_ends_a_worker_is_written_as_one_piece(tmp_path, variables):
     """So the tracebacks of several workers do not get into each other."""
     path = tmp_path / "program.py"
-    path.write_text("from corolib import gather, run_workers\nrun_workers(1, gather, 5)\n")
+    path.write_text(
+        "from corolib import gather, run_workers\n"
+        "def main(): yield from gather(5)\n"
+        "run_workers(1, main)\n"
+    )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours:
         with theirs:
