@@ -37,7 +37,7 @@ The house, where each floor imports only from those below it:
         servers -> listening -> streams -> tls     listening -> peer_log     limits     handlers
         servers -> progress     servers, datagram_servers -> serving -> stopping, peer_log
         datagram_servers -> datagrams -> packet_info
-        connecting -> streams     connecting, datagrams -> resolving
+        connecting -> streams     connecting, datagrams -> resolving     servers -> proxy_header
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
     coordination/   made of Suspend and cancel scopes: no file is known here                floor 2

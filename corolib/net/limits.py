@@ -11,10 +11,11 @@ in `handlers.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from corolib.kernel import LateModule, brief, check_count, check_number
+from corolib.net.proxy_header import Proxies
 from corolib.net.streams import DRAIN, DRAIN_LIMIT, Stream
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Limits(TypedDict, total=False):
     max_per_address: int | None
     evict_idle: float | None
     min_rate: float | None
+    proxy_from: Sequence[str] | None
 
 
 def checked(caller: str, given: Limits, *others: str) -> Limits:
@@ -85,6 +87,7 @@ def checked(caller: str, given: Limits, *others: str) -> Limits:
         max_per_address=check.count("max_per_address"),
         evict_idle=check.seconds("evict_idle", EVICT_IDLE),
         min_rate=check.rate("min_rate"),
+        proxy_from=check.proxies("proxy_from"),
     )
 
 
@@ -214,3 +217,16 @@ class _Check:
                 "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
             )
         return tls
+
+    def proxies(self, name: str) -> Any:
+        """Return the `Proxies`, or None if there are none: nothing is asked of them then."""
+        value = self._given.get(name)
+        if not value and not isinstance(value, str):
+            return None
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            text = 'give a list of networks, as in ["10.0.0.0/8"]'
+            raise self._wrong(TypeError, name, value, text)
+        try:
+            return Proxies(value)
+        except ValueError as exc:
+            raise self._wrong(ValueError, name, value, str(exc)) from None

@@ -49,8 +49,9 @@ from corolib.net.limits import Limits, checked
 from corolib.net.listening import BACKLOG, PAUSE, Listening, inherited, tcp_sockets, unix_socket
 from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
+from corolib.net.proxy_header import Proxies, ProxyHeaderError, read_header
 from corolib.net.serving import Serving, StopReport, to_the_end
-from corolib.net.streams import IncompleteRead, LimitExceeded, Stream, break_off
+from corolib.net.streams import IncompleteRead, LimitExceeded, Stream, break_off, introduce
 from corolib.net.tls import is_cut_off
 
 Handler = Callable[[Stream], Runnable[Any]]
@@ -137,6 +138,12 @@ class Listener(Listening):
                 seconds at most; the next one says how many were left out. A peer that resets its
                 connection, ends TLS without a close_notify, leaves in the handshake or cannot be
                 reached any more, is counted, and is no failure.
+            proxy_from: the balancers that are trusted, as addresses and networks:
+                `["10.0.0.0/8"]`; "unix" is whoever reaches a Unix socket. Each of their connections
+                begins with a header of the PROXY protocol, version 1 or 2, before TLS. It says who
+                the client is: that is `stream.peer`, and what `accept` and `max_per_address` judge.
+                One without a header that is right is closed within the time of `handshake`. What
+                others send is data, and never a header.
             grace: seconds that handlers are given to finish, where `stop()` names no other time;
                 by default 5.
             drain: seconds that a peer is given to read the rest, and to end, after the handler has
@@ -190,9 +197,11 @@ class Server(Serving):
         self._max_line = limits["max_line"]
         self._max_message = limits["max_message"]
         self._share = limits["max_per_address"]
-        self._picks = self._accept is not None or self._share is not None
-        # How many are open of each source, if that is limited.
+        self._proxies: Proxies | None = limits["proxy_from"]  # type: ignore[assignment]
+        self._picks = bool(self._proxies or self._accept is not None or self._share is not None)
+        # How many are open of each source, and of which each is, if that is limited.
         self._sources: Counter[Any] = Counter()
+        self._source_of: dict[Stream, Any] = {}
         self._tls: Any = limits["tls"]
         self._on_error = limits["on_error"]
         # Until when those who come are not taken by another process.
@@ -286,42 +295,70 @@ class Server(Serving):
             stream.max_line = self._max_line
         if self._max_message is not None:
             stream.max_message = self._max_message
-        source = None
+        body: Any = self._handler if self._tls is None else self._handle_tls
         try:
             if self._picks:
-                who = _who(stream)
-                source = None if self._share is None else source_of(who)
-                if not self._is_welcome(who, source):
+                if self._proxies and self._proxies.trusts(stream.peer):
+                    body = self._handle_proxied
+                elif not self._is_welcome(stream):
                     self._close(stream)
                     return
-            body: Any = self._handler if self._tls is None else self._handle_tls
             # Our own task's place is named: to look for it each time would cost 9000 instructions.
             task = self._scheduler.start(body, (stream,), self.name, site=self.task.site)
         except Exception as exc:
             # The predicate has failed, or the handler is no generator function.
+            self._leave_source(stream)
             self._close(stream)
             self._note_failure(exc, stream)
             return
         connection = _Connection(self, stream, task)
-        if self._share is not None:
-            connection.source = source
-            self._sources[source] += 1
         self._open[connection] = None
         task.watch(connection)
         self._watch.took_one()
 
-    def _is_welcome(self, who: Any, source: Any) -> bool:
+    def _is_welcome(self, stream: Stream) -> bool:
         """Return whether a new connection is to be served; else count it."""
+        who = _who(stream)
         if self._accept is not None and not self._accept(who):
             self._counts["refused"] += 1
             return False
-        if self._share is not None and self._sources[source] >= self._share:
-            self._counts["crowded"] += 1
-            return False
+        if self._share is not None:
+            source = source_of(who)
+            if self._sources[source] >= self._share:
+                self._counts["crowded"] += 1
+                return False
+            self._sources[source] += 1
+            self._source_of[stream] = source
         return True
 
-    def _handle_tls(self, stream: Stream) -> Generator[Any, Any, Any]:
+    def _leave_source(self, stream: Stream) -> None:
+        """A connection is over: it counts for its source no more, if it did."""
+        if stream in self._source_of:
+            source = self._source_of.pop(stream)
+            self._sources[source] -= 1
+            if not self._sources[source]:
+                del self._sources[source]
+
+    def _handle_proxied(self, stream: Stream) -> Generator[Any, Any, Any]:
+        """Learn from a proxy who the client is, and serve that, if it is welcome."""
         within = self._limits["handshake"]
+        begun = self._scheduler.clock()
+        peer = yield from read_header(stream, within)
+        if peer is None:
+            # It has only looked whether somebody listens.
+            self._counts["reset"] += 1
+            return
+        introduce(stream, peer)
+        if not self._is_welcome(stream):
+            self._close(stream)
+        elif self._tls is None:
+            yield from call_here("serve", self._handler, (stream,))
+        else:
+            yield from self._handle_tls(stream, within - (self._scheduler.clock() - begun))
+
+    def _handle_tls(self, stream: Stream, within: float | None = None) -> Generator[Any, Any, Any]:
+        if within is None:
+            within = self._limits["handshake"]
         yield from stream.start_tls(self._tls, server_side=True, within=within)
         yield from call_here("serve", self._handler, (stream,))
 
@@ -370,9 +407,7 @@ class Server(Serving):
     def _ended(self, connection: _Connection) -> None:
         del self._open[connection]
         if self._share is not None:
-            self._sources[connection.source] -= 1
-            if not self._sources[connection.source]:
-                del self._sources[connection.source]
+            self._leave_source(connection.stream)
         self._watch.lost_one()
         self._settle()
 
@@ -411,15 +446,13 @@ class Server(Serving):
 class _Connection(Progress):
     """One open connection. It is called when its task, the handler's, and the children are done."""
 
-    __slots__ = ("closed", "gone", "server", "source")
+    __slots__ = ("closed", "gone", "server")
 
     def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
         Progress.__init__(self, stream, task, server._scheduler.clock() - server._watch.late)
         self.server = server
         # Whether it is counted as reset, and whether the server has closed the stream itself.
         self.gone = self.closed = False
-        # What it counts for, if that is limited.
-        self.source: Any = None
 
     def __call__(self, value: Any, error: BaseException | None) -> None:
         server, stream = self.server, self.stream
@@ -642,8 +675,8 @@ def serve_tcp(
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
         host, port, family, backlog, reuse_port, keepalive, user_timeout: see `listen_tcp`.
         max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, drain,
-            drain_limit, max_message, max_per_address, evict_idle, min_rate: the limits, see
-            `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
+            drain_limit, max_message, max_per_address, evict_idle, min_rate, proxy_from: the limits,
+            see `Listener.serve`. With `run`: `run(serve_tcp(echo, host, port, grace=10))`.
 
     Returns:
         The report of the stop; see `Server.stop`.
@@ -692,8 +725,8 @@ def serve_unix(
         handler: called with each connection, a `Stream`; a generator function or an `async def`.
         path, mode, backlog: see `listen_unix`.
         max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, drain,
-            drain_limit, max_message, max_per_address, evict_idle, min_rate: the limits, see
-            `Listener.serve`.
+            drain_limit, max_message, max_per_address, evict_idle, min_rate, proxy_from: the limits,
+            see `Listener.serve`.
 
     Raises:
         OSError: the path cannot be listened on.
@@ -726,7 +759,7 @@ def _is_up_to_peer(stream: Stream, error: BaseException) -> bool:
     """Return whether a failure is one that the client can bring about at will: time that is over,
     or what its connection, and no other one of the handler's, says of what it sent.
     """
-    if is_a(error, TimeoutError):
+    if is_a(error, (TimeoutError, ProxyHeaderError)):
         return True
     known = is_a(error, PEERS) or type(error).__module__ == "ssl"
     return known and all(each is stream for each in _streams_of(error))

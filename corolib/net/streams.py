@@ -1072,6 +1072,11 @@ def is_sending(stream: Stream) -> bool:
     return stream._writer is not None
 
 
+def introduce(stream: Stream, peer: Any) -> None:
+    """Note who is on the other side of a stream, though somebody stands between."""
+    stream._peer = peer
+
+
 def break_off(stream: Stream) -> None:
     """Note that what was sent on a stream is not all: under TLS, to close it says no farewell,
     unless something whole is sent before.

@@ -36,6 +36,9 @@ LOCAL = "127.0.0.1"
         ({"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, ValueError),
         ({"grace": "9"}, TypeError),
         ({"handshake": None}, TypeError),
+        ({"proxy_from": "10.0.0.1"}, TypeError),
+        ({"proxy_from": 7}, TypeError),
+        ({"proxy_from": ["10.0.0.1/8"]}, ValueError),
         ({"max_conections": 9}, TypeError),
     ],
 )
@@ -48,7 +51,8 @@ def test_a_limit_that_is_none_is_refused_and_nothing_is_left_open(limits, error)
 
 def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
     limits = "max_connections, accept, idle_timeout, max_line, tls, handshake, on_error, grace, "
-    limits += "drain, drain_limit, max_message, max_per_address, evict_idle, min_rate$"
+    limits += "drain, drain_limit, max_message, max_per_address, evict_idle, min_rate, "
+    limits += "proxy_from$"
 
     def main():
         with listen_tcp(LOCAL, 0) as listener:
