@@ -1,8 +1,9 @@
 """Traces as files of lines: each line is JSON, an event or a part of the header.
 
 The first line is the header, as far as it is known when the run begins. A code object stands in a
-line of its own, `{"code": [...]}`, before the first event that names its number. The last lines
-have the names of the tasks and the source. So a file that was cut short can be read up to there.
+line of its own, `{"code": [...]}`, before the first event that names its number. The tasks have
+their names from the events that spawned them. The last line has the source. So a file that was cut
+short can be read up to there, and who writes one has no more to remember the longer it runs.
 """
 
 from __future__ import annotations
@@ -51,10 +52,9 @@ class LineWriter:
         self._lines = []
         self._size = 0
 
-    def close(self, tasks: dict[int, Any], source: dict[str, str]) -> None:
+    def close(self, source: dict[str, str]) -> None:
         """Write the rest, and what is known only now."""
         with self._file:
-            self._lines.append(as_json({"tasks": tasks}))
             self._lines.append(as_json({"source": source}))
             self.flush()
 
@@ -93,9 +93,14 @@ def read_lines(text: str) -> tuple[dict[str, Any], list[Event]]:
             break
         if "kind" in found:
             events.append(found)
+            if found["kind"] == "spawn":
+                _, file, _ = header["code"][found["code"]]
+                site = f"{file}:{found['line']}"
+                header["tasks"][found["task"]] = [found["name"], found.get("parent"), site]
         elif "code" in found:
             header["code"].append(found["code"])
         elif "tasks" in found:
+            # It has those whose spawn was dropped, too.
             header["tasks"] = {int(number): task for number, task in found["tasks"].items()}
         else:
             header.update(found)

@@ -35,7 +35,7 @@ from corolib.trace.page import page_of
 from corolib.trace.perfetto import perfetto_of
 from corolib.trace.recorder import TracedScheduler, clock
 from corolib.trace.sentences import sentence
-from corolib.trace.state import State
+from corolib.trace.state import DONE_KEPT, State
 
 PAGE_KEEPS = 100_000  # events, unless `last=` says another number
 CAUSES = 3  # of which a trace is written, if it is only on cause
@@ -89,7 +89,8 @@ class Trace:
         self.stacks = stacks
         self.source = source
         self.codes = Codes()
-        self.tasks: dict[int, list[Any]] = {}  # name, parent, site: of all that are named
+        # Name, parent, site of all that are named, if the events are kept here.
+        self.tasks: dict[int, list[Any]] = {}
         self.t0 = clock()
         self._count = 0
         self._header: dict[str, Any] = {}
@@ -180,7 +181,6 @@ class Trace:
         """Hand events on to `sink` until it fails; those that came before, too."""
 
         def add(event: tuple[Any, ...]) -> None:
-            self._note_task(event)
             self._count += 1
             try:
                 sink(event)
@@ -192,6 +192,7 @@ class Trace:
         self._sink = sink
         before = list(self._kept)
         self._kept.clear()
+        self.tasks.clear()
         self._count = 0
         scheduler.add = self.add = add
         for event in before:
@@ -201,7 +202,7 @@ class Trace:
         """The run is over: write what is to be written. If that fails, the run is as it was."""
         if self.path.endswith(".jsonl"):
             if self._sink is not None:
-                self._try(self._sink.close, self.tasks, self._sources())
+                self._try(self._sink.close, self._sources())
         elif self.on_cause:
             if reason not in ("returned", "closed"):
                 self.cause()
@@ -229,10 +230,6 @@ class Trace:
     def _keep(self, event: tuple[Any, ...]) -> None:
         self._count += 1
         self._kept.append(event)
-        if event[0] == "spawn":
-            self._note_task(event)
-
-    def _note_task(self, event: tuple[Any, ...]) -> None:
         if event[0] == "spawn":
             _, _, task, name, parent, _, code, line = event
             self.tasks[task] = [name, parent, f"{code.co_filename}:{line}"]
@@ -278,6 +275,9 @@ class _Text:
     def __call__(self, event: tuple[Any, ...]) -> None:
         found = decode(event, self._count, self._t0, self._codes)
         self._count += 1
+        done = self._state.done
+        if found["kind"] == "done" and len(done) == DONE_KEPT:  # forget who ended long ago
+            self._state.tasks.pop(done[0], None)
         self._state.apply(found)
         said = sentence(found, self._state, self._codes.table)
         print(f"{found['ns'] / 1e6:10.3f} ms  {said}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Traces as files: lines as they come, what a kill leaves of them, and the same again when read."""
 
+import gc
 import json
 import os
 import re
@@ -87,7 +88,28 @@ def test_text_has_a_sentence_for_each_event(capsys):
     assert lines[0].endswith("The run begins.")
     assert lines[-1].endswith("The run is over: returned.")
     assert any("sleeper#2 is done, and main#1 waited for that." in line for line in lines)
-    assert len(trace.tasks) == 2
+    assert trace.tasks == {}
+
+
+@pytest.mark.parametrize("to", ["-", "jsonl", "function", "last"])
+def test_a_trace_of_a_service_grows_no_more_however_many_tasks_there_were(to, tmp_path, capsys):
+    counts = []
+
+    def main():
+        for n in range(320):
+            yield from spawn(sleeper, 0)
+            if n in (160, 310):
+                capsys.readouterr()
+                gc.collect()
+                counts.append(len(gc.get_objects()))
+
+    if to == "last":
+        trace = Trace(tmp_path / "crash.html", last=40)
+    else:
+        trace = Trace({"-": "-", "jsonl": tmp_path / "out.jsonl"}.get(to, lambda event: None))
+    run(main, trace=trace)
+    # For each task there was one object at least. The names of a flight recorder come and go.
+    assert counts[1] - counts[0] < (100 if to == "last" else 20)
 
 
 def test_a_run_is_as_it_was_if_its_trace_cannot_be_written(tmp_path, capsys):
