@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from typing import Any
@@ -23,6 +22,7 @@ from corolib.kernel import (
     brief,
     current_scheduler,
     handle_signal,
+    handles_signals,
     public,
     serve,
     write_signals_to,
@@ -69,10 +69,11 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
 
     Source: trio.open_signal_receiver.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not handles_signals():
         raise RuntimeError(
-            "open_signal_receiver() works only in the main thread, where Python handles signals: "
-            "let a scheduler there receive them, and call_soon_threadsafe into this one"
+            "open_signal_receiver() works only in the main thread of the main interpreter, where "
+            "Python handles signals: let a scheduler there receive them, and call_soon_threadsafe "
+            "into this one"
         )
     if not signums:
         raise TypeError("open_signal_receiver() takes at least one signal, such as signal.SIGHUP")

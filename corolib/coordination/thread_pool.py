@@ -12,6 +12,7 @@ Which pools a run has, and what users call, is in `threads.py`.
 
 from __future__ import annotations
 
+import _thread
 import threading
 import types
 from _thread import RLock, _local, allocate_lock
@@ -280,8 +281,13 @@ class Starter:
     """Starts the threads, and waits for their end. A simulation puts another one in its place."""
 
     def start(self, work: Callable[..., object], args: tuple[Any, ...], name: str) -> Any:
-        """Start a daemon thread that calls `work(*args)`; return its handle."""
-        thread = threading.Thread(target=work, args=args, name=name, daemon=True)
+        """Start a daemon thread that calls `work(*args)`; return its handle.
+
+        There are none in most subinterpreters: there the end waits for what the thread does.
+        """
+        allows = getattr(_thread, "daemon_threads_allowed", None)  # new in Python 3.12
+        daemon = allows is None or allows()
+        thread = threading.Thread(target=work, args=args, name=name, daemon=daemon)
         thread.start()
         return thread
 

@@ -28,8 +28,23 @@ if TYPE_CHECKING:
 else:  # the other makes enums of all numbers and handlers, at six times the cost of the calls
     import _signal as signal
 
-# It is the main thread, if nobody knows better.
-_IMPORTED_IN = get_ident()
+# A number that no open file has. What `set_wakeup_fd` looks at first is whether it may be called.
+_NO_FILE = 2**31 - 1
+
+
+def handles_signals() -> bool:
+    """Return whether Python handles signals here: in the main thread of the main interpreter.
+
+    What `threading` takes for the main thread is another one in a subinterpreter, and on Python
+    3.11 the one that has imported it.
+    """
+    try:
+        signal.set_wakeup_fd(_NO_FILE)
+    except ValueError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 class ProcessHooks:
@@ -70,11 +85,8 @@ class ProcessHooks:
         self, open_files: Callable[[], object], close_files: Callable[[], object] | None
     ) -> None:
         owner = self._owner
-        # Not imported here: on Python 3.11 `threading` takes who imports it for the main thread.
-        threading = sys.modules.get("threading")
-        main = _IMPORTED_IN if threading is None else threading.main_thread().ident
-        in_main_thread = get_ident() == main
-        ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        here = handles_signals()
+        ours = here and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             self._undo.append(handle_signal(signal.SIGINT, lambda *_: owner.on_ctrl_c()))
         if close_files is not None:
@@ -87,8 +99,11 @@ class ProcessHooks:
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
         sys.set_asyncgen_hooks(owner.on_new_asyncgen, owner.on_dropped_asyncgen)
         if self.dump_signal is not None:
-            if not in_main_thread:
-                raise RuntimeError("dump_signal= works only in the main thread, as signals do")
+            if not here:
+                raise RuntimeError(
+                    "dump_signal= works only in the main thread of the main interpreter, as "
+                    "signals do"
+                )
             self._undo.append(handle_signal(self.dump_signal, lambda *_: owner.on_dump()))
 
 

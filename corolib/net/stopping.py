@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from corolib.coordination.signals import SignalCall
-from corolib.kernel import Scheduler, Task, holders, to_stderr
+from corolib.kernel import Scheduler, Task, handles_signals, holders, to_stderr
 
 REASON = "SIGTERM, and the servers have ended"
 
@@ -195,5 +194,4 @@ def _waiting_for(task: Task[Any], tasks: list[Task[Any]]) -> list[Task[Any]]:
 
 def _sigterm_kills() -> bool:
     """Return whether SIGTERM would end the program now, and can be received in this thread."""
-    here = threading.current_thread() is threading.main_thread()
-    return here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    return handles_signals() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

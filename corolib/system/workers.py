@@ -30,7 +30,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +50,7 @@ from corolib.kernel import (
     check_number,
     current_scheduler,
     handle_signal,
+    handles_signals,
     is_a,
     public,
     running_scheduler,
@@ -188,8 +188,10 @@ def check_place() -> None:
         )
     if running_scheduler() is not None:
         raise RuntimeError("run_workers() is called before any run: a scheduler runs here already")
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("run_workers() works only in the main thread, as signals do")
+    if not handles_signals():
+        raise RuntimeError(
+            "run_workers() works only in the main thread of the main interpreter, as signals do"
+        )
 
 
 def _check_arguments(n: int, f: object, options: dict[str, Any]) -> None:

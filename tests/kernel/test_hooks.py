@@ -102,6 +102,61 @@ def test_a_run_in_a_thread_that_threading_does_not_know_is_not_taken_for_the_mai
     assert python(program) == (0, "True\n", "")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="has no concurrent.interpreters")
+def test_the_main_thread_of_a_subinterpreter_is_like_any_other_thread():
+    inside = """
+        import signal
+        import corolib
+
+        def refused(f, *args, **options):
+            try:
+                f(*args, **options)
+            except RuntimeError as exc:
+                print(exc)
+
+        def echo(stream):
+            yield from stream.sendall((yield from stream.recv(9)))
+
+        def main():
+            refused(corolib.open_signal_receiver, signal.SIGTERM)
+            with corolib.listen_tcp("127.0.0.1", 0) as listener:
+                server = listener.serve(echo)
+                port = listener.addresses[0][1]
+                with (yield from corolib.open_tcp("localhost", port)) as stream:
+                    yield from stream.sendall(b"hello")
+                    print((yield from stream.recv(9)))
+                yield from server.stop()
+            return (yield from corolib.to_thread(abs, -1))
+
+        print(corolib.run(main))
+        refused(corolib.run, main, dump_signal=signal.SIGUSR1)
+        refused(corolib.run_workers, 1, main)
+    """
+    program = f"""
+        import signal
+        import textwrap
+        from concurrent import interpreters
+
+        interpreter = interpreters.create()
+        interpreter.exec(textwrap.dedent({inside!r}))
+        interpreter.close()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.set_wakeup_fd(-1) == -1
+    """
+    status, out, err = python(program)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert [
+        line.split(" works only in the main thread of the main inter")[0] for line in lines
+    ] == [
+        "open_signal_receiver()",
+        "b'hello'",
+        "1",
+        "dump_signal=",
+        "run_workers()",
+    ]
+
+
 # Signals of the program's own ---------------------------------------------------------------------
 
 
