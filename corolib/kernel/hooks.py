@@ -80,6 +80,11 @@ class ProcessHooks:
         except KeyboardInterrupt:
             self.remove()
             raise
+        except BaseException:
+            # That one cannot be undone.
+            del self._undo[-1:]
+            self.remove()
+            raise
 
     def _set_up(
         self, open_files: Callable[[], object], close_files: Callable[[], object] | None
@@ -167,13 +172,27 @@ uninterrupted = _Uninterrupted()
 
 
 class Change:
-    """Something of signals that a run has changed. Called, it is put back, the first time."""
+    """Something of signals that a run changes. Called, it is put back, the first time.
 
-    def __init__(self, put_back: Callable[[], object], signum: int | None = None) -> None:
+    It is known before it is made: what comes in between, if only that no more calls can be nested,
+    would leave it there for ever.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], object],
+        put_back: Callable[[], object],
+        signum: int | None = None,
+    ) -> None:
         self._put_back = put_back
         self.signum = signum
         _hear_of_forks()
         _changes[self] = None
+        try:
+            make()
+        except BaseException:
+            self()
+            raise
 
     def __call__(self) -> None:
         if self in _changes:
@@ -199,11 +218,10 @@ def handle_signal(signum: int, handler: Callable[[int, Any], object]) -> Change:
 
     def put_back() -> None:
         # The program may have set a handler of its own meanwhile.
-        if signal.getsignal(signum) == handler:
+        if signal.getsignal(signum) is handler:
             signal.signal(signum, before)
 
-    signal.signal(signum, handler)
-    return Change(put_back, signum)
+    return Change(lambda: signal.signal(signum, handler), put_back, signum)
 
 
 def write_signals_to(fd: int) -> Change:
@@ -213,7 +231,11 @@ def write_signals_to(fd: int) -> Change:
     whichever it was before.
     """
     pid = os.getpid()
-    before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    before = -1
+
+    def make() -> None:
+        nonlocal before
+        before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
 
     def put_back() -> None:
         found = signal.set_wakeup_fd(-1)
@@ -221,7 +243,7 @@ def write_signals_to(fd: int) -> Change:
             # Somebody else may have set it meanwhile; and that may be the end of a turn.
             signal.set_wakeup_fd(before if found == fd else found)
 
-    return Change(put_back)
+    return Change(make, put_back)
 
 
 def tell_of_fork(thing: Any) -> None:

@@ -289,7 +289,8 @@ class Lifecycle:
 
     def _take_waits_back(self, tasks: list[Task[Any]]) -> list[Task[Any]]:
         """Take the waits of all tasks back. Return those that have been given something."""
-        ready, served = self._scheduler._ready, list[Task[Any]]()
+        ready = self._scheduler._ready
+        served: list[Task[Any]] = []
         while len(ready):
             task = ready.popleft()
             # The others give way, have not begun, are over, or are proxies.

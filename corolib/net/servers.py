@@ -745,7 +745,8 @@ def _who(stream: Stream) -> Any:
 
 def _leaves(error: BaseException) -> list[BaseException]:
     """Return the errors of a group, and of the groups inside it; or the error alone."""
-    found, left = list[BaseException](), [error]
+    found: list[BaseException] = []
+    left = [error]
     while left:
         each = left.pop()
         if is_a(each, BaseExceptionGroup):

@@ -157,6 +157,60 @@ def test_the_main_thread_of_a_subinterpreter_is_like_any_other_thread():
     ]
 
 
+def test_a_run_for_which_too_few_calls_can_be_nested_changes_nothing():
+    program = """
+        import signal
+        import sys
+        import corolib
+
+        def main():
+            yield
+
+        def depth():
+            frame, number = sys._getframe(1), 0
+            while frame is not None:
+                frame, number = frame.f_back, number + 1
+            return number
+
+        hooks, limit, left, failed = sys.get_asyncgen_hooks(), sys.getrecursionlimit(), 1, 0
+        while True:
+            try:
+                sys.setrecursionlimit(depth() + left)
+                corolib.run(main)
+                break
+            except RecursionError:
+                failed += 1
+            finally:
+                sys.setrecursionlimit(limit)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, left
+            assert signal.set_wakeup_fd(-1) == -1, left
+            assert sys.get_asyncgen_hooks() == hooks, left
+            left += 1
+        print(failed > 5)
+    """
+    assert python(program) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("raises", [KeyboardInterrupt, OSError])
+def test_all_is_put_back_where_to_undo_one_thing_fails(raises):
+    def main():
+        yield
+
+    class Files(Scheduler):
+        failures = 1
+
+        def close_files(self):
+            super().close_files()
+            while self.failures:
+                self.failures -= 1
+                raise raises("in the end")
+
+    with pytest.raises(raises, match="in the end"):
+        Files().run(main)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 # Signals of the program's own ---------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -1140,6 +1141,7 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
             except KeyboardInterrupt:
                 lines += EVERY
             assert len(files()) == len(base), (lines, files() - base)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, lines
             gc.collect()
             # Up to CPython 3.12 a trace function that raises may leak the frame that it looks at,
             # and with it a scheduler: each would make the next beginning longer.
@@ -1148,7 +1150,10 @@ def test_an_interrupt_at_any_line_of_the_beginning_leaves_no_file_to_the_garbage
     """
     every = "1" if FULL else "3"
     program = program.replace("EVERY", every)
-    assert python(program, STRIKES=str(strikes)) == (0, "True\n", "")
+    status, out, err = python(program, STRIKES=str(strikes))
+    assert (status, out) == (0, "True\n")
+    # A second one, when main is made but not stepped.
+    assert re.fullmatch(r"(corolib: <Task main#1 .*> was abandoned; it is closed now\n)*", err)
 
 
 @pytest.mark.hazard("H63")
