@@ -26,6 +26,7 @@ import sys
 import tempfile
 import textwrap
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -36,9 +37,17 @@ from types import GeneratorType
 from typing import IO, Any
 
 from demos.start import at_least, start
+from demos.tour import laws
 from demos.tour.laws import LAWS, Law, made
 
 HOLDS, FAILS, NOT_TRIED = "holds", "FAILS", "not tried"
+LINES = 20  # of what a program says: more are not kept for the case that it hangs
+IN_FILE = "of your file"
+BEFORE = (", when the file was loaded", ", when a task that does nothing was run")
+HUNG = """It hung: it waited in a line, or went round in a circle. Print what your scheduler knows
+there. Is somebody ready? Then it must not wait. Is nobody waiting? Then `run` has to return.
+Is somebody still registered who does not wait any more? Then nobody took that one out."""
+HELPERS = ("FEW", "counting", "later", "overhearing", "pair", "same_time")
 ENOUGH = 3  # laws that hang or end the process, after which the rest is not tried
 STARTING = Path(__file__).with_name("starting.py")
 ROOT = Path(__file__).parents[2]
@@ -134,12 +143,13 @@ def last_line(exc: BaseException) -> str:
 
 
 def place_of(exc: BaseException, module: Any) -> str:
-    """Return where in the file an exception was raised, or passed last."""
-    frames = traceback.extract_tb(exc.__traceback__)
+    """Return where in the file an exception was raised; or in the program of a law, by a task."""
     file = getattr(module, "__file__", None)
-    for frame in reversed(frames):
+    for frame in reversed(traceback.extract_tb(exc.__traceback__)):
         if frame.filename == file:
-            return f", in line {frame.lineno} of your file, in {frame.name}"
+            return f", in line {frame.lineno} {IN_FILE}, in {frame.name}"
+        if frame.filename == laws.__file__ and frame.line:
+            return f", in the program's line `{frame.line.partition('  #')[0]}`"
     return ""
 
 
@@ -153,11 +163,13 @@ def missing(law: Law, can: set[str]) -> str:
     return words.get(names[0], f"there is no `{names[0]}`")
 
 
-def judge(module_of: Callable[[], Any], can: set[str], first: int = 1) -> Iterator[Verdict]:
+def judge(
+    module_of: Callable[[], Any], can: set[str], first: int = 1, say: Callable[[str], object] = str
+) -> Iterator[Verdict]:
     """Try all laws from that number on, in this process: for what is sure to end."""
     for law in LAWS[first - 1 :]:
         why = missing(law, can)
-        yield Verdict(law.number, NOT_TRIED, why) if why else try_law(law, module_of())
+        yield Verdict(law.number, NOT_TRIED, why) if why else try_law(law, module_of(), say)
 
 
 def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
@@ -167,7 +179,14 @@ def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
         print(json.dumps(thing), file=results, flush=True)
         # Whoever takes longer for the next is ended, by a thread that asks nobody.
         faulthandler.dump_traceback_later(limit, exit=True, file=trace)
+        spoken.clear()
 
+    def hear(words: str) -> None:
+        if len(spoken) < LINES:
+            spoken.append(words)
+            print(json.dumps({"said": words}), file=results, flush=True)
+
+    spoken: list[str] = []
     with open(f"{results.name}.trace", "w") as trace:
         limit_memory()
         tell({"begun": True})
@@ -180,7 +199,7 @@ def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
             tell({"loaded": True})
             can = abilities(module)
             tell({"can": sorted(can)})
-            for verdict in judge(lambda: load(path), can, first):
+            for verdict in judge(lambda: load(path), can, first, hear):
                 tell(asdict(verdict))
         os._exit(0)  # whatever threads the file has started
 
@@ -214,12 +233,14 @@ def judge_apart(path: str, limit: float) -> list[Verdict]:
             }
             if "can" not in seen:
                 why = seen.get("not loaded", end)
-                what = "an empty task was run" if "loaded" in seen else "the file was loaded"
+                what = BEFORE["loaded" in seen]
                 return [
-                    Verdict(number, FAILS, f"{why}, when {what}"),
+                    Verdict(number, FAILS, f"{why}{what}"),
                     *rest_of(number, "nothing could be run"),
                 ]
-            verdicts.append(Verdict(number, FAILS, end))
+            done = max((n for n, line in enumerate(lines) if "law" in line), default=0)
+            said = [line["said"] for line in lines[done + 1 :] if "said" in line]
+            verdicts.append(Verdict(number, FAILS, end, said))
             hung += 1
             if hung == ENOUGH:
                 verdicts += rest_of(number, f"{ENOUGH} laws have ended the process")
@@ -275,23 +296,21 @@ def how_it_ended(trace: str, path: str, limit: float, status: int) -> str:
 def report(verdicts: list[Verdict], path: str) -> str:
     """Return what is told of all laws."""
     lines = []
-    for stage, group in groupby(zip(LAWS, verdicts, strict=True), lambda pair: pair[0].stage):
-        lines.append(stage)
-        for (outcome, why), same in groupby(group, lambda pair: kind_of(pair[1])):
-            laws = [law for law, _ in same]
-            if outcome == NOT_TRIED:
-                first, last = laws[0].number, laws[-1].number
-                numbers = f"{first}" if first == last else f"{first} to {last}"
-                lines.append(f"  {numbers}: not tried, since {why}")
-            else:
-                lines += [f"  {law.number:2} {outcome:5}  {law.text}" for law in laws]
+    pairs = list(zip(LAWS, verdicts, strict=True))
+    for stage, group in groupby(pairs, lambda pair: pair[0].stage):
+        members = list(group)
+        rest = pairs[members[0][0].number - 1 :]
+        if len({kind_of(verdict) for _, verdict in rest}) == 1 and stage != LAWS[-1].stage:
+            if rest[0][1].outcome == NOT_TRIED:  # all the rest, for the same reason
+                lines += ["All others", *told_of(rest)]
+                break
+        lines += [stage, *told_of(members)]
     tried = [verdict for verdict in verdicts if verdict.outcome != NOT_TRIED]
     failed = [verdict for verdict in tried if verdict.outcome == FAILS]
     count = f"{len(tried) - len(failed)} of {len(tried)} laws hold"
     untried = [verdict for verdict in verdicts if verdict.outcome == NOT_TRIED]
     lines += ["", f"{count}; {len(untried)} are not tried." if untried else f"{count}."]
-    for verdict in failed:
-        lines.append(f"{verdict.law}. {LAWS[verdict.law - 1].otherwise}")
+    lines += faults(failed)
     if failed:
         lines += ["", f"The first of these, number {failed[0].law}:", "", detail(failed[0])]
         lines.append(f"Alone, with all that it prints: --law {failed[0].law} {path}")
@@ -299,6 +318,39 @@ def report(verdicts: list[Verdict], path: str) -> str:
         following = untried[0]
         lines.append(f"To go on: law {following.law} is not tried, since {following.why}.")
     return "\n".join(lines)
+
+
+def told_of(pairs: list[tuple[Law, Verdict]]) -> Iterator[str]:
+    """Say what became of each law; of those that were not tried for one reason, in one line."""
+    for (outcome, why), same in groupby(pairs, lambda pair: kind_of(pair[1])):
+        found = [law for law, _ in same]
+        if outcome == NOT_TRIED:
+            yield f"  {numbers_of([law.number for law in found])}: not tried, since {why}"
+        else:
+            yield from (f"  {law.number:2} {outcome:5}  {law.text}" for law in found)
+
+
+def faults(failed: list[Verdict]) -> Iterator[str]:
+    """Say what was wrong; what struck several laws at the same place is told as one thing."""
+    shared = Counter(verdict.why for verdict in failed if IN_FILE in verdict.why)
+    for verdict in failed:
+        count = shared[verdict.why]
+        if count > 1:
+            shared[verdict.why] = 0
+            numbers = [each.law for each in failed if each.why == verdict.why]
+            yield f"{numbers_of(numbers)}. The same each time: {verdict.why}."
+        elif verdict.why.endswith(BEFORE):
+            yield f"{verdict.law}. It did not come so far."
+        elif count or verdict.why not in shared:
+            yield f"{verdict.law}. {LAWS[verdict.law - 1].otherwise}"
+
+
+def numbers_of(numbers: list[int]) -> str:
+    """Return numbers as words: "4", "4 to 7", "4, 5, 8"."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 1 and numbers == list(range(first, last + 1)):
+        return f"{first} to {last}"
+    return ", ".join(map(str, numbers))
 
 
 def kind_of(verdict: Verdict) -> tuple[str, str]:
@@ -309,6 +361,11 @@ def kind_of(verdict: Verdict) -> tuple[str, str]:
 def detail(verdict: Verdict) -> str:
     """Return what a law wants, what was seen, the program that shows it, and a hint."""
     law = LAWS[verdict.law - 1]
+    hints = [f"Hint: {law.hint}"]
+    if "it hung" in verdict.why:
+        hints.append(HUNG)
+    if verdict.why.endswith(BEFORE):  # no law has been tried
+        return "\n".join([f"It did not come so far: {verdict.why}.", *hints[1:], ""])
     parts = [law.text]
     if verdict.why:
         parts.append(f"It did not come to its end: {verdict.why}.")
@@ -317,7 +374,7 @@ def detail(verdict: Verdict) -> str:
     parts.append(f"should be: {'; '.join(law.expected)}")
     program = textwrap.indent(program_of(law), "    ")
     shown = ["", "The smallest program that shows it:", "", program]
-    return "\n".join([*parts, *shown, f"Hint: {law.hint}\n"])
+    return "\n".join([*parts, *shown, *hints, ""])
 
 
 def program_of(law: Law, path: str = "mine.py") -> str:
@@ -327,10 +384,10 @@ def program_of(law: Law, path: str = "mine.py") -> str:
     body = re.sub(r": (Any|str|int|float|bool|socket\.socket)\b", "", body)
     body = re.sub(r" -> \w+:", ":", body)
     body = re.sub(r"(\w+): list\[\w+\] =", r"\1 =", body)
-    used = [name for name in ("counting", "later", "pair") if re.search(rf"\b{name}\(", body)]
+    used = [name for name in HELPERS if re.search(rf"\b{name}\b", body)]
     head = ["from demos.tour.check import Mine, load"]
     head += [f"from demos.tour.laws import {', '.join(used)}"] if used else []
-    head += ["import time"] if "time." in body else []
+    head += [f"import {name}" for name in ("threading", "time") if f"{name}." in body]
     return "\n".join([*head, "", f'mine, say = Mine(load("{path}")), print', "", body])
 
 

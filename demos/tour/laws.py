@@ -7,14 +7,17 @@ with what it has to say. How it is run, and what is told, is in `check.py`.
 
 from __future__ import annotations
 
+import io
+import logging
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 Say = Callable[..., None]
 Coro = Generator[Any, Any, Any]
@@ -62,6 +65,8 @@ def law(
 # What the programs use ----------------------------------------------------------------------------
 
 
+WAITING = ("select", "poll", "control", "sleep", "acquire")  # the calls that may wait
+FEW = 6  # of them: two for each turn, say, and not one for each moment of the clock
 made: list[socket.socket] = []  # by `pair`: who runs a law closes what it leaves open
 
 
@@ -87,11 +92,11 @@ def later(seconds: float, call: Callable[..., object], *args: object) -> None:
 
 @contextmanager
 def counting() -> Iterator[list[int]]:
-    """Count the calls that are made in the block, in a list of one number."""
+    """Count the calls in the block that may wait, in a list of one number."""
     count = [0]
 
     def see(frame: object, event: str, arg: object) -> None:
-        if event in ("call", "c_call"):
+        if event == "c_call" and getattr(arg, "__name__", "") in WAITING:
             count[0] += 1
 
     before = sys.getprofile()
@@ -102,6 +107,28 @@ def counting() -> Iterator[list[int]]:
         sys.setprofile(before)
 
 
+@contextmanager
+def same_time() -> Iterator[None]:
+    """Have the clock stand still in the block."""
+    stopped = {
+        name: mock.Mock(return_value=getattr(time, name)()) for name in ("monotonic", "time")
+    }
+    with mock.patch.multiple("time", **stopped):
+        yield
+
+
+@contextmanager
+def overhearing() -> Iterator[io.StringIO]:
+    """Collect what is printed in the block, or logged."""
+    with redirect_stderr(io.StringIO()) as heard, redirect_stdout(heard):
+        handler = logging.StreamHandler(heard)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield heard
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+
 # Tasks that wait for files ------------------------------------------------------------------------
 
 TRAPS = "ReadWait WriteWait"
@@ -110,7 +137,8 @@ TRAPS = "ReadWait WriteWait"
 @law(
     FILES,
     "Tasks are run to their end; then `run` returns.",
-    "hello",
+    "main is over",
+    "the child is over",
     "run has returned",
     needs=TRAPS,
     otherwise="Not all of a program of two tasks was run.",
@@ -120,13 +148,14 @@ def runs_to_the_end(mine: Any, say: Say) -> None:
     a, b = pair()
 
     def child() -> Coro:
-        yield mine.WriteWait(a)
-        a.send(b"hello")
+        for _ in range(3):
+            yield mine.WriteWait(a)  # there is room: it need not wait
+        say("the child is over")
 
     def main() -> Coro:
         mine.spawn(child())
-        yield mine.ReadWait(b)
-        say(b.recv(100).decode())
+        yield mine.WriteWait(b)
+        say("main is over")
 
     mine.run(main())
     say("run has returned")
@@ -286,10 +315,10 @@ def does_not_spin(mine: Any, say: Say) -> None:
         yield mine.ReadWait(a)
         a.recv(1)
 
-    later(0.05, b.send, b"x")
+    later(0.06, b.send, b"x")
     with counting() as count:
         mine.run(reader())
-    say("a few calls" if count[0] < 1000 else "thousands of calls")
+    say("a few calls" if count[0] < FEW else "asked again and again")
 
 
 @law(
@@ -341,6 +370,31 @@ def sleeps_in_order(mine: Any, say: Say) -> None:
 
 @law(
     TIMES,
+    "Sleeps with the same deadline end in the order in which they began.",
+    "first",
+    "second",
+    "third",
+    needs=f"{TRAPS} Sleep",
+    otherwise="Sleeps with the same deadline ended in another order, or not at all.",
+    hint="A heap compares its items: what does it compare when two deadlines are equal?",
+)
+def same_deadline(mine: Any, say: Say) -> None:
+    def nap(name: str) -> Coro:
+        yield mine.Sleep(0.01)
+        say(name)
+
+    def main() -> Coro:
+        with same_time():
+            for name in ("first", "second", "third"):
+                mine.spawn(nap(name))
+            yield
+            yield
+
+    mine.run(main())
+
+
+@law(
+    TIMES,
     "No sleep ends early.",
     "slept",
     needs=f"{TRAPS} Sleep",
@@ -362,6 +416,23 @@ def no_sleep_ends_early(mine: Any, say: Say) -> None:
         say("slept" if passed > 0.019 else f"was woken after {passed} s")
 
     mine.run(main())
+
+
+@law(
+    TIMES,
+    "While all sleep, the scheduler waits in one call.",
+    "a few calls",
+    needs=f"{TRAPS} Sleep",
+    otherwise="It asked over and over, while everybody slept.",
+    hint="The call that waits for files has an argument: for how long. When is the next deadline?",
+)
+def does_not_spin_in_a_sleep(mine: Any, say: Say) -> None:
+    def main() -> Coro:
+        yield mine.Sleep(0.06)
+
+    with counting() as count:
+        mine.run(main())
+    say("a few calls" if count[0] < FEW else "asked again and again")
 
 
 @law(
@@ -514,7 +585,8 @@ def second_reader(mine: Any, say: Say) -> None:
 
     def reader(name: str) -> Coro:
         yield mine.ReadWait(a)
-        say(name, "reads", a.recv(100).decode())
+        if data := a.recv(100):
+            say(name, "reads", data.decode())
 
     def main() -> Coro:
         mine.spawn(reader("first"))
@@ -547,6 +619,28 @@ def one_exception(mine: Any, say: Say) -> None:
         say("the others go on")
 
     mine.run(main())
+
+
+@law(
+    ERRORS,
+    "A failure that nobody waits for is told.",
+    "told",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A task ended with an exception, and nobody was told.",
+    hint="Whoever catches the exceptions of all tasks is the only one who can still print them.",
+)
+def failures_are_told(mine: Any, say: Say) -> None:
+    def bad() -> Coro:
+        yield
+        raise ValueError
+
+    def main() -> Coro:
+        mine.spawn(bad())
+        yield mine.Sleep(0.01)
+
+    with overhearing() as heard:
+        mine.run(main())
+    say("told" if "ValueError" in heard.getvalue() else "nothing is printed")
 
 
 @law(
@@ -750,6 +844,32 @@ def undone_file(mine: Any, say: Say) -> None:
 
 @law(
     CANCEL,
+    "A file that nobody waits for any more wakes nobody.",
+    "a few calls",
+    needs=CANCELS,
+    otherwise="A file still woke the scheduler after the wait for it had been taken back.",
+    hint="The selector goes on to tell of a file until it is told that nobody wants to know.",
+)
+def unheard_file(mine: Any, say: Say) -> None:
+    a, b = pair()
+
+    def reader() -> Coro:
+        yield mine.ReadWait(a)
+
+    def main() -> Coro:
+        task = mine.spawn(reader())
+        yield mine.Sleep(0.01)
+        task.cancel()
+        b.send(b"x")
+        with counting() as count:
+            yield mine.Sleep(0.06)
+        say("a few calls" if count[0] < FEW else "asked again and again")
+
+    mine.run(main())
+
+
+@law(
+    CANCEL,
     "A task that is cancelled before its first step closes what it was given.",
     "closed",
     needs=CANCELS,
@@ -822,6 +942,34 @@ def join_gives_the_result(mine: Any, say: Say) -> None:
         task = mine.spawn(double(21))
         say((yield from task))
         say((yield from task))
+
+    mine.run(main())
+
+
+@law(
+    JOIN,
+    "All who wait for a task get its result.",
+    "one gets 42",
+    "two gets 42",
+    needs=JOINS,
+    otherwise="Two waited for the same task, and not both went on.",
+    hint="A task may have more than one joiner. In what are they kept?",
+)
+def two_joiners(mine: Any, say: Say) -> None:
+    def child() -> Coro:
+        for _ in range(5):
+            yield
+        return 42
+
+    def joiner(name: str, task: Any) -> Coro:
+        result = yield from task
+        say(name, "gets", result)
+
+    def main() -> Coro:
+        task = mine.spawn(child())
+        mine.spawn(joiner("one", task))
+        mine.spawn(joiner("two", task))
+        yield
 
     mine.run(main())
 
@@ -987,6 +1135,42 @@ def first_wake_counts(mine: Any, say: Say) -> None:
     mine.run(main())
 
 
+@law(
+    JOIN,
+    "A task that has its value already gets it, and a cancel at its next wait.",
+    "its value",
+    "left",
+    "slept in full",
+    needs=f"{SUSPENDS} task.cancel",
+    otherwise="A task that was ready when it was cancelled lost its value, or was resumed twice.",
+    hint="Is the task in the queue already? Then it must not be put there a second time.",
+)
+def value_first(mine: Any, say: Say) -> None:
+    def nothing() -> None:
+        """The undo: there is nothing to take back."""
+
+    def at_once(wake: Any) -> Any:
+        wake("its value")
+        return nothing
+
+    def child() -> Coro:
+        say((yield mine.Suspend(at_once)))
+        try:
+            yield mine.Sleep(0.02)
+        finally:
+            say("left")
+            begin = time.monotonic()
+            yield mine.Sleep(0.04)
+            say("slept in full" if time.monotonic() - begin > 0.039 else "woken by the old timer")
+
+    def main() -> Coro:
+        task = mine.spawn(child())
+        yield  # it is woken, and has not gone on yet
+        task.cancel()
+
+    mine.run(main())
+
+
 # Other threads ------------------------------------------------------------------------------------
 
 CALLS = f"{SUSPENDS} call_soon_threadsafe"
@@ -1010,6 +1194,35 @@ def thread_wakes(mine: Any, say: Say) -> None:
 
     def main() -> Coro:
         say((yield mine.Suspend(arm)))
+
+    mine.run(main())
+
+
+@law(
+    THREADS,
+    "What a thread asks for is called by the scheduler, not by the thread.",
+    "called by the scheduler",
+    needs=CALLS,
+    otherwise="The call was made in the other thread, in the middle of a step, perhaps.",
+    hint="The thread only leaves a note. Who reads it, and in which act of a turn?",
+)
+def called_by_the_scheduler(mine: Any, say: Say) -> None:
+    here = threading.get_ident()
+
+    def nothing() -> None:
+        """The undo: there is nothing to take back."""
+
+    def arm(wake: Any) -> Any:
+        def note() -> None:
+            is_here = threading.get_ident() == here
+            say("called by", "the scheduler" if is_here else "the thread")
+            wake()
+
+        later(0.01, mine.call_soon_threadsafe, note)
+        return nothing
+
+    def main() -> Coro:
+        yield mine.Suspend(arm)
 
     mine.run(main())
 

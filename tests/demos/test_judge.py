@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from demos.tour import check, judged, starting, step10_generators, step11_timers, step14_join
+from demos.tour import (
+    check,
+    judged,
+    starting,
+    step10_generators,
+    step11_timers,
+    step14_join,
+    step16_threads,
+)
 from demos.tour.check import FAILS, HOLDS, NOT_TRIED
 from demos.tour.faults import sendall, sendall_blocking
 from demos.tour.laws import ERRORS, FILES, LAWS, TIMES
@@ -59,6 +67,7 @@ def test_the_mended_one_passes_all_that_it_claims():
     assert found[NOT_TRIED] == [
         "no_reader",
         "thread_wakes",
+        "called_by_the_scheduler",
         "many_calls",
         "deadlock",
         "time_limit",
@@ -201,6 +210,55 @@ class AnyWake(Guarded):
         return trap.arm(lambda value=None, error=None: self.resume(task, value, error))
 
 
+class Silent(Guarded):
+    """Nobody is told of a failure."""
+
+    def __init__(self):
+        super().__init__(on_task_error=lambda task, error: None)
+
+
+class Restless(Guarded):
+    """Looks at the clock each millisecond, whoever sleeps."""
+
+    def patience(self):
+        found = super().patience()
+        return 0.001 if found is None else min(found, 0.001)
+
+
+class Unordered(Guarded):
+    """Compares tasks where two deadlines are equal."""
+
+    def sleep(self, task, trap):
+        undo = super().sleep(task, trap)
+        for timer in self.timers:
+            timer[1] = 0
+        return undo
+
+
+class Deaf(Guarded):
+    """Leaves in the selector who does not wait any more."""
+
+    def unwait_file(self, waiting, file):
+        del waiting[file]
+
+
+class OneJoiner(Guarded):
+    """Wakes one of those who join a task."""
+
+    def body_over(self, task, value, error):
+        del task.joiners[1:]
+        super().body_over(task, value, error)
+
+
+class Hasty(Guarded):
+    """Puts a task that is cancelled into the queue, though it stands there already."""
+
+    def spawn(self, body):
+        task = super().spawn(body)
+        task.cancel = lambda: self.ready.append(task) or setattr(task, "error", Cancelled())
+        return task
+
+
 PLANTED = [
     (Replaces, ["second_reader"]),
     (Stops, ["one_exception", "wrong_yield"]),
@@ -213,6 +271,12 @@ PLANTED = [
     (Spins, ["does_not_spin"]),
     (LastFirst, ["give_way"]),
     (AnyWake, ["first_wake_counts"]),
+    (Silent, ["failures_are_told"]),
+    (Restless, ["does_not_spin", "does_not_spin_in_a_sleep"]),
+    (Unordered, ["same_deadline"]),
+    (Deaf, ["unheard_file"]),
+    (OneJoiner, ["two_joiners"]),
+    (Hasty, ["value_first"]),
 ]
 
 
@@ -236,6 +300,17 @@ def test_fault_5_is_named(function, result):
     module = with_scheduler(Mended, sendall=function)
     verdict = check.try_law(LAWS[BY_NAME["no_reader"] - 1], module)
     assert verdict.outcome == result
+
+
+def test_a_call_that_the_thread_makes_itself_is_named():
+    class Direct(step16_threads.Scheduler):
+        def call_soon_threadsafe(self, f, *args):
+            f(*args)
+            super().call_soon_threadsafe(str)
+
+    module = with_scheduler(Direct)
+    verdict = check.try_law(LAWS[BY_NAME["called_by_the_scheduler"] - 1], module)
+    assert (verdict.outcome, verdict.said) == (FAILS, ["called by the thread"])
 
 
 # Files that do worse than to fail -----------------------------------------------------------------
@@ -296,6 +371,7 @@ def test_after_three_laws_that_hang_the_rest_is_not_tried(tmp_path):
 
         class Scheduler(Good):
             def run(self, main):
+                super().run(main)
                 while main.__qualname__.partition(".")[0] != "abilities":
                     pass
         """,
@@ -303,6 +379,21 @@ def test_after_three_laws_that_hang_the_rest_is_not_tried(tmp_path):
     verdicts = check.judge_apart(path, 0.3)
     assert [verdict.outcome for verdict in verdicts[:4]] == [FAILS, FAILS, FAILS, NOT_TRIED]
     assert verdicts[-1].why == "3 laws have ended the process"
+    assert verdicts[0].said == ["main is over", "the child is over"]
+    told = check.report(verdicts, path)
+    hung = "it hung, for 0.3 s: it was in line 7 of your file, in run"
+    assert f"1 to 3. The same each time: {hung}.\n" in told and check.HUNG in told
+    assert f"  4 to 8: not tried, since {verdicts[-1].why}\nAll others\n  9 to" in told
+
+
+def test_an_exception_is_told_where_it_was_raised(tmp_path):
+    verdict = check.try_law(LAWS[BY_NAME["not_before_it_is_ready"] - 1], starting)
+    assert verdict.why.endswith('in the program\'s line `say("reads", a.recv(100).decode())`')
+
+
+def test_the_page_knows_the_number_of_the_law_that_it_names():
+    page = check.STARTING.with_name("README.md").read_text("utf-8")
+    assert f"as law {BY_NAME['undone_sleep']}:" in page
 
 
 @pytest.mark.parametrize(
@@ -328,7 +419,7 @@ def test_a_file_that_cannot_be_loaded_fails_the_first_law(tmp_path, text, why):
 def test_it_tells_in_plain_words_what_does_not_hold():
     status, out, err = outcome("demos.tour.check", "demos/tour/step11_timers.py")
     assert (status, err) == (1, "")
-    assert f"15 of 20 laws hold; {len(LAWS) - 20} are not tried." in out
+    assert f"17 of 23 laws hold; {len(LAWS) - 23} are not tried." in out
     first, last = BY_NAME["every_finally"], BY_NAME["cancel_is_no_exception"]
     assert f"  {first} to {last}: not tried, since what `spawn` returns has no `cancel()`" in out
     law = LAWS[BY_NAME["second_reader"] - 1]
@@ -365,7 +456,10 @@ def test_one_law_alone_shows_what_the_file_prints(tmp_path, capsys):
         """,
     )
     assert check.one_law(1, path) == 0
-    assert capsys.readouterr().out == "here\nhello\nhere\nrun has returned\n1 holds\n"
+    assert (
+        capsys.readouterr().out
+        == "here\nmain is over\nthe child is over\nhere\nrun has returned\n1 holds\n"
+    )
     assert check.one_law(9, path) == 1
     assert "Not tried: there is no `Sleep`." in capsys.readouterr().out
 
