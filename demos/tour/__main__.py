@@ -25,6 +25,10 @@ from demos.start import at_least, start
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = HERE / "README.md"
+STEP, CLIENT = "demos.tour.step", "demos.tour.client"
+AFTER = """
+That was the last one. How to write a scheduler of your own, with a judge, and where to find in
+corolib what you know now, is at the end of the page: demos/tour/README.md, from "Your own" on."""
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Step:
     text: str
     program: str
     clients: list[str]
+    others: list[str]  # programs that are to be run after it
 
 
 def steps() -> list[Step]:
@@ -44,28 +49,46 @@ def steps() -> list[Step]:
     parts = re.split(r"^## (?:Step (\d+): (.*)|.*)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     for number, title, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         if number:
-            commands = re.findall(r"^(?:\$ )?python3 -m (demos\.tour\..*)$", text, re.MULTILINE)
+            typed = re.findall(r"^(?:\$ )?python3 -m (demos\.tour\..*)$", text, re.MULTILINE)
+            commands = list(dict.fromkeys(typed))
             program = next(name for name in commands if f".step{int(number):02}" in name)
-            clients = [name for name in commands if name.startswith("demos.tour.client")]
-            found.append(Step(int(number), title.replace("`", ""), text, program, clients))
+            clients = [name for name in commands if name.startswith(CLIENT)]
+            others = [name for name in commands if not name.startswith((STEP, CLIENT))]
+            title = title.replace("`", "")
+            found.append(Step(int(number), title, text, program, clients, others))
     return found
 
 
 def show(step: Step) -> None:
     """Print the section of a step."""
-    shown = re.sub(r"^<!-- .*? -->\n|^!\[.*\)\n", "", step.text, flags=re.MULTILINE)
+    shown = re.sub(r"^<!-- .*? -->\n", "", step.text, flags=re.MULTILINE)
+    shown = re.sub(
+        r"^!\[(.*)\]\(\.\./(.*)\)$", r"(Picture demos/\2: \1.)", shown, flags=re.MULTILINE
+    )
     print(f"Step {step.number}: {step.title}\n{shown}")
 
 
 def run(step: Step) -> None:
-    """Run the program of a step; if it is a server, its clients beside it."""
+    """Run the program of a step, if it is a server with its clients beside it; then the others."""
+    if is_server(step):
+        serve(step)
+    else:
+        run_alone(step.program)
+    for name in step.others:
+        run_alone(name)
+
+
+def run_alone(name: str, *options: str) -> None:
+    print(f"--- python3 -m {name}", flush=True)
+    command = [sys.executable, "-m", *shlex.split(name), *options]
+    subprocess.run(command, cwd=ROOT, check=False)
+
+
+def serve(step: Step) -> None:
     print(f"--- python3 -m {step.program}", flush=True)
-    command = [sys.executable, "-m", *shlex.split(step.program)]
-    if not is_server(step):
-        subprocess.run(command, cwd=ROOT, check=False)
-        return
+    command = [sys.executable, "-m", *shlex.split(step.program), "--port=0"]
     with subprocess.Popen(
-        [*command, "--port=0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:
         assert server.stdout is not None
         line = server.stdout.readline()
@@ -74,10 +97,8 @@ def run(step: Step) -> None:
         rest = threading.Thread(target=pass_on, args=(server.stdout,), daemon=True)
         rest.start()
         try:
-            for client in (step.clients or ["demos.tour.client"]) if port else []:
-                print(f"--- python3 -m {client}", flush=True)
-                beside = [sys.executable, "-m", *shlex.split(client), f"--port={port and port[1]}"]
-                subprocess.run(beside, cwd=ROOT, check=False)
+            for client in (step.clients or [CLIENT]) if port else []:
+                run_alone(client, f"--port={port and port[1]}")
         finally:
             server.terminate()
             rest.join()
@@ -110,6 +131,8 @@ def ask(found: list[Step]) -> None:
                 input("Enter runs it, with its client beside it. ")
                 run(step)
                 following = step.number + 1
+                if following > len(found):
+                    print(AFTER)
                 continue
             if answer != "q":
                 menu(found)

@@ -921,6 +921,8 @@ def test_the_way_in_knows_each_step_and_its_program():
     ]
     alone = [step.number for step in steps if not way_in.is_server(step)]
     assert alone == [7, 15, 16]
+    others = {step.number: step.others for step in steps if step.others}
+    assert others == {14: ["demos.tour.faults"]}
 
 
 def test_without_a_terminal_the_way_in_lists_the_steps_and_says_how_to_go_on():
@@ -948,7 +950,7 @@ def test_at_a_terminal_the_way_in_goes_from_step_to_step():
     master, slave = pty.openpty()
     with start("demos.tour", stdin=slave, stdout=slave, stderr=slave) as process:
         os.close(slave)
-        os.write(master, b"7\n\n?\nq\n")
+        os.write(master, b"7\n\n?\n17\n\n")
         text = b""
         while True:
             try:
@@ -959,7 +961,9 @@ def test_at_a_terminal_the_way_in_goes_from_step_to_step():
     os.close(master)
     assert b"Step 7: told" in text
     assert b"another 5 bytes come: ready, reads World" in text
+    assert b"(Picture demos/pictures/edge.svg: With edges, " in text
     assert b"Which step? Enter: 8; q: end." in text
+    assert text.rstrip().endswith(b'"Your own" on.')
 
 
 # The exercises ------------------------------------------------------------------------------------
