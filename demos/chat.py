@@ -10,6 +10,9 @@ What to look at is the `Topic`. A guest who does not read (try Ctrl-Z on one `nc
 another) holds nobody up. The last 100 lines are kept for him; he loses older ones, and is told how
 many. So a guest costs a bounded amount of memory, whatever the others say.
 
+`--redis HOST:PORT` makes one room of all servers that name the same Redis, on as many machines as
+there are: what is said goes through a channel, and each name is a key, which somebody keeps alive.
+
 Ctrl-D leaves the room; Ctrl-C, typed where the server runs, ends it.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import unicodedata
 from functools import partial
+from typing import TYPE_CHECKING
 
 from corolib import (
     Coro,
@@ -25,11 +29,15 @@ from corolib import (
     Listener,
     Stream,
     Topic,
+    every,
     listen_tcp,
     move_on_after,
     race,
     run,
+    spawn,
+    timeout,
 )
+from demos.extra import extra
 from demos.ports import announce
 from demos.start import start
 
@@ -39,7 +47,13 @@ NAME = 20  # characters of a name
 GUESTS = 1000
 PATIENCE = 30  # seconds for a guest to give a name: until then he takes a place and says nothing
 MARKS = 3  # accents on one letter: more of them would run over the lines above
+CHANNEL = "chat"  # of Redis; the keys of names begin with it, too
+ANSWER = 5  # seconds that Redis has for an answer
+AWAY = 30  # seconds until the names of a server that is gone are free
 SAME = str.maketrans("0i1", "oll")  # what looks alike in many fonts
+
+if TYPE_CHECKING:
+    from corolib.interop.redis import Redis, Subscription
 
 
 class Room:
@@ -49,9 +63,87 @@ class Room:
         self.names: set[str] = set()
         self.said: Topic[tuple[str, str]] = Topic(BEHIND, overflow="drop_old")
 
+    def take(self, name: str) -> Coro[bool]:
+        """Give a guest a name, unless somebody's looks like it."""
+        if look(name) in map(look, self.names):
+            return False
+        self.names.add(name)
+        return True
+        yield
+
+    def leave(self, name: str) -> Coro[None]:
+        """A guest leaves, and so his name is free."""
+        self.names.remove(name)
+        yield from self.say(name, f"* {name} has left")
+
+    def here(self) -> Coro[list[str]]:
+        """Return who is there."""
+        return sorted(self.names)
+        yield
+
     def say(self, name: str, line: str) -> Coro[None]:
         """Tell all others: does not wait for them."""
         yield from self.said.publish((name, line))
+
+
+class SharedRoom(Room):
+    """The part of a room that is here: Redis has the whole, and `names` are those of our guests."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__()
+        self.redis = redis
+
+    def take(self, name: str) -> Coro[bool]:
+        if not (yield from super().take(name)):
+            return False
+        taken = False
+        try:
+            with timeout(ANSWER):
+                reply = yield from self.redis.call("SET", key(name), name, "NX", "EX", AWAY)
+            taken = reply is not None
+        except OSError:
+            pass  # Redis is away, or was just now: the guest will ask again
+        finally:
+            if not taken:
+                self.names.remove(name)
+        return taken
+
+    def leave(self, name: str) -> Coro[None]:
+        yield from super().leave(name)
+        with move_on_after(ANSWER):
+            yield from until_gone(self.redis.call("DEL", key(name)))
+
+    def here(self) -> Coro[list[str]]:
+        with timeout(ANSWER):
+            keys = yield from self.redis.call("KEYS", key("*"))  # all of them: the room is small
+            names = yield from self.redis.call("MGET", *keys, key("nobody"))
+        return sorted(name.decode() for name in names if name)
+
+    def say(self, name: str, line: str) -> Coro[None]:
+        try:
+            with timeout(ANSWER):
+                yield from self.redis.call("PUBLISH", CHANNEL, f"{name} {line}")
+        except OSError:
+            yield from self.said.publish(("", "* the room was cut off: a line may be lost"))
+
+    def hear_all(self, messages: Subscription) -> Coro[None]:
+        """Hand on what is said anywhere to the guests that are here."""
+        while True:
+            message = yield from messages.get()
+            name, _, line = message.data.decode().partition(" ")
+            yield from self.said.publish((name, line))
+
+    def keep_names(self) -> Coro[None]:
+        """Say again and again which names are taken: those of a server that is gone are free."""
+        for tick in every(AWAY / 3):
+            yield from tick
+            names = [("SET", key(name), name, "EX", AWAY) for name in self.names]
+            yield from until_gone(self.redis.call_all(names))
+
+
+def key(name: str) -> str:
+    """Return the key of a name in Redis."""
+    return f"{CHANNEL}:{look(name)}"
 
 
 def readable(line: bytes) -> str:
@@ -81,19 +173,17 @@ def visit(room: Room, stream: Stream) -> Coro[None]:
             name = yield from ask_name(room, stream)
         if not name:
             return
-        room.names.add(name)
         try:
             sides = tell(room, stream, name), hear(room, stream, name)
             yield from race(*map(until_gone, sides))
         finally:
-            room.names.remove(name)
-            yield from room.say(name, f"* {name} has left")
+            yield from room.leave(name)
     except LimitExceeded:
         yield from send(stream, f"* a line has at most {LINE} bytes; good-bye")
 
 
 def ask_name(room: Room, stream: Stream) -> Coro[str]:
-    """Return a name that nobody has yet; none if the guest leaves.
+    """Return a name that nobody had yet, and that is taken now; none if the guest leaves.
 
     It is in ASCII: letters of other scripts may look like these.
     """
@@ -102,14 +192,16 @@ def ask_name(room: Room, stream: Stream) -> Coro[str]:
         line = yield from stream.readline()
         name = readable(line)
         fits = name.isascii() and name.isalnum() and len(name) <= NAME
-        if not line or (fits and look(name) not in map(look, room.names)):
+        if not line:
+            return ""
+        if fits and (yield from room.take(name)):
             return name
         yield from send(stream, f"* take up to {NAME} letters and digits, a to z and 0 to 9,")
         yield from send(stream, "* that look like nobody else's name")
 
 
-def until_gone(side: Coro[None]) -> Coro[None]:
-    """Let one side of a talk end where the guest has gone, which both may be the first to see."""
+def until_gone(side: Coro[object]) -> Coro[None]:
+    """Let one side of a talk end where the other is gone: a guest, which both may see, or Redis."""
     try:
         yield from side
     except OSError:
@@ -120,7 +212,8 @@ def tell(room: Room, stream: Stream, name: str) -> Coro[None]:
     """Send a guest what the others say."""
     lost = 0
     with room.said.subscribe() as news:
-        yield from send(stream, f"* welcome, {name}; here: {', '.join(sorted(room.names))}")
+        names = yield from room.here()
+        yield from send(stream, f"* welcome, {name}; here: {', '.join(names)}")
         while True:
             speaker, line = yield from news.get()
             if news.dropped > lost:
@@ -138,9 +231,9 @@ def hear(room: Room, stream: Stream, name: str) -> Coro[None]:
             yield from room.say(name, f"<{name}> {text}")
 
 
-def serve(listener: Listener) -> Coro[None]:
+def serve(listener: Listener, room: Room | None = None) -> Coro[None]:
     """Serve all guests, for ever; when the program is to end, nobody is waited for."""
-    handler = partial(visit, Room())
+    handler = partial(visit, room or Room())
     # A guest who says nothing for long is no worse than who comes later: nobody makes room.
     yield from listener.serve(
         handler,
@@ -152,12 +245,36 @@ def serve(listener: Listener) -> Coro[None]:
     )
 
 
+def serve_shared(listener: Listener, host: str, port: int) -> Coro[None]:
+    """Serve guests in a room that is everywhere where the same Redis is named."""
+    with extra("redis"):
+        from corolib.interop.redis import Redis
+    with Redis(host, port) as redis:
+        room = SharedRoom(redis)
+        with (yield from redis.subscribe(CHANNEL)) as messages:
+            spawn(room.hear_all, messages, daemon=True)
+            spawn(room.keep_names, daemon=True)
+            yield from serve(listener, room)
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return HOST:PORT in two parts, which is the `type=` of an option."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: give HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
 def main(options: argparse.Namespace) -> None:
     with listen_tcp(options.host, options.port) as listener:
         host, port = listener.addresses[0][:2]
         print(f"chat on {host} port {port}; try: nc {host} {port}, in two terminals", flush=True)
-        run(serve, listener)
+        if options.redis:
+            run(serve_shared, listener, *options.redis)
+        else:
+            run(serve, listener)
 
 
 if __name__ == "__main__":
-    start(main, __doc__, port=7010)
+    redis = {"type": address, "metavar": "HOST:PORT", "help": "share the room with other servers"}
+    start(main, __doc__, port=7010, arguments={"--redis": redis})

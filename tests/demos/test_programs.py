@@ -42,7 +42,7 @@ from corolib.demo.echo import accept_clients
 from corolib.demo.ports import announce
 from corolib.demo.start import at_least
 from corolib.testing import virtual_time
-from demos.chat import BEHIND, Room, serve, visit
+from demos.chat import BEHIND, Room, serve, serve_shared, visit
 from demos.download import Download, http_url
 from demos.faults import CHUNK, QUEUED, Faults, Side, Struck, Way
 from demos.forward import Forwarder
@@ -459,6 +459,55 @@ class TestChat:
             assert quiet(err), err
             assert guest.hear() == ""
             guest.close()
+
+
+def test_a_room_of_several_servers(redis_server, monkeypatch):
+    """Two servers, each with its own client of Redis's; then Redis is away, and comes again."""
+    pytest.importorskip("hiredis")
+    monkeypatch.setattr("demos.chat.ANSWER", 0.1)
+
+    def join(listener, *names):
+        guest = yield from open_tcp(*listener.addresses[0])
+        for name in names:
+            while not (yield from guest.readline()).endswith(b"your name?\n"):
+                pass
+            yield from guest.sendall(f"{name}\n".encode())
+        return guest
+
+    def heard(guest, *lines):
+        for line in lines:
+            assert (yield from guest.readline()).decode() == f"{line}\n"
+
+    def main():
+        with listen_tcp("127.0.0.1", 0) as one, listen_tcp("127.0.0.1", 0) as two:
+            where = "127.0.0.1", redis_server.port
+            servers = [spawn(serve_shared, listener, *where) for listener in (one, two)]
+            ann = yield from join(one, "Ann")
+            yield from heard(ann, "* welcome, Ann; here: Ann")
+            bob = yield from join(two, "ANN", "bob")
+            with ann:
+                with bob:
+                    yield from heard(bob, "* welcome, bob; here: Ann, bob")
+                    yield from heard(ann, "* bob is here")
+                    yield from ann.sendall("Grüße an alle\n".encode())
+                    yield from heard(bob, "<Ann> Grüße an alle")
+                yield from heard(ann, "* bob has left")
+                redis_server.kill()
+                yield from ann.sendall(b"hello?\n")
+                yield from heard(ann, "* the room was cut off: a line may be lost")
+                carl = yield from join(two, "carl")
+                yield from heard(carl, "* take up to 20 letters and digits, a to z and 0 to 9,")
+                carl.close()
+                redis_server.start()
+                monkeypatch.undo()
+                dora = yield from join(two, "dora")
+                with dora:
+                    yield from heard(dora, "* welcome, dora; here: dora")
+                    yield from heard(ann, "* dora is here")
+            for server in servers:
+                yield from server.stop()
+
+    run(main)
 
 
 # The port forwarder -------------------------------------------------------------------------------
