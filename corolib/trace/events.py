@@ -44,6 +44,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "deadlock": ("tasks", "cycle"),
     "mark": ("task", "name", "data"),
 }
+"""Each kind of event, and the fields that it has besides `i`, `kind` and `ns`, in their order."""
 
 WHYS = (
     *("new", "yield", "at once", "io", "timer", "join", "lock", "queue", "event", "other"),

@@ -34,13 +34,14 @@ class Browser:
             stderr=subprocess.DEVNULL,
         )
         port = self._port()
-        self._socket = connect(f"ws://127.0.0.1:{port}{self._address(port)}", max_size=None)
+        address = f"ws://127.0.0.1:{port}{self._address(port)}"
+        self._socket = connect(address, max_size=None).__enter__()
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.tell(f"{domain}.enable")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._socket.close()
+        self._socket.__exit__(None, None, None)
         self._process.terminate()
         self._process.wait(PATIENCE)
 

@@ -1,0 +1,7 @@
+"""The guide: its chapters, and the program that makes a site of them; see `index.md` here.
+
+The chapters are Markdown, and `tests/project/test_readme.py` runs each snippet. `index.md` lists
+them in order. `pages` says which pages the site has, and where each stands:
+
+    pages -> rendering -> names         reference -> names      (names: what is public)
+"""
