@@ -5,10 +5,13 @@ each is chosen by the kernel, or lies in a folder of the test's own.
 """
 
 import gc
+import os
 import selectors
 import signal
 import socket
 import ssl
+import sys
+import tempfile
 import threading
 
 import pytest
@@ -27,18 +30,30 @@ def pytest_addoption(pluginmanager):
         pluginmanager.register(pytest_corolib, "corolib")
 
 
-def pytest_configure():
+def pytest_configure(config):
     """A shell that runs tests in the background has them ignore SIGINT, and with them all programs
-    that they start.
+    that they start. Where Python may write nothing beside its sources, each program would compile
+    the library again: they share what they compile, in a folder that goes with the run.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+        compiled = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        config.add_cleanup(compiled.cleanup)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = compiled.name
+
+
+def pytest_collection():
+    """The collector finds nothing while modules are read, and is called all the time."""
+    gc.disable()
 
 
 def pytest_collection_finish():
     """Keep what pytest and the imports have made from the garbage collector: many tests look for
     cycles, and each look would go through half a million objects that are none of theirs.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 
