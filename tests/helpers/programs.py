@@ -49,30 +49,52 @@ FORKS = """
 import json, os, sys
 import corolib
 
-folder, statuses = sys.argv[1], []
-for number, source in enumerate(json.load(sys.stdin)):
+folder, one_stream, statuses = sys.argv[1], sys.argv[2] == "True", []
+for number, (path, source) in enumerate(json.load(sys.stdin)):
     pid = os.fork()
     if pid == 0:
         for fd in (1, 2):
-            os.dup2(os.open(f"{folder}/{number}.{fd}", os.O_WRONLY | os.O_CREAT), fd)
+            if fd == 1 or not one_stream:
+                file = os.open(f"{folder}/{number}.{fd}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(file, fd)
         break
     statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 else:
     print(json.dumps(statuses))
     sys.exit()
-exec(compile(source, "<string>", "exec"), {"__name__": "__main__"})
+main = sys.modules["__main__"] = type(sys)("__main__")
+if one_stream:
+    sys.stdout.reconfigure(write_through=True)
+if path != "<string>":
+    os.chdir(os.path.dirname(path))
+    sys.argv, main.__file__ = [path], path
+try:
+    exec(compile(source, path, "exec"), vars(main))
+except Exception as exc:
+    sys.excepthook(type(exc), exc.with_traceback(exc.__traceback__.tb_next), None)
+    sys.exit(1)
 """
 
 
-def pythons(sources: Iterable[str]) -> list[tuple[int, str, str]]:
+def pythons(
+    sources: Iterable[str], *, paths: list[str] | None = None, **variables: str
+) -> list[tuple[int, str, str]]:
     """Run texts of Python one after another, each in a fork of one new process, which has imported
     corolib and has run nothing. To start a process for each takes ten times as long.
+
+    Args:
+        paths: of the files in which they stand, each in a folder of its own, where it is run. Then
+            what is said on stderr stands between the lines of the output, as at a terminal.
+        variables: of the environment.
     """
+    texts = [textwrap.dedent(source) for source in sources]
+    programs = list(zip(paths or ["<string>"] * len(texts), texts, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", FORKS, folder],
+            [sys.executable, "-c", FORKS, folder, str(bool(paths))],
             cwd=ROOT,
-            input=json.dumps([textwrap.dedent(source) for source in sources]),
+            env={**os.environ, **variables},
+            input=json.dumps(programs),
             capture_output=True,
             text=True,
             timeout=200,
@@ -80,7 +102,8 @@ def pythons(sources: Iterable[str]) -> list[tuple[int, str, str]]:
         assert done.returncode == 0, done.stderr
         found = []
         for number, status in enumerate(json.loads(done.stdout)):
-            out, err = (Path(folder, f"{number}.{fd}").read_text() for fd in (1, 2))
+            said = [Path(folder, f"{number}.{fd}") for fd in (1, 2)]
+            out, err = (path.read_text("utf-8") if path.exists() else "" for path in said)
             found.append((status, out, without_slow_steps(err)))
         return found
 

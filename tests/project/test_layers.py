@@ -20,7 +20,6 @@ import ast
 import inspect
 import itertools
 import json
-import os
 import pydoc
 import re
 import subprocess
@@ -36,6 +35,7 @@ import pytest
 import corolib
 from corolib.kernel import frames
 from tests.helpers.inside import late_names
+from tests.helpers.programs import pythons
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
@@ -91,13 +91,19 @@ def is_for_types(node):
     )
 
 
-def imports(source, modules=frozenset(SOURCES), types_too=False):
-    """Return the modules of corolib that a source imports at run time.
+@pytest.fixture(scope="module")
+def trees():
+    """The syntax tree of each module."""
+    return {name: ast.parse(source) for name, source in SOURCES.items()}
+
+
+def imports(tree, modules=frozenset(SOURCES), types_too=False):
+    """Return the modules of corolib that a module imports at run time.
 
     `__init__` stands for the package itself, and `kernel` for the door of the kernel.
     """
     found = set()
-    todo = [ast.parse(source)]
+    todo = [tree]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
@@ -144,13 +150,13 @@ def allowed(name):
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_a_module_imports_only_what_the_laws_allow(name):
-    assert imports(SOURCES[name]) <= allowed(name)
+def test_a_module_imports_only_what_the_laws_allow(trees, name):
+    assert imports(trees[name]) <= allowed(name)
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - TOP))
-def test_no_types_are_taken_from_a_floor_above(name):
-    known = imports(SOURCES[name], types_too=True) - {"__init__"}
+def test_no_types_are_taken_from_a_floor_above(trees, name):
+    known = imports(trees[name], types_too=True) - {"__init__"}
     if name == "kernel.scheduler":
         known -= {"trace"}  # law 8
     assert {each for each in known if floor(each) > floor(name)} == set()
@@ -209,7 +215,7 @@ def test_the_drawing_shows_the_packages_and_modules_that_there_are():
     ],
 )
 def test_the_reader_of_imports_sees_every_kind(source, found):
-    assert imports(source) == found
+    assert imports(ast.parse(source)) == found
 
 
 def circles(graph):
@@ -227,8 +233,8 @@ def circles(graph):
     return found
 
 
-def test_no_module_imports_itself_in_a_circle():
-    graph = {name: imports(source) for name, source in SOURCES.items()}
+def test_no_module_imports_itself_in_a_circle(trees):
+    graph = {name: imports(tree) for name, tree in trees.items()}
     graph["kernel.scheduler"] -= {"trace"}  # law 8
     assert circles(graph) == set()
 
@@ -243,15 +249,15 @@ def test_no_module_shadows_a_standard_one():
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_every_module_opens_with_what_it_is(name):
-    text = ast.get_docstring(ast.parse(SOURCES[name]))
+def test_every_module_opens_with_what_it_is(trees, name):
+    text = ast.get_docstring(trees[name])
     assert text
     assert text.split("\n")[0].endswith((".", ":")), "the first line is a sentence of its own"
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_no_function_is_longer_than_a_screen(name):
-    for node in ast.walk(ast.parse(SOURCES[name])):
+def test_no_function_is_longer_than_a_screen(trees, name):
+    for node in ast.walk(trees[name]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno <= 70 or name == "testing.sweeps", (
                 f"{node.name} is too long"
@@ -334,34 +340,29 @@ def echo():
             sys.setprofile(watch if round == 1 else None)
 
 
-run(globals()[sys.argv[1]])
+run({what})
 print(len(seen), *sorted(seen))
 """
 
 
-@pytest.mark.parametrize(("what", "modules"), [("echo", 4), ("stop", 6), ("expire", 8)])
-def test_one_message_and_one_cancel_can_be_followed_through_few_modules(what, modules):
-    done = subprocess.run(
-        [sys.executable, "-c", MESSAGES, what],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert 0 < int(done.stdout.split()[0]) <= modules, done.stdout
+def test_one_message_and_one_cancel_can_be_followed_through_few_modules():
+    most = {"echo": 4, "stop": 6, "expire": 8}
+    programs = [MESSAGES.replace("{what}", what) for what in most]
+    for modules, found in zip(most.values(), pythons(programs, COROLIB_DEBUG="0"), strict=True):
+        assert (found[0], found[2]) == (0, ""), found
+        assert 0 < int(found[1].split()[0]) <= modules, found
 
 
 # The public names ---------------------------------------------------------------------------------
 
 
-def test_all_is_sorted_and_lists_what_the_package_binds():
+def test_all_is_sorted_and_lists_what_the_package_binds(trees):
     names = corolib.__all__
     assert names == sorted(names)
     assert len(names) == len(set(names))
     bound = set()
     late = {}
-    for node in ast.parse(SOURCES["__init__"]).body:
+    for node in trees["__init__"].body:
         for each in node.body if is_for_types(node) else [node]:
             if isinstance(each, ast.ImportFrom):
                 bound |= {alias.asname or alias.name for alias in each.names}
@@ -374,13 +375,13 @@ def test_all_is_sorted_and_lists_what_the_package_binds():
         assert not isinstance(getattr(corolib, name), types.ModuleType)
 
 
-def test_the_door_exports_what_it_imports_and_the_floors_above_use_all_of_it():
+def test_the_door_exports_what_it_imports_and_the_floors_above_use_all_of_it(trees):
     import corolib.kernel as door
 
     assert door.__all__ == sorted(door.__all__)
     used = set()
-    for source in SOURCES.values():
-        for node in ast.walk(ast.parse(source)):
+    for tree in trees.values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "corolib.kernel":
                 used |= {alias.name for alias in node.names}
     assert used == set(door.__all__)
@@ -537,13 +538,21 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("what", PUBLIC)
-def test_the_public_names_are_whole_though_modules_come_when_asked_for(what):
-    program = f"import sys\nsys.path.insert(0, sys.argv[1])\nimport corolib\n{dedent(PUBLIC[what])}"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True, timeout=60
+@pytest.fixture(scope="module")
+def public():
+    """What comes of each of these programs."""
+    return dict(
+        zip(
+            PUBLIC,
+            pythons(f"import sys\nimport corolib\n{dedent(t)}" for t in PUBLIC.values()),
+            strict=True,
+        )
     )
-    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("what", PUBLIC)
+def test_the_public_names_are_whole_though_modules_come_when_asked_for(public, what):
+    assert public[what] == (0, "", "")
 
 
 # If it can wait, it has `yield` in front. --------------------------------------------------------

@@ -1,6 +1,7 @@
 """Everything that README.md and the pages of the guide show is done here, by the book.
 
-- Each ```python block is a whole program. It runs in a process of its own, as `/srv/app.py`.
+- Each ```python block is a whole program. It runs in a process of its own, as `/srv/app.py`; most
+  in forks of one that has imported corolib.
 - A ```text block right after it is what it prints, on both streams. White space is free, since
   long messages are wrapped in prose; a line `...` stands for anything, and so does the number of
   a file. Without such a block it prints nothing. It fails if and only if a traceback is shown.
@@ -26,7 +27,7 @@ import pytest
 
 import corolib
 from demos.__main__ import demos
-from tests.helpers.programs import without_slow_steps
+from tests.helpers.programs import pythons, without_slow_steps
 from tests.helpers.sockets import can_forge, forge, reset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,7 @@ def programs_of(text, page="README"):
 TEXTS = {path.stem: path.read_text("utf-8") for path in PAGES}
 BLOCKS = [block for page, text in TEXTS.items() for block in blocks_of(text, page)]
 PROGRAMS = [program for page, text in TEXTS.items() for program in programs_of(text, page)]
+RUN_WITH = re.compile(r"<!-- run with: (.*) -->")
 SERVERS = [p for p in PROGRAMS if "7007" in p.block.text]
 OTHERS = [p for p in PROGRAMS if "7007" not in p.block.text]
 
@@ -97,12 +99,18 @@ def name_of(program):
     return f"{program.block.page}-line-{program.block.line}"
 
 
-def command_for(program, folder, text):
-    """Write a program down and return the command that runs it."""
+def written(text, folder):
+    """Write a program down and return its path."""
     path = folder / "app.py"
     tests = re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)
     path.write_text(text + "".join(f"{name}()\n" for name in tests), "utf-8")
-    options = re.fullmatch(r"<!-- run with: (.*) -->", program.block.before)
+    return path
+
+
+def command_for(program, folder, text):
+    """Write a program down and return the command that runs it."""
+    path = written(text, folder)
+    options = RUN_WITH.fullmatch(program.block.before)
     return [sys.executable, "-u", *(options[1].split() if options else ()), str(path)]
 
 
@@ -164,8 +172,38 @@ def test_every_text_block_is_the_output_of_a_program():
     assert shown == [p.output for p in PROGRAMS if p.output]
 
 
+def needs_its_own_process(program):
+    """Return whether a program needs options of the interpreter, or another program."""
+    others = "corolib.interop.psycopg", "corolib.interop.redis"
+    return RUN_WITH.fullmatch(program.block.before) or any(o in program.block.text for o in others)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """For each program that needs no more than a fork: its exit status, what it printed, where."""
+    alike = [program for program in OTHERS if not needs_its_own_process(program)]
+    paths = [written(each.block.text, tmp_path_factory.mktemp("srv")) for each in alike]
+    found = pythons([path.read_text("utf-8") for path in paths], paths=[*map(str, paths)])
+    return {
+        program: (status, printed, path.parent)
+        for program, (status, printed, _), path in zip(alike, found, paths, strict=True)
+    }
+
+
 @pytest.mark.parametrize("program", OTHERS, ids=name_of)
-def test_a_program_does_what_the_readme_says(program, tmp_path, request):
+def test_a_program_does_what_the_readme_says(program, ran, tmp_path, request):
+    if needs_its_own_process(program):
+        status, printed, folder = run_alone(program, tmp_path, request)
+    else:
+        status, printed, folder = ran[program]
+    printed = in_readmes_words(printed, folder)
+    assert matches(program.output, printed), f"it printed:\n{printed}"
+    fails = program.output.startswith("Traceback")
+    assert status == (1 if fails else 0), printed
+
+
+def run_alone(program, folder, request):
+    """Run a program in a process of its own: return exit status, what it printed, and where."""
     settings = environment()
     if "corolib.interop.psycopg" in program.block.text:
         pytest.importorskip("psycopg", exc_type=ImportError)
@@ -174,8 +212,8 @@ def test_a_program_does_what_the_readme_says(program, tmp_path, request):
         pytest.importorskip("hiredis")
         settings["REDIS_PORT"] = str(request.getfixturevalue("redis_server").port)
     done = subprocess.run(
-        command_for(program, tmp_path, program.block.text),
-        cwd=tmp_path,
+        command_for(program, folder, program.block.text),
+        cwd=folder,
         env=settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -183,10 +221,7 @@ def test_a_program_does_what_the_readme_says(program, tmp_path, request):
         timeout=PATIENCE,
         encoding="utf-8",
     )
-    printed = in_readmes_words(done.stdout, tmp_path)
-    assert matches(program.output, printed), f"it printed:\n{printed}"
-    fails = program.output.startswith("Traceback")
-    assert done.returncode == (1 if fails else 0), printed
+    return done.returncode, done.stdout, folder
 
 
 def start(program, folder, ports):

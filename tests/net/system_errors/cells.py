@@ -433,9 +433,12 @@ def cells(library, kind, calls, whens=(*ONCE, ALWAYS)):
     ]
 
 
-def try_all(wanted):
-    """Try these cells, of one program; yield the verdicts. One that has failed is replaced."""
-    program = None
+def try_all(wanted, program=None):
+    """Try these cells, of one program; yield the verdicts. One that has failed is replaced.
+
+    Args:
+        program: one that runs, to begin with; it is ended.
+    """
     try:
         for cell in wanted:
             if program is None:
