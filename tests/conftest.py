@@ -44,16 +44,20 @@ def pytest_configure(config):
         os.environ["PYTHONPYCACHEPREFIX"] = compiled.name
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """The collector finds nothing while modules are read, and is called all the time."""
     gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish():
     """Keep what pytest and the imports have made from the garbage collector: many tests look for
     cycles, and each look would go through half a million objects that are none of theirs.
     """
-    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -130,8 +130,73 @@ def start(*args: str, shell: str = "", **options: Any) -> subprocess.Popen[str]:
         signal.signal(signal.SIGINT, before)
 
 
+TEMPLATE = """
+import argparse, json, os, runpy, signal, sys
+from corolib import *
+
+for line in sys.stdin:
+    folder, patience, env, args = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.setpgid(0, 0)
+signal.alarm(patience)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for fd in (1, 2):
+    file = os.open(f"{folder}/{fd}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, fd)
+    os.close(file)
+os.environ.clear()
+os.environ.update(env)
+sys.argv = args
+runpy.run_module(args[0], run_name="__main__", alter_sys=True)
+"""
+
+
+class Template:
+    """A process that has imported corolib. Programs that end by themselves are run in forks of it,
+    which takes a third of a new process.
+    """
+
+    running: "Template | None" = None
+
+    def __init__(self) -> None:
+        self._env = unmeasured()
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        command = [sys.executable, "-c", TEMPLATE]
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, env=self._env, **pipes)
+
+    def serves(self, env: dict[str, str]) -> bool:
+        """Return whether corolib and Python would be the same with these variables."""
+        both = env, self._env
+        ours, those = ({k: v for k, v in e.items() if k[:6] in ("COROLI", "PYTHON")} for e in both)
+        return ours == those
+
+    def outcome(self, args: tuple[str, ...], env: dict[str, str]) -> tuple[int, str, str]:
+        assert self._process.stdin and self._process.stdout
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps([folder, PATIENCE, env, args]), file=self._process.stdin, flush=True)
+            status = int(self._process.stdout.readline())
+            out, err = (Path(folder, fd).read_text("utf-8") for fd in "12")
+        return status, out, err
+
+    def __enter__(self) -> None:
+        Template.running = self
+
+    def __exit__(self, *exc: object) -> None:
+        Template.running = None
+        self._process.communicate()
+
+
 def outcome(*args: str, **options: Any) -> tuple[int, str, str]:
     """Return exit status, output and stderr of a program that ends by itself."""
+    template = Template.running
+    if template and not options and template.serves(unmeasured()):
+        status, out, err = template.outcome(args, unmeasured())
+        return status, out, without_slow_steps(err)
     with start(*args, **options) as process:
         try:
             out, err = process.communicate(timeout=PATIENCE)

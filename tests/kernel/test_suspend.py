@@ -690,5 +690,5 @@ def test_a_wake_in_a_signal_handler_may_come_at_any_moment(scenario):
     assert not struck(10**6, scenario)  # and from now on Python 3.12 tells of all moments
     n = 0
     while struck(n, scenario):
-        n += 1 if FULL else 3
+        n += 1 if FULL else 7
     assert n > 100

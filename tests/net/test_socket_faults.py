@@ -117,6 +117,17 @@ TLS_RECV = results(zero_bytes=EOF, reset=(ALL, LOST))
 TLS_HELLO = results(peer_gone=(EOF, *BROKEN), reset=(EOF, *BROKEN), half_closed=(ALL, EOF))
 
 
+def tried(table, number):
+    """Return the outcomes to try of a table: in a plain run those of which something special comes,
+    and of the others every third; with each number other ones.
+    """
+    values = list(table.values())
+    usual = max(values, key=values.count)
+    alike = [outcome for outcome in OUTCOMES if table[outcome] == usual]
+    left_out = set() if FULL else {*alike} - {*alike[number % 3 :: 3]}
+    return [outcome for outcome in OUTCOMES if outcome not in left_out]
+
+
 # What makes the calls -----------------------------------------------------------------------------
 
 
@@ -431,7 +442,7 @@ def named(*what):
 def test_an_operation_with_each_outcome(name):
     """After each of the scripts that may come before; in the fixed sample after one of them."""
     row = ROWS[name]
-    for number, outcome in enumerate(OUTCOMES):
+    for number, outcome in enumerate(tried(row.results, list(ROWS).index(name))):
         for before in row.before if FULL else [row.before[number % len(row.before)]]:
             with named(name, outcome, before):
                 play_out(row, outcome, before)
@@ -710,7 +721,7 @@ def play_on(service, outcome):
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_server_with_each_outcome(name):
-    for outcome in OUTCOMES:
+    for outcome in tried(SERVICES[name].counts, list(SERVICES).index(name)):
         with named(name, outcome):
             play_on(SERVICES[name], outcome)
 
