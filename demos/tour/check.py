@@ -42,7 +42,7 @@ from demos.tour.laws import LAWS, Law, made
 
 HOLDS, FAILS, NOT_TRIED = "holds", "FAILS", "not tried"
 LINES = 20  # of what a program says: more are not kept for the case that it hangs
-IN_FILE = "of your file"
+IN_FILE, HANGS = "of your file", "it hung"
 BEFORE = (", when the file was loaded", ", when a task that does nothing was run")
 HUNG = """It hung: it waited in a line, or went round in a circle. Print what your scheduler knows
 there. Is somebody ready? Then it must not wait. Is nobody waiting? Then `run` has to return.
@@ -129,7 +129,8 @@ def try_law(law: Law, module: Any, say: Callable[[str], object] = str) -> Verdic
     try:
         law.program(Mine(module), hear)
     except BaseException as exc:
-        why = f"{last_line(exc)}{place_of(exc, module)}"
+        what = last_line(exc).removeprefix(f"{type(exc).__module__}.")
+        why = f"{what}{place_of(exc, module)}"
     finally:
         for sock in made:
             sock.close()
@@ -287,7 +288,7 @@ def how_it_ended(trace: str, path: str, limit: float, status: int) -> str:
         return f"it ended the process, with status {status}"
     where = re.search(rf'File "{re.escape(path)}", line (\d+) in (\S+)', trace)
     line = f": it was in line {where[1]} of your file, in {where[2]}" if where else ""
-    return f"it hung, for {limit:g} s{line}"
+    return f"{HANGS}, for {limit:g} s{line}"
 
 
 # What is told -------------------------------------------------------------------------------------
@@ -342,7 +343,8 @@ def faults(failed: list[Verdict]) -> Iterator[str]:
         elif verdict.why.endswith(BEFORE):
             yield f"{verdict.law}. It did not come so far."
         elif count or verdict.why not in shared:
-            yield f"{verdict.law}. {LAWS[verdict.law - 1].otherwise}"
+            hung = " (It hung.)" if HANGS in verdict.why else ""
+            yield f"{verdict.law}. {LAWS[verdict.law - 1].otherwise}{hung}"
 
 
 def numbers_of(numbers: list[int]) -> str:
@@ -362,7 +364,7 @@ def detail(verdict: Verdict) -> str:
     """Return what a law wants, what was seen, the program that shows it, and a hint."""
     law = LAWS[verdict.law - 1]
     hints = [f"Hint: {law.hint}"]
-    if "it hung" in verdict.why:
+    if HANGS in verdict.why:
         hints.append(HUNG)
     if verdict.why.endswith(BEFORE):  # no law has been tried
         return "\n".join([f"It did not come so far: {verdict.why}.", *hints[1:], ""])

@@ -765,7 +765,7 @@ CANCELS = f"{TRAPS} Sleep task.cancel"
     "outer is left",
     needs=CANCELS,
     otherwise="Not all generators of the task were left, or one of them carried on.",
-    hint="Raise an exception at the wait of the innermost one: Python carries it outwards.",
+    hint="Raise an exception at the innermost wait: Python carries it outwards, to your `step`.",
 )
 def every_finally(mine: Any, say: Say) -> None:
     def inner() -> Coro:
@@ -795,7 +795,7 @@ def every_finally(mine: Any, say: Say) -> None:
     "slept in full",
     needs=CANCELS,
     otherwise="An undone wait still woke its task: an old timer ended another sleep.",
-    hint="The timer is still in the heap. How does it learn that nobody waits for it any more?",
+    hint="How does an old timer learn that nobody waits? And `close()` lets no `finally` wait.",
 )
 def undone_sleep(mine: Any, say: Say) -> None:
     def sleeper() -> Coro:
@@ -931,7 +931,7 @@ JOINS = f"{TRAPS} Sleep task.__iter__"
     "42",
     needs=JOINS,
     otherwise="What a task returned was lost.",
-    hint="A `return` in a generator raises `StopIteration`. What is in its attribute `value`?",
+    hint="`StopIteration` has a `value`. Keep it: who wakes those who join a task that is over?",
 )
 def join_gives_the_result(mine: Any, say: Say) -> None:
     def double(number: int) -> Coro:
@@ -1182,7 +1182,7 @@ CALLS = f"{SUSPENDS} call_soon_threadsafe"
     "from the thread",
     needs=CALLS,
     otherwise="The scheduler stayed asleep when a thread called `call_soon_threadsafe`.",
-    hint="The scheduler stands in `select`. What ends a `select`? A file that can be read.",
+    hint="What ends a `select`? A file that can be read. And whoever wakes must find the call.",
 )
 def thread_wakes(mine: Any, say: Say) -> None:
     def nothing() -> None:
