@@ -313,7 +313,7 @@ def report(verdicts: list[Verdict], path: str) -> str:
     lines += ["", f"{count}; {len(untried)} are not tried." if untried else f"{count}."]
     lines += faults(failed)
     if failed:
-        lines += ["", f"The first of these, number {failed[0].law}:", "", detail(failed[0])]
+        lines += ["", f"The first of these, number {failed[0].law}:", "", detail(failed[0], path)]
         lines.append(f"Alone, with all that it prints: --law {failed[0].law} {path}")
     elif untried:
         following = untried[0]
@@ -360,7 +360,7 @@ def kind_of(verdict: Verdict) -> tuple[str, str]:
     return verdict.outcome, verdict.why if verdict.outcome == NOT_TRIED else ""
 
 
-def detail(verdict: Verdict) -> str:
+def detail(verdict: Verdict, path: str) -> str:
     """Return what a law wants, what was seen, the program that shows it, and a hint."""
     law = LAWS[verdict.law - 1]
     hints = [f"Hint: {law.hint}"]
@@ -374,12 +374,12 @@ def detail(verdict: Verdict) -> str:
     if verdict.said is not None:
         parts.append(f"said:      {'; '.join(verdict.said) or 'nothing'}")
     parts.append(f"should be: {'; '.join(law.expected)}")
-    program = textwrap.indent(program_of(law), "    ")
+    program = textwrap.indent(program_of(law, path), "    ")
     shown = ["", "The smallest program that shows it:", "", program]
     return "\n".join([*parts, *shown, *hints, ""])
 
 
-def program_of(law: Law, path: str = "mine.py") -> str:
+def program_of(law: Law, path: str) -> str:
     """Return the program of a law as a program of its own, without types."""
     source = inspect.getsource(law.program)
     body = textwrap.dedent(source[source.index(":\n", source.index("\ndef ")) + 2 :])
@@ -407,7 +407,7 @@ def one_law(number: int, path: str) -> int:
     verdict = try_law(law, load(path), print)
     print(f"{number} {verdict.outcome}")
     if verdict.outcome == FAILS:
-        print(f"{law.otherwise}\n\n{detail(verdict)}", end="")
+        print(f"{law.otherwise}\n\n{detail(verdict, path)}", end="")
     return int(verdict.outcome == FAILS)
 
 

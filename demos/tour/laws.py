@@ -108,13 +108,19 @@ def counting() -> Iterator[list[int]]:
 
 
 @contextmanager
-def same_time() -> Iterator[None]:
-    """Have the clock stand still in the block."""
-    stopped = {
-        name: mock.Mock(return_value=getattr(time, name)()) for name in ("monotonic", "time")
-    }
-    with mock.patch.multiple("time", **stopped):
-        yield
+def same_time() -> Iterator[Callable[[], None]]:
+    """Have the clock stand still, until what is given is called, or the block is left."""
+    still = [True]
+
+    def stopped(clock: Callable[[], float]) -> Callable[[], float]:
+        now = clock()
+        return lambda: now if still else clock()
+
+    with (
+        mock.patch.object(time, "monotonic", stopped(time.monotonic)),
+        mock.patch.object(time, "time", stopped(time.time)),
+    ):
+        yield still.clear
 
 
 @contextmanager
@@ -384,13 +390,14 @@ def same_deadline(mine: Any, say: Say) -> None:
         say(name)
 
     def main() -> Coro:
-        with same_time():
-            for name in ("first", "second", "third"):
-                mine.spawn(nap(name))
-            yield
-            yield
+        for name in ("first", "second", "third"):
+            mine.spawn(nap(name))
+        yield
+        yield
+        go_on()
 
-    mine.run(main())
+    with same_time() as go_on:
+        mine.run(main())
 
 
 @law(
@@ -645,6 +652,31 @@ def failures_are_told(mine: Any, say: Say) -> None:
 
 @law(
     ERRORS,
+    "A `KeyboardInterrupt` that leaves a task ends the run.",
+    "ended",
+    needs=f"{TRAPS} Sleep",
+    otherwise="A Ctrl-C that came while a task was running was swallowed.",
+    hint="`except Exception` lets pass what is meant for the whole program; `except:` does not.",
+)
+def ctrl_c(mine: Any, say: Say) -> None:
+    def stopped() -> Coro:
+        yield
+        raise KeyboardInterrupt
+
+    def main() -> Coro:
+        mine.spawn(stopped())
+        for _ in range(5):
+            yield
+        say("goes on")
+
+    try:
+        mine.run(main())
+    except KeyboardInterrupt:
+        say("ended")
+
+
+@law(
+    ERRORS,
     "A task that yields what is not a trap gets an error, and is not run at full speed.",
     "1 step",
     needs=f"{TRAPS} Sleep",
@@ -861,11 +893,12 @@ def unheard_file(mine: Any, say: Say) -> None:
         yield mine.Sleep(0.01)
         task.cancel()
         b.send(b"x")
-        with counting() as count:
-            yield mine.Sleep(0.06)
-        say("a few calls" if count[0] < FEW else "asked again and again")
+        count[0] = 0
+        yield mine.Sleep(0.06)
 
-    mine.run(main())
+    with counting() as count:
+        mine.run(main())
+    say("a few calls" if count[0] < FEW else "asked again and again")
 
 
 @law(
