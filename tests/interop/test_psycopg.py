@@ -475,7 +475,7 @@ def test_a_pool_is_fair_and_has_a_bound(conninfo):
         with Pool(conninfo, size=4) as pool, TaskGroup() as g:
             yield from gather(*[pool.run(work, -1) for _ in range(4)])
             served.clear()
-            for number in range(1000 if FULL else 200):
+            for number in range(1000 if FULL else 60):
                 g.spawn(pool.run, work, number)
             yield from g
 

@@ -52,8 +52,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def begin(*words, **options):
-    """Begin `python -m corolib` with these words."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": ""}
+    """Begin `python -m corolib` with these words: in debug mode, for which it would else begin
+    anew.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "corolib", *words],
         env={**environment, **options.pop("variables", {})},
@@ -126,7 +128,7 @@ def test_what_is_mistyped_is_named_before_what_there_is(words, status, said, cap
 @pytest.mark.found("E6")
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_serve_says_a_line_when_it_begins_and_one_when_it_ends(folder, by):
-    line, end = served("--port=0", by=by)
+    line, end = served("--port=0", by=by, variables={"COROLIB_DEBUG": ""})
     assert re.fullmatch(r"app.py:echo on 127.0.0.1:\d+, in debug mode; Ctrl-C ends it\n", line)
     said = r"stopped: [01] finished, 0 had to be cancelled\n"
     status, out, err = end
@@ -201,12 +203,11 @@ def test_a_port_that_is_taken_is_one_line(folder):
 @pytest.mark.parametrize(
     ("words", "variables", "mode"),
     [
-        ([], {}, "debug"),
-        (["--production"], {}, "production"),
+        ([], {"COROLIB_DEBUG": ""}, "debug"),
+        (["--production"], {"COROLIB_DEBUG": ""}, "production"),
         (["--production"], {"COROLIB_DEBUG": "1"}, "production"),
         ([], {"COROLIB_DEBUG": "0"}, "production"),
-        ([], {"COROLIB_DEBUG": "1"}, "debug"),
-        ([], {"PYTHONOPTIMIZE": "1"}, "production"),
+        ([], {"COROLIB_DEBUG": "", "PYTHONOPTIMIZE": "1"}, "production"),
     ],
 )
 def test_run_runs_a_function_in_debug_mode_unless_it_is_for_production(
