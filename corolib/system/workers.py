@@ -422,15 +422,18 @@ class _Parent:
             listener.close()
         deadline = time.monotonic() + self._kill_after
         stops = self._signals.stops
-        while self._alive() and time.monotonic() < deadline and stops.count(SIGINT) < 2:
-            # One that somebody has stopped, or stops now, would not hear of it.
-            self._send(signal.SIGCONT)
-            self._signals.wait(deadline)
+        while True:
+            # Before any wait: the signal that told of an end may be read already.
             for place in self._reap():
                 # By SIGTERM it may have ended before it had a server.
                 # And those that end by the same mistake have told.
                 if place.status not in (0, -SIGTERM, MISTAKE):
                     self._log.warning("%s when told to stop", place)
+            if not self._alive() or time.monotonic() >= deadline or stops.count(SIGINT) >= 2:
+                break
+            # One that somebody has stopped, or stops now, would not hear of it.
+            self._send(signal.SIGCONT)
+            self._signals.wait(deadline)
         for place in self._alive():
             self._log.warning("%s has not ended, and is killed", place)
         self._send(signal.SIGKILL)

@@ -899,6 +899,33 @@ def test_a_worker_that_somebody_has_stopped_does_not_put_the_end_off(program):
 
 
 @pytest.mark.found("N26")
+def test_a_worker_that_ends_at_the_moment_of_a_stop_does_not_put_the_end_off(program):
+    """The parent hears of both at once."""
+    server = program(
+        """
+        import os, signal
+        from corolib import run_workers
+
+        def main():
+            parent = os.getppid()
+            end, ours = os.pipe()
+            if os.fork() == 0:
+                os.close(ours)
+                os.read(end, 1)  # until there is no worker any more
+                os.kill(parent, signal.SIGCONT)
+                os._exit(0)
+            os.kill(parent, signal.SIGSTOP)
+            os.kill(parent, signal.SIGTERM)
+            os._exit(0)
+            yield
+
+        if __name__ == "__main__":
+            run_workers(1, main, kill_after=1000)
+        """
+    )
+    assert server.end() == (0, "")
+
+
 def test_a_worker_that_is_stopped_while_all_end_does_not_put_that_off_either(program):
     server = program(
         """
