@@ -26,7 +26,7 @@ The house, where each floor imports only from those below it:
         psycopg -> readiness     asyncio_calls     redis
     trace/          records what the scheduler does, where a run asks for it
         command -> traces -> recorder -> watching     page, perfetto, files
-        page, perfetto -> sentences -> state -> events
+        page, perfetto -> sentences -> state -> events     observing -> watchdog, measuring
     demo/           two servers to try it with: they and `__main__` use what is public
         daytime -> echo -> ports     start
     -----------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ The house, where each floor imports only from those below it:
              +--> suspend            wakes            +--> callqueue       other threads
              +--> task --> cancellation               +--> diagnostics, advice    words
         errors traps waits context checks safely late source foreign  (import next to nothing)
-        frames bodies
+        frames bodies observing
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`

@@ -184,8 +184,6 @@ def frames_of_the_program(trace: TracebackType | None) -> TracebackType | None:
 def serve(options: argparse.Namespace) -> None:
     """Serve with the handler, until Ctrl-C or SIGTERM."""
     ensure_mode(options.production)
-    if options.trace and options.workers > 1:
-        sys.exit("--trace records one process: leave --workers out")
     handler = load(options.handler)
     check_handler("serve", handler, STREAM)
     sys.argv = [options.handler]  # the title of a trace
@@ -198,11 +196,12 @@ def serve(options: argparse.Namespace) -> None:
     print(f"{options.handler} on {places}, in {mode} mode; Ctrl-C ends it", flush=True)
     status = 0
     said = "stopped"
+    trace = options.trace or TRACE
     try:
         if options.workers == 1:
-            said = run(serve_all, listeners, handler, tls, trace=options.trace or TRACE)
+            said = run(serve_all, listeners, handler, tls, trace=trace)
         else:
-            run_workers(options.workers, serve_all, listeners, handler, tls)
+            run_workers(options.workers, serve_all, listeners, handler, tls, trace=trace)
     except KeyboardInterrupt as exc:
         status = 130
         said = str(exc) or said

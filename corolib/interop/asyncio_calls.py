@@ -32,6 +32,7 @@ from corolib.kernel import (
     current_scheduler,
     name_of,
     note,
+    observed,
     spawn,
     waits,
 )
@@ -280,7 +281,7 @@ async def run_in_asyncio(
 
     Args:
         f: a generator function or an `async def` for corolib; or what a call of one returned.
-        options: see `Scheduler`. The selector must have a number, as epoll and kqueue have.
+        options: those of `run`. The selector must have a number, as epoll and kqueue have.
 
     Returns:
         What the body of the main task returned.
@@ -302,7 +303,7 @@ async def run_in_asyncio(
 
     Source: the guest mode of trio (`trio.lowlevel.start_guest_run`), which uses a thread.
     """
-    guest = _Guest(Scheduler(**options))
+    guest = _Guest(observed(Scheduler, **options))
     try:
         value: T = await guest.run(f, args)
         return value

@@ -3,13 +3,14 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
-`running_scheduler`; what a run changes in the process, `handle_signal`, `handles_signals`,
-`write_signals_to`, `WakeupPair`, `tell_of_fork` and `uninterrupted`; `OwnedSocket` and
-`BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`, `never_again` and
-`find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`, `function_at`,
-`file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder
-stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what
-asks the program's objects and cannot fail, from `safely.py`; and checks of what a caller gives.
+`running_scheduler`; `observed`, which makes the scheduler of a run; what a run changes in the
+process, `handle_signal`, `handles_signals`, `signal_named`, `write_signals_to`, `WakeupPair`,
+`tell_of_fork` and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`;
+`users_part` of an error; `holders`, `never_again` and `find_cycle`, on whom a wait depends; the
+words for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`,
+`to_stderr`, and `Throttle` for logs; what a recorder stands in for or asks, `Cancellation`,
+`Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot
+fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -63,11 +64,13 @@ from corolib.kernel.frames import users_part
 from corolib.kernel.hooks import (
     handle_signal,
     handles_signals,
+    signal_named,
     tell_of_fork,
     uninterrupted,
     write_signals_to,
 )
 from corolib.kernel.late import LateModule
+from corolib.kernel.observing import observed
 from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
 from corolib.kernel.safely import (
     Block,
@@ -158,11 +161,13 @@ __all__ = [
     "no_undo",
     "note",
     "now",
+    "observed",
     "opens",
     "public",
     "run",
     "running_scheduler",
     "serve",
+    "signal_named",
     "some",
     "spawn",
     "tell_of_fork",

@@ -42,7 +42,7 @@ ErrorHook = Callable[["Task[Any] | None", BaseException], object]
 
 
 class Diagnostics:
-    """The hook for failures, and the clock on the steps."""
+    """The hook for failures, the counts, and the clock on the steps."""
 
     __slots__ = ("_hook", "_scheduler", "longest_step")
 
@@ -51,6 +51,20 @@ class Diagnostics:
         self._hook = log_task_error if hook is None else hook
         check_callable(self._hook, "on_task_error", "a function")
         self.longest_step = 0.0  # seconds; measured in debug mode only
+
+    def stats(self) -> dict[str, float]:
+        """See `Scheduler.stats`."""
+        scheduler = self._scheduler
+        return {
+            "turns": scheduler._turns,
+            "steps": scheduler._steps,
+            "spawned": scheduler._spawned,
+            "tasks": len(scheduler._tasks),
+            "ready": len(scheduler._ready),
+            "timers": len(scheduler.timers),
+            "files": len(scheduler._poller.entries),
+            "longest_step": self.longest_step,
+        }
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
         """Hand a failure that nobody takes to who answers for an ancestor of the task, or else to

@@ -47,6 +47,22 @@ def handles_signals() -> bool:
     return True
 
 
+def signal_named(variable: str) -> int | None:
+    """Return the signal that a variable of the environment names: `USR1`, `SIGUSR1` or `10`.
+
+    None: it is not set. Raises ValueError: there is no such signal.
+    """
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", name)
+    if found == name and name.isdecimal():
+        found = int(name)
+    if not isinstance(found, int) or not 0 < found < signal.NSIG:
+        raise ValueError(f"{variable}={name}: there is no such signal; write USR1, for SIGUSR1")
+    return int(found)
+
+
 class ProcessHooks:
     """Signal handlers and async-generator hooks for the time of a run, or of one turn.
 

@@ -38,6 +38,7 @@ from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, w
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
+from corolib.kernel.observing import observed
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
 from corolib.kernel.safely import Block, brief, is_a, kind_of, name_of
 from corolib.kernel.suspend import Enqueue, ProxyWaiter, Suspensions, serve
@@ -633,22 +634,14 @@ class Scheduler(metaclass=Documented):
         return dump(self._tasks.values(), repr(self))
 
     def stats(self) -> dict[str, float]:
-        """Return counts, by name; and `longest_step` in seconds, measured in debug mode only."""
-        return {
-            "turns": self._turns,
-            "steps": self._steps,
-            "spawned": self._spawned,
-            "tasks": len(self._tasks),
-            "ready": len(self._ready),
-            "timers": len(self.timers),
-            "files": len(self._poller.entries),
-            "longest_step": self._diagnostics.longest_step,
-        }
+        """Return counts, by name; and `longest_step` in seconds, measured in debug mode, and with
+        `run(measure=True)`, which adds more: see `corolib.trace.MeasuredScheduler`.
+        """
+        return self._diagnostics.stats()
 
     def __repr__(self) -> str:
-        return (
-            f"<Scheduler {len(self._tasks)} tasks, {len(self._ready)} ready, "
-            f"{len(self.timers)} timers, {len(self._poller.entries)} files>"
+        return "<Scheduler {tasks} tasks, {ready} ready, {timers} timers, {files} files>".format(
+            **self._diagnostics.stats()
         )
 
     # Calls from outside the tasks -------------------------------------------------------------
@@ -789,6 +782,8 @@ def run(
     dump_signal: int | None = None,
     network: object = None,
     trace: object = TRACE,
+    watchdog: float | None = None,
+    measure: bool = False,
     **unknown: Never,
 ) -> T:
     """Run `f(*args)` as the main task of a new scheduler; returns when all tasks are done.
@@ -797,6 +792,8 @@ def run(
         f: a generator function or an `async def`; or what a call of one returned.
         clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
         trace: a file to record the run in, or what else `corolib.trace` says; None: nothing.
+        watchdog: seconds; a step that takes longer is told to the log, with the line it is in.
+        measure: whether to measure how long tasks and turns take, for `stats()`.
 
     Returns: what the body of the main task returned.
 
@@ -806,7 +803,7 @@ def run(
             the main task at its wait; a second one during the clean-up ends the run on the spot.
         Deadlock: no task can ever run again. TaskCancelled: the main task was cancelled.
         RuntimeError: a scheduler already runs in this thread.
-        TypeError: `f` gives no generator or coroutine, or a keyword is none of the scheduler's.
+        TypeError: `f` gives no generator or coroutine, or a keyword is none of `run`'s.
 
     Example:
         >>> import corolib
@@ -818,12 +815,11 @@ def run(
     """
     if unknown:
         raise TypeError(unknown_keyword("run", f, unknown))
-    make: Callable[..., Scheduler] = Scheduler
-    if trace is not None:
-        from corolib.trace import tracing
-
-        make = tracing(trace)
-    scheduler = make(
+    scheduler = observed(
+        Scheduler,
+        trace=trace,
+        watchdog=watchdog,
+        measure=measure,
         clock=clock,
         selector=selector,
         ready=ready,

@@ -52,7 +52,9 @@ from corolib.kernel import (
     handle_signal,
     handles_signals,
     is_a,
+    observed,
     public,
+    run,
     running_scheduler,
     to_stderr,
     trace_of,
@@ -149,7 +151,7 @@ def run_workers(
         user, group: who the workers become before they call `f`, by name or number, with the
             supplementary groups of that user, or none if it has no name. The group is by default
             the user's. This process stays who it is, and the environment what it is.
-        options: those of `run`.
+        options: those of `run`; in the name of a trace comes the pid, as in `out-4711.html`.
 
     Returns:
         A list of `n` reports, each of the last process in its place: `pid`, `status` (minus the
@@ -167,7 +169,7 @@ def run_workers(
     on restarts is that of the supervisors of Erlang/OTP.
     """
     check_place()
-    _check_arguments(n, f, options)
+    options = _checked(n, f, options)
     listeners = [each for each in args if isinstance(each, Listening)]
     restarts = check_number(restarts, "restarts=", "a number")
     places = [_Place(number, restarts) for number in range(n)]
@@ -194,23 +196,38 @@ def check_place() -> None:
         )
 
 
-def _check_arguments(n: int, f: object, options: dict[str, Any]) -> None:
-    """Raise here what each worker would otherwise crash with."""
+def _checked(n: int, f: object, options: dict[str, Any]) -> dict[str, Any]:
+    """Raise here what each worker would otherwise crash with; return the options of each."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"run_workers({brief(n)}): give the number of workers, at least 1")
     if not callable(f):
         raise TypeError(f"run_workers() got {brief(f)}: give the function, which each worker calls")
+    known: dict[str, Any] = run.__kwdefaults__ or {}
     for name in options:
-        if name not in (Scheduler.__init__.__kwdefaults__ or ()):
+        if name not in known:
             raise TypeError(
                 f"run_workers() has no keyword {brief(name)}: its keywords are its own and those "
                 f"of run(). If {brief(name)} is for the function, use functools.partial"
             )
-    scheduler = Scheduler(**options)
+    trace = trace_of_each(options.get("trace", known["trace"]))
+    if isinstance(trace, str):
+        observed(Scheduler, trace=trace).close()  # it was not opened, so nothing is written
+    scheduler = observed(Scheduler, **{**options, "trace": None})
     try:
         scheduler.open()
     finally:
         scheduler.close()
+    return {**options, "trace": trace}
+
+
+def trace_of_each(trace: object) -> object:
+    """Return what `trace=` is for each worker: a file gets the number of the process."""
+    if isinstance(trace, os.PathLike):
+        trace = os.fspath(trace)
+    if isinstance(trace, str) and trace != "-" and "%p" not in trace:
+        stem, suffix = os.path.splitext(trace)
+        return f"{stem}-%p{suffix}"
+    return trace
 
 
 class _Place:
@@ -493,7 +510,7 @@ def _run_until(
     if identity is not None:
         identity.take()
     lifeline.setblocking(False)
-    scheduler = Scheduler(**options)
+    scheduler = observed(Scheduler, **options)
     # It becomes a child of the main task, which comes first.
     scheduler.call_soon_threadsafe(lambda: scheduler.spawn(_end_with, lifeline, daemon=True))
     scheduler.run(f, *args)

@@ -1,4 +1,4 @@
-"""Traces: what the scheduler did, when and why, for people and programs that read it afterwards.
+"""See it run: what the scheduler did, when and why, for people and programs that read it later.
 
     run(main, trace="out.html")
     python3 -m corolib trace program.py
@@ -8,18 +8,22 @@ knows nothing of this package.
 
     command -> traces -> recorder -> watching     files, page, perfetto: forms of a trace
     sentences -> state -> events
+    observing -> watchdog, measuring              for a run that goes on
 """
 
 from __future__ import annotations
 
 from corolib.trace.events import EVENTS
 from corolib.trace.files import read_lines
+from corolib.trace.measuring import MeasuredScheduler, Measures
 from corolib.trace.sentences import sentence
 from corolib.trace.state import State, TaskState, replay
-from corolib.trace.traces import Trace, mark, tracing, write
+from corolib.trace.traces import Trace, mark, write
 
 __all__ = [
     "EVENTS",
+    "MeasuredScheduler",
+    "Measures",
     "State",
     "TaskState",
     "Trace",
@@ -27,6 +31,5 @@ __all__ = [
     "read_lines",
     "replay",
     "sentence",
-    "tracing",
     "write",
 ]

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from corolib.kernel import Scheduler, run, trace_of, with_trace
+from corolib.kernel import Scheduler, observed, run, trace_of, with_trace
 from corolib.trace.files import read_lines
 from corolib.trace.traces import SUFFIXES, Trace, write
 
@@ -80,8 +80,10 @@ def record(words: Sequence[str]) -> NoReturn:
 def _run(options: argparse.Namespace, trace: Trace) -> Any:
     """Run the program as its own main module; return its exit status."""
     sys.argv = [options.program, *options.arguments]
-    defaults: Any = run.__kwdefaults__
-    before, defaults["trace"] = defaults["trace"], trace
+    defaults: list[Any] = [run.__kwdefaults__, observed.__kwdefaults__]
+    before = run.__kwdefaults__["trace"]  # type: ignore[index]
+    for each in defaults:
+        each["trace"] = trace
     try:
         if options.module:
             sys.path.insert(0, os.getcwd())
@@ -102,7 +104,8 @@ def _run(options: argparse.Namespace, trace: Trace) -> Any:
         sys.excepthook(type(exc), with_trace(exc, trace_back), trace_back)
         return 130 if isinstance(exc, KeyboardInterrupt) else 1
     finally:
-        defaults["trace"] = before
+        for each in defaults:
+            each["trace"] = before
     return 0
 
 

@@ -41,8 +41,11 @@ from corolib.kernel import (
     WriteWait,
     attribute,
     find_cycle,
+    handle_signal,
+    handles_signals,
     holders,
     name_of,
+    signal_named,
 )
 from corolib.trace.watching import (
     Holds,
@@ -73,6 +76,7 @@ _PLAIN = (int, float, bool, str, bytes, type(None))
 _SIZED = (list, tuple, dict, set, frozenset, bytearray)
 LONGEST = 60  # characters of a value
 BITS = 180  # of a number that is shown in full
+SIGNAL = signal_named("COROLIB_TRACE_SIGNAL")  # that has a trace written at once
 clock = time.perf_counter_ns
 
 
@@ -85,6 +89,7 @@ class TracedScheduler(Scheduler):
         self.phase = "step"  # or poll, io, timer, call: what the loop is doing
         self.seen_turn = 0
         self.begun = self.ended = False
+        self.unhandle: Callable[[], object] = lambda: None
         self.whys: dict[int, str] = {}  # of each task, why its next wake will have come
         self.proxied: dict[int, str] = {}  # of a task in whose place somebody waited
         self.delivered: int | None = None  # the task that a cancel was delivered to just now
@@ -122,12 +127,15 @@ class TracedScheduler(Scheduler):
             swap_in()
             self.trace.begin(self)
             self.note("run", len(self._tasks))
+            if SIGNAL is not None and handles_signals():
+                self.unhandle = handle_signal(SIGNAL, lambda *_: self.trace.write_now())
         super().open()
 
     def close_files(self) -> None:
         super().close_files()
         if self.begun and not self.ended:
             self.ended = True
+            self.unhandle()
             swap_out()
             for task in self.tasks:
                 self.note("done", task.id, "abandoned", None)
@@ -147,8 +155,9 @@ class TracedScheduler(Scheduler):
         main = self.main
         if self.deadlocked:
             return "Deadlock"
-        if main is None:
-            return "closed"
+        if main is None:  # another loop has made the turns
+            error = sys.exception()
+            return "closed" if error is None else type(error).__name__
         error = main.failure or (None if main.done and not main.cancelled else sys.exception())
         return "returned" if error is None else type(error).__name__
 

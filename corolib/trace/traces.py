@@ -31,6 +31,7 @@ from corolib.kernel import (
 )
 from corolib.trace.events import SCHEMA, Codes, Event, decode
 from corolib.trace.files import LineWriter, lines_of
+from corolib.trace.measuring import MeasuredScheduler
 from corolib.trace.page import page_of
 from corolib.trace.perfetto import perfetto_of
 from corolib.trace.recorder import TracedScheduler, clock
@@ -53,8 +54,10 @@ class Trace:
             `out-2.html`. "-" is text on stderr. A callable gets each event, a tuple as `EVENTS`
             describes it. None: the events are kept, for `events` and `dump()`.
         last: keep only so many events, the last ones. A page or a file for Perfetto is then written
-            only on cause: an exception leaves the run, or a failure is taken by nobody (of these
-            the first three). Without it a page keeps 100 000, and is written always.
+            only on cause: an exception leaves the run; a failure is taken by nobody, or the
+            watchdog tells of a step (of these the first three); or the signal comes that
+            COROLIB_TRACE_SIGNAL names in the environment, `USR2` say. Without it a page keeps
+            100 000, and is written always.
         values: note local variables, too: those that changed, if they are of a plain type.
         stacks: note all frames of a task at each yield, and not the innermost of the program's.
         source: put the source of what ran into the file.
@@ -116,10 +119,11 @@ class Trace:
             if last is None and suffix == ".html":
                 self._kept = deque(maxlen=PAGE_KEEPS)
 
-    def scheduler(self, **options: Any) -> Scheduler:
+    def scheduler(self, *, measure: bool = False, **options: Any) -> Scheduler:
         """Return a scheduler that this records, for those who call `turn()`.
 
         Args:
+            measure: whether it measures, too: see `corolib.run`.
             options: see `corolib.Scheduler`.
 
         Raises:
@@ -128,7 +132,8 @@ class Trace:
         if self._used:
             raise RuntimeError("this Trace has recorded a run before: make a new one for each")
         self._used = True
-        return TracedScheduler(self, **options)
+        kind = TracedAndMeasured if measure else TracedScheduler
+        return kind(self, **options)
 
     @property
     def events(self) -> list[Event]:
@@ -213,7 +218,16 @@ class Trace:
         """Something has gone wrong: now is the time to write what led to it."""
         if self.on_cause and self._causes < CAUSES:
             self._causes += 1
+            self.write_now()
+
+    def write_now(self) -> None:
+        """Write what there is, while the run goes on, and say where. What is written as it comes
+        is there already.
+        """
+        if isinstance(self.to, str) and not self.path.endswith(".jsonl"):
             self._write()
+            if self.path:
+                to_stderr(f"corolib: a trace was written to {self.path}")
 
     def _write(self) -> None:
         if isinstance(self.to, str) and self.to != "-":
@@ -263,6 +277,10 @@ class Trace:
         return {file: text for file, text in texts.items() if text}
 
 
+class TracedAndMeasured(MeasuredScheduler, TracedScheduler):
+    """A scheduler that tells a trace what it does, and measures."""
+
+
 class _Text:
     """Writes each event as a sentence on stderr."""
 
@@ -299,19 +317,6 @@ def mark(name: str, /, **data: Any) -> None:
     note = attribute(scheduler, "note_mark")
     if note is not None:
         note(name, data)
-
-
-def tracing(trace: Any) -> Callable[..., Scheduler]:
-    """Return what makes the scheduler of a run that `trace=` asks to be recorded.
-
-    Raises:
-        TypeError: this is no path, no Trace and nothing that can be called.
-    """
-    if isinstance(trace, Trace):
-        return trace.scheduler
-    if isinstance(trace, str | os.PathLike) or callable(trace):
-        return Trace(trace).scheduler
-    raise TypeError(f"trace={brief(trace)}: give a path, a Trace, or a function of one event")
 
 
 def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:

@@ -137,9 +137,12 @@ def test_serve_says_a_line_when_it_begins_and_one_when_it_ends(folder, by):
 
 
 def test_workers_and_production(folder):
-    line, (status, out, err) = served("--port=0", "--workers=2", "--production")
+    trace = "--trace=out.jsonl"
+    line, (status, out, err) = served("--port=0", "--workers=2", "--production", trace)
     assert line.endswith("in production mode; Ctrl-C ends it\n")
     assert (status, out, err) == (130, "stopped\n", "")
+    # Each process has a trace of its own.
+    assert len(list(folder.glob("out-*.jsonl"))) == 2
 
 
 def test_a_unix_socket(folder):
@@ -224,9 +227,6 @@ def test_what_the_scheduler_does_can_be_recorded(folder):
     assert outcome("trace", "-o", "-", "program.py")[0] == 0
     assert outcome("convert", "run.jsonl", "run.html") == (0, "", "")
     assert (folder / "run.html").read_text("utf-8").startswith("<!doctype html>")
-    status, out, err = outcome("serve", "app.py:echo", "--workers", "2", "--trace", "x.html")
-    assert (status, out) == (1, "")
-    assert err == "--trace records one process: leave --workers out\n"
     status, out, err = outcome("convert", "app.py", "run.html")
     assert (status, out) == (1, "")
     assert err.startswith("app.py: ")

@@ -397,7 +397,7 @@ def test_the_reading_guide_names_the_packages_and_what_the_kernel_is_made_of():
     guide = section("For readers of the source")
     there = {path.stem for path in (ROOT / "corolib" / "kernel").glob("*.py")}
     words = {"__init__", "advice", "bodies", "checks", "context", "diagnostics", "errors"}
-    words |= {"foreign", "frames", "late", "safely", "source", "waits"}
+    words |= {"foreign", "frames", "late", "observing", "safely", "source", "waits"}
     assert set(re.findall(r"`kernel/(\w+)\.py`", guide)) == there - words
     for package in re.findall(r"`(\w+)/`", guide):
         assert (ROOT / "corolib" / package).is_dir()

@@ -1264,6 +1264,10 @@ def test_wrong_arguments_are_told_before_there_is_a_worker(monkeypatch):
         run_workers(2, nothing, port=80)
     with pytest.raises(TypeError, match="selector=3"):
         run_workers(2, nothing, selector=3)
+    with pytest.raises(ValueError, match=r"out-%p.txt.*the suffix is .html"):
+        run_workers(2, nothing, trace=Path("out.txt"))
+    with pytest.raises(ValueError, match="watchdog=0"):
+        run_workers(2, nothing, watchdog=0, trace="out-%p-x.html")
     with pytest.raises(ValueError, match="restarts="):
         run_workers(2, nothing, restarts=math.nan)
     with pytest.raises(TypeError, match="kill_after="):

@@ -1,17 +1,22 @@
 """Traces as files: lines as they come, what a kill leaves of them, and the same again when read."""
 
+import asyncio
 import gc
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from corolib import Sleep, run, spawn
-from corolib.trace import Trace, read_lines, replay, write
+from corolib.interop import run_in_asyncio
+from corolib.kernel import signal_named
+from corolib.trace import Trace, read_lines, recorder, replay, write
 from tests.helpers.driving import sleeper
 from tests.helpers.random_programs import program
 from tests.trace.test_events import traced
@@ -174,6 +179,68 @@ def test_a_flight_recorder_writes_on_cause_only(tmp_path):
     assert (tmp_path / f"left-{os.getpid()}.json").exists()
     run(sleeper, 0, trace=Trace(tmp_path / "always.jsonl", **kept))
     assert (tmp_path / "always.jsonl").exists()
+
+
+def test_a_signal_has_a_trace_written_while_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recorder, "SIGNAL", signal.SIGUSR2)
+
+    def main(name):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        yield
+        assert signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL
+        return (tmp_path / name).exists()
+
+    assert run(main, "crash.json", trace=Trace(tmp_path / "crash.json", last=20))
+    assert run(main, "out.html", trace=tmp_path / "out.html")
+    # Events are written as they come, and others are kept in memory.
+    assert run(main, "out.jsonl", trace=tmp_path / "out.jsonl")
+    run(main, "-", trace=lambda event: None)
+    err = capsys.readouterr().err
+    assert err == "".join(
+        f"corolib: a trace was written to {tmp_path / name}\n"
+        for name in ("crash.json", "out.html")
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("crash.json", "out-2.html", "out.html", "out.jsonl")
+    ]
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+    # In another thread no signal is handled.
+    thread = threading.Thread(target=run, args=(sleeper, 0), kwargs={"trace": Trace()})
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "signum"), [("USR1", 10), ("SIGUSR1", 10), ("12", 12), ("", None), (None, None)]
+)
+def test_a_signal_is_named_in_the_environment(name, signum, monkeypatch):
+    if name is not None:
+        monkeypatch.setenv("COROLIB_X", name)
+    assert signal_named("COROLIB_X") == signum
+
+
+@pytest.mark.parametrize("name", ["USR9", "0", "-1", "1000", "X"])
+def test_a_signal_that_is_none_is_named(name, monkeypatch):
+    monkeypatch.setenv("COROLIB_X", name)
+    with pytest.raises(ValueError, match=f"COROLIB_X={name}: there is no such signal"):
+        signal_named("COROLIB_X")
+
+
+def test_a_run_inside_asyncio_is_recorded(tmp_path):
+    path = tmp_path / "guest.jsonl"
+    asyncio.run(run_in_asyncio(sleeper, 0.001, trace=path))
+    header, events = read_lines(path.read_text())
+    assert [task[0] for task in header["tasks"].values()] == ["sleeper"]
+    assert events[-1]["reason"] == "closed"
+
+    def fails():
+        yield
+        raise ValueError
+
+    crash = tmp_path / "crash.json"
+    with pytest.raises(ValueError):
+        asyncio.run(run_in_asyncio(fails, trace=Trace(crash, last=20)))
+    assert crash.exists()
 
 
 def test_the_second_run_writes_beside_the_first(tmp_path):

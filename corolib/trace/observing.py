@@ -1,0 +1,50 @@
+"""What `run(trace=, watchdog=, measure=)` asks for: a scheduler that lets itself be watched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from corolib.kernel import Scheduler, brief, check_number
+from corolib.trace.measuring import MeasuredScheduler
+from corolib.trace.traces import Trace
+from corolib.trace.watchdog import Watchdog
+
+
+def observe(
+    trace: Any, watchdog: float | None, measure: bool, options: Mapping[str, Any]
+) -> Scheduler:
+    """Return the scheduler of a run that is watched in one way at least.
+
+    Args:
+        trace, watchdog, measure: see `corolib.run`.
+        options: see `Scheduler`.
+
+    Raises:
+        TypeError: `trace` is no path, no Trace and nothing that can be called.
+        ValueError: `watchdog` is not above 0; or no trace can be written there.
+    """
+    if watchdog is not None and not check_number(watchdog, "watchdog=", "a duration") > 0:
+        raise ValueError(f"watchdog={brief(watchdog)}: give the seconds that a step may take")
+    make: Callable[..., Scheduler] = MeasuredScheduler if measure else Scheduler
+    if trace is not None:
+        make = partial(tracing(trace).scheduler, measure=measure)
+    scheduler = make(**options)
+    if watchdog is not None:
+        scheduler.run_local(partial(Watchdog, seconds=watchdog))
+    return scheduler
+
+
+def tracing(trace: Any) -> Trace:
+    """Return the Trace that `run(trace=)` asks for.
+
+    Raises:
+        TypeError: this is no path, no Trace and nothing that can be called.
+    """
+    if isinstance(trace, Trace):
+        return trace
+    if isinstance(trace, str | os.PathLike) or callable(trace):
+        return Trace(trace)
+    raise TypeError(f"trace={brief(trace)}: give a path, a Trace, or a function of one event")

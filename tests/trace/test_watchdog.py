@@ -1,0 +1,93 @@
+"""The watchdog tells of a step that does not end: which task, and the line it is in."""
+
+import sys
+import time
+
+import pytest
+
+from corolib import Sleep, current_scheduler, run, spawn
+from corolib.kernel import where
+from corolib.trace import Trace
+
+SPAN = 0.01
+
+
+def spin(caplog, enough):
+    """Compute until the log says so."""
+    while not enough(caplog.text):
+        pass
+
+
+def test_a_step_of_python_that_does_not_end_is_told_once_with_its_line(caplog):
+    def hog():
+        yield
+        spin(caplog, lambda text: "hog#2" in text)
+        ends = time.monotonic() + 3 * SPAN
+        while time.monotonic() < ends:
+            pass
+
+    def main():
+        yield from spawn(hog)
+
+    run(main, watchdog=SPAN)
+    told = [each.getMessage() for each in caplog.records if "has not come" in each.msg]
+    assert len(told) == 1
+    lines = told[0].splitlines()
+    assert lines[0].startswith("task hog#2 has not come to an end of its step for 0.")
+    # From the task's first frame inward.
+    assert lines[1].endswith("in hog")
+    assert f'"{__file__}"' in lines[1]
+    assert any(line.endswith("in spin") for line in lines)
+
+
+def test_a_call_of_c_that_keeps_the_interpreter_is_told_with_its_line(tmp_path, monkeypatch):
+    path = tmp_path / "stderr"
+    with open(path, "w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+
+        def hog():
+            yield
+            for _ in range(200):
+                sum(range(3_000_000))
+                if "in hog" in path.read_text():
+                    return
+
+        run(hog, watchdog=SPAN)
+    assert 'test_watchdog.py", line' in path.read_text()
+
+
+def test_a_callback_that_does_not_end_is_told_with_its_line(caplog):
+    def main():
+        current_scheduler().call_soon_threadsafe(spin, caplog, lambda text: "a callback" in text)
+        yield Sleep(0.001)
+
+    run(main, watchdog=SPAN)
+    assert "in spin" in caplog.text
+
+
+def test_a_flight_recorder_writes_when_a_step_does_not_end(tmp_path):
+    path = tmp_path / "stall.jsonl"
+    page = path.with_suffix(".json")
+
+    def main():
+        yield
+        while not page.exists():
+            pass
+
+    run(main, watchdog=SPAN, trace=Trace(page, last=50))
+
+
+def test_a_loop_that_sleeps_is_left_alone(caplog):
+    def main():
+        yield Sleep(5 * SPAN)
+
+    run(main, watchdog=SPAN)
+    assert "has not come" not in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_a_span_is_above_nothing(seconds):
+    with pytest.raises(ValueError, match="the seconds that a step may take"):
+        run(where, watchdog=seconds)
+    with pytest.raises(TypeError):
+        run(where, watchdog="1")
