@@ -388,7 +388,7 @@ def test_a_wake_up_file_is_watched_again_after_the_pause(remade, selector):
 THREADS = 8
 
 
-CALLS = 50_000 if FULL else 5_000
+CALLS = 50_000 if FULL else 2_000
 
 
 @pytest.fixture
