@@ -1043,7 +1043,7 @@ def test_under_tls_a_report_of_the_stop_names_the_programs_handler(partly, serve
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_much_abuse_at_once_locks_nobody_out_and_takes_little():
     """The long version is an hour's worth; and only there is the machine to be left alone."""
-    seconds = 150 if FULL else 1
+    seconds = 150 if FULL else 2
     found = abuse.measure(seconds)
     plain, tls, datagrams = found["counts"]
     print(found)
