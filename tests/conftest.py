@@ -10,8 +10,6 @@ import selectors
 import signal
 import socket
 import ssl
-import sys
-import tempfile
 import threading
 
 import pytest
@@ -30,18 +28,14 @@ def pytest_addoption(pluginmanager):
         pluginmanager.register(pytest_corolib, "corolib")
 
 
-def pytest_configure(config):
+def pytest_configure():
     """A shell that runs tests in the background has them ignore SIGINT, and with them all programs
-    that they start. Where Python may write nothing beside its sources, each program would compile
-    the library again: they share what they compile, in a folder that goes with the run.
+    that they start. And where Python was told to keep nothing that it compiles, each of some
+    hundred programs would compile the library anew.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
-        compiled = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        config.add_cleanup(compiled.cleanup)
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = compiled.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(wrapper=True)
