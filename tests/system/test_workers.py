@@ -638,6 +638,7 @@ def test_a_worker_that_returns_has_done_its_work(program):
 )
 def test_the_status_of_a_worker_is_that_of_a_program(body, status, said, capsys):
     assert exit_status(body) == status
+    sys.stderr.flush()  # which a worker does in the end
     assert capsys.readouterr().err.endswith(said)
 
 
