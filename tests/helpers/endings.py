@@ -199,18 +199,15 @@ def program(seed: int, say: Callable[[], object]) -> int:
     rng = random.Random(seed)
     signal.signal(SIGHUP, signal.SIG_IGN)
     forked = Forked(rng)
-    status, begun = 0, False
+    status = INTERRUPTED
     before = open_files()
-    for _ in range(3):
-        try:
-            if not begun:
-                begun = True
-                say()
-                run(main, rng, forked)
-            signal.signal(SIGINT, signal.SIG_IGN)
-            break
-        except KeyboardInterrupt:
-            status = INTERRUPTED
+    with suppress(KeyboardInterrupt):
+        # No more than two come, and the second may do so at any moment after the first.
+        with suppress(KeyboardInterrupt):
+            say()
+            run(main, rng, forked)
+            status = 0
+    signal.signal(SIGINT, signal.SIG_IGN)
     with canaries():
         deadline = time.monotonic() + LONG
         while len(threads := threading.enumerate()) > 1:
