@@ -32,6 +32,7 @@ from corolib.kernel import (
     asks,
     brief,
     check_count,
+    class_name,
     current_task,
     in_queue,
     is_a,
@@ -196,7 +197,7 @@ class Acquirable(Waitable):
 
     def __enter__(self) -> None:
         raise TypeError(
-            f"acquiring a {type(self).__name__} can wait: write `with (yield from lock):`, "
+            f"acquiring a {class_name(self)} can wait: write `with (yield from lock):`, "
             "or `async with lock:` in an `async def`"
         )
 
@@ -408,7 +409,7 @@ class Semaphore(Acquirable):
 
     def __init__(self, value: int = 1, name: str = "") -> None:
         super().__init__(name)
-        self.value = check_count(value, f"{type(self).__name__}()", 0)
+        self.value = check_count(value, f"{class_name(self)}()", 0)
 
     def take(self, task: Task[Any]) -> bool:
         """Take a permit if there is one; return whether there was."""

@@ -23,6 +23,7 @@ from corolib.kernel import (
     CancelScope,
     body_of,
     check_number,
+    class_name,
     current_scheduler,
     public,
     waits,
@@ -44,7 +45,7 @@ class _Deadline(CancelScope):
         elif seconds is None:
             self._deadline = check_number(at, self, "a deadline")
         else:
-            name = type(self).__name__
+            name = class_name(self)
             raise TypeError(f"{name}() takes a duration, or a deadline as at=, not both")
 
     def __call__(self, f: Callable[P, R]) -> Callable[P, R]:
@@ -56,7 +57,7 @@ class _Deadline(CancelScope):
         @waits
         @wraps(f)
         def bounded(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-            call = body_of(type(self).__name__, partial(f, **kwargs) if kwargs else f, args)
+            call = body_of(class_name(self), partial(f, **kwargs) if kwargs else f, args)
             seconds, at = self._seconds, self._deadline
             block = type(self)(at=at) if seconds is None else type(self)(seconds)
             with block:
@@ -83,7 +84,7 @@ class _Deadline(CancelScope):
 
     def __repr__(self) -> str:
         limit = f"{self._seconds:g} s" if self._seconds is not None else f"at={self._deadline}"
-        return f"{type(self).__name__} of {limit}"
+        return f"{class_name(self)} of {limit}"
 
 
 @public

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from corolib.kernel import Task, Wake, serve
+from corolib.kernel import Task, Wake, class_name, serve
 
 WaitQueue = OrderedDict[Task[Any] | Wake, Any]
 """Those who wait, first come first, each with what it waits with. To add one, to take the first and
@@ -69,7 +69,7 @@ class Waitable:
 
     def title(self, *more: str) -> str:
         """Return kind and name, as reports write them: `<Lock B>`; and in it what is given."""
-        return f"<{' '.join((type(self).__name__, self.name or hex(id(self)), *more))}>"
+        return f"<{' '.join((class_name(self), self.name or hex(id(self)), *more))}>"
 
     @abstractmethod
     def _state(self) -> str: ...

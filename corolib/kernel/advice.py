@@ -18,7 +18,7 @@ from types import CoroutineType, FrameType, FunctionType, GeneratorType, MemberD
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
-from corolib.kernel.safely import attribute, is_a, note, trace_of
+from corolib.kernel.safely import attribute, class_module, class_name, is_a, name_of, note, trace_of
 from corolib.kernel.source import corrected, word_for
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _note(error: BaseException) -> str | None:
     if isinstance(error, AttributeError):
         thing = error.obj
         if isinstance(thing, GeneratorType | CoroutineType):
-            return _forgotten(error, thing.__name__.lstrip("_"))
+            return _forgotten(error, name_of(thing).lstrip("_"))
         if _is_ours(thing):
             cure = member_cure(type(thing), str(error.name))
             return cure and _as_there(error, f"In corolib: {cure}")
@@ -88,7 +88,7 @@ def _as_there(error: BaseException, text: str) -> str:
 
 
 def _is_ours(thing: Any) -> bool:
-    module = type(thing).__module__
+    module = class_module(thing)
     return module == "corolib" or module.startswith(LIBRARY)
 
 
@@ -235,7 +235,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
                 if getattr(function, "__module__", "").startswith("asyncio"):
                     from corolib.kernel.foreign import asyncio_cure
 
-                    return asyncio_cure(function.__qualname__)
+                    return asyncio_cure(name_of(function, which="__qualname__"))
                 return (
                     f"{called}() is an `async def`: a generator calls it with "
                     f"`yield from spawn({called}, *args)`"
@@ -277,7 +277,7 @@ def _called(error: BaseException) -> str | None:
                     continue
                 cure = member_cure(type(owner), f"{name}()")
                 what = _as_there(error, cure or name)
-                return f"{type(owner).__name__}.{name} is no method. In corolib: {what}"
+                return f"{class_name(owner)}.{name} is no method. In corolib: {what}"
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
+from corolib.kernel.safely import name_of
 from corolib.kernel.waits import PendingCall, forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
@@ -29,7 +30,7 @@ def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
     if isinstance(made, GeneratorType | CoroutineType):
         if is_begun(made):
             raise RuntimeError(
-                f"{caller}() got {made.__name__}(), which was started before: make a new one"
+                f"{caller}() got {name_of(made)}(), which was started before: make a new one"
             )
     elif not (hasattr(made, "send") and hasattr(made, "throw") and hasattr(made, "close")):
         raise TypeError(not_runnable(caller, f, made))

@@ -58,7 +58,7 @@ from corolib.kernel.context import _current, current_task
 from corolib.kernel.diagnostics import where
 from corolib.kernel.errors import Cancelled, ScopeError
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY, SUSPENDABLE, knows_its_frames, line_of
-from corolib.kernel.safely import brief, is_a, module_of
+from corolib.kernel.safely import brief, class_name, is_a, module_of
 from corolib.kernel.waits import Documented, public
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class CancelScope(Scope, metaclass=Documented):
 
     @deadline.setter
     def deadline(self, deadline: float | None) -> None:
-        who = f"{type(self).__name__}.deadline"
+        who = f"{class_name(self)}.deadline"
         self._deadline = inf if deadline is None else check_number(deadline, who, "a deadline")
         self._seconds = None
         self.planned = True

@@ -57,7 +57,7 @@ def check_number(value: float, who: object, what: str) -> float:
 def _call_of(who: object, what: str) -> str:
     """Return how messages name the call that makes `who`: `Sleep(at=)`."""
     at = "at=" if what == "a deadline" else ""
-    return who if isinstance(who, str) else f"{type(who).__name__}({at})"
+    return who if isinstance(who, str) else f"{class_name(who)}({at})"
 
 
 def check_count(value: int, who: str, least: int) -> int:

@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
-from corolib.kernel.safely import attribute, brief, is_a, kind_of, name_of, note, trace_of
+from corolib.kernel.safely import (
+    attribute,
+    brief,
+    class_module,
+    class_name,
+    is_a,
+    kind_of,
+    module_of,
+    name_of,
+    note,
+    trace_of,
+)
 from corolib.kernel.source import lines_of
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import PendingCall, forgive
@@ -270,7 +281,7 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
     # They are compared by id, since a metaclass may define any `==`.
     kind = kinds.get(id(type(thing)))
     if kind is not None and not _is_asyncios(thing):
-        name = f"{thing.__name__.lstrip('_')}()"  # `gather()` returns a `_gather()`
+        name = f"{name_of(thing).lstrip('_')}()"  # `gather()` returns a `_gather()`
         forgive(thing)
         before, after = _at_yield(frame)
         after = after or f" {name}"
@@ -307,23 +318,24 @@ def _advice(thing: Any) -> str:
     kind = type(thing)
     if _is_asyncios(thing):
         thing.close()
-        return asyncio_cure(thing.__name__)
+        return asyncio_cure(name_of(thing))
     if kind is int or kind is float:
         return f"Did you mean `yield Sleep({brief(thing)})`?"
     if isinstance(thing, type) and thing in _TRAPS:
-        return f"Did you mean `yield {thing.__name__}(...)`, an instance of it?"
-    if kind.__module__.startswith(("asyncio", "_asyncio")):
+        return f"Did you mean `yield {name_of(thing)}(...)`, an instance of it?"
+    module = class_module(thing)
+    if module.startswith(("asyncio", "_asyncio")):
         return f"It is asyncio's, and corolib cannot wait for it. {ASYNCIO}"
-    if kind.__module__.startswith("concurrent.futures"):
+    if module.startswith("concurrent.futures"):
         return "Write `yield from wait_future(...)`"
-    if kind.__module__.startswith("corolib"):
+    if module.startswith("corolib"):
         if hasattr(kind, "__iter__"):
             return "Write `yield from` in front of it"
         # The method may be inherited: `get` of a PriorityQueue is a Queue's.
         for each in kind.__mro__:
             for call in ("wait", "get"):
                 if call in vars(each):
-                    return f"Did you mean `yield from {each.__name__.lower()}.{call}()`?"
+                    return f"Did you mean `yield from {name_of(each).lower()}.{call}()`?"
     if hasattr(kind, "__await__"):
         return "In a generator, an `async def` is called with `yield from spawn(f, *args)`"
     if hasattr(thing, "fileno"):
@@ -336,7 +348,7 @@ def _advice(thing: Any) -> str:
 def _is_asyncios(thing: Any) -> bool:
     """Return whether a thing is the call of an `async def` of asyncio's."""
     frame = getattr(thing, "cr_frame", None) if type(thing) is types.CoroutineType else None
-    return frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio")
+    return frame is not None and module_of(frame).startswith("asyncio")
 
 
 def not_runnable(caller: str, f: Any, made: Any) -> str:
@@ -346,7 +358,7 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
         many = caller not in ("spawn", "run")
         if isinstance(f, (list, tuple, set)):
             ways = f"`{caller}(*calls)`" if many else "`gather(*calls)` takes many"
-            return f"{got}, a {type(f).__name__}: give calls one by one; {ways}"
+            return f"{got}, a {class_name(f)}: give calls one by one; {ways}"
         if hasattr(type(f), "__await__"):
             return (
                 f"{got}, which is no call, and is waited for by `yield from`. "

@@ -9,6 +9,8 @@ Imports nothing else from corolib.
 
 from __future__ import annotations
 
+from corolib.kernel.safely import name_of
+
 IN_A_THREAD = "yield from to_thread(f, *args)"
 JOIN = "result = yield from task"
 SLEEP = "yield Sleep(seconds)"
@@ -333,5 +335,5 @@ def asyncio_cure(name: str) -> str:
 
 def member_cure(kind: type, name: str) -> str | None:
     """Return what to write instead of a member of that name; None if nothing is known of it."""
-    cures = (MEMBERS.get(each.__name__, {}).get(name) for each in kind.__mro__)
+    cures = (MEMBERS.get(name_of(each), {}).get(name) for each in kind.__mro__)
     return next((cure for cure in cures if cure is not None), None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any
 
-from corolib.kernel.safely import is_a, module_of, trace_of, with_trace
+from corolib.kernel.safely import class_name, is_a, module_of, trace_of, with_trace
 from corolib.kernel.source import line_of as line_of
 from corolib.kernel.waits import SKIPPED
 
@@ -132,7 +132,7 @@ def _below(body: Any) -> tuple[Any, bool]:
     for name in ("gi_yieldfrom", "cr_await", "ag_await"):
         if hasattr(body, name):
             return getattr(body, name), True
-    if type(body).__name__ in (
+    if class_name(body) in (
         "async_generator_asend",
         "async_generator_athrow",
         "coroutine_wrapper",

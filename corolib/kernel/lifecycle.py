@@ -26,7 +26,7 @@ from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, line_of, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork, uninterrupted
-from corolib.kernel.safely import context_of, is_a, set_context, trace_of
+from corolib.kernel.safely import context_of, is_a, name_of, set_context, trace_of
 from corolib.kernel.task import Task
 from corolib.kernel.waits import warn_within
 
@@ -309,7 +309,7 @@ class Lifecycle:
         self._asyncgens[agen] = None
         task = self._scheduler.current
         if task is not None:
-            agen.__qualname__ = name = _Name(agen.__qualname__)
+            agen.__qualname__ = name = _Name(name_of(agen, which="__qualname__"))
             name.resume = task.resume
 
     def on_dropped_asyncgen(self, agen: Any) -> None:

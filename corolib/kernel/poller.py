@@ -281,7 +281,7 @@ class Poller:
         try:
             return self._selector.fileno()  # type: ignore[no-any-return]
         except AttributeError:
-            kind = type(self._selector).__name__
+            kind = class_name(self._selector)
             raise NotImplementedError(f"{kind} has no number that can be watched") from None
 
     def _use(self, selector: Any) -> None:
@@ -371,7 +371,7 @@ class Poller:
             self._drop(entry)  # rule 3
             entry = None
         if entry is None:
-            entry = self._new_entry(file, fd, type(trap).__name__)
+            entry = self._new_entry(file, fd, class_name(trap))
         waiter = entry.reader if bit == READ else entry.writer
         if waiter is not None:
             raise BusyError(busy(trap, waiter))  # rule 1
@@ -835,7 +835,7 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
         return fd
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
         raise TypeError(
-            f"{type(trap).__name__}({brief(file)}): a {class_name(file)} is not a file; "
+            f"{class_name(trap)}({brief(file)}): a {class_name(file)} is not a file; "
             "give a socket, an object with a fileno() method, or a file number"
         )
     if getattr(file, "closed", False) is True:  # of such a file `fileno()` is a ValueError
@@ -846,7 +846,7 @@ def number(trap: ReadWait | WriteWait | UrgentWait) -> int:
     if fd == -1 and not isinstance(file, int):
         raise ClosedError(f"{brief(trap)}: the file is closed")
     if not 0 <= fd < 2**31:
-        raise ValueError(f"{type(trap).__name__}({fd}): no file has this number")
+        raise ValueError(f"{class_name(trap)}({fd}): no file has this number")
     return fd
 
 

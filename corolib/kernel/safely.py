@@ -24,8 +24,10 @@ LONGEST_TOLD = 300  # and of what an exception says, which is a message already
 # do not count here: these are the ways of the interpreter itself, which cannot fail.
 _trace = vars(BaseException)["__traceback__"]
 _context = vars(BaseException)["__context__"]
-# And what a metaclass says of `__name__`.
+# And what a metaclass says of `__name__`, and a subclass of `str` of its text.
 _name = vars(type)["__name__"]
+_module = vars(type)["__module__"]
+_text = str.__str__
 
 
 def brief(thing: object) -> str:
@@ -56,13 +58,28 @@ def _cut(text: str, longest: int) -> str:
 
 def name_of(f: object, otherwise: str | None = None, *, which: str = "__name__") -> str:
     """Return the name of a function, or of that in a `partial`; else `otherwise`, or its kind."""
-    name = attribute(f, which) or attribute(attribute(f, "func"), which)
-    return name if type(name) is str else otherwise or class_name(f)
+    for each in (f, attribute(f, "func")):
+        if name := plain(attribute(each, which)):
+            return name
+    return otherwise or class_name(f)
+
+
+def plain(name: object) -> str:
+    """Return a name as no more than a string; nothing if it is none.
+
+    It may be of a subclass, whose methods fail.
+    """
+    return _text(name) if is_a(name, str) else ""
 
 
 def class_name(thing: object) -> str:
     """Return the name of the class of a thing."""
-    return _name.__get__(type(thing))  # type: ignore[no-any-return]
+    return plain(_name.__get__(type(thing)))
+
+
+def class_module(thing: object) -> str:
+    """Return the name of the module of the class of a thing; of a class without one, nothing."""
+    return plain(_module.__get__(type(thing)))
 
 
 def is_a(thing: object, kind: type | tuple[type, ...]) -> bool:
@@ -112,8 +129,7 @@ def set_context(error: BaseException, context: BaseException | None) -> None:
 
 def module_of(frame: FrameType) -> str:
     """Return the name of the module whose code runs in a frame; of code without one, nothing."""
-    name = frame.f_globals.get("__name__")
-    return name if type(name) is str else ""
+    return plain(frame.f_globals.get("__name__"))
 
 
 class Block(Generic[T]):

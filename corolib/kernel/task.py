@@ -17,7 +17,7 @@ from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task, must_yield
 from corolib.kernel.errors import Deadlock, TaskCancelled
 from corolib.kernel.frames import Site, frames_of, line_of, users_part
-from corolib.kernel.safely import brief, trace_of, with_trace
+from corolib.kernel.safely import brief, name_of, plain, trace_of, with_trace
 from corolib.kernel.waits import Documented, public, waits
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
     @property
     def label(self) -> str:
         """Name and id: `echo#3`."""
-        return f"{self.name}#{self.id}"
+        return f"{plain(self.name)}#{self.id}"
 
     @property
     def spawned_at(self) -> str:
@@ -292,7 +292,7 @@ def _begin(task: Task[Any], run: Callable[..., Any], send: Callable[[Any], Any],
     try:
         if is_begun(task.body):
             raise RuntimeError(
-                f"{task.body.__name__}() was given to two tasks: call it once for each"
+                f"{name_of(task.body)}() was given to two tasks: call it once for each"
             )
         return run(send, value)
     finally:

@@ -50,7 +50,7 @@ class _FileWait:
     __await__ = __iter__
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({file_name(self.file)})"
+        return f"{class_name(self)}({file_name(self.file)})"
 
 
 @public

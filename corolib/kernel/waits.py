@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
-from corolib.kernel.safely import brief
+from corolib.kernel.safely import brief, module_of, name_of
 from corolib.kernel.source import corrected_at, is_given_up, line_of, lines_of, ticked_at, word_for
 
 T = TypeVar("T")
@@ -353,10 +353,10 @@ def _watch(function: Callable[P, Any]) -> Callable[P, Any]:
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         inner = function(*args, **kwargs)
         caller = sys._getframe(1)
-        while caller.f_back and caller.f_globals.get("__name__", "").startswith("corolib."):
+        while caller.f_back and module_of(caller).startswith("corolib."):
             caller = caller.f_back
         _files.add(caller.f_code.co_filename)
-        name = function.__name__.lstrip("_")
+        name = name_of(function).lstrip("_")
         line = name, caller.f_code.co_filename, caller.f_lineno
         kind = _Mark if line in _told else _WarningMark
         mark = kind(name, caller.f_code, caller.f_lasti)

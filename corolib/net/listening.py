@@ -30,6 +30,7 @@ from corolib.kernel import (
     ReadWait,
     Sleep,
     brief,
+    class_name,
     current_scheduler,
     opens,
     waits,
@@ -465,4 +466,4 @@ class Listening(metaclass=Documented):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self.place}{', closed' if self.closed else ''}>"
+        return f"<{class_name(self)} on {self.place}{', closed' if self.closed else ''}>"

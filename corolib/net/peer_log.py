@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from corolib.kernel import LateModule, Scheduler, Throttle, told, trace_of
+from corolib.kernel import LateModule, Scheduler, Throttle, class_name, told, trace_of
 
 if TYPE_CHECKING:
     import logging
@@ -122,7 +122,7 @@ def _kind_of(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return f"{type(error).__name__}{where}"
+    return f"{class_name(error)}{where}"
 
 
 def printable(thing: object) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from corolib.coordination.timeouts import move_on_after
-from corolib.kernel import LateModule
+from corolib.kernel import LateModule, brief
 from corolib.net.network import plain_host
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ def read_header(stream: Stream, within: float) -> Generator[Any, Any, Any]:
             if not (data or piece):
                 return None
             if not piece:
-                raise ProxyHeaderError(f"the PROXY header ends too early: {data!r}")
+                raise ProxyHeaderError(f"the PROXY header ends too early: {brief(data)}")
             data += piece
     if scope.expired:
-        raise ProxyHeaderError(f"no whole PROXY header has come in {within:g} s: {data!r}")
+        raise ProxyHeaderError(f"no whole PROXY header has come in {within:g} s: {brief(data)}")
     return client(data) or stream.peer
 
 
@@ -167,4 +167,4 @@ def _address(family: int, host: bytes, port: int) -> Any:
 
 
 def _wrong(data: bytes) -> ProxyHeaderError:
-    return ProxyHeaderError(f"this is no PROXY header: {data[:LONGEST_LINE]!r}")
+    return ProxyHeaderError(f"this is no PROXY header: {brief(data)}")

@@ -38,6 +38,8 @@ from corolib.kernel import (
     attribute,
     brief,
     check_count,
+    class_module,
+    class_name,
     is_a,
     public,
     told,
@@ -393,7 +395,7 @@ class Server(Serving):
         peer, leaves = address_text(stream.peer), _leaves(error)
         if all(_is_up_to_peer(stream, each) for each in leaves):
             text = "; ".join(map(told, leaves))
-            self.peer_log.warn(type(leaves[0]).__name__, "the peer %s: %s", peer, text)
+            self.peer_log.warn(class_name(leaves[0]), "the peer %s: %s", peer, text)
         else:
             self.peer_log.fail(error, "the handler for %s failed", peer)
 
@@ -762,7 +764,7 @@ def _is_up_to_peer(stream: Stream, error: BaseException) -> bool:
     """
     if is_a(error, (TimeoutError, ProxyHeaderError)):
         return True
-    known = is_a(error, PEERS) or type(error).__module__ == "ssl"
+    known = is_a(error, PEERS) or class_module(error) == "ssl"
     return known and all(each is stream for each in _streams_of(error))
 
 

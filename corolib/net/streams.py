@@ -40,6 +40,7 @@ from corolib.kernel import (
     WriteWait,
     brief,
     check_count,
+    class_name,
     current_scheduler,
     current_task,
     file_name,
@@ -288,7 +289,7 @@ class Stream:
         """
         with memoryview(buffer) as view, view.cast("B") as room, _Reading(self, "recv_into()"):
             if room.readonly:
-                raise TypeError(f"recv_into() of {type(buffer).__name__}: give it a bytearray")
+                raise TypeError(f"recv_into() of {class_name(buffer)}: give it a bytearray")
             if not room:
                 raise ValueError("recv_into() of an empty buffer could only return 0")
             if self._buffer and must_yield():
@@ -989,7 +990,7 @@ class _Closed:
     reading = None
 
     def __init__(self, file: Connection) -> None:
-        self._name = type(file).__name__
+        self._name = class_name(file)
 
     def waiting(self) -> None:
         """Return what is to be yielded to give way; then `recv()` refuses."""

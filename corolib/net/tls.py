@@ -26,6 +26,7 @@ from corolib.kernel import (
     Wake,
     WriteWait,
     brief,
+    class_module,
     close,
     current_scheduler,
     file_name,
@@ -670,12 +671,12 @@ def record_size(data: bytes, at: int) -> int:
 
 def has_failed(error: BaseException) -> bool:
     """Return whether TLS itself has failed: by an alert, say, or a record that is none."""
-    return type(error).__module__ == "ssl" and getattr(error, "errno", None) != EOF
+    return class_module(error) == "ssl" and getattr(error, "errno", None) != EOF
 
 
 def is_cut_off(error: BaseException) -> bool:
     """Return whether TLS has ended before its end: nobody is there any more."""
-    return type(error).__module__ == "ssl" and getattr(error, "errno", None) == EOF
+    return class_module(error) == "ssl" and getattr(error, "errno", None) == EOF
 
 
 def first_of(waits: list[SharedWait], wake: Wake) -> Callable[[], object]:

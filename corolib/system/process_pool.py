@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.coordination.thread_pool import PATIENCE, Job, Pool, end_threads
 from corolib.coordination.threads import Threads
-from corolib.kernel import RunFinished, Scheduler, current_scheduler, is_a, public, to_stderr, waits
+from corolib.kernel import (
+    RunFinished,
+    Scheduler,
+    class_name,
+    current_scheduler,
+    is_a,
+    public,
+    to_stderr,
+    waits,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -216,7 +225,7 @@ def _outcome(
             fault = f"cannot be unpickled: {_words(exc)}"
         else:
             if what and not isinstance(thing, BaseException):
-                fault = f"is unpickled as {type(thing).__name__}"
+                fault = f"is unpickled as {class_name(thing)}"
     if not what:
         return thing, RuntimeError(f"{name} returned what {fault}") if fault else None
     error = RuntimeError(f"{name} raised {what}, which {fault}") if fault else thing

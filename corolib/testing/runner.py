@@ -41,6 +41,7 @@ from corolib.kernel import (
     current_scheduler,
     current_task,
     doing,
+    name_of,
     never_again,
     running_scheduler,
     where,
@@ -276,7 +277,7 @@ class Part:
         cancel: Callable[[str], object] | None = None,
     ) -> None:
         self.runner = runner
-        self.name = name or getattr(f, "__name__", type(f).__name__)
+        self.name = name or name_of(f)
         if running_scheduler() is not None:
             raise RuntimeError(
                 f"{self.name} cannot begin in here: a scheduler already runs in this thread. "

@@ -10,7 +10,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from corolib.kernel import Scheduler, Task, TaskCancelled, current_scheduler, waits
+from corolib.kernel import (
+    Scheduler,
+    Task,
+    TaskCancelled,
+    brief,
+    current_scheduler,
+    name_of,
+    told,
+    waits,
+)
 from corolib.testing.clocks import JumpingSelector, VirtualClock
 from corolib.testing.leaks import open_files
 
@@ -242,7 +251,7 @@ class _Sweep:
             things = scheduler.run(self._scenario)
         except Exception as exc:
             cause = exc
-            complaints.append(f"the run ended with {type(exc).__name__}: {exc}")
+            complaints.append(f"the run ended with {told(exc)}")
         finally:
             scheduler.close()
         complaints += [f"left: {what}" for what in inspection.left]
@@ -262,7 +271,7 @@ class _Sweep:
         self.runs = runs
 
     def _describe(self, shots: tuple[Shot, ...], complaints: list[str]) -> str:
-        name = getattr(self._scenario, "__name__", repr(self._scenario))
+        name = name_of(self._scenario, brief(self._scenario))
         how = ", ".join(f"task {task} before step {step}" for step, task in shots)
         lines = [
             f"{name}: with {f'{how} cancelled' if shots else 'nothing cancelled'}:",

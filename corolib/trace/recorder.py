@@ -40,11 +40,13 @@ from corolib.kernel import (
     UrgentWait,
     WriteWait,
     attribute,
+    class_name,
     find_cycle,
     handle_signal,
     handles_signals,
     holders,
     name_of,
+    plain,
     signal_named,
 )
 from corolib.trace.watching import (
@@ -157,9 +159,9 @@ class TracedScheduler(Scheduler):
             return "Deadlock"
         if main is None:  # another loop has made the turns
             error = sys.exception()
-            return "closed" if error is None else type(error).__name__
+            return "closed" if error is None else class_name(error)
         error = main.failure or (None if main.done and not main.cancelled else sys.exception())
-        return "returned" if error is None else type(error).__name__
+        return "returned" if error is None else class_name(error)
 
     # The loop ---------------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class TracedScheduler(Scheduler):
         parent = task.parent
         code, line = task.site[0], int(task.spawned_at.rpartition(":")[2])
         over = None if parent is None else parent.id
-        self.note("spawn", task.id, str(task.name), over, task.daemon, code, line)
+        self.note("spawn", task.id, plain(task.name), over, task.daemon, code, line)
         self.whys[task.id] = "new"
 
     def make_stepper(self, context: Context) -> Callable[..., Any]:
@@ -251,7 +253,7 @@ class TracedScheduler(Scheduler):
         if f is task.send:
             self.add(("step", clock(), task.id, n, "send", None))
         else:
-            self.add(("step", clock(), task.id, n, "throw", type(value).__name__))
+            self.add(("step", clock(), task.id, n, "throw", class_name(value)))
         if self.delivered == task.id:
             self.delivered = None
 
@@ -265,7 +267,7 @@ class TracedScheduler(Scheduler):
         if trap is None:
             self.whys[number], name = "yield", ""
         else:
-            name = kind.__name__
+            name = class_name(trap)
             self.whys[number], on = self.waits_for(kind, trap)
         stack, frame = self.frames(task.body)
         code, line = (None, None) if frame is None else (frame.f_code, frame.f_lineno)
@@ -335,7 +337,7 @@ class TracedScheduler(Scheduler):
         elif type(error) is Cancelled and task.is_left_by(error):
             how, name = "cancelled", None
         else:
-            how, name = "failed", type(error).__name__
+            how, name = "failed", class_name(error)
         self.add(("over", clock(), task.id, how, name))
 
     def give_up(self, task: Task[Any]) -> None:
@@ -345,7 +347,7 @@ class TracedScheduler(Scheduler):
     def task_done(self, task: Task[Any]) -> Task[Any] | None:
         failure = task.failure
         how = "cancelled" if task.cancelled else "returned" if failure is None else "failed"
-        self.note("done", task.id, how, None if failure is None else type(failure).__name__)
+        self.note("done", task.id, how, None if failure is None else class_name(failure))
         for kept in (self.whys, self.proxied, self.stepped, self.told):
             kept.pop(task.id, None)
         return super().task_done(task)
@@ -389,7 +391,7 @@ class TracedScheduler(Scheduler):
 
     def cancel_delivered(self, task: Task[Any], scope: Scope, error: BaseException) -> None:
         number, label = self.labels.scope(task, scope)
-        self.note("cancel.deliver", task.id, number, label, type(error).__name__)
+        self.note("cancel.deliver", task.id, number, label, class_name(error))
         self.delivered = task.id
         super().cancel_delivered(task, scope, error)
 
@@ -448,8 +450,8 @@ def shown(value: object) -> str:
         text = repr(value)
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
     if kind in _SIZED:
-        return f"<{kind.__name__} of {len(value)}>"  # type: ignore[arg-type]
-    return f"<{kind.__name__}>"
+        return f"<{class_name(value)} of {len(value)}>"  # type: ignore[arg-type]
+    return f"<{class_name(value)}>"
 
 
 def _reason(reason: object) -> str | None:

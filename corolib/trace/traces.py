@@ -25,6 +25,7 @@ from corolib.kernel import (
     attribute,
     brief,
     check_count,
+    class_name,
     running_scheduler,
     to_stderr,
     told,
@@ -162,7 +163,7 @@ class Trace:
 
     def begin(self, scheduler: TracedScheduler) -> None:
         """A run begins, which `scheduler` tells of by `add`."""
-        kind = type(scheduler._poller._make).__name__
+        kind = class_name(scheduler._poller._make)
         self._header = {
             "schema": SCHEMA,
             "t0_ns": self.t0,

@@ -20,6 +20,7 @@ from corolib.kernel import (
     Task,
     Timers,
     attribute,
+    class_name,
     name_of,
     running_scheduler,
 )
@@ -105,7 +106,7 @@ def _whose(f: Any, arg: Any) -> str:
         return arg.label
     if isinstance(arg, CancelScope):
         whose = "?" if arg.task is None else arg.task.label
-        return f"{type(arg).__name__} of {whose}"
+        return f"{class_name(arg)} of {whose}"
     return name_of(f).strip("_<>")
 
 
@@ -232,7 +233,7 @@ class Labels:
             self._count += 1
             known = self._known
             name = attribute(thing, "name")
-            label = f"{type(thing).__name__} {name if type(name) is str and name else self._count}"
+            label = f"{class_name(thing)} {name if type(name) is str and name else self._count}"
             gone = ref(thing, lambda _: known.pop(address, None))
             found = known[address] = (gone, self._count, label)
         return found[1:]
@@ -243,7 +244,7 @@ class Labels:
             return 0, task.label
         number, _ = self.of(scope)
         seconds = getattr(scope, "_seconds", None)
-        name = type(scope).__name__
+        name = class_name(scope)
         return number, name if seconds is None else f"{name} of {seconds:g} s"
 
     def what(self, what: object) -> tuple[str, str]:
@@ -254,7 +255,7 @@ class Labels:
             verb, thing = what
             if isinstance(thing, Waitable):
                 _, label = self.of(thing)
-                kind = next((why for name, why in _KINDS if name in type(thing).__name__), "lock")
+                kind = next((why for name, why in _KINDS if name in class_name(thing)), "lock")
                 return kind, f"{verb} {label}"
             return "other", f"{verb} {_kind(thing)}".rstrip()
         return "other", _kind(what)
@@ -262,7 +263,7 @@ class Labels:
 
 def _kind(thing: object) -> str:
     """Return what kind of thing a wait is for, in words."""
-    name = type(thing).__name__
+    name = class_name(thing)
     return _WORDS.get(name, f"a {name}")
 
 

@@ -1,5 +1,6 @@
 """Exceptions that refuse what is asked of them, each as some program has them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,25 @@ class _Nameless(type):
 
 class Nameless(Exception, metaclass=_Nameless):
     """Is of a class that does not say its name."""
+
+
+class Name(str):
+    """A name that refuses to be written, and to be compared."""
+
+    def _refuse(self, *args: Any) -> Any:
+        raise RuntimeError("no name")
+
+    __str__ = __repr__ = __format__ = __eq__ = __len__ = __bool__ = _refuse
+    startswith = lstrip = partition = _refuse
+    __hash__ = str.__hash__
+
+
+def misnamed(thing: Any, name: str = "odd") -> Any:
+    """Return a function, a generator or a class with such a name."""
+    thing.__name__, thing.__qualname__ = Name(name), Name(f"{name}.q")
+    with suppress(AttributeError):
+        thing.__module__ = Name("nowhere")
+    return thing
 
 
 ODD = [Frozen, Unhashable, Silent, Unequal, Empty, Stubborn, Closed, Nameless]

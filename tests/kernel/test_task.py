@@ -6,11 +6,13 @@ import subprocess
 import sys
 import types
 import weakref
+from typing import Any
 
 import pytest
 
 from corolib import (
     Cancelled,
+    ReadWait,
     Scheduler,
     Sleep,
     Suspend,
@@ -19,6 +21,7 @@ from corolib import (
     current_scheduler,
     current_task,
     first,
+    gather,
     now,
     run,
     spawn,
@@ -28,6 +31,7 @@ from corolib.kernel.frames import call_site
 from corolib.testing import virtual_time
 from tests.helpers.driving import double, failing, go, in_a_thread, sleeper, turn
 from tests.helpers.garbage import garbage_of
+from tests.helpers.odd import misnamed
 
 # States and frames --------------------------------------------------------------------------------
 
@@ -905,3 +909,87 @@ def leaves_families():
 )
 def test_tasks_leave_no_cycles(scenario):
     assert garbage_of(scenario) == []
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+@misnamed
+def odd(x=None):
+    yield
+    return x
+
+
+@misnamed
+async def odd_coroutine():
+    return 1
+
+
+@misnamed
+class Odd:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+THING: Any = Odd()
+
+
+def yields(thing):
+    yield thing
+
+
+def is_stepped_twice():
+    call = odd()
+    spawn(call)
+    yield from spawn(call)
+
+
+def is_spawned_when_begun():
+    call = odd()
+    next(call)
+    spawn(call)
+    yield
+
+
+def spawns(thing):
+    spawn(thing)
+    yield
+
+
+@pytest.mark.parametrize(
+    ("main", "args", "said"),
+    [
+        (yields, [odd()], "the generator odd()"),
+        (yields, [odd_coroutine()], "the coroutine odd()"),
+        (yields, [Odd], "not a trap"),
+        (yields, [Odd()], "yielded a odd (whose repr fails)"),
+        (spawns, [misnamed(lambda: 3)], "it has no `yield`"),
+        (spawns, [Odd()], "got a odd (whose repr fails)"),
+        (is_spawned_when_begun, [], "got odd(), which was started before"),
+        (is_stepped_twice, [], "odd() was given to two tasks"),
+        (yields, [Suspend(lambda wake: THING, THING)], "returned a odd (whose repr fails)"),
+        (yields, [ReadWait(Odd())], "a odd is not a file"),
+    ],
+)
+def test_who_has_a_name_that_cannot_be_written_is_named_all_the_same(main, args, said):
+    with pytest.raises((TypeError, RuntimeError), match=re.escape(said)):
+        run(main, *args)
+
+
+def test_a_task_whose_function_has_a_name_that_cannot_be_written():
+    def main():
+        tasks = [spawn(odd, 1), spawn(odd(2)), spawn(odd_coroutine)]
+        yield
+        assert "odd#2" in current_scheduler().report()
+        assert [task.label for task in tasks] == ["odd#2", "odd#3", "odd#4"]
+        return (yield from gather(*tasks))
+
+    async def reads():
+        return [x async for x in odd_numbers()]
+
+    @misnamed
+    async def odd_numbers():
+        yield 1
+
+    assert run(main) == [1, 2, 1]
+    assert run(reads) == [1]
