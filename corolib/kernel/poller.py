@@ -577,8 +577,9 @@ class Poller:
     def _register(self, fd: int, mask: int) -> None:
         try:
             self._selector.register(fd, mask)
-        except FileExistsError:
-            # A `dup` of a file that had this number has left it in epoll.
+        except (FileExistsError, KeyError):
+            # A `dup` of a file that had this number has left it in epoll. Or want of memory has
+            # left it in the selector.
             self._remake()
             self._register_anew(fd, mask)
         except OSError as exc:

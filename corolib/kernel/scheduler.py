@@ -383,8 +383,7 @@ class Scheduler(metaclass=Documented):
             self._tell_joiner(task, joined)
             return
         self._suspended.add(task)
-        if joined.joiners is None:
-            joined.joiners = {}
+        joined.joiners = joined.joiners or {}
         joined.joiners[task] = None
 
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
@@ -460,10 +459,14 @@ class Scheduler(metaclass=Documented):
         step = self.make_stepper(copy_context() if context is None else context)
         task: Task[Any] = Task(self, body, new, name, number, daemon, step, site)
         self._tasks[number] = task
-        if parent is not None:
-            parent.adopt(task)
-        self.task_made(task)
-        self._ready.append(task)
+        try:
+            if parent is not None:
+                parent.adopt(task)
+            self.task_made(task)
+            self._ready.append(task)
+        except MemoryError:
+            self.task_done(task)  # else all would wait for one that is never stepped
+            raise
         if self.polling:
             self._callqueue.wake_loop()
         return task
@@ -520,8 +523,7 @@ class Scheduler(metaclass=Documented):
         if parent is None:
             return None
         del parent.family[task.id]  # type: ignore[union-attr]
-        if not task.daemon:
-            parent.attached -= 1
+        parent.attached -= not task.daemon
         if not parent.body_over:
             return None
         if parent.family:

@@ -204,8 +204,7 @@ class Task(Scope, Generic[T], metaclass=Documented):
             return int  # an undo that has nothing to do
         if self.scheduler.polling:
             self.scheduler.at_once()  # raises RunFinished if it never will be done
-        if self.joiners is None:
-            self.joiners = {}
+        self.joiners = self.joiners or {}
         self.joiners[call] = None
         return lambda: self.joiners and self.joiners.pop(call, None)
 
@@ -224,12 +223,11 @@ class Task(Scope, Generic[T], metaclass=Documented):
 
     def adopt(self, child: Task[Any]) -> None:
         """Make `child` one of the family."""
-        child.parent = self
         if self.family is None:
             self.family = {}
         self.family[child.id] = child
-        if not child.daemon:
-            self.attached += 1
+        self.attached += not child.daemon
+        child.parent = self  # last: who has one is in its family
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
         """Note how the body ended, and let go of what only the body needed, its context too."""

@@ -36,7 +36,7 @@ from corolib.net.limits import DatagramLimits as DatagramLimits
 from corolib.net.limits import checked_for_datagrams
 from corolib.net.network import address_text, refusal, source_of
 from corolib.net.resolving import Port
-from corolib.net.serving import Serving, StopReport, to_the_end
+from corolib.net.serving import Serving, StopReport, release, to_the_end
 
 Answer = bytes | bytearray | memoryview | None
 DatagramHandler = Callable[[bytes, Any], Answer | Runnable[Answer]]
@@ -152,30 +152,38 @@ class DatagramServer(Serving):
         """Give a datagram to the handler, if there is room for it."""
         counts = self._counts
         counts["received"] += 1
-        source = source_of(sender)
-        now = self._scheduler.clock()
-        if now >= self._since + WINDOW or len(self._answers) >= SOURCES:
-            self._since = now
-            self._answers.clear()
-        elif self._answers.get(source, 0) >= self._rate:
-            self._limit(source)
-            return
-        waiting = len(self._open)
-        if waiting and (
-            waiting >= self._limits["max_waiting"]
-            or self._waiting[source] >= self._limits["max_per_address"]
-        ):
-            counts["dropped"] += 1
-            return
+        question = None
         try:
+            source = source_of(sender)
+            now = self._scheduler.clock()
+            if now >= self._since + WINDOW or len(self._answers) >= SOURCES:
+                self._since = now
+                self._answers.clear()
+            elif self._answers.get(source, 0) >= self._rate:
+                self._limit(source)
+                return
+            waiting = len(self._open)
+            if waiting and (
+                waiting >= self._limits["max_waiting"]
+                or self._waiting[source] >= self._limits["max_per_address"]
+            ):
+                counts["dropped"] += 1
+                return
             made = self._handler(data, sender)
-            if hasattr(made, "send"):
-                self._open[_Question(self, made, data, sender, source)] = None
-                self._waiting[source] += 1
-            else:
+            if not hasattr(made, "send"):
                 self._answer(made, len(data), sender, source)
+                return
+            question = _Question(self, data, sender, source)
+            self._open[question] = None
+            self._waiting[source] += 1
+            # As of each task that a server begins, the place is where that was begun.
+            task = question.task = self._scheduler.start(made, (), site=self.task.site)
+            task.watch(question)
         except Exception as exc:
-            self._note_failure(exc, sender)
+            try:
+                self._not_begun(question)
+            finally:
+                self._note_failure(exc, sender)
 
     # Answers ----------------------------------------------------------------------------------
 
@@ -224,12 +232,9 @@ class DatagramServer(Serving):
         self._counts["limited"] += 1
         self.peer_log.warn("rate", "rate: %s is answered no more in this second", source)
 
-    def _ended(self, question: Any) -> None:
-        """A handler that has waited is done, and its children are."""
+    def _ended(self, question: _Question) -> None:
         del self._open[question]
-        self._waiting[question.source] -= 1
-        if not self._waiting[question.source]:
-            del self._waiting[question.source]
+        release(self._waiting, question.source)
         self._settle()
 
     def _log_failure(self, error: BaseException, sender: Any) -> None:
@@ -319,16 +324,12 @@ class _Question:
     # As a connection has it whose handler is over.
     closing = False
 
-    def __init__(
-        self, server: DatagramServer, body: Any, data: bytes, sender: Any, source: Any
-    ) -> None:
+    def __init__(self, server: DatagramServer, data: bytes, sender: Any, source: Any) -> None:
         self.server = server
         self.asked = len(data)
         self.peer = sender
         self.source = source
-        # As of each task that a server begins, the place is where that was begun.
-        self.task: Task[Answer] = server._scheduler.start(body, (), site=server.task.site)
-        self.task.watch(self)
+        self.task: Any = None
 
     def __call__(self, answer: Any, error: BaseException | None) -> None:
         server = self.server
@@ -337,11 +338,13 @@ class _Question:
                 server._answer(answer, self.asked, self.peer, self.source)
         except Exception as exc:
             error = exc
-        if not self.task.cancelled:
-            server._finished += not server._taking and not server._cancelled
-            if error is not None and not is_a(error, (SystemExit, KeyboardInterrupt)):
-                server._note_failure(error, self.peer)
-        server._ended(self)
+        try:
+            if not self.task.cancelled:
+                server._finished += not server._taking and not server._cancelled
+                if error is not None and not is_a(error, (SystemExit, KeyboardInterrupt)):
+                    server._note_failure(error, self.peer)
+        finally:
+            server._ended(self)
 
     def cancel(self, reason: str) -> None:
         self.task.cancel(reason)

@@ -427,8 +427,9 @@ class Listening(metaclass=Documented):
         self.pauses += 1
         if exc.errno in (errno.EMFILE, errno.ENFILE) and self.ran_out is not None:
             self.ran_out()
-        if current_scheduler().run_local(Lines).pauses.passes(str(exc.errno)) is not None:
-            self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)
+        with suppress(MemoryError):
+            if current_scheduler().run_local(Lines).pauses.passes(str(exc.errno)) is not None:
+                self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)
 
     def close(self) -> None:
         """Close the sockets; does not wait. Who waits to accept gets `ClosedError`.

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel import Scheduler, Task, Wake
+from corolib.kernel import Scheduler, Wake
 from corolib.net.network import traffic
 from corolib.net.streams import (
     Stream,
@@ -56,9 +56,9 @@ class Progress:
         *("traffic", "unsent"),
     )
 
-    def __init__(self, stream: Stream, task: Task[Any], since: float) -> None:
+    def __init__(self, stream: Stream, since: float) -> None:
         self.stream = stream
-        self.task = task
+        self.task: Any = None
         # When something was seen to have moved last; at first, when it was accepted.
         self.since = since
         # What the kernel kept for the peer when it was looked at last.
@@ -158,7 +158,7 @@ class Watch:
             self._enough = math.inf if self._evict == math.inf else self._most / 2
         window = RATE_WINDOW if self._rate else math.inf
         self.tick = min(self._idle, self._evict, window) / QUARTERS
-        # How many connections are open.
+        # How many connections are counted as open.
         self._taken = 0
         # The next look, if there is one, and when it is to be.
         self._timer: Any = None
@@ -183,23 +183,27 @@ class Watch:
 
     def took_one(self) -> None:
         """Note that one more connection is open: look from now on, if there are enough of them."""
+        self._count()
         places = self.places
-        places.taken += 1
-        self._taken += 1
         if self._timer is None and self._enough <= (places.taken if self._shares else self._taken):
             for watch in places.watches:
                 watch._begin()
 
     def lost_one(self) -> None:
         """Note that a connection has ended; look no more when it was the last."""
-        self.places.taken -= 1
-        self._taken -= 1
+        self._count()
         self.content = -math.inf
         if self._timer is not None and not self._taken:
             self._scheduler.timers.cancel(self._timer)
             self._timer, self._planned = None, math.inf
         if self.places.waiting:
             self.places.is_free()
+
+    def _count(self) -> None:
+        """Count what is open. One more or less would not do: a beginning may fail before this."""
+        many = len(self._opened)
+        self.places.taken += many - self._taken
+        self._taken = many
 
     def _begin(self) -> None:
         taken = self.places.taken if self._shares else self._taken

@@ -52,7 +52,7 @@ from corolib.net.listening import BACKLOG, PAUSE, Listening, inherited, tcp_sock
 from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
 from corolib.net.proxy_header import Proxies, ProxyHeaderError, read_header
-from corolib.net.serving import Serving, StopReport, to_the_end
+from corolib.net.serving import Serving, StopReport, release, to_the_end
 from corolib.net.streams import IncompleteRead, LimitExceeded, Stream, break_off, introduce
 from corolib.net.tls import is_cut_off
 
@@ -219,11 +219,17 @@ class Server(Serving):
     def _serve(self) -> Generator[Any, Any, None]:
         try:
             while True:
-                if self._is_full():
-                    self._counts["full"] += 1
-                    yield from self._wait_for_room()
-                stream = yield from self.listener.take()
-                self._begin(stream)
+                try:
+                    if self._watch.is_full():
+                        self._counts["full"] += 1
+                        yield from self._wait_for_room()
+                    # Nothing here refers to the stream: one that does not get as far is closed.
+                    self._begin((yield from self.listener.take()))
+                    continue
+                except MemoryError as exc:
+                    # What the system lacks is known where it was asked; here, what Python does.
+                    self.listener.report(exc)
+                yield Sleep(PAUSE)
         except ClosedError:
             if not self.listener.closed:
                 raise
@@ -298,6 +304,7 @@ class Server(Serving):
         if self._max_message is not None:
             stream.max_message = self._max_message
         body: Any = self._handler if self._tls is None else self._handle_tls
+        connection = None
         try:
             if self._picks:
                 if self._proxies and self._proxies.trusts(stream.peer):
@@ -305,18 +312,22 @@ class Server(Serving):
                 elif not self._is_welcome(stream):
                     self._close(stream)
                     return
+            # Whatever needs memory is done before there is a task, as far as that can be.
+            connection = _Connection(self, stream)
+            self._open[connection] = None
+            self._watch.took_one()
             # Our own task's place is named: to look for it each time would cost 9000 instructions.
             task = self._scheduler.start(body, (stream,), self.name, site=self.task.site)
+            connection.task = task
+            task.watch(connection)
         except Exception as exc:
-            # The predicate has failed, or the handler is no generator function.
-            self._leave_source(stream)
-            self._close(stream)
-            self._note_failure(exc, stream)
-            return
-        connection = _Connection(self, stream, task)
-        self._open[connection] = None
-        task.watch(connection)
-        self._watch.took_one()
+            # The predicate has failed, the handler is no generator function, or memory is short.
+            try:
+                self._not_begun(connection)
+                self._leave_source(stream)
+            finally:
+                self._close(stream)
+                self._note_failure(exc, stream)
 
     def _is_welcome(self, stream: Stream) -> bool:
         """Return whether a new connection is to be served; else count it."""
@@ -329,17 +340,15 @@ class Server(Serving):
             if self._sources[source] >= self._share:
                 self._counts["crowded"] += 1
                 return False
-            self._sources[source] += 1
+            # First: what is not counted may be released.
             self._source_of[stream] = source
+            self._sources[source] += 1
         return True
 
     def _leave_source(self, stream: Stream) -> None:
         """A connection is over: it counts for its source no more, if it did."""
         if stream in self._source_of:
-            source = self._source_of.pop(stream)
-            self._sources[source] -= 1
-            if not self._sources[source]:
-                del self._sources[source]
+            release(self._sources, self._source_of.pop(stream))
 
     def _handle_proxied(self, stream: Stream) -> Generator[Any, Any, Any]:
         """Learn from a proxy who the client is, and serve that, if it is welcome."""
@@ -450,35 +459,43 @@ class _Connection(Progress):
 
     __slots__ = ("closed", "gone", "server")
 
-    def __init__(self, server: Server, stream: Stream, task: Task[Any]) -> None:
-        Progress.__init__(self, stream, task, server._scheduler.clock() - server._watch.late)
+    def __init__(self, server: Server, stream: Stream) -> None:
+        Progress.__init__(self, stream, server._scheduler.clock() - server._watch.late)
         self.server = server
         # Whether it is counted as reset, and whether the server has closed the stream itself.
         self.gone = self.closed = False
 
     def __call__(self, value: Any, error: BaseException | None) -> None:
         server, stream = self.server, self.stream
-        if not self.closing:
-            server._note_outcome(self, error)
-        elif error is not None and is_a(error, OSError):
-            # `aclose()` passes over all failures but that of the close itself, and an alert.
-            server._note_failure(error, stream)
-        # TLS ends each direction by a close_notify of its own.
-        ended = stream.ended and stream.tls is None
-        if error is None and not (self.closing or ended):
-            self.closing = True
-            limits = server._limits
-            draining = stream.aclose(limits["drain_limit"], quiet=limits["drain"])
-            self.task = server._scheduler.spawn(draining, parent=server.task)
-            self.task.watch(self)
-            return
-        if self.cut and stream.unsent():
-            # Else the kernel would keep it for a peer that does not take it.
-            stream.reset()
-        if error is not None:
-            self._break_off()
-        server._close(stream)
-        server._ended(self)
+        goes_on = False
+        try:
+            if not self.closing:
+                server._note_outcome(self, error)
+            elif error is not None and is_a(error, OSError):
+                # `aclose()` passes over all failures but that of the close itself, and an alert.
+                server._note_failure(error, stream)
+            # TLS ends each direction by a close_notify of its own.
+            ended = stream.ended and stream.tls is None
+            if error is None and not (self.closing or ended):
+                self.closing = True
+                limits = server._limits
+                draining = stream.aclose(limits["drain_limit"], quiet=limits["drain"])
+                self.task = server._scheduler.spawn(draining, parent=server.task)
+                self.task.watch(self)
+                goes_on = True
+                return
+            if self.cut and stream.unsent():
+                # Else the kernel would keep it for a peer that does not take it.
+                stream.reset()
+            if error is not None:
+                self._break_off()
+        finally:
+            # This is the end of it also if something of that has failed, for want of memory.
+            if not goes_on:
+                try:
+                    server._close(stream)
+                finally:
+                    server._ended(self)
 
     @property
     def peer(self) -> Any:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from corolib.coordination.locks import Event
@@ -119,14 +120,35 @@ class Serving(metaclass=Documented):
     def abandon(self) -> None:
         """Close all that is open, since the run is over: no task does it any more."""
 
+    # What is under way ------------------------------------------------------------------------
+
+    @abstractmethod
+    def _ended(self, each: Any) -> None:
+        """What was under way is over: it is done, and its children are."""
+
+    def _not_begun(self, each: Any) -> None:
+        """What was to be under way could not be begun whole, for want of memory: end it."""
+        if each not in self._open:
+            return
+        try:
+            task = each.task
+            if task is not None:
+                if task.joiners:
+                    task.joiners.pop(each, None)
+                task.cancel("nobody would learn of its end")
+        finally:
+            self._ended(each)
+
     # Failures ---------------------------------------------------------------------------------
 
     def _note_failure(self, error: BaseException, whom: Any) -> None:
         """Count what has left a handler, and report it: `whom` is what the hook is told."""
         self._counts["failed"] += 1
-        # Later: what the hook raises is then reported, and reaches nobody.
+        # Later: what the hook raises is then reported, and reaches nobody. Without the memory for
+        # that it is just counted.
         report = self._on_error or self._log_failure
-        self._scheduler.call_soon_threadsafe(report, error, whom)
+        with suppress(MemoryError):
+            self._scheduler.call_soon_threadsafe(report, error, whom)
 
     @abstractmethod
     def _log_failure(self, error: BaseException, whom: Any) -> None:
@@ -243,6 +265,15 @@ class Serving(metaclass=Documented):
     def _end(self) -> Generator[Any, Any, StopReport]:
         yield self._ending()
         return self._report()
+
+
+def release(counts: Counter[Any], source: Any) -> None:
+    """Count one less of a source, which may not have been counted yet."""
+    left = counts[source] - 1
+    if left > 0:
+        counts[source] = left
+    else:
+        counts.pop(source, None)
 
 
 def to_the_end(server: Serving) -> Generator[Any, Any, StopReport]:

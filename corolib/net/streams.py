@@ -744,16 +744,21 @@ class Stream:
         file = self._file
         if isinstance(file, _Closed):
             return
-        self._file = _Closed(file)
-        self._buffer.clear()
-        # No task is busy with it any more.
-        self._calm = True
-        scheduler = running_scheduler()
-        if scheduler is not None and isinstance(self._reading, ReadWait):
-            scheduler.close_file(file)
-        else:
-            # The run is over and nobody waits; or the file wakes its waiters itself.
+        try:
+            self._file = _Closed(file)
+            self._buffer.clear()
+            # No task is busy with it any more.
+            self._calm = True
+            scheduler = running_scheduler()
+            if scheduler is not None and isinstance(self._reading, ReadWait):
+                scheduler.close_file(file)
+            else:
+                # The run is over and nobody waits; or the file wakes its waiters itself.
+                file.close()
+        except MemoryError:
+            # Those who wait learn of it when the poller finds that the file is closed.
             file.close()
+            raise
 
     def reset(self) -> None:
         """Close the file so that the other side learns that this is no orderly end; does not wait.

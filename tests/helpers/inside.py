@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self, TypeVar
 
+import pytest
+
 import corolib
 from corolib import (
     CancelScope,
@@ -37,6 +39,9 @@ from corolib.kernel.poller import SWEEP_EVERY as SWEEP_EVERY
 from corolib.kernel.poller import Poller
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Wake
+from corolib.net.datagram_servers import _Question
+from corolib.net.progress import Watch
+from corolib.net.servers import _Connection
 from corolib.system import systemd, workers
 from corolib.system.stdin import ThreadedInput
 from corolib.testing import VirtualClock, sweeps
@@ -402,6 +407,32 @@ def wrapped_by(sslobject: Any) -> Any:
 
 def connections_of(server: Server) -> Iterable[Any]:
     return server._open
+
+
+def counts_of(server: Server) -> tuple[int, int, dict[Any, int]]:
+    """Return how many connections are open, how many places are taken, how many each source has."""
+    return len(server._open), server._watch.places.taken, dict(server._sources)
+
+
+STEPS = {
+    "begins": (Server, "_begin"),
+    "ends": (_Connection, "__call__"),
+    "asks": (DatagramServer, "_handle"),
+    "is answered": (_Question, "__call__"),
+}
+"""What servers do for one client, by what becomes of it."""
+
+
+def refuse_memory(number: int) -> Callable[[], object]:
+    """Refuse Python one piece of memory, that after so many others; return what ends that."""
+    capi = pytest.importorskip("_testcapi")
+    capi.set_nomemory(number, number + 1)
+    end: Callable[[], object] = capi.remove_mem_hooks
+    return end
+
+
+PLACES_ASKED = Watch, "is_full"
+"""What a server asks before it accepts somebody."""
 
 
 def cancelled_by(server: Server) -> list[Any]:

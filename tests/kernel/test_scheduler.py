@@ -590,3 +590,28 @@ def test_a_negative_grace_a_wrong_parent_and_a_wrong_context_are_refused():
 def test_a_grace_that_is_no_duration_is_refused(grace):
     with pytest.raises(ValueError, match="grace="):
         run(iter, (), grace=grace)
+
+
+@pytest.mark.parametrize("what", ["ready", "family"])
+def test_a_task_for_which_there_is_no_memory_was_never_made(what):
+    class Full(deque):
+        def append(self, task):
+            if task.name == "sleeper" and what == "ready":
+                raise MemoryError
+            super().append(task)
+
+    class Childless(dict):
+        def __setitem__(self, number, task):
+            raise MemoryError
+
+    def main():
+        if what == "family":
+            current_task().family = Childless()
+        with pytest.raises(MemoryError):
+            spawn(sleeper, 9)
+        assert not current_task().children
+        assert current_scheduler().tasks == [current_task()]
+        return now()
+        yield
+
+    assert go(main, ready=Full) == 0

@@ -312,7 +312,7 @@ def test_a_join_that_a_signal_handler_broke_off_ends_no_later_wait_of_its_task()
 
     def main():
         task = spawn(sleeper, 1)
-        task.joiners = Strikes()
+        task.joiners = Strikes({lambda value, error: None: None})
         with pytest.raises(ValueError, match="from a signal handler"):
             yield from task
         yield Sleep(2)

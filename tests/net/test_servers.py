@@ -1957,8 +1957,9 @@ def test_a_short_connection_costs_few_calls():
 
     calls = 0
     # Three of them are for the limits of idleness, such as a look at the clock. One calls who
-    # watches the task, where a failure of it is reported as of any other call.
-    assert serving(echo, scenario) <= 115.1
+    # watches the task, where a failure of it is reported as of any other call. Four count what is
+    # open so that it stays right when a beginning fails.
+    assert serving(echo, scenario) <= 118.1
 
 
 @pytest.mark.hazard("H79")
