@@ -12,8 +12,9 @@ The one rule: if it can wait, it has `yield` in front: `yield` a trap, as `yield
 `yield from` a function. If it cannot wait, it is an ordinary call, as `spawn(f, *args)`.
 
 Where to go on: `help(corolib.run)`, and so for each name, shows an example; begin with `spawn`,
-`timeout`, `TaskGroup`, `Queue`, `Stream`, `open_tcp` and `listen_tcp`. README.md has a table of how
-everything is spelled. `python3 -m corolib` serves from the command line.
+`timeout`, `TaskGroup`, `Queue`, `Stream`, `open_tcp` and `listen_tcp`. The guide, in the folder
+demos/guide of the repository, has a table of how everything is spelled. `python3 -m corolib` serves
+from the command line.
 
 Under it all a task yields `ReadWait(sock)` or `WriteWait(sock)`, and a scheduler on the standard
 `selectors` module resumes it when the socket is ready.

@@ -95,7 +95,7 @@ SECTIONS = {
     "open_unix": ["Args", "Raises", "Example", "Source"],
     "open_unix_datagrams": ["Args", "Raises", "Example", "Source"],
     "run": ["Args", "Returns", "Raises", "Example"],
-    "run_workers": ["Args", "Returns", "Raises", "Source"],  # the example forks: in the README
+    "run_workers": ["Args", "Returns", "Raises", "Source"],  # the example forks: in the guide
     "run_process": ["Args", "Returns", "Raises", "Example", "Source"],
     "serve_tcp": ["Args", "Returns", "Raises", "Example", "Source"],
     "serve_udp": ["Args", "Raises", "Example"],
@@ -197,7 +197,7 @@ def test_help_begins_with_a_server_the_rule_and_where_to_go_on():
     serve, handler, *address = names["served"]
     assert (serve, handler, address) == (corolib.serve_tcp, names["echo"], ["127.0.0.1", 7007])
     assert "`yield` a trap" in begin
-    named = re.findall(r"`(\w+)`", begin[begin.index("Where to go on") : begin.index("README.md")])
+    named = re.findall(r"`(\w+)`", begin[begin.index("Where to go on") : begin.index("The guide")])
     assert set(named) <= set(corolib.__all__)
     assert "floor 1" in drawing
 

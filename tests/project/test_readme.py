@@ -13,6 +13,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,10 +101,12 @@ def name_of(program):
 
 
 def written(text, folder):
-    """Write a program down and return its path."""
+    """Write a program down, with the certificate that it may want, and return its path."""
     path = folder / "app.py"
     tests = re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)
     path.write_text(text + "".join(f"{name}()\n" for name in tests), "utf-8")
+    if "localhost.pem" in text:
+        shutil.copy(ROOT / "demos" / "bench" / "localhost.pem", folder)
     return path
 
 
@@ -417,7 +420,7 @@ def test_the_keywords_of_run_and_spawn_are_named():
     for function in (corolib.run, corolib.spawn):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
-                assert f"`{parameter.name}=`" in README
+                assert f"`{parameter.name}=`" in TEXTS["spelling"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
