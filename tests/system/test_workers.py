@@ -899,7 +899,6 @@ def test_a_worker_that_somebody_has_stopped_does_not_put_the_end_off(program):
     assert (status, out.count("status=0, restarts=0")) == (0, 2)
 
 
-@pytest.mark.found("N26")
 def test_a_worker_that_ends_at_the_moment_of_a_stop_does_not_put_the_end_off(program):
     """The parent hears of both at once."""
     server = program(
@@ -927,6 +926,7 @@ def test_a_worker_that_ends_at_the_moment_of_a_stop_does_not_put_the_end_off(pro
     assert server.end() == (0, "")
 
 
+@pytest.mark.found("N26")
 def test_a_worker_that_is_stopped_while_all_end_does_not_put_that_off_either(program):
     server = program(
         """
