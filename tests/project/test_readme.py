@@ -91,6 +91,7 @@ def programs_of(text, page="README"):
 TEXTS = {path.stem: path.read_text("utf-8") for path in PAGES}
 BLOCKS = [block for page, text in TEXTS.items() for block in blocks_of(text, page)]
 PROGRAMS = [program for page, text in TEXTS.items() for program in programs_of(text, page)]
+FOREIGN = re.compile(r"^(?:from|import) (curio|gevent|trio|twisted)\b", re.MULTILINE)
 RUN_WITH = re.compile(r"<!-- run with: (.*) -->")
 SERVERS = [p for p in PROGRAMS if "7007" in p.block.text]
 OTHERS = [p for p in PROGRAMS if "7007" not in p.block.text]
@@ -176,9 +177,11 @@ def test_every_text_block_is_the_output_of_a_program():
 
 
 def needs_its_own_process(program):
-    """Return whether a program needs options of the interpreter, or another program."""
+    """Return whether a program needs options of the interpreter, another program, or a library."""
     others = "corolib.interop.psycopg", "corolib.interop.redis"
-    return RUN_WITH.fullmatch(program.block.before) or any(o in program.block.text for o in others)
+    text = program.block.text
+    with_options = RUN_WITH.fullmatch(program.block.before)
+    return with_options or FOREIGN.search(text) or any(other in text for other in others)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +211,8 @@ def test_a_program_does_what_the_readme_says(program, ran, tmp_path, request):
 def run_alone(program, folder, request):
     """Run a program in a process of its own: return exit status, what it printed, and where."""
     settings = environment()
+    if foreign := FOREIGN.search(program.block.text):
+        pytest.importorskip(foreign[1])
     if "corolib.interop.psycopg" in program.block.text:
         pytest.importorskip("psycopg", exc_type=ImportError)
         settings |= request.getfixturevalue("postgres").environment
