@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from corolib.kernel import Scheduler, observed, run, trace_of, with_trace
+from corolib.kernel import Scheduler, observed, run, told, trace_of, with_trace
 from corolib.trace.files import read_lines
-from corolib.trace.traces import SUFFIXES, Trace, write
+from corolib.trace.traces import Trace, suffix_of, write
 
 _COMMAND = (__name__, "runpy")
 USAGE = """\
@@ -118,13 +118,18 @@ def convert(words: Sequence[str]) -> NoReturn:
     parser.add_argument("trace", metavar="TRACE.jsonl")
     parser.add_argument("to", metavar="OUT.html|OUT.json")
     options = parser.parse_args(words)
-    if os.path.splitext(options.to)[1] not in SUFFIXES:
-        parser.error(f"{options.to}: its suffix is none of {', '.join(SUFFIXES)}")
+    try:
+        suffix_of(options.to)
+    except ValueError as exc:
+        parser.error(str(exc))
     try:
         with open(options.trace, encoding="utf-8") as file:
             header, events = read_lines(file.read())
         write(options.to, header, events)
     except (OSError, ValueError) as exc:
         print(f"{options.trace}: {exc}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as exc:  # its events do not go together, in whichever way
+        print(f"{options.trace}: this trace is damaged: {told(exc)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)

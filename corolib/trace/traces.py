@@ -41,8 +41,15 @@ from corolib.trace.state import DONE_KEPT, State
 
 PAGE_KEEPS = 100_000  # events, unless `last=` says another number
 CAUSES = 3  # of which a trace is written, if it is only on cause
-SUFFIXES = (".html", ".jsonl", ".json")
+LINES = ".jsonl"  # the form that is written as events come
+FORMS: dict[str, Callable[[dict[str, Any], Sequence[Event]], str]] = {
+    ".html": page_of,
+    LINES: lines_of,
+    ".json": perfetto_of,
+}
+"""What makes the text of a file, by the suffix of its path."""
 
+_FIRST = os.getpid()  # the process that has imported this: others are forked children of it
 _written: dict[str, int] = {}  # how many runs of this process have written to a path
 
 
@@ -51,9 +58,9 @@ class Trace:
 
     Args:
         to: a path, whose suffix decides: `.html` is a page, `.jsonl` the events, `.json` is for
-            Perfetto; `%p` in it becomes the pid, and a second run of the process writes
-            `out-2.html`. "-" is text on stderr. A callable gets each event, a tuple as `EVENTS`
-            describes it. None: the events are kept, for `events` and `dump()`.
+            Perfetto; `%p` in it becomes the pid, a second run of the process writes `out-2.html`,
+            and a forked child `out-4711.html`. "-" is text on stderr. A callable gets each event, a
+            tuple as `EVENTS` describes it. None: the events are kept, for `events` and `dump()`.
         last: keep only so many events, the last ones. A page or a file for Perfetto is then written
             only on cause: an exception leaves the run; a failure is taken by nobody, or the
             watchdog tells of a step (of these the first three); or the signal comes that
@@ -106,17 +113,12 @@ class Trace:
         self._sink: Any = None
         self.add: Callable[[tuple[Any, ...]], object] = self._keep
         if isinstance(self.to, str) and self.to != "-":
-            suffix = os.path.splitext(self.to)[1]
-            if suffix not in SUFFIXES:
-                raise ValueError(
-                    f"trace={brief(self.to)}: the suffix is .html for a page, .jsonl for events "
-                    'or .json for Perfetto; or "-" for text on stderr'
-                )
+            suffix = suffix_of(self.to, "trace=", ' or "-" for text on stderr')
             folder = os.path.dirname(self.to) or "."
             if not os.path.isdir(folder):
                 raise ValueError(f"trace={brief(self.to)}: there is no folder {brief(folder)}")
             self.to = os.path.abspath(self.to)  # the program may go to another folder
-            self.on_cause = last is not None and suffix != ".jsonl"
+            self.on_cause = last is not None and suffix != LINES
             if last is None and suffix == ".html":
                 self._kept = deque(maxlen=PAGE_KEEPS)
 
@@ -152,9 +154,7 @@ class Trace:
     def dump(self, to: str | os.PathLike[str]) -> str:
         """Write what there is now, in the form that the suffix says; return the path."""
         path = os.fspath(to).replace("%p", str(os.getpid()))
-        suffix = os.path.splitext(path)[1]
-        if suffix not in SUFFIXES:
-            raise ValueError(f"dump({brief(path)}): the suffix is .html, .jsonl or .json")
+        suffix_of(path, "dump: ")
         events = self.events
         write(path, self._whole_header(events), events)
         return path
@@ -178,7 +178,7 @@ class Trace:
             self._use(scheduler, _Text(self.t0, self.codes))
         elif callable(self.to):
             self._use(scheduler, self.to)
-        elif self.to is not None and self.to.endswith(".jsonl"):
+        elif self.to is not None and self.to.endswith(LINES):
             path = free_path(self.to)
             self._use(scheduler, LineWriter(path, self._header, self.t0, self.codes))
             self.path = path
@@ -206,7 +206,7 @@ class Trace:
 
     def end(self, reason: str) -> None:
         """The run is over: write what is to be written. If that fails, the run is as it was."""
-        if self.path.endswith(".jsonl"):
+        if self.path.endswith(LINES):
             if self._sink is not None:
                 self._try(self._sink.close, self._sources())
         elif self.on_cause:
@@ -320,21 +320,36 @@ def mark(name: str, /, **data: Any) -> None:
         note(name, data)
 
 
+def suffix_of(path: str, what: str = "", more: str = "") -> str:
+    """Return the suffix of a path, which says in what form a trace is written there.
+
+    Raises:
+        ValueError: it is none of `FORMS`. The message begins with `what`, and ends with `more`.
+    """
+    suffix = os.path.splitext(path)[1]
+    if suffix not in FORMS:
+        forms = ".html for a page, .jsonl for events, .json for Perfetto"
+        raise ValueError(f"{what}{brief(path)}: the suffix is {forms}{more}")
+    return suffix
+
+
 def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:
     """Write a trace down in the form that the suffix of the path says."""
-    if path.endswith(".html"):
-        text = page_of(header, events)
-    elif path.endswith(".json"):
-        text = perfetto_of(header, events)
-    else:
-        text = lines_of(header, events)
+    text = FORMS[suffix_of(path)](header, events)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def free_path(path: str) -> str:
-    """Return where to write: the path itself the first time in this process, then `out-2.html`."""
-    path = path.replace("%p", str(os.getpid()))
+    """Return where to write: the path itself the first time in this process, then `out-2.html`.
+
+    In a forked child it is `out-4711.html`, with the number of the process: the path itself is its
+    parent's.
+    """
+    process = os.getpid()
+    if process != _FIRST and "%p" not in path:
+        path = "-%p".join(os.path.splitext(path))
+    path = path.replace("%p", str(process))
     count = _written[path] = _written.get(path, 0) + 1
     if count == 1:
         return path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -160,3 +161,21 @@ def test_a_trace_is_turned_into_a_page_and_into_a_file_for_perfetto(folder, caps
     assert convert("nowhere.jsonl", "t.html") == 1
     assert convert("program.py", "t.html") == 1
     assert convert("t.jsonl", "t.txt") == 2
+    assert "'t.txt': the suffix is .html for a page" in capsys.readouterr().err
+
+
+def test_a_damaged_trace_is_told_in_one_line(folder, capsys):
+    """Whatever line is missing, or has another type than it should have."""
+    run(sleeper, 0, trace=folder / "t.jsonl")
+    lines = (folder / "t.jsonl").read_text().splitlines()
+    damages = [[*lines[:number], *lines[number + 1 :]] for number in range(1, len(lines))]
+    damages += [[re.sub(r":\d+", ":null", line) for line in lines]]
+    damages += [[line.replace('"kind"', '"king"') for line in lines]]
+    ends = set()
+    for damage in damages:
+        Path("d.jsonl").write_text("\n".join(damage))
+        for to in ("d.html", "d.json"):
+            ends.add(status := convert("d.jsonl", to))
+            err = capsys.readouterr().err
+            assert (status, err.count("\n")) in ((0, 0), (1, 1)), err
+    assert ends == {0, 1}

@@ -18,6 +18,7 @@ from corolib.interop import run_in_asyncio
 from corolib.kernel import signal_named
 from corolib.trace import Trace, read_lines, recorder, replay, write
 from tests.helpers.driving import sleeper
+from tests.helpers.programs import python
 from tests.helpers.random_programs import program
 from tests.trace.test_events import traced
 
@@ -310,3 +311,37 @@ def test_sleep_is_told_in_the_time_of_the_clock():
     assert [each["on"] for each in trace.events if each["kind"] == "yield"] == [
         {"until": 7_000_000_000}
     ]
+
+
+FORKS = """
+import os
+from corolib import run
+
+
+def main():
+    yield
+
+
+def child():
+    run(main, trace="out.html")
+    run(main, trace="out.jsonl")
+    run(main, trace="of-%p.html")
+    run(main, trace="out.html")
+
+
+os.chdir({folder!r})
+run(main, trace="out.jsonl")
+pid = os.fork()
+if pid == 0:
+    child()
+    os._exit(0)
+os.waitpid(pid, 0)
+names = [f"out-{{pid}}.html", f"out-{{pid}}-2.html", f"out-{{pid}}.jsonl", f"of-{{pid}}.html"]
+assert sorted(os.listdir()) == sorted(["out.jsonl", *names]), os.listdir()
+run(main, trace="out.html")
+assert "out.html" in os.listdir()
+"""
+
+
+def test_a_forked_child_writes_files_of_its_own(tmp_path):
+    assert python(FORKS.format(folder=str(tmp_path))) == (0, "", "")
