@@ -45,7 +45,16 @@ from corolib.coordination.locks import Lock, Semaphore
 from corolib.coordination.threads import to_thread
 from corolib.coordination.timeouts import move_on_after
 from corolib.interop.readiness import ReadinessDriver
-from corolib.kernel import Cancelled, Runnable, Waiting, body_of, check_count, now, waits
+from corolib.kernel import (
+    Cancelled,
+    ClosedError,
+    Runnable,
+    Waiting,
+    body_of,
+    check_count,
+    now,
+    waits,
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -84,17 +93,20 @@ class Cursor(AsyncCursor[Row]):
     fetchall = _for_both(AsyncCursor.fetchall)
     scroll = _for_both(AsyncCursor.scroll)
     close = _for_both(AsyncCursor.close)
+    set_result = _for_both(AsyncCursor.set_result)
 
 
 class ServerCursor(AsyncServerCursor[Row]):
     """A cursor on the server, `conn.cursor("name")`; with the same methods."""
 
     execute: Any = _for_both(AsyncServerCursor.execute)
+    executemany: Any = _for_both(AsyncServerCursor.executemany)
     fetchone: Any = _for_both(AsyncServerCursor.fetchone)
     fetchmany: Any = _for_both(AsyncServerCursor.fetchmany)
     fetchall: Any = _for_both(AsyncServerCursor.fetchall)
     scroll: Any = _for_both(AsyncServerCursor.scroll)
     close: Any = _for_both(AsyncServerCursor.close)
+    set_result: Any = _for_both(AsyncServerCursor.set_result)
 
 
 class Connection(AsyncConnection[Row]):
@@ -221,6 +233,9 @@ class Connection(AsyncConnection[Row]):
             if self.pgconn.transaction_status == ACTIVE:
                 yield from self._end_query(gen)
             raise
+        except ClosedError:
+            text = "the connection was closed while a query ran on it"
+            raise psycopg.OperationalError(text) from None
         except GeneratorExit:
             if self.pgconn.transaction_status == ACTIVE:
                 self.finish()
@@ -288,7 +303,10 @@ class Connection(AsyncConnection[Row]):
 
     @waits
     def close(self) -> Generator[Any, Any, None]:
-        """Close the connection. What was not committed is rolled back by the server."""
+        """Close the connection. What was not committed is rolled back by the server.
+
+        A task that waits for a query on it gets `psycopg.OperationalError`.
+        """
         self.finish()
         return
         yield
@@ -299,6 +317,11 @@ class Connection(AsyncConnection[Row]):
     set_isolation_level = _for_both(AsyncConnection.set_isolation_level)
     set_read_only = _for_both(AsyncConnection.set_read_only)
     set_deferrable = _for_both(AsyncConnection.set_deferrable)
+    tpc_begin = _for_both(AsyncConnection.tpc_begin)
+    tpc_prepare = _for_both(AsyncConnection.tpc_prepare)
+    tpc_commit = _for_both(AsyncConnection.tpc_commit)
+    tpc_rollback = _for_both(AsyncConnection.tpc_rollback)
+    tpc_recover = _for_both(AsyncConnection.tpc_recover)
 
 
 class Pool:
@@ -359,7 +382,7 @@ class Pool:
         conn = yield from self._take()
         failed = True
         try:
-            body = body_of("run", f, (conn, *args))
+            body = body_of("pool.run", f, (conn, *args))
             value: T
             value = yield from body.__await__() if isinstance(body, CoroutineType) else body
             failed = False

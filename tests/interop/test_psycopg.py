@@ -1,5 +1,6 @@
 """PostgreSQL through psycopg, against a real server in a folder of its own."""
 
+import inspect
 import os
 import selectors
 import socket
@@ -27,7 +28,7 @@ psycopg = pytest.importorskip(
     "psycopg", reason="psycopg does not run here (extra `postgres`)", exc_type=ImportError
 )
 
-from corolib.interop.psycopg import Connection, Pool  # noqa: E402
+from corolib.interop.psycopg import Connection, Cursor, Pool, ServerCursor  # noqa: E402
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
 
@@ -457,6 +458,54 @@ def test_a_server_that_does_not_answer_is_given_up():
 
 
 # The pool -----------------------------------------------------------------------------------------
+
+
+def test_every_method_can_be_waited_for_with_yield_from(conninfo):
+    """Also those for transactions in two phases; what is left are blocks and loops."""
+    for kind in (Connection, Cursor, ServerCursor):
+        names = [name for name in dir(kind) if not name.startswith("_")]
+        assert not [name for name in names if inspect.iscoroutinefunction(getattr(kind, name))]
+
+    def main():
+        conn = yield from Connection.connect(conninfo)
+        yield from conn.execute("create temp table two (x int)")
+        yield from conn.commit()
+        for end in (conn.tpc_commit, conn.tpc_rollback):
+            yield from conn.tpc_begin("one of two")
+            yield from conn.execute("insert into two values (1)")
+            yield from end()
+        assert (yield from value_of(conn, "select count(*) from two")) == 1
+        yield from conn.rollback()
+        assert (yield from conn.tpc_recover()) == []
+        yield from conn.close()
+
+    run(main)
+
+
+def test_a_connection_that_is_closed_beside_a_query_is_an_error_of_psycopgs(conninfo):
+    def main():
+        conn = yield from Connection.connect(conninfo)
+        task = spawn(conn.execute, "select pg_sleep(100)")
+        yield from asleep(conninfo, conn)
+        pid = conn.pgconn.backend_pid
+        yield from conn.close()
+        with psycopg.connect(conninfo) as other:  # the query is left to the server
+            other.execute("select pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(psycopg.OperationalError, match="was closed while a query ran on it"):
+            yield from task
+        with pytest.raises(psycopg.OperationalError, match="closed"):
+            yield from conn.execute("select 1")
+
+    run(main)
+
+
+def test_what_a_pool_cannot_run_is_told_by_the_name_of_the_call(conninfo):
+    def main():
+        with Pool(conninfo, size=1) as pool:
+            with pytest.raises(TypeError, match=r"^pool.run\(\) got 5: .*`pool.run\(f, x\)`"):
+                yield from pool.run(5)
+
+    run(main)
 
 
 def test_a_pool_is_fair_and_has_a_bound(conninfo):
