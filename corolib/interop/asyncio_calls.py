@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from contextvars import copy_context
-from inspect import iscoroutine
+from inspect import isawaitable, iscoroutine, isgenerator
 from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple
@@ -29,11 +29,13 @@ from corolib.kernel import (
     Scheduler,
     Suspend,
     Wake,
+    body_of,
     current_scheduler,
     name_of,
     note,
     observed,
     spawn,
+    told,
     waits,
 )
 
@@ -111,6 +113,7 @@ class Asyncio:
 
         Raises:
             What left it, also `asyncio.CancelledError`.
+            TypeError: it waits in corolib, for a queue or a stream, say, which asyncio cannot do.
             RuntimeError: the block has not begun, or is over.
             Cancelled: the wait was cancelled. The coroutine was cancelled too, and has ended;
                 unless that took longer than the clean-up of a task may (see `grace`).
@@ -263,8 +266,20 @@ class _Call(Generic[T]):
 
 async def _result_of(awaitable: Awaitable[T]) -> T:
     """Await anything, as a task of asyncio's. (A failure's traceback holds this frame.)"""
-    value: T = await awaitable
-    return value
+    what = "a generator"
+    try:
+        if not isgenerator(awaitable) or isawaitable(awaitable):
+            value: T = await awaitable
+            return value
+    except RuntimeError as exc:
+        what = told(exc).partition("Task got bad yield: ")[2]
+        if not what:
+            raise
+    name = name_of(awaitable, which="__qualname__")
+    raise TypeError(
+        f"aio() got {name}, which waits in corolib ({what}): asyncio cannot do that. "
+        "Call what is corolib's without aio(): `yield from f(x)`"
+    )
 
 
 async def run_in_asyncio(
@@ -328,7 +343,7 @@ class _Guest:
         scheduler = self._scheduler
         scheduler.embed(self._watch)
         self._watch()
-        main = scheduler.spawn(f, *args)
+        main = scheduler.spawn(body_of("run_in_asyncio", f, args))
         main.taken = True
         cancelled = None
         self._turn()

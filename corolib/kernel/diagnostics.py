@@ -43,6 +43,7 @@ SLOW_STEP = 0.05  # seconds; a longer step is reported in debug mode
 DEEPEST = 20  # levels of tasks below each other that a report shows by its margin
 CHAIN = 3  # tasks that are named of a long chain, in which each has spawned the next and ended
 WIDEST = 60  # characters to which a column is filled up
+TAKES_ARGUMENTS = ("spawn", "run", "run_in_asyncio", "pool.run")  # as f(x); others take calls
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
@@ -355,7 +356,7 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
     """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
     if made is f:
         got = f"{caller}() got {brief(f)}"
-        many = caller not in ("spawn", "run")
+        many = caller not in TAKES_ARGUMENTS
         if isinstance(f, (list, tuple, set)):
             ways = f"`{caller}(*calls)`" if many else "`gather(*calls)` takes many"
             return f"{got}, a {class_name(f)}: give calls one by one; {ways}"

@@ -15,6 +15,7 @@ from corolib import (
     Cancelled,
     CancelScope,
     Event,
+    Queue,
     RunFinished,
     Scheduler,
     Sleep,
@@ -31,6 +32,7 @@ from corolib import (
     wait_future,
 )
 from corolib.interop import asyncio_calls, open_asyncio, run_in_asyncio
+from tests.helpers.driving import sleeper
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import remake_selector
 
@@ -277,6 +279,36 @@ def test_a_call_without_a_block_says_how_it_is_used():
             yield from open_asyncio()(double(1))
 
     run(main)
+
+
+async def nested(queue):
+    await queue.get()
+
+
+@both
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda queue: queue.get(), r"aio\(\) got Queue.get, which waits in corolib \(get from"),
+        (lambda queue: Sleep(1), r"aio\(\) got Sleep, which waits in corolib \(Sleep\(1.0\)\)"),
+        (nested, r"aio\(\) got nested, which waits in corolib \(get from <Queue"),
+        (sleeper, r"aio\(\) got sleeper, which waits in corolib \(a generator\): .*`yield from f"),
+    ],
+)
+def test_what_waits_in_corolib_is_not_for_asyncio(run_it, make, text):
+    def main():
+        with open_asyncio() as aio:
+            with pytest.raises(TypeError, match=text):
+                yield from aio(make(Queue(1)))
+            with pytest.raises(RuntimeError, match=r"^its own$"):
+                yield from aio(fail(RuntimeError("its own")))
+
+    run_it(main)
+
+
+def test_what_is_no_body_is_told_by_the_name_of_the_call():
+    with pytest.raises(TypeError, match=r"^run_in_asyncio\(\) got 5: .*`run_in_asyncio\(f, x\)`"):
+        asyncio.run(run_in_asyncio(5))
 
 
 def test_the_thread_ends_with_the_block_and_what_is_left_in_it_is_cancelled():
@@ -639,7 +671,7 @@ def test_a_guest_needs_a_loop_and_a_selector_with_a_number():
     async def program():
         with pytest.raises(NotImplementedError, match="no number"):
             await run_in_asyncio(main, selector=selectors.SelectSelector)
-        with pytest.raises(TypeError, match="spawn"):
+        with pytest.raises(TypeError, match=r"^run_in_asyncio\(\) got None"):
             await run_in_asyncio(lambda: None)
 
     asyncio.run(program())
