@@ -225,7 +225,7 @@ class Trace:
         """Write what there is, while the run goes on, and say where. What is written as it comes
         is there already.
         """
-        if isinstance(self.to, str) and not self.path.endswith(".jsonl"):
+        if isinstance(self.to, str) and not self.path.endswith(LINES):
             self._write()
             if self.path:
                 to_stderr(f"corolib: a trace was written to {self.path}")
