@@ -2,11 +2,18 @@
 
     $ python3 -m demos.keyvalue
     keys and values on 127.0.0.1 port 7379; try: redis-cli -p 7379 set greeting hello
-    $ redis-benchmark -p 7379 -t ping,set,get,incr,lpush -n 20000 -c 50 -P 16 -q
+    $ redis-benchmark -p 7379 -n 20000 -c 50 -P 16 -q
 
-It knows PING, ECHO, GET, SET with EX, PX, NX and XX, DEL, INCR, INCRBY, LPUSH, LRANGE, EXPIRE, TTL,
-INFO, and what clients of today say first: HELLO, CLIENT and SELECT 0. Everything is in memory and
-gone in the end.
+It knows what `redis-benchmark` tries by itself, and what one needs to look at that:
+
+- strings: GET, SET with EX, PX, NX and XX, MGET, MSET, INCR, INCRBY, DECR, DECRBY;
+- lists: LPUSH, RPUSH, LPOP, RPOP, LLEN, LRANGE; sets: SADD, SPOP, SMEMBERS;
+- hashes: HSET, HGET, HGETALL; sorted sets: ZADD, ZPOPMIN, ZRANGE;
+- keys: DEL, EXISTS, EXPIRE, TTL; several commands as one: MULTI, EXEC, DISCARD;
+- the server: PING, ECHO, INFO, CONFIG GET, and what clients of today say first: HELLO, CLIENT and
+  SELECT 0.
+
+Any other command is refused by its name. Everything is in memory and gone in the end.
 
 What to look at: no lock guards the data, for no command waits: what stands between two `yield`s is
 done as if nobody else were there. And a client that sends many requests without waiting for replies
@@ -38,6 +45,7 @@ CHUNK = 16384  # bytes that are read at once: other clients wait while these are
 CLIENTS = 1000
 IDLE = 300  # seconds in which nothing moves
 PENDING = 64 << 20  # bytes that may wait for clients, besides the memory for keys and values
+TRANSACTION = 1 << 20  # bytes of what comes between MULTI and EXEC, about
 NAME = 64  # bytes of a client's name
 VERSION = "0.0.0"
 
@@ -50,8 +58,42 @@ class Client:
         self.name = b""
         self.version = 2  # of the protocol
         self.requests = Requests()
-        self.kept = 0  # bytes of a request that has not ended, as they are counted in the store
+        self.kept = 0  # bytes of `size`, as they are counted in the store
         self.ended = False  # there will be no more replies
+        self.queue: list[list[bytes]] | None = None  # what comes between MULTI and EXEC
+        self.queued = 0  # bytes of that
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept for later: of a request that is not whole, of a transaction."""
+        return self.requests.size + self.queued
+
+    def multi(self) -> str:
+        """Begin a transaction: what comes is done at EXEC, and all of it at once."""
+        if self.queue is not None:
+            raise Refused("ERR MULTI calls can not be nested")
+        self.queue = []
+        return "OK"
+
+    def put_off(self, request: list[bytes]) -> str:
+        """Keep a request of a transaction for later."""
+        assert self.queue is not None
+        more = size(request)
+        if self.queued + more > TRANSACTION:
+            raise Refused("ERR the transaction is too big")
+        self.queue.append(request)
+        self.queued += more
+        return "QUEUED"
+
+    def end_transaction(self) -> list[list[bytes]]:
+        if self.queue is None:
+            raise Refused("ERR there is no transaction: begin one with MULTI")
+        queue, self.queue, self.queued = self.queue, None, 0
+        return queue
+
+    def discard(self) -> str:
+        self.end_transaction()
+        return "OK"
 
     def hello(self, version: bytes = b"", *options: bytes) -> dict[bytes, Any]:
         """Agree on the version of the protocol. What comes with it is a name; nobody logs in."""
@@ -170,8 +212,8 @@ class Service(Store):
             yield from encode(exc)
 
     def keep(self, client: Client) -> None:
-        """Count what a client has sent of a request that is not whole, or refuse it."""
-        more = client.requests.size - client.kept
+        """Count what a client has sent that is kept for later, or refuse it."""
+        more = client.size - client.kept
         if more > 0 and not self.has_room(more):
             raise Refused("ERR too many requests wait for their rest")
         client.kept += more
@@ -198,9 +240,26 @@ class Service(Store):
         if not least <= len(args) <= most:
             return Refused(f"ERR wrong number of arguments for {ascii(name.lower())[1:]} command")
         try:
+            if upper == b"EXEC":
+                return self.execute_all(client, client.end_transaction())
+            if client.queue is not None and upper not in (b"MULTI", b"DISCARD"):
+                return client.put_off([name, *args])
             return command(owner, *args)
         except Refused as exc:
             return exc
+
+    def execute_all(self, client: Client, requests: list[list[bytes]]) -> list[Any]:
+        """Return the replies to all requests of a transaction, as far as there is room for them."""
+        replies: list[Any] = []
+        room = PENDING
+        for request in requests:
+            if room >= 0:
+                reply = self.execute(client, *request)
+                room -= size(reply)
+            if room < 0:
+                reply = Refused("ERR the replies are too large; what comes after is not done")
+            replies.append(reply)
+        return replies
 
     # Commands that concern no key -----------------------------------------------------------------
 
@@ -242,15 +301,36 @@ CLIENTS_OWN: dict[bytes, tuple[Callable[..., Any], int, float]] = {
     b"CLIENT": (Client.client, 1, math.inf),
     b"SELECT": (Client.select, 1, 1),
     b"QUIT": (Client.quit, 0, math.inf),
+    b"MULTI": (Client.multi, 0, 0),
+    b"DISCARD": (Client.discard, 0, 0),
+    b"EXEC": (Client.end_transaction, 0, 0),
 }
 COMMANDS: dict[bytes, tuple[Callable[..., Any], int, float]] = {
     b"GET": (Service.get, 1, 1),
     b"SET": (Service.set, 2, math.inf),
+    b"MGET": (Service.mget, 1, math.inf),
+    b"MSET": (Service.mset, 2, math.inf),
     b"DEL": (Service.delete, 1, math.inf),
+    b"EXISTS": (Service.exists, 1, math.inf),
     b"INCR": (Service.incr, 1, 1),
     b"INCRBY": (Service.incr, 2, 2),
+    b"DECR": (Service.decr, 1, 1),
+    b"DECRBY": (Service.decr, 2, 2),
     b"LPUSH": (Service.lpush, 2, math.inf),
+    b"RPUSH": (Service.rpush, 2, math.inf),
+    b"LPOP": (Service.lpop, 1, 1),
+    b"RPOP": (Service.rpop, 1, 1),
+    b"LLEN": (Service.llen, 1, 1),
     b"LRANGE": (Service.lrange, 3, 3),
+    b"SADD": (Service.sadd, 2, math.inf),
+    b"SPOP": (Service.spop, 1, 1),
+    b"SMEMBERS": (Service.smembers, 1, 1),
+    b"HSET": (Service.hset, 3, math.inf),
+    b"HGET": (Service.hget, 2, 2),
+    b"HGETALL": (Service.hgetall, 1, 1),
+    b"ZADD": (Service.zadd, 3, math.inf),
+    b"ZPOPMIN": (Service.zpopmin, 1, 1),
+    b"ZRANGE": (Service.zrange, 3, 3),
     b"EXPIRE": (Service.expire, 2, 2),
     b"TTL": (Service.ttl, 1, 1),
     b"PING": (Service.ping, 0, 1),

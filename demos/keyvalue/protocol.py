@@ -133,6 +133,9 @@ def encode(reply: Any, version: int = 2) -> Iterator[bytes]:
         yield b"$%d\r\n%b\r\n" % (len(reply), reply)
     elif isinstance(reply, str):
         yield b"+%b\r\n" % reply.encode()
+    elif isinstance(reply, float):
+        text = b"%.17g" % reply
+        yield b",%b\r\n" % text if version == 3 else b"$%d\r\n%b\r\n" % (len(text), text)
     elif isinstance(reply, int):
         yield b":%d\r\n" % reply
     elif reply is None:
@@ -145,7 +148,8 @@ def encode(reply: Any, version: int = 2) -> Iterator[bytes]:
             for each in pair:
                 yield from encode(each, version)
     else:
-        yield b"*%d\r\n" % len(reply)
+        kind = b"~" if version == 3 and isinstance(reply, set) else b"*"
+        yield b"%b%d\r\n" % (kind, len(reply))
         for each in reply:
             yield from encode(each, version)
 

@@ -7,8 +7,12 @@ with `virtual_time()` lets it fly.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from itertools import islice
+import math
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 from corolib import Coro, Sleep, now
 from demos.keyvalue.protocol import Refused
@@ -18,7 +22,35 @@ ENTRY = 200  # bytes that each of them costs besides, about
 SWEPT = 100  # keys that are looked at in a sweep
 PAUSE = 0.1  # seconds between two sweeps
 
-Value = bytes | list[bytes]  # a list is kept with its head at the end: that is where it grows
+V = TypeVar("V")
+
+
+class SortedSet:
+    """Members with scores: least score first; among those of the same score, least member."""
+
+    def __init__(self) -> None:
+        self.order: list[tuple[float, bytes]] = []
+        self.scores: dict[bytes, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.scores)
+
+    def put(self, member: bytes, score: float) -> None:
+        if member in self.scores:
+            del self.order[bisect_left(self.order, (self.scores[member], member))]
+        self.scores[member] = score
+        insort(self.order, (score, member))
+
+    def pop(self) -> tuple[float, bytes]:
+        score, member = self.order.pop(0)
+        del self.scores[member]
+        return score, member
+
+
+Value = bytes | deque[bytes] | set[bytes] | dict[bytes, bytes] | SortedSet
 
 
 class Store:
@@ -34,7 +66,21 @@ class Store:
     # Commands -------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
-        return self.string_at(key)
+        return self.at(key, bytes)
+
+    def mget(self, *keys: bytes) -> list[bytes | None]:
+        found = [self.find(key) for key in keys]
+        return [value if isinstance(value, bytes) else None for value in found]
+
+    def mset(self, *words: bytes) -> str:
+        if len(words) % 2:
+            raise Refused("ERR wrong number of arguments for 'mset' command")
+        for key, value in pairs(words):
+            self.set(key, value)
+        return "OK"
+
+    def exists(self, *keys: bytes) -> int:
+        return sum(self.find(key) is not None for key in keys)
 
     def set(self, key: bytes, value: bytes, *options: bytes) -> str | None:
         only = seconds = None
@@ -61,26 +107,94 @@ class Store:
         return sum(self.find(each) is not None and self.remove(each) for each in (key, *keys))
 
     def incr(self, key: bytes, by: bytes = b"1") -> int:
-        old = self.string_at(key)
+        old = self.at(key, bytes)
         value = (0 if old is None else number(old)) + number(by)
         if not -1 << 63 <= value < 1 << 63:
             raise Refused("ERR increment or decrement would overflow")
         self.put(key, b"%d" % value)
         return value
 
-    def lpush(self, key: bytes, value: bytes, *values: bytes) -> int:
-        items = self.list_at(key)
-        values = (value, *values)
-        self.charge(cost(key, [*values]) - (cost(key, []) if items else 0), key, *values)
-        items += values
-        self.values[key] = items
+    def decr(self, key: bytes, by: bytes = b"1") -> int:
+        return self.incr(key, b"%d" % -number(by))
+
+    def lpush(self, key: bytes, *values: bytes) -> int:
+        items = self.open(key, deque, values)
+        items.extendleft(values)
         return len(items)
 
+    def rpush(self, key: bytes, *values: bytes) -> int:
+        items = self.open(key, deque, values)
+        items.extend(values)
+        return len(items)
+
+    def lpop(self, key: bytes) -> bytes | None:
+        return self.take(key, deque, deque.popleft)
+
+    def rpop(self, key: bytes) -> bytes | None:
+        return self.take(key, deque, deque.pop)
+
+    def llen(self, key: bytes) -> int:
+        return len(self.at(key, deque) or ())
+
     def lrange(self, key: bytes, start: bytes, stop: bytes) -> list[bytes]:
-        items = self.list_at(key)
-        size = len(items)
-        first, last = (n + size if n < 0 else n for n in (number(start), number(stop)))
-        return items[max(0, size - 1 - last) : max(0, size - max(0, first))][::-1]
+        items = self.at(key, deque) or deque()
+        return list(islice(items, *bounds(start, stop, len(items))))
+
+    def sadd(self, key: bytes, *members: bytes) -> int:
+        old = self.at(key, set) or set()
+        new = [member for member in dict.fromkeys(members) if member not in old]
+        if new:
+            self.open(key, set, new).update(new)
+        return len(new)
+
+    def spop(self, key: bytes) -> bytes | None:
+        """Take any one out."""
+        return self.take(key, set, set.pop)
+
+    def smembers(self, key: bytes) -> Set[bytes]:
+        return set(self.at(key, set) or ())
+
+    def hset(self, key: bytes, *words: bytes) -> int:
+        if len(words) % 2:
+            raise Refused("ERR wrong number of arguments for 'hset' command")
+        fields, old = dict(pairs(words)), self.at(key, dict) or {}
+        new = [field for field in fields if field not in old]
+        # What a field had before is given back.
+        more = size(fields) - sum(size({field: old[field]}) for field in fields if field in old)
+        self.open(key, dict, words, more).update(fields)
+        return len(new)
+
+    def hget(self, key: bytes, field: bytes) -> bytes | None:
+        return (self.at(key, dict) or {}).get(field)
+
+    def hgetall(self, key: bytes) -> dict[bytes, bytes]:
+        return dict(self.at(key, dict) or {})
+
+    def zadd(self, key: bytes, *words: bytes) -> int:
+        if len(words) % 2:
+            raise Refused("ERR syntax error")
+        scores = {member: real(score) for score, member in pairs(words)}
+        old = self.at(key, SortedSet) or SortedSet()
+        new = [member for member in scores if member not in old.scores]
+        members = self.open(key, SortedSet, new)
+        for member, score in scores.items():
+            members.put(member, score)
+        return len(new)
+
+    def zpopmin(self, key: bytes) -> list[bytes | float]:
+        scored: list[bytes | float] = []
+
+        def take(members: SortedSet) -> bytes:
+            score, member = members.pop()
+            scored[:] = member, score
+            return member
+
+        self.take(key, SortedSet, take)
+        return scored
+
+    def zrange(self, key: bytes, start: bytes, stop: bytes) -> list[bytes]:
+        members = self.at(key, SortedSet) or SortedSet()
+        return [member for _, member in members.order[slice(*bounds(start, stop, len(members)))]]
 
     def expire(self, key: bytes, seconds: bytes) -> int:
         left = number(seconds)
@@ -105,17 +219,36 @@ class Store:
             self.expired += self.remove(key)
         return self.values.get(key)
 
-    def string_at(self, key: bytes) -> bytes | None:
+    def at(self, key: bytes, kind: type[V]) -> V | None:
+        """Return the value of a key, None if there is none; refuse one of another kind."""
         value = self.find(key)
-        if isinstance(value, list):
+        if value is not None and not isinstance(value, kind):
             raise Refused(WRONG_TYPE)
         return value
 
-    def list_at(self, key: bytes) -> list[bytes]:
-        value = self.find(key)
-        if isinstance(value, bytes):
-            raise Refused(WRONG_TYPE)
-        return value or []
+    def open(
+        self, key: bytes, kind: type[V], strings: Iterable[bytes], more: int | None = None
+    ) -> V:
+        """Return a value of many elements, perhaps a new one, to which these are added now.
+
+        They cost `more` bytes, if some of them take the place of others.
+        """
+        strings = [*strings]
+        value: Any = self.at(key, kind)
+        cost_of_key = 0 if value else cost(key, b"")
+        self.charge(cost_of_key + (size(strings) if more is None else more), key, *strings)
+        return self.values.setdefault(key, kind() if value is None else value)  # type: ignore
+
+    def take(self, key: bytes, kind: type[V], out_of: Callable[[V], bytes]) -> bytes | None:
+        """Take an element out of a value, None if there is none. No key has an empty value."""
+        value: Any = self.at(key, kind)
+        if value is None:
+            return None
+        element = out_of(value)
+        self.used -= size([element])
+        if not value:
+            self.remove(key)
+        return element
 
     def put(self, key: bytes, value: bytes) -> None:
         old = self.find(key)
@@ -156,11 +289,37 @@ def cost(key: bytes, value: Value) -> int:
     return ENTRY + len(key) + size(value)
 
 
-def size(value: object) -> int:
-    """Return how many bytes a value takes, about. What is neither string nor list is small."""
+def size(value: Any) -> int:
+    """Return how many bytes a value takes, about. What has no elements is small."""
     if isinstance(value, bytes):
         return len(value)
-    return sum(map(len, value)) + ENTRY * len(value) if isinstance(value, list) else 0
+    if isinstance(value, dict):
+        value = list(chain.from_iterable(value.items()))
+    if isinstance(value, list | deque | set | SortedSet):
+        return sum(map(size, value)) + ENTRY * len(value)
+    return 0
+
+
+def pairs(words: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the first word with the second, the third with the fourth, and so on."""
+    return zip(words[::2], words[1::2], strict=True)
+
+
+def bounds(start: bytes, stop: bytes, length: int) -> tuple[int, int]:
+    """Return from where, and up to where. Both may be counted from the end."""
+    first, last = (n + length if n < 0 else n for n in (number(start), number(stop)))
+    return min(max(0, first), length), min(max(0, last + 1), length)
+
+
+def real(text: bytes) -> float:
+    """Return the number that a score is."""
+    try:
+        value = float(text) if len(text) <= 40 else math.nan
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise Refused("ERR value is not a valid float")
+    return value
 
 
 def number(text: bytes) -> int:
