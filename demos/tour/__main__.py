@@ -33,11 +33,11 @@ corolib what you know now, is at the end of the page: demos/tour/README.md, from
 
 @dataclass
 class Step:
-    """One step: its section of the page, the program, and what is run beside it."""
+    """One step: what is shown of the page, the program, and what is run beside it."""
 
     number: int
     title: str
-    text: str
+    text: str  # its section, and the job's before the first
     program: str
     clients: list[str]
     others: list[str]  # programs that are to be run after it
@@ -46,26 +46,31 @@ class Step:
 def steps() -> list[Step]:
     """Return all steps, as they stand on the page."""
     found = []
-    parts = re.split(r"^## (?:Step (\d+): (.*)|.*)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    before = ""
+    parts = re.split(r"^## (?:Step (\d+): )?(.*)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     for number, title, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        if number:
+        title = title.replace("`", "")
+        if not number:
+            before += f"{title}\n{text}"
+        else:
             typed = re.findall(r"^(?:\$ )?python3 -m (demos\.tour\..*)$", text, re.MULTILINE)
             commands = list(dict.fromkeys(typed))
             program = next(name for name in commands if f".step{int(number):02}" in name)
             clients = [name for name in commands if name.startswith(CLIENT)]
             others = [name for name in commands if not name.startswith((STEP, CLIENT))]
-            title = title.replace("`", "")
-            found.append(Step(int(number), title, text, program, clients, others))
+            shown = f"{before}Step {number}: {title}\n{text}"
+            found.append(Step(int(number), title, shown, program, clients, others))
+            before = ""
     return found
 
 
 def show(step: Step) -> None:
-    """Print the section of a step."""
+    """Print what the page says of a step."""
     shown = re.sub(r"^<!-- .*? -->\n", "", step.text, flags=re.MULTILINE)
     shown = re.sub(
         r"^!\[(.*)\]\(\.\./(.*)\)$", r"(Picture demos/\2: \1.)", shown, flags=re.MULTILINE
     )
-    print(f"Step {step.number}: {step.title}\n{shown}")
+    print(shown)
 
 
 def run(step: Step) -> None:
@@ -129,7 +134,8 @@ def ask(found: list[Step]) -> None:
                 step = found[int(answer) - 1]
                 show(step)
                 input("Enter runs it, with its client beside it. ")
-                run(step)
+                with suppress(KeyboardInterrupt):  # Ctrl-C ends the program, not the tour
+                    run(step)
                 following = step.number + 1
                 if following > len(found):
                     print(AFTER)

@@ -966,6 +966,26 @@ def test_at_a_terminal_the_way_in_goes_from_step_to_step():
     assert text.rstrip().endswith(b'"Your own" on.')
 
 
+def test_the_way_in_explains_the_job_before_the_first_step():
+    first, second, *_ = way_in.steps()
+    assert first.text.startswith("The job\n\nA **server** is")
+    assert "\nStep 1: one client at a time\n" in first.text
+    assert second.text.startswith("Step 2: a process for each client\n")
+
+
+def test_ctrl_c_ends_the_program_of_a_step_and_not_the_way_in(monkeypatch, capsys):
+    answers = ["2", "", "q"]
+    asked = []
+
+    def interrupt(step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or answers.pop(0))
+    monkeypatch.setattr(way_in, "run", interrupt)
+    way_in.ask(way_in.steps())
+    assert asked[-1] == "\nWhich step? Enter: 3; q: end. "
+
+
 # The exercises ------------------------------------------------------------------------------------
 
 EXERCISES = (TOUR / "exercises.md").read_text("utf-8")
