@@ -130,7 +130,8 @@ def try_law(law: Law, module: Any, say: Callable[[str], object] = str) -> Verdic
         law.program(Mine(module), hear)
     except BaseException as exc:
         what = last_line(exc).removeprefix(f"{type(exc).__module__}.")
-        why = f"{what}{place_of(exc, module)}"
+        place = place_of(exc, getattr(module, "__file__", None))
+        why = f"{what}{place or f', when `Scheduler()` {IN_FILE} was called'}"
     finally:
         for sock in made:
             sock.close()
@@ -143,9 +144,10 @@ def last_line(exc: BaseException) -> str:
     return traceback.format_exception_only(exc)[-1].strip()
 
 
-def place_of(exc: BaseException, module: Any) -> str:
+def place_of(exc: BaseException, file: str | None) -> str:
     """Return where in the file an exception was raised; or in the program of a law, by a task."""
-    file = getattr(module, "__file__", None)
+    if isinstance(exc, SyntaxError) and exc.filename == file and exc.lineno:
+        return f", in line {exc.lineno} {IN_FILE}"
     for frame in reversed(traceback.extract_tb(exc.__traceback__)):
         if frame.filename == file:
             return f", in line {frame.lineno} {IN_FILE}, in {frame.name}"
@@ -195,7 +197,7 @@ def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
         try:
             module = load(path)
         except BaseException as exc:
-            tell({"not loaded": last_line(exc)})
+            tell({"not loaded": f"{last_line(exc)}{place_of(exc, path)}"})
         else:
             tell({"loaded": True})
             can = abilities(module)

@@ -403,6 +403,20 @@ def test_an_exception_is_told_where_it_was_raised(tmp_path):
     assert verdict.why.endswith('in the program\'s line `say("reads", a.recv(100).decode())`')
 
 
+def test_a_scheduler_that_cannot_be_made_is_told_of_once():
+    class Module:
+        __file__ = "mine.py"
+
+        class Scheduler:
+            def __init__(self, size):
+                pass
+
+    verdicts = [check.try_law(law, Module) for law in LAWS[:2]]
+    (told,) = check.faults(verdicts)
+    assert told.startswith("1 to 2. The same each time: TypeError: ")
+    assert told.endswith("'size', when `Scheduler()` of your file was called.")
+
+
 def test_the_page_knows_the_number_of_the_law_that_it_names():
     page = check.STARTING.with_name("README.md").read_text("utf-8")
     assert f"as law {BY_NAME['undone_sleep']}:" in page
@@ -411,8 +425,14 @@ def test_the_page_knows_the_number_of_the_law_that_it_names():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("def run(:", "SyntaxError: invalid syntax, when the file was loaded"),
-        ("raise ValueError('no')", "ValueError: no, when the file was loaded"),
+        (
+            "def run(:",
+            "SyntaxError: invalid syntax, in line 1 of your file, when the file was loaded",
+        ),
+        (
+            "raise ValueError('no')",
+            "ValueError: no, in line 1 of your file, in <module>, when the file was loaded",
+        ),
         ("while True: pass", "it hung, for 0.5 s: it was in line 1 of your file, in <module>"),
         ("import os; os._exit(3)", "it ended the process, with status 3, when the file was loaded"),
     ],
