@@ -35,7 +35,7 @@ def draw(moment: Moment) -> str:
     timers = [wait for wait in moment.waits if "Sleep" in wait.call]
     parts = [
         text(MARGIN, top, SCENE, "small", "soft"),
-        text(LEFT, top + 30, "In the kernel", "head", "soft"),
+        text(LEFT, top + 30, "Sockets", "head", "soft"),
     ]
     first = top + 42
     end = first + ROW * len(rows)
@@ -61,7 +61,7 @@ def draw(moment: Moment) -> str:
         elif handler:
             parts += cell(RIGHT, y, PROGRAM, handler, "called when it is ready")
     if programmed:
-        parts.append(text(RIGHT, top + 30, "In the program", "head", "soft"))
+        parts.append(text(RIGHT, top + 30, "Who waits", "head", "soft"))
     y = end
     for wait in moment.waits:
         if not wait.on and wait not in timers:
