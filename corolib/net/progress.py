@@ -167,6 +167,8 @@ class Watch:
         self.late = 0.0
         # Until when nobody has to make room, since somebody takes leave who had to.
         self.content = -math.inf
+        # Whether somebody waits for a place, and nobody was idle: the next look bears less.
+        self.pressed = False
 
     # When to look -----------------------------------------------------------------------------
 
@@ -227,6 +229,7 @@ class Watch:
         if len(batch) == SLICE:
             self._look_at(clock, rest)
         else:
+            self.pressed = False
             self._begin()
 
     # What is found ----------------------------------------------------------------------------
@@ -252,7 +255,8 @@ class Watch:
         stream = connection.stream
         reads = waits_for_data(connection.task, stream)
         window = now - connection.counted
-        if (reads or connection.unsent) and window < RATE_WINDOW * (1 - ROUNDING):
+        enough = min(self._evict, RATE_WINDOW) if self.pressed else RATE_WINDOW
+        if (reads or connection.unsent) and window < enough * (1 - ROUNDING):
             return
         connection.counted = now
         before, connection.traffic = connection.traffic, traffic(stream)
@@ -327,3 +331,6 @@ def make_room(watches: Iterable[Watch]) -> None:
     if found is not None:
         watch, connection, now = found
         watch.evict(connection, now)
+    else:
+        for watch in times:
+            watch.pressed = True

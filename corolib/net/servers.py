@@ -118,9 +118,11 @@ class Listener(Listening):
             max_per_address: connections that one address may have open, or one network of IPv6
                 (/64), or on a Unix socket one user; more are closed at once. By default any number.
             min_rate: bytes that have to move in a second, on average over half a minute, while the
-                handler waits for the peer; who lets some move but fewer is cancelled. Who lets none
-                move is idle, and between two messages, in `stream.more()`, nobody is slow. By
-                default there is no such limit. It holds for TCP on Linux.
+                handler waits for the peer; who lets some move but fewer is cancelled. While the
+                server is full, somebody waits and nobody is idle, the average over `evict_idle`
+                seconds counts. Who lets none move is idle, and between two messages, in
+                `stream.more()`, nobody is slow. By default there is no such limit. It holds for TCP
+                on Linux.
             accept: called with the address of each peer, or, on a Unix socket, with its
                 `PeerCredentials`; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is

@@ -660,6 +660,30 @@ def test_a_client_that_reads_too_little_is_cut_by_a_least_rate_and_one_that_read
 
 
 @pytest.mark.found("N20")
+def test_who_is_slow_makes_room_on_a_full_server_as_soon_as_who_is_idle():
+    def handler(stream):
+        yield from stream.readline()
+
+    def scenario(server):
+        with dial(server) as slow, dial(server) as fast:
+            dripping = spawn(drip, slow, 1)
+            sending = spawn(drip, fast, 0.25)
+            yield Sleep(15)
+            assert counts_of(server, "slow", "open") == (0, 2)
+            came = now()
+            with dial(server) as late:
+                late.send(b"hello\n")
+                yield from end_of(late)
+                assert now() - came <= 10 / 4 * 1.1
+            yield from dripping.stop()
+            yield Sleep(20)
+            assert counts_of(server, "slow", "evicted", "open") == (1, 0, 1)
+            yield from sending.stop()
+
+    serving(handler, scenario, min_rate=2, max_connections=2)
+
+
+@pytest.mark.found("N20")
 def test_who_waits_for_a_slow_answer_or_says_nothing_is_not_slow():
     def handler(stream):
         yield from stream.recv(1)
