@@ -572,6 +572,36 @@ def test_what_a_handler_has_sent_before_it_failed_is_not_taken_for_all(
     assert got == [b"half of the answer"]
 
 
+@pytest.mark.hazard("H74")
+@pytest.mark.parametrize(
+    ("reads", "resets", "ends"), [(9, False, b""), (1, False, "reset"), (9, True, "reset")]
+)
+def test_over_tcp_a_failed_handler_ends_as_one_that_returns_unless_it_resets(reads, resets, ends):
+    """What it has sent before is there in any case: the client has taken it meanwhile."""
+
+    def handler(stream):
+        yield from stream.recv(reads)
+        yield from stream.sendall(b"what has failed")
+        yield from taken.wait()
+        if resets:
+            stream.reset()
+        raise ValueError("bad luck")
+
+    def scenario(server):
+        with dial(server) as client:
+            yield from client.sendall(b"ask")
+            got.append((yield from client.recv(100)))
+            taken.set()
+            try:
+                got.append((yield from client.recv(100)))
+            except ConnectionResetError:
+                got.append("reset")
+
+    got, taken = [], Event()
+    outcome(handler, scenario, on_error=lambda *_: 0)
+    assert got == [b"what has failed", ends]
+
+
 @pytest.mark.found("N10")
 @pytest.mark.hazard("H74")
 def test_what_a_handler_has_sent_before_the_run_was_over_is_not_taken_for_all(
