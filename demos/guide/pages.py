@@ -181,6 +181,7 @@ class Site:
         return f'<nav class="neighbours" aria-label="Neighbours">{" ".join(links)}</nav>\n'
 
 
+PART = ' class="part"'
 SCRIPTS = '<script src="entries.js"></script>\n<script src="find.js"></script>\n'
 
 
@@ -189,8 +190,15 @@ def contents_of(page: Page, *, methods: bool) -> str:
     found = [s for s in page.sections if s.level == 2 and (not methods or "." in s.title)]
     if len(found) < 4:
         return ""
-    opened = " open" if len(found) <= 12 else ""
-    items = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>\n' for s in found)
+    if len(found) <= 5 and not methods:
+        found = [s for s in page.sections if s.level in (2, 3)]
+    mixed = {s.level for s in found} == {2, 3}
+    opened = " open" if len(found) <= 40 else ""
+    items = "".join(
+        f"<li{PART if mixed and s.level == 2 else ''}>"
+        f'<a href="#{s.anchor}">{escape(s.title)}</a></li>\n'
+        for s in found
+    )
     return (
         f'<details class="contents"{opened}><summary>On this page</summary>\n<ul>\n{items}</ul>\n'
         "</details>\n"
