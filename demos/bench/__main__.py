@@ -53,7 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "nargs": "?",
         "const": "all",
         "choices": ["all", "exact", "newer", "text"],
-        "help": "write down what the README shows: all of it, corolib's exact figures, those of a "
+        "help": "write down what the guide shows: all of it, corolib's exact figures, those of a "
         "newer Python, or the text",
     },
     "--list": {"action": "store_true", "help": "name the workloads and the contestants"},
@@ -112,7 +112,7 @@ def record(options: argparse.Namespace) -> None:
         published.record_exact(say)
         published.write()
     elif missing := published.missing():
-        sys.exit(f"the README shows all contestants; not installed: {', '.join(missing)}")
+        sys.exit(f"the guide shows all contestants; not installed: {', '.join(missing)}")
     else:
         published.record(plan, say)
 

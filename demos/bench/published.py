@@ -1,14 +1,14 @@
-"""What the README shows: which figures, how they are recorded, and how they are written there.
+"""What the guide shows: which figures, how they are recorded, and how they are written there.
 
     $ python3 -m demos.bench --record          everything: the clock, and the exact counters
     $ python3 -m demos.bench --record exact    what corolib's own programs take, counted exactly
     $ python3.14 -m demos.bench --record newer  beside asyncio alone, on a newer Python
-    $ python3 -m demos.bench --record text     the README again, from what is recorded
+    $ python3 -m demos.bench --record text     the page again, from what is recorded
 
-The figures are kept in `recorded.json`, the chart in `echo.svg`. In the README each table stands
-between two comments, `<!-- recorded: NAME -->` and `<!-- end -->`; a test holds that it shows what
-is recorded. What other libraries take, counted exactly, is kept until one of them, the interpreter
-or the programs in `servers/` change.
+The figures are kept in `recorded.json`, the chart in `echo.svg`. In `demos/guide/speed.md` each
+table stands between two comments, `<!-- recorded: NAME -->` and `<!-- end -->`; a test holds that
+it shows what is recorded. What other libraries take, counted exactly, is kept until one of them,
+the interpreter or the programs in `servers/` change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from demos.bench.measuring import Match, Plan, fits, left_out, report, versions
 from demos.bench.table import bounds, micro, ratio, table
 from demos.bench.workloads import WORKLOADS, Growth
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[1] / "guide" / "speed.md"
 CHART = HERE / "echo.svg"
 
 PAIRS = 6  # the fewest that have an interval of 95 %
@@ -101,13 +101,13 @@ NEWER: dict[str, tuple[str, ...]] = {
 
 
 def missing() -> list[str]:
-    """Return what has to be installed before the README's figures can be recorded."""
+    """Return what has to be installed before the guide's figures can be recorded."""
     to_install = [name for name in left_out() if not name.startswith("Python ")]
     return [*to_install, *filter(None, [exact.missing_tool()])]
 
 
 def record(plan: Plan, say: Callable[[str], None]) -> None:
-    """Measure everything that the README shows, and write it down."""
+    """Measure everything that the guide shows, and write it down."""
     save({"clock": rounded(report(matches(), plan, say))})
     record_exact(say)
     record_peers(say)
@@ -179,18 +179,18 @@ def rounded(value: Any) -> Any:
     return [rounded(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-# The README -----------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------
 
 
 def write() -> None:
-    """Write what is recorded into the README, and draw the chart."""
+    """Write what is recorded into the page, and draw the chart."""
     recorded = exact.recorded()
-    README.write_text(shown(README.read_text("utf-8"), recorded), "utf-8")
+    PAGE.write_text(shown(PAGE.read_text("utf-8"), recorded), "utf-8")
     CHART.write_text(picture(recorded))
 
 
 def shown(text: str, recorded: dict[str, Any]) -> str:
-    """Return the README with the tables of what is recorded."""
+    """Return the page with the tables of what is recorded."""
 
     def fill(found: re.Match[str]) -> str:
         return f"{found[1]}{TABLES[found[2]](recorded)}\n{found[3]}"

@@ -805,12 +805,12 @@ def test_without_the_tools_or_the_build_the_reason_is_told(monkeypatch):
     assert "this is another one" in exact.reason_not_to_compare()
 
 
-# What the README shows ----------------------------------------------------------------------------
+# What the guide shows -----------------------------------------------------------------------------
 
 
-def test_the_readme_shows_what_is_recorded():
+def test_the_guide_shows_what_is_recorded():
     """Nobody writes a figure there by hand: python3 -m demos.bench --record text"""
-    text = published.README.read_text("utf-8")
+    text = published.PAGE.read_text("utf-8")
     recorded = exact.recorded()
     assert re.findall(r"<!-- recorded: (\w+) -->", text) == list(published.TABLES)
     assert published.shown(text, recorded) == text
@@ -819,7 +819,7 @@ def test_the_readme_shows_what_is_recorded():
         check_markdown(published.TABLES[name](recorded) + "\n")
 
 
-def test_a_figure_that_changes_is_changed_in_the_readme():
+def test_a_figure_that_changes_is_changed_in_the_guide():
     recorded = exact.recorded()
     found = published.workload(recorded["clock"], "echo-1k-100")["results"]
     other = next(each for each in found if each["contestant"] == "asyncio_streams")
@@ -832,7 +832,7 @@ def test_a_figure_that_changes_is_changed_in_the_readme():
     assert "| 77.12 |" in published.echo(recorded)
 
 
-def test_each_figure_of_the_readme_is_measured():
+def test_each_figure_of_the_guide_is_measured():
     matches = published.matches()
     assert [each[0].name for each in matches] == list(published.SHOWN)
     shown = {
@@ -845,14 +845,14 @@ def test_each_figure_of_the_readme_is_measured():
 
 
 def test_recording_keeps_what_is_not_measured_anew(monkeypatch, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- recorded: counted -->\n<!-- end -->\ntext\n<!-- end -->\n")
+    page = tmp_path / "speed.md"
+    page.write_text("<!-- recorded: counted -->\n<!-- end -->\ntext\n<!-- end -->\n")
     record = tmp_path / "recorded.json"
     peers = {"of": "other versions", "programs": {}}
     record.write_text(json.dumps(exact.recorded() | {"peers": peers}))
     measured = []
     found = {"instructions": 1234.5, "calls": {"sendto": 1.0}}
-    monkeypatch.setattr(published, "README", readme)
+    monkeypatch.setattr(published, "PAGE", page)
     monkeypatch.setattr(published, "CHART", tmp_path / "echo.svg")
     monkeypatch.setattr(exact, "RECORDED", record)
     monkeypatch.setattr(exact, "figures", lambda name: measured.append(name) or found)
@@ -862,7 +862,7 @@ def test_recording_keeps_what_is_not_measured_anew(monkeypatch, tmp_path):
     assert measured == list(exact.OURS)
     assert exact.recorded()["programs"] == dict.fromkeys(exact.OURS, found)
     assert exact.recorded()["clock"] == clock
-    assert "|" not in readme.read_text()
+    assert "|" not in page.read_text()
     measured.clear()
     published.record(Plan(), lambda text: None)
     published.record(Plan(), lambda text: None)  # nothing has changed: the peers are kept
@@ -872,8 +872,8 @@ def test_recording_keeps_what_is_not_measured_anew(monkeypatch, tmp_path):
     published.record_newer(Plan(), lambda text: None)
     assert exact.recorded()["newer"] == exact.recorded()["clock"] != newer
     assert set(exact.recorded()) == {"build", "programs", "peers", "clock", "newer"}
-    assert "| **corolib streams** | 1 234 | 1.0 |" in readme.read_text()
-    assert readme.read_text().endswith(" |\n<!-- end -->\ntext\n<!-- end -->\n")
+    assert "| **corolib streams** | 1 234 | 1.0 |" in page.read_text()
+    assert page.read_text().endswith(" |\n<!-- end -->\ntext\n<!-- end -->\n")
     assert (tmp_path / "echo.svg").exists()
 
 
