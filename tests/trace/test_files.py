@@ -334,7 +334,7 @@ run(main, trace="out.jsonl")
 pid = os.fork()
 if pid == 0:
     child()
-    os._exit(0)
+    raise SystemExit  # as a child ends that may be measured
 os.waitpid(pid, 0)
 names = [f"out-{{pid}}.html", f"out-{{pid}}-2.html", f"out-{{pid}}.jsonl", f"of-{{pid}}.html"]
 assert sorted(os.listdir()) == sorted(["out.jsonl", *names]), os.listdir()
