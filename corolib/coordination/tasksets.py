@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from typing import Any, Literal, TypeVar, overload
 from weakref import ref
@@ -32,10 +32,12 @@ from corolib.kernel import (
     Waiting,
     Wake,
     body_of,
+    brief,
     check_count,
     check_number,
     class_name,
     forgive,
+    function_at,
     is_a,
     must_yield,
     name_of,
@@ -194,12 +196,22 @@ def _checked(caller: str, calls: Iterable[Any]) -> list[Any]:
     """Return the calls, if all of them are tasks or what can be started."""
     calls = tuple(calls)
     try:
+        for place, call in enumerate(calls):
+            if callable(call) and not hasattr(call, "send"):
+                raise TypeError(_not_called(caller, call, calls[place + 1 :]))
         return [call if isinstance(call, Task) else body_of(caller, call, ()) for call in calls]
     except TypeError:
         for call in calls:
             for each in call if isinstance(call, list) else [call]:
                 forgive(each)  # this error is enough
         raise
+
+
+def _not_called(caller: str, f: Any, others: Iterable[Any]) -> str:
+    """Return the message for a function among calls: what follows it may be its arguments."""
+    args = takewhile(lambda each: not callable(each) and not hasattr(each, "send"), others)
+    call = f"{name_of(f, brief(f))}({', '.join(map(brief, args))})"
+    return f"{caller}() takes calls, and got {function_at(f)}: write `{caller}({call})`"
 
 
 def _start(call: Any) -> Task[Any]:

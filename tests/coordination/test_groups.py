@@ -2,6 +2,7 @@
 
 import gc
 import math
+import re
 import sys
 from itertools import islice
 
@@ -10,6 +11,7 @@ import pytest
 from corolib import (
     Cancelled,
     Deadlock,
+    Queue,
     ScopeError,
     Sleep,
     Suspend,
@@ -18,6 +20,7 @@ from corolib import (
     as_completed,
     current_scheduler,
     current_task,
+    first_success,
     gather,
     map_concurrent,
     move_on_after,
@@ -1136,10 +1139,33 @@ def test_gather_returns_what_all_returned_in_order():
         done = spawn(sleeper, 0, "done")
         yield Sleep(0.5)
         assert (yield from gather()) == []
-        results = yield from gather(sleeper(2, "a"), coroutine("b"), task, done, task, sleeper)
+        results = yield from gather(sleeper(2, "a"), coroutine("b"), task, done, task, sleeper())
         return results, now()
 
     assert go(main) == (["a", "b", "task", "done", "task", None], 3)
+
+
+@pytest.mark.found("E2")
+@pytest.mark.parametrize("collect", [gather, race, first_success, as_completed])
+def test_what_takes_calls_refuses_a_function_and_shows_its_call(collect):
+    said = rf"^{collect.__name__}\(\) takes calls, and got sleeper\(\) \(.*:\d+\): write `"
+
+    def main(*calls):
+        yield from collect(*calls)
+
+    for calls, right in [
+        ([sleeper, 2, "a"], "sleeper(2, 'a')"),
+        ([sleeper(1), sleeper, sleeper(2)], "sleeper()"),
+    ]:
+        with pytest.raises(TypeError, match=f"{said}{re.escape(f'{collect.__name__}({right})')}`$"):
+            go(main, *calls)
+
+    def other(queue):
+        yield from collect(queue.get)
+
+    right = rf"got get\(\): write `{collect.__name__}\(get\(\)\)`"
+    with pytest.raises(TypeError, match=right):
+        go(other, Queue(1))
 
 
 def test_gather_raises_the_first_failure_itself_when_the_others_are_gone():
