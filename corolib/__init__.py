@@ -49,8 +49,9 @@ The house, where each floor imports only from those below it:
         scheduler --> lifecycle --> hooks
              +--> poller, urgent     files            +--> timers          times
              +--> suspend            wakes            +--> callqueue       other threads
-             +--> task --> cancellation               +--> diagnostics, advice    words
-        errors traps waits context checks safely late source foreign  (import next to nothing)
+             +--> task --> cancellation               +--> diagnostics            words
+        advice -> arguments, uses -> places     (what was meant by a mistake)
+        errors traps waits context checks safely late source foreign keywords    (words)
         frames bodies observing
 
 What is public is listed here; everything else may change. The kernel is imported with the package,

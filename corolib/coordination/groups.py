@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
 from weakref import ref
 
@@ -344,7 +344,7 @@ class TaskGroup(CancelScope):
         if self._failures and attribute(error, "group") is self:
             error = self._group()
         if error is None:
-            error = misuse or (None if joined else RuntimeError(_not_waited_for(left)))
+            error = misuse or (None if joined else RuntimeError(_not_waited_for(left, owner)))
         elif misuse is not None:
             note(error, f"and: {misuse}")
         self._body_error = error
@@ -379,9 +379,13 @@ class TaskGroup(CancelScope):
         return f"<TaskGroup {state}, {len(self._live)} of {len(self._results)} tasks running>"
 
 
-def _not_waited_for(left: list[Task[Any]]) -> str:
+def _not_waited_for(left: list[Task[Any]], owner: Task[Any]) -> str:
     """Return the complaint about a group whose block was left without a wait for it."""
     text = "TaskGroup block ended without `yield from group`"
+    if isinstance(owner.body, CoroutineType):
+        text = (
+            "TaskGroup block ended without `await group`: write `async with TaskGroup() as group:`"
+        )
     if not left:
         return text
     were = "task was" if len(left) == 1 else "tasks were"

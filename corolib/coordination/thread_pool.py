@@ -32,6 +32,7 @@ from corolib.kernel import (
     TaskCancelled,
     Waiting,
     Wake,
+    brief,
     check_count,
     class_name,
     forgive,
@@ -128,6 +129,10 @@ class Job(Call):
     def __init__(
         self, caller: str, pool: Pool, f: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
+        if not callable(f):
+            text = f"give a function and its arguments, `{caller}(f, x)`"
+            forgive(f)
+            raise TypeError(f"{caller}() got {brief(f)}: {text}")
         # Without a call of the other `__init__`, which would take longer than all of this.
         self.name = name_of(f, which="__qualname__")
         self.scheduler = pool.scheduler

@@ -27,7 +27,7 @@ from corolib.kernel.cancellation import (
     Scope,
     current_effective_deadline,
 )
-from corolib.kernel.checks import check_count, check_number, file_name
+from corolib.kernel.checks import check_count, check_keywords, check_number, file_name
 from corolib.kernel.context import (
     Runnable,
     close,
@@ -91,7 +91,16 @@ from corolib.kernel.suspend import Enqueue, ProxyWaiter, in_queue, serve
 from corolib.kernel.task import Join, Task
 from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
-from corolib.kernel.waits import Documented, Waiting, asks, forgive, opens, public, waits
+from corolib.kernel.waits import (
+    Documented,
+    Waiting,
+    asks,
+    forgive,
+    notice_dropped,
+    opens,
+    public,
+    waits,
+)
 
 # Annotations name classes that their module cannot import, since that would be a circle. Now that
 # all are there they are made known, for `typing.get_type_hints()` of public functions.
@@ -99,6 +108,9 @@ for _name, _module in list(sys.modules.items()):
     if _name.startswith("corolib.kernel."):
         for _class in (Task, Scheduler):
             vars(_module).setdefault(_class.__name__, _class)
+
+for _trap in (ReadWait, WriteWait, UrgentWait, Sleep, Suspend):
+    notice_dropped(_trap)
 
 __all__ = [
     "Block",
@@ -140,6 +152,7 @@ __all__ = [
     "body_of",
     "brief",
     "check_count",
+    "check_keywords",
     "check_number",
     "class_module",
     "class_name",

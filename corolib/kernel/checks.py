@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection, Iterable
 from math import inf
 
 from corolib.kernel.safely import brief, class_name
@@ -76,6 +77,15 @@ def check_callable(value: object, keyword: str, what: str) -> None:
     """Raise TypeError if what was given for a keyword cannot be called; `what` ends the message."""
     if not callable(value):
         raise TypeError(f"{keyword}={brief(value)}: give {what}")
+
+
+def check_keywords(caller: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise TypeError if there is a keyword that is not known; the message says which is meant."""
+    for word in given:
+        if word not in known:
+            from corolib.kernel.keywords import refused_keyword
+
+            raise TypeError(refused_keyword(caller, word, known))
 
 
 def check_clock(clock: object) -> float:

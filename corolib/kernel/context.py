@@ -143,12 +143,9 @@ def spawn(
 
 def unknown_keyword(caller: str, f: object, unknown: Mapping[str, object]) -> str:
     """Return the message for keywords that were meant for the task function itself."""
-    word = next(iter(unknown))
-    function = name_of(f, "f")
-    return (
-        f"{caller}() has no keyword {brief(word)}: its keywords are the scheduler's own. "
-        f"If {brief(word)} is for {function}(), write `{caller}({function}(..., {word}=...))`"
-    )
+    from corolib.kernel.keywords import misplaced_keyword
+
+    return misplaced_keyword(caller, name_of(f, "f"), f, next(iter(unknown)))
 
 
 def no_parent(parent: object, context: object) -> str:

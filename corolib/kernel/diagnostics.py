@@ -138,7 +138,8 @@ class Diagnostics:
                     scheduler.cancellation.check(task)
                 took = scheduler.clock() - began
                 self.longest_step = max(self.longest_step, took)
-                if took > SLOW_STEP and task is not None:
+                # At the end of one that fails, the mistake is looked for, which takes a while.
+                if took > SLOW_STEP and task is not None and task.failure is None:
                     with suppress(Exception):  # it is not the task's fault if nobody can be told
                         log().warning(slow_step(task, took))
                 del task
@@ -286,6 +287,8 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
         forgive(thing)
         before, after = _at_yield(frame)
         after = after or f" {name}"
+        if after.startswith(" from "):
+            return f"{who} did `{before}yield{after}`: {_several(before, after[6:], thing)}"
         did = f"{before}yield{after}"
         cure = f"{before}yield from{after}"
         if kind == "coroutine":
@@ -295,11 +298,25 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
             f"Write `{cure}`"
         )
     try:
-        advice = _advice(thing)
+        advice = _advice(thing, *_at_yield(frame))
     except Exception:
         # Things may fail at whatever one asks them.
         advice = ""
     return f"{who} yielded {brief(thing)}, which is not a trap. {advice}".rstrip()
+
+
+def _several(before: str, after: str, thing: Any) -> str:
+    """Return what is wrong with `yield from` in front of what gives one call after the other."""
+    from corolib.kernel.foreign import LOOPS
+
+    name = name_of(thing).lstrip("_")
+    forgive(thing)
+    for maker, (each, result) in LOOPS.items():
+        if name == each:
+            made = after if maker in after else f"{maker}(...)"
+            right = f"for {each} in {made}: {result} = yield from {each}"
+            return f"{maker}() gives one wait after the other. Write `{right}`"
+    return f"that gives calls, and runs none. Write `{before}yield from gather(*{after})`"
 
 
 def no_undo(trap: Suspend[Any], undo: object) -> str:
@@ -312,9 +329,13 @@ def no_error(thing: object) -> str:
     return f"wake(error={brief(thing)}): an error is an exception, and not its class"
 
 
-def _advice(thing: Any) -> str:
-    """Return the sentence on what to write instead of yielding `thing`, or nothing."""
-    from corolib.kernel.foreign import ASYNCIO, asyncio_cure
+def _advice(thing: Any, before: str, after: str) -> str:
+    """Return the sentence on what to write instead of yielding `thing`, or nothing.
+
+    Args:
+        before, after: what stands around the `yield`, if that is known.
+    """
+    from corolib.kernel.foreign import ASYNCIO, asyncio_cure, waiting_call
 
     kind = type(thing)
     if _is_asyncios(thing):
@@ -332,17 +353,17 @@ def _advice(thing: Any) -> str:
     if module.startswith("corolib"):
         if hasattr(kind, "__iter__"):
             return "Write `yield from` in front of it"
-        # The method may be inherited: `get` of a PriorityQueue is a Queue's.
-        for each in kind.__mro__:
-            for call in ("wait", "get"):
-                if call in vars(each):
-                    return f"Did you mean `yield from {name_of(each).lower()}.{call}()`?"
+        if call := waiting_call(kind):
+            owner = next(each for each in kind.__mro__ if call.partition("(")[0] in vars(each))
+            name = after if after[1:].isidentifier() else f" {name_of(owner).lower()}"
+            return f"Did you mean `{before}yield from{name}.{call}`?"
     if hasattr(kind, "__await__"):
         return "In a generator, an `async def` is called with `yield from spawn(f, *args)`"
     if hasattr(thing, "fileno"):
         return "Did you mean `yield ReadWait(...)` or `yield WriteWait(...)`?"
     if callable(thing):
-        return "Was it to be called? If it can wait: `yield from f()`"
+        name = after if after[1:].replace(".", "").isidentifier() else " f"
+        return f"Was it to be called? If it can wait: `{before}yield from{name}()`"
     return "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"
 
 
@@ -387,7 +408,7 @@ def function_at(f: Any) -> str:
     """Return how messages name a function: `echo() (app.py:3)`."""
     name = f"{name_of(f, brief(f))}()"
     code = attribute(f, "__code__")
-    if isinstance(code, types.CodeType):
+    if isinstance(code, types.CodeType) and not code.co_filename.startswith(_HERE):
         name += f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
     return name
 

@@ -173,6 +173,8 @@ MEMBERS = {
     "Condition": CONDITION,
     "Event": EVENT,
     "Listener": {
+        "address": "listener.addresses[0]",
+        "port": "listener.addresses[0][1]",
         "aclose": "listener.close()",
         "is_serving": "listener.closed",
         "serve_forever": "yield from listener.serve(handler)",
@@ -235,6 +237,10 @@ MEMBERS = {
     },
     "Semaphore": {**ACQUIRE, "max_value": "semaphore.value, what is left"},
     "Server": {
+        "address": "server.listener.addresses[0]",
+        "addresses": "server.listener.addresses",
+        "port": "server.listener.addresses[0][1]",
+        "sockets": "server.listener.addresses",
         "close": "report = yield from server.stop()",
         "is_serving": "server.stopping.is_set()",
         "serve_forever": "report = yield from server",
@@ -252,6 +258,7 @@ MEMBERS = {
         "getpeername": "stream.peer",
         "getsockname": "stream.local",
         "getsockopt": "stream.socket.getsockopt(...)",
+        "lines": "while line := (yield from stream.readline()):",
         "is_closing": "stream.ended, which says that the peer has ended",
         "makefile": "while line := (yield from stream.readline()):",
         "read": "data = yield from stream.recv(65536)",
@@ -311,6 +318,29 @@ MEMBERS = {
     },
 }
 """For each class; what has `()` is there, and is not called."""
+
+
+LOOPS = {"as_completed": ("step", "value"), "every": ("tick", "missed")}
+"""What gives one wait after the other: what each is called, and what it returns."""
+
+ITERATED = {
+    "DatagramSocket": "while True: {x}, sender = {word} {it}.recvfrom()",
+    "Listener": "while True: {x} = {word} {it}.accept()",
+    "Queue": "while True: {x} = {word} {it}.get()",
+    "Stream": "while {x} := ({word} {it}.readline()):",
+}
+"""What takes the place of `for x in it:`, for things whose items have to be waited for."""
+
+WAITING = ("wait", "get", "recv", "recvfrom", "accept")
+"""The methods that a thing is most often waited for by, in this order."""
+
+
+def waiting_call(kind: type) -> str | None:
+    """Return the call by which one waits for a thing of a class: `wait()`; None if it has none."""
+    # It may be inherited: `get` of a PriorityQueue is a Queue's.
+    members = [name for each in kind.__mro__ for name in vars(each)]
+    name = next((each for each in WAITING if each in members), None)
+    return name and ("recv(65536)" if name == "recv" else f"{name}()")
 
 
 ASYNCIO = "What needs asyncio's loop runs in a thread: `yield from to_thread(asyncio.run, f())`"

@@ -47,14 +47,15 @@ def word_for(code: CodeType) -> str:
     return "await" if code.co_flags & CO_COROUTINES else "yield from"
 
 
-def corrected_at(code: CodeType, lasti: int) -> str:
+def corrected_at(code: CodeType, lasti: int, word: str = "") -> str:
     """Return the line of the call that is the instruction `lasti`, with the word in front of the
     call that makes it run; nothing if there is no source.
     """
     position = next(islice(code.co_positions(), lasti // 2, None), (None,) * 4)
     if None in position:
         return ""
-    return corrected(lines_of(code.co_filename), position, word_for(code))  # type: ignore[arg-type]
+    word = word or word_for(code)
+    return corrected(lines_of(code.co_filename), position, word)  # type: ignore[arg-type]
 
 
 def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
@@ -102,8 +103,10 @@ def ticked_at(code: CodeType, lasti: int) -> str:
     return f"missed = {word_for(code)} {name}" if plain else ""
 
 
-def corrected(lines: list[str], position: Position, word: str) -> str:
-    """Return the line in which a call stands, with `word` in front of it; or nothing."""
+def corrected(lines: list[str], position: Position, word: str, text: str = "") -> str:
+    """Return the line in which a call stands, with `word` in front of it, if there is one; `text`
+    takes the place of the call. Nothing if the line cannot be had.
+    """
     line, last, column, end = position
     if not 0 < line <= last <= len(lines):
         return ""
@@ -118,10 +121,10 @@ def corrected(lines: list[str], position: Position, word: str) -> str:
     rows = [row.encode() for row in lines[line - 1 : last]]
     rows[-1] = rows[-1][:end]
     rows[0] = rows[0][column:]
-    call = " ".join(b" ".join(rows).decode().split())
+    call = text or " ".join(b" ".join(rows).decode().split())
     if comprehension and word == "yield from":
         call = f"gather(*{call})"
-    call = f"run({call})" if word == "run" else f"{word} {call}"
+    call = f"run({call})" if word == "run" else f"{word} {call}".lstrip()
     if longer:
         return call if len(call) <= LONGEST else ""
     right = f"{before}{call}{after}"
@@ -129,7 +132,7 @@ def corrected(lines: list[str], position: Position, word: str) -> str:
     head = before.rstrip()
     assigns = head.endswith("=") and not head.endswith(("==", "!=", "<=", ">=", ":="))
     alone = head in ("", "return") or assigns
-    if word != "run" and (after.partition("#")[0].strip() or not alone):
+    if word not in ("", "run") and (after.partition("#")[0].strip() or not alone):
         right = f"{before}({call}){after}"
     return right if len(right) <= LONGEST else call if len(call) <= LONGEST else ""
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
-from corolib.kernel.safely import brief, module_of, name_of
+from corolib.kernel.safely import brief, class_name, module_of, name_of
 from corolib.kernel.source import corrected_at, is_given_up, line_of, lines_of, ticked_at, word_for
 
 T = TypeVar("T")
@@ -312,7 +312,8 @@ if DEBUG:
         opmap[name] for name in ("FOR_ITER", "UNPACK_SEQUENCE", "UNPACK_EX", "LIST_EXTEND")
     }
 
-    FOR_ITER = opmap["FOR_ITER"]
+    FOR_ITER, POP_TOP = opmap["FOR_ITER"], opmap["POP_TOP"]
+    CALLS = {number for name, number in opmap.items() if name.startswith("CALL")}
 
     _files: set[str] = set()  # in which marked functions were called
 
@@ -320,6 +321,36 @@ if DEBUG:
     def _read_files() -> None:
         for filename in _files:
             lines_of(filename)
+
+
+def notice_dropped(kind: type) -> None:
+    """In debug mode, warn of a statement that makes something of a class and does not `yield` it:
+    `Sleep(1)`. What it makes is dropped by the instruction behind the call.
+    """
+    if DEBUG:
+        kind.__del__ = _warn_of_statement  # type: ignore[attr-defined]
+
+
+def _warn_of_statement(made: object) -> None:
+    frame = sys._getframe().f_back
+    if frame is None:  # the interpreter ends
+        return
+    code, lasti = frame.f_code, frame.f_lasti
+    if code.co_code[lasti] != POP_TOP or module_of(frame).startswith("corolib."):
+        return
+    before = code.co_code[lasti - 2 : 0 : -2]
+    if next((each for each in before if each), None) not in CALLS:
+        return
+    name = class_name(made)
+    line = name, code.co_filename, frame.f_lineno
+    with _block[0]:
+        if line not in _told:
+            _told.add(line)
+            right = corrected_at(code, lasti, "await" if word_for(code) == "await" else "yield")
+            place = f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
+            text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
+            text += f". Write `{right}`" if right else ""
+            warnings.warn_explicit(text, RuntimeWarning, *line[1:])
 
 
 @types.coroutine

@@ -31,7 +31,6 @@ from corolib.kernel import (
     Sleep,
     Trap,
     WriteWait,
-    brief,
     check_number,
     current_scheduler,
     must_yield,
@@ -53,7 +52,7 @@ from corolib.net.network import (
     tcp_options,
     unix_path,
 )
-from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure
+from corolib.net.resolving import Path, Port, Source, candidates, check_host, check_pair, failure
 from corolib.net.streams import Stream
 
 if TYPE_CHECKING:
@@ -125,9 +124,7 @@ def open_tcp(
 
     Source: RFC 8305 (Happy Eyeballs 2), RFC 5482 (user timeout), tcp(7); trio.open_tcp_stream.
     """
-    if not isinstance(host, str):
-        text = "give a name or an address, as a str"
-        raise TypeError(f"open_tcp() got the host {brief(host)}: {text}")
+    check_host("open_tcp()", host)
     delay = check_number(delay, "open_tcp(delay=)", "a duration")
     check_pair("open_tcp(source=)", source)
     options = tcp_options("open_tcp", keepalive, user_timeout)

@@ -46,7 +46,16 @@ from corolib.net.network import (
     unix_path,
 )
 from corolib.net.packet_info import Address, packet_info
-from corolib.net.resolving import Path, Port, Source, candidates, check_pair, failure, resolve
+from corolib.net.resolving import (
+    Path,
+    Port,
+    Source,
+    candidates,
+    check_host,
+    check_pair,
+    failure,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from corolib.net import datagram_servers
@@ -390,6 +399,8 @@ def open_udp(
     """
     if (host is None) != (port is None):
         raise TypeError("open_udp(host, port): give both, or none and local=(host, port)")
+    if host is not None:
+        check_host("open_udp()", host)
     check_pair("open_udp(local=)", local)
     if must_yield():
         yield

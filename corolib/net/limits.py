@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from corolib.kernel import LateModule, brief, check_count, check_number
+from corolib.kernel import LateModule, brief, check_count, check_keywords, check_number
 from corolib.net.proxy_header import Proxies
 from corolib.net.streams import DRAIN, DRAIN_LIMIT, Stream
 
@@ -70,7 +70,7 @@ def checked(caller: str, given: Limits, *others: str) -> Limits:
     TypeError or ValueError for one that is not of its kind, TypeError for an unknown name; `others`
     are the names that the caller has besides.
     """
-    check_names(caller, given, *others)
+    check_keywords(caller, given, [*others, *Limits.__annotations__])
     check = _Check(caller, given)
     return Limits(
         max_connections=check.count("max_connections", places()),
@@ -120,7 +120,7 @@ class DatagramLimits(TypedDict, total=False):
 
 def checked_for_datagrams(caller: str, given: DatagramLimits, *others: str) -> DatagramLimits:
     """Do the same for who serves datagrams."""
-    check_names(caller, given, *others, kind=DatagramLimits)
+    check_keywords(caller, given, [*others, *DatagramLimits.__annotations__])
     check = _Check(caller, given)
     return DatagramLimits(
         rate=check.number("rate", RATE, 1),
@@ -131,20 +131,6 @@ def checked_for_datagrams(caller: str, given: DatagramLimits, *others: str) -> D
         on_error=check.function("on_error"),
         grace=check.duration("grace", 5.0),
     )
-
-
-def check_names(caller: str, given: Mapping[str, Any], *others: str, kind: Any = Limits) -> None:
-    """Refuse a keyword that is no limit; `others` are those that the caller has besides."""
-    for word in given:
-        if word not in kind.__annotations__:
-            from difflib import get_close_matches
-
-            known = [*others, *kind.__annotations__]
-            near = get_close_matches(word, known, 1)
-            hint = f"did you mean {near[0]}=? Its" if near else "its"
-            raise TypeError(
-                f"{caller}() has no keyword {brief(word)}; {hint} keywords are {', '.join(known)}"
-            )
 
 
 class _Check:

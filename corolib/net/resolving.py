@@ -78,6 +78,13 @@ def candidates(
     raise OSError(errno.EADDRNOTAVAIL, text)
 
 
+def check_host(who: str, host: object) -> None:
+    """Refuse what cannot be the name of a host."""
+    if not isinstance(host, str):
+        text = "give a name or an address, as a str"
+        raise TypeError(f"{who} got the host {brief(host)}: {text}")
+
+
 def check_pair(who: str, pair: Source | None) -> None:
     """Refuse what is not an address and a port."""
     if pair is not None and (not isinstance(pair, tuple) or len(pair) != 2):

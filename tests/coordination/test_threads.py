@@ -162,7 +162,9 @@ def test_what_cannot_be_called_is_an_ordinary_failure():
     def main():
         yield from to_thread(42)
 
-    with pytest.raises(TypeError, match="not callable"):
+    with pytest.raises(
+        TypeError, match=r"^to_thread\(\) got 42: give a function and its arguments, `to_t"
+    ):
         run(main)
 
 

@@ -292,3 +292,47 @@ def test_the_classes_that_the_library_uses_too_show_what_programs_may_use():
         return dir(current_task())
 
     assert go(main) == dir(Task)
+
+
+NOT_YIELDED = """
+import sys
+from corolib import *
+def main():
+    Sleep(0.01)
+    for _ in range(2):
+        Sleep(0.01)
+    yield Sleep(0.01)
+    trap = Sleep(1); del trap
+    made = Sleep(1)
+    made = None
+    (yield Sleep(0)), Sleep(0)
+    list().append(Sleep(0))
+    Queue(1).getting()
+async def awaits():
+    Sleep(0.01)
+run(main)
+run(awaits)
+exec("Sleep(2)")
+sys.kept = Sleep(3)  # dies when no frame is there any more
+"""
+
+
+@pytest.mark.found("E1")
+def test_a_trap_that_is_made_and_not_yielded_warns_in_debug_mode(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(NOT_YIELDED.lstrip())
+    code = f"import runpy; runpy.run_path({str(path)!r})"
+    _, _, err = python(code, **WARNS, COROLIB_DEBUG="1")
+    said = [
+        line.partition("RuntimeWarning: ")[2] for line in err.splitlines() if "Warning: " in line
+    ]
+    text = "{} was made at {} and not yielded, so nothing waits{}"
+    assert "Exception ignored" not in err
+    assert said == [
+        text.format("Sleep(...)", "app.py:4", ". Write `yield Sleep(0.01)`"),
+        text.format("Sleep(...)", "app.py:6", ". Write `yield Sleep(0.01)`"),
+        text.format("Suspend(...)", "app.py:13", ". Write `yield Queue(1).getting()`"),
+        text.format("Sleep(...)", "app.py:15", ". Write `await Sleep(0.01)`"),
+        text.format("Sleep(...)", "<string>:1", ""),
+    ]
+    assert python(code, **WARNS, COROLIB_DEBUG="0")[2] == ""

@@ -57,15 +57,15 @@ def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
     def main():
         with listen_tcp(LOCAL, 0) as listener:
             with pytest.raises(
-                TypeError, match=r"^serve\(\) has no keyword 'idle'; .* are " + limits
+                TypeError, match=r"^serve\(\) has no keyword 'odd'; .* are " + limits
             ):
-                listener.serve(echo, idle=5)
+                listener.serve(echo, odd=5)
         text = (
-            r"^serve_tcp\(\) has no keyword 'idle'; its keywords are family, backlog, reuse_port, "
+            r"^serve_tcp\(\) has no keyword 'odd'; its keywords are family, backlog, reuse_port, "
             "keepalive, user_timeout, "
         )
         with pytest.raises(TypeError, match=text + limits):
-            yield from serve_tcp(echo, LOCAL, 0, idle=5)
+            yield from serve_tcp(echo, LOCAL, 0, odd=5)
         text = r"^serve_unix\(\) has no keyword 'reuse_port'; its keywords are mode, backlog, "
         with pytest.raises(TypeError, match=text + limits):
             yield from serve_unix(echo, tmp_path / "s", reuse_port=True)
@@ -76,7 +76,7 @@ def test_an_unknown_keyword_is_told_the_right_ones(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("max_conn", "max_connections"), ("timeout", "user_timeout"), ("on_errors", "on_error")],
+    [("max_conn", "max_connections"), ("timeout", "idle_timeout"), ("on_errors", "on_error")],
 )
 def test_a_keyword_that_is_nearly_right_is_told_which_one_is(word, meant):
     text = rf"^serve_tcp\(\) has no keyword '{word}'; did you mean {meant}=\? Its keywords are fam"

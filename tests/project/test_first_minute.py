@@ -187,8 +187,44 @@ LINES = {
     "no port": (
         PROGRAM,
         'yield from open_tcp("127.0.0.1")',
-        "In corolib: open_tcp(host, port, *, tls=None,",
+        "In corolib: yield from open_tcp(host, port, *, tls=None,",
     ),
+    "a keyword of asyncio's": (
+        MODULE,
+        "run(serve_tcp(echo, '127.0.0.1', 0, ssl=None, max_clients=5))",
+        'Write `run(serve_tcp(echo, "127.0.0.1", 0, tls=None, max_connections=5))`',
+    ),
+    "arguments in another order": (
+        MODULE,
+        "run(serve_tcp, '127.0.0.1', 0, echo)",
+        'Write `run(serve_tcp, echo, "127.0.0.1", 0)`',
+    ),
+    "a function and its arguments": (
+        PROGRAM,
+        "yield from gather(slow, 5)",
+        "gather() takes calls, and got slow() (app.py:3): write `gather(slow(5))`",
+    ),
+    "a call for a thread": (
+        PROGRAM,
+        "yield from to_thread(print('x'))",
+        'Write `yield from to_thread(print, "x")`',
+    ),
+    "a time limit as a function": (
+        PROGRAM,
+        "x = yield from timeout(0.1, slow())",
+        "It bounds a block: write `with timeout(0.1): x = yield from slow()`",
+    ),
+    "an event instead of its wait": (
+        PROGRAM,
+        "event = Event(); yield from event",
+        "Write `event = Event(); yield from event.wait()`",
+    ),
+    "a loop over a stream": (
+        SERVER,
+        "for line in stream: yield",
+        "Write `while line := (yield from stream.readline()):`",
+    ),
+    "a sleep without yield": (PROGRAM, "Sleep(0.5)", "so nothing waits. Write `yield Sleep(0.5)`"),
     "a keyword for the function": (
         PROGRAM,
         "spawn(slow, x=1)",

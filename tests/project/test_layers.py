@@ -43,7 +43,7 @@ PACKAGE = ROOT / "corolib"
 FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}]
 FLOORS += [{"testing", "demo", "trace", "interop"}]
 WORD_NAMES = ["errors", "traps", "waits", "context", "checks", "late", "safely", "source"]
-WORD_NAMES += ["foreign"]
+WORD_NAMES += ["foreign", "keywords"]
 WORDS = {f"kernel.{name}" for name in WORD_NAMES}
 TOP = {"__init__", "__main__"}
 

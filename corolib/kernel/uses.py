@@ -1,0 +1,143 @@
+"""A thing that was used as what it is not: `yield from event`, `for line in stream`, `with Lock`.
+
+Python says that it is not iterable, or no context manager. Here the line is found that was meant,
+from its source and what its names stand for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from corolib.kernel.arguments import BOUNDS, text_of
+from corolib.kernel.foreign import ITERATED, LOOPS, waiting_call
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
+from corolib.kernel.places import Place, flags_of, is_of_library, name_in, places
+from corolib.kernel.safely import class_name, name_of
+
+if TYPE_CHECKING:
+    import ast
+
+_COMPLAINTS = (
+    (r"'([\w.]+)' object is not iterable", ("YieldFrom", "For")),
+    (r"object ([\w.]+) can't be used in 'await'", ("Await",)),
+    (r"'([\w.]+)' object can't be awaited", ("Await",)),
+    (r"'async for' requires an object with __aiter__ method, got ([\w.]+)", ("AsyncFor",)),
+    (r"'([\w.]+)' object does not support the context manager", ("With",)),
+    (r"'([\w.]+)' object does not support the asynchronous", ("AsyncWith",)),
+)
+
+
+def misused(error: BaseException, text: str) -> str | None:
+    """Return the note if an error says that something cannot be iterated, awaited or entered."""
+    for pattern, uses in _COMPLAINTS:
+        found = re.match(pattern, text)
+        place = next(places(error), None) if found else None
+        if found is None or place is None:
+            continue
+        kind = found[1].rpartition(".")[2]
+        for node, thing in _uses(place, uses):
+            note = _cure(place, node, thing, kind) if place.is_here(thing) else None
+            if note:
+                return note
+    return None
+
+
+def _uses(place: Place, kinds: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
+    """Yield where a thing is used so, and the thing: the expression."""
+    import ast
+
+    for node in ast.walk(place.tree):
+        if class_name(node) in kinds:
+            match node:
+                case ast.YieldFrom(value=thing) | ast.Await(value=thing) if thing:
+                    yield node, thing
+                case ast.For(iter=thing) | ast.AsyncFor(iter=thing):
+                    yield node, thing
+                case ast.With(items=items) | ast.AsyncWith(items=items):
+                    yield from ((node, item.context_expr) for item in items)
+
+
+def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
+    import ast
+
+    text, use = text_of(thing), class_name(node)
+    waits = use in ("YieldFrom", "Await")
+    if isinstance(thing, ast.Call):
+        made: Any = place.function_of(thing)
+        name = name_in(thing.func)
+        if name in LOOPS and is_of_library(made):
+            return _loop(place.word, text, name)
+        if not isinstance(made, type):
+            return _of_a_plain_call(place, node, thing, made) if waits else None
+    else:
+        made = place.value_of(thing)
+        if callable(made) and kind in _CALLABLES:
+            return _of_a_function(place, node, thing, made)
+        made = type(made)
+    if not is_of_library(made) or name_of(made) != kind:
+        return None
+    if use == "AsyncWith":
+        if kind in BOUNDS:
+            return f"It bounds a block without `async`: write `with {kind}(...):`"
+        return None
+    if kind in BOUNDS and waits:
+        return f"{kind}() bounds a block: write `with {text}:`"
+    if use == "Await" and hasattr(made, "__aenter__"):
+        return f"Write `async with {text}:`"
+    if use == "For":
+        target = text_of(node.target)
+        if place.word == "await" and hasattr(made, "__aiter__"):
+            return f"Write `async for {target} in {text}:`"
+        cures = (ITERATED.get(name_of(each)) for each in made.__mro__)
+        cure = next((each for each in cures if each), None)
+        return cure and f"Write `{cure.format(x=target, it=text, word=place.word)}`"
+    call = waiting_call(made)
+    if waits and call:
+        return f"Write `{place.line_with(thing, f'{text}.{call}')}`"
+    return None
+
+
+_CALLABLES = {
+    *("function", "method", "builtin_function_or_method", "type", "Documented", "_Question"),
+    *("_Asks", "ABCMeta"),
+}
+
+
+def _loop(word: str, text: str, name: str) -> str:
+    """Return the note on a loop over waits: `for step in as_completed(...):`."""
+    each, result = LOOPS[name]
+    return f"Write `for {each} in {text}: {result} = {word} {each}`"
+
+
+def _of_a_function(place: Place, node: Any, thing: ast.expr, made: Any) -> str | None:
+    """Return the note if a function, or a class, was not called."""
+    text, name = text_of(thing), name_in(thing)
+    use = class_name(node)
+    if isinstance(made, type):
+        if not is_of_library(made):
+            return None
+        if use in ("YieldFrom", "Await"):
+            return (
+                f"{name} is a class: write `{'await' if use == 'Await' else 'yield'} {text}(...)`"
+            )
+        return f"{name} is a class: write `{place.line_with(thing, f'{text}(...)')}`"
+    if use in ("YieldFrom", "Await") and not flags_of(made) & (CO_GENERATOR | CO_COROUTINE):
+        return (
+            f"{name} was not called, and cannot wait: write `{place.line_with(node, f'{text}()')}`"
+        )
+    if name in LOOPS and is_of_library(made):
+        return _loop(place.word, f"{text}(...)", name)
+    return f"{name} was not called: write `{place.line_with(thing, f'{text}()')}`"
+
+
+def _of_a_plain_call(place: Place, node: Any, call: ast.Call, made: Any) -> str | None:
+    """Return the note if the call of a function that cannot wait was waited for."""
+    import ast
+
+    plain = made is not None and not flags_of(made) & (CO_GENERATOR | CO_COROUTINE)
+    if not plain:
+        return None
+    before = "await" if isinstance(node, ast.Await) else "yield from"
+    return f"{name_in(call.func)}() cannot wait: write `{text_of(call)}`, without `{before}`"

@@ -1,0 +1,108 @@
+"""A thing that is used as what it is not: the note on the error shows the line that was meant."""
+
+import pytest
+
+from corolib import Condition, Stream
+from corolib.kernel.foreign import waiting_call
+from tests.helpers.wrong import COROUTINE, said_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(never run|never awaited)")
+
+WRONG = {
+    "x = yield from event": "Write `x = yield from event.wait()`",
+    "yield from Event()": "Write `yield from Event().wait()`",
+    "x = yield from queue": "Write `x = yield from queue.get()`",
+    "yield from slow": "slow was not called: write `yield from slow()`",
+    "yield from queue.get": "get was not called: write `yield from queue.get()`",
+    "yield from plain": "plain was not called, and cannot wait: write `plain()`",
+    "yield from plain()": "plain() cannot wait: write `plain()`, without `yield from`",
+    'x = yield from print("")': 'print() cannot wait: write `print("")`, without `yield from`',
+    "yield from ReadWait": "ReadWait is a class: write `yield ReadWait(...)`",
+    "yield from timeout(1)": "timeout() bounds a block: write `with timeout(1):`",
+    "for item in queue: yield": "Write `while True: item = yield from queue.get()`",
+    "for line in stream: yield": "Write `while line := (yield from stream.readline()):`",
+    "for tick in every: yield": "Write `for tick in every(...): missed = yield from tick`",
+    "for x in slow: yield": "slow was not called: write `for x in slow(): yield`",
+    "with TaskGroup as g: yield": "TaskGroup is a class: write `with TaskGroup(...) as g: yield`",
+    "with timeout: yield": "timeout is a class: write `with timeout(...): yield`",
+    # Nothing is known of these.
+    "yield from 5": None,
+    "yield from None": None,
+    "for x in event: yield": None,
+    "for x in slow(1) if port == 1 else 5: yield": None,
+    "with queue: yield": None,
+    "with str: yield": None,
+    "yield from asyncio": None,
+}
+WRONG_AWAITS = {
+    "await event": "Write `await event.wait()`",
+    "await queue.get": "get was not called: write `await queue.get()`",
+    "with await Lock(): pass": "Write `async with Lock():`",
+    "await marked": "marked was not called: write `await marked()`",
+    "await plain()": "plain() cannot wait: write `plain()`, without `await`",
+    "await Sleep": "Sleep is a class: write `await Sleep(...)`",
+    "for item in queue: pass": "Write `async for item in queue:`",
+    "x = await as_completed(marked(1))": (
+        "Write `for step in as_completed(marked(1)): value = await step`"
+    ),
+    "async for x in as_completed(marked(1)): pass": (
+        "Write `for step in as_completed(marked(1)): value = await step`"
+    ),
+    "async for x in every(1): pass": "Write `for tick in every(1): missed = await tick`",
+    "async with timeout(1): pass": (
+        "It bounds a block without `async`: write `with timeout(...):`"
+    ),
+    "async with event: pass": None,
+    "async for x in 5: pass": None,
+}
+
+
+@pytest.mark.found("E2")
+@pytest.mark.parametrize("line", [*WRONG, *WRONG_AWAITS])
+def test_a_thing_that_is_used_wrongly_is_shown_in_the_right_line(line, tmp_path, pair):
+    if line in WRONG:
+        right, header = WRONG[line], {}
+    else:
+        right, header = WRONG_AWAITS[line], {"header": COROUTINE}
+    with Stream(pair[0]) as stream:
+        message, notes = said_of(line, tmp_path, stream=stream, **header)
+    assert notes == ([] if right is None else [right]), message
+
+
+@pytest.mark.found("E2")
+def test_what_gives_waits_is_not_waited_for_itself(tmp_path):
+    for made in ("as_completed(slow(1), slow(2))", "[slow(1), slow(2)]", "every(1)"):
+        message, _ = said_of(f"x = yield from {made}", tmp_path)
+        right = {
+            "as": f"Write `for step in {made}: value = yield from step`",
+            "[s": f"Write `x = yield from gather(*{made})`",
+            "ev": f"Write `for tick in {made}: missed = yield from tick`",
+        }[made[:2]]
+        assert message.endswith(right)
+    message, _ = said_of("steps = as_completed(slow(1)); yield from steps", tmp_path)
+    assert message.endswith("Write `for step in as_completed(...): value = yield from step`")
+
+
+@pytest.mark.found("E2")
+def test_what_is_yielded_instead_of_called_is_shown_by_its_name(tmp_path):
+    for line, right in [
+        ("x = yield slow", "`x = yield from slow()`"),
+        ("yield event.wait", "`yield from event.wait()`"),
+        ("x = yield queue", "Did you mean `x = yield from queue.get()`?"),
+        ("yield Event()", "Did you mean `yield from event.wait()`?"),
+        ("yield [print][0]", "`yield from f()`"),
+    ]:
+        message, _ = said_of(line, tmp_path)
+        assert message.endswith(right), message
+
+
+@pytest.mark.found("E2")
+def test_a_group_in_an_async_def_is_told_of_await(tmp_path):
+    message, _ = said_of("with TaskGroup() as g: g.spawn(slow)", tmp_path, COROUTINE)
+    assert "without `await group`: write `async with TaskGroup() as group:`; 1 task" in message
+
+
+def test_what_a_thing_is_waited_for_by():
+    assert waiting_call(Stream) == "recv(65536)"
+    assert waiting_call(Condition) == "wait()"
+    assert waiting_call(int) is None
