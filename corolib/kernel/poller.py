@@ -371,7 +371,7 @@ class Poller:
             self._drop(entry)  # rule 3
             entry = None
         if entry is None:
-            entry = self._new_entry(file, fd, class_name(trap))
+            entry = self._new_entry(file, fd, trap)
         waiter = entry.reader if bit == READ else entry.writer
         if waiter is not None:
             raise BusyError(busy(trap, waiter))  # rule 1
@@ -390,7 +390,7 @@ class Poller:
         task.wait_state = entry
         return entry
 
-    def _new_entry(self, file: Any, fd: int, name: str) -> Entry:
+    def _new_entry(self, file: Any, fd: int, trap: Trap) -> Entry:
         if isinstance(file, KEPT):
             ref = SocketRef(file, self._forget)
             ref.fd = fd
@@ -401,7 +401,8 @@ class Poller:
         try:
             entry.identity = inode(fd)
         except OSError as exc:
-            raise OSError(exc.errno, f"{name}({fd}): no file is open under this number") from None
+            text = f"{class_name(trap)}({fd}): no file is open under this number"
+            raise OSError(exc.errno, text) from None
         return entry
 
     def _is_of(self, entry: Entry, file: object) -> bool:

@@ -45,6 +45,7 @@ from corolib.kernel import (
     current_task,
     file_name,
     must_yield,
+    name_of,
     public,
     running_scheduler,
     waits,
@@ -991,11 +992,11 @@ def _settle(file: Any) -> int:
 class _Closed:
     """Stands where the file of a stream was, and refuses everything."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_kind",)
     reading = None
 
     def __init__(self, file: Connection) -> None:
-        self._name = class_name(file)
+        self._kind = type(file)
 
     def waiting(self) -> None:
         """Return what is to be yielded to give way; then `recv()` refuses."""
@@ -1006,7 +1007,7 @@ class _Closed:
     recv_into = send = sendmsg = shutdown = getpeername = getsockname = fileno = recv
 
     def __repr__(self) -> str:
-        return f"<{self._name} closed>"
+        return f"<{name_of(self._kind)} closed>"
 
 
 def _checked(limit: float, what: str) -> float:
