@@ -193,13 +193,14 @@ class Lifecycle:
         return found  # type: ignore[no-any-return]
 
     def _end_run_locals(self) -> None:
-        """End what modules keep, the last first; each is still found while it ends."""
+        """End what modules keep, the last first; each is still found while it ends.
+
+        One that a second Ctrl-C has kept from that is ended when the scheduler is closed.
+        """
         while self._run_locals and not self.forked:
             factory, local = next(reversed(self._run_locals.items()))
-            try:
-                self._scheduler.call(local.end, ())
-            finally:
-                del self._run_locals[factory]
+            self._scheduler.call(local.end, ())
+            del self._run_locals[factory]
 
     # What is left -----------------------------------------------------------------------------
 

@@ -1022,6 +1022,39 @@ def test_an_error_that_was_being_handled_is_shown_with_ctrl_c_and_a_cancel_is_no
         assert type(caught.value.__context__) is context
 
 
+def test_a_second_ctrl_c_before_something_of_a_run_is_ended_keeps_it_from_nothing():
+    ended = []
+
+    class Kept:
+        def __init__(self, scheduler):
+            pass
+
+        def end(self):
+            ended.append(self)
+
+    class Struck(Scheduler):
+        """Is left by an interrupt at the beginning of a call that ends something."""
+
+        interrupts = 1
+
+        def call(self, f, args, task=None):
+            if f.__name__ == "end" and self.interrupts:
+                self.interrupts = 0
+                raise KeyboardInterrupt
+            super().call(f, args, task)
+
+    def main():
+        current_scheduler().run_local(Kept)
+        yield
+
+    scheduler = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.run(main)
+    assert not ended
+    scheduler.close()  # as `corolib.run()` does
+    assert len(ended) == 1
+
+
 def test_an_async_generator_dropped_after_an_abandoned_run_is_let_go():
     kept = []
 
