@@ -27,7 +27,8 @@ The house, where each floor imports only from those below it:
         psycopg -> readiness     asyncio_calls     redis
     trace/          records what the scheduler does, where a run asks for it
         command -> traces -> recorder -> watching     page, perfetto, files
-        page, perfetto -> sentences -> state -> events     observing -> watchdog, measuring
+        page, perfetto -> sentences -> state -> events     looking
+        observing -> watchdog, measuring
     demo/           two servers to try it with: they and `__main__` use what is public
         daytime -> echo -> ports     start
     -----------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ The house, where each floor imports only from those below it:
              +--> task --> cancellation               +--> diagnostics            words
         advice -> arguments, uses -> places     (what was meant by a mistake)
         errors traps waits context checks safely late source foreign keywords    (words)
-        frames bodies observing
+        frames bodies observing asked
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`

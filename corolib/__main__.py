@@ -63,6 +63,7 @@ corolib: network servers as plain generators.
   python3 -m corolib run app.py:main                  run the function `main` of app.py
   python3 -m corolib demo echo                        an echo server on port 7007; `time`: two more
   python3 -m corolib trace app.py                     a page to step through what app.py does
+  python3 -m corolib ps 4711                          what the tasks of process 4711 do now
   python3 -m corolib convert run.jsonl run.html       such a page of what --trace has recorded
 
 Each has --help. `serve` and `run` have debug mode on, which finds a forgotten `yield from`;
@@ -114,6 +115,10 @@ def command(words: Sequence[str]) -> NoReturn:
             from corolib.trace.command import convert, record
 
             (record if name == "trace" else convert)(given)
+        case ["ps", *given]:
+            from corolib.trace.looking import ps
+
+            ps(given)
         case ["demo", "-h" | "--help", *_]:
             explain(DEMOS)
         case ["demo"]:

@@ -4,13 +4,14 @@ The upper floors import from here alone: `from corolib.kernel import Suspend, wa
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
 `running_scheduler`; `observed`, which makes the scheduler of a run; what a run changes in the
-process, `handle_signal`, `handles_signals`, `signal_named`, `write_signals_to`, `WakeupPair`,
-`tell_of_fork` and `uninterrupted`; `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`;
-`users_part` of an error; `holders`, `never_again` and `find_cycle`, on whom a wait depends; the
-words for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`,
-`to_stderr`, and `Throttle` for logs; what a recorder stands in for or asks, `Cancellation`,
-`Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot
-fail, from `safely.py`; and checks of what a caller gives.
+process, `handle_signal`, `handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`,
+`WakeupPair`, `tell_of_fork` and `uninterrupted`; the `meeting_folder` of who asks from outside;
+`OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
+`never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
+`function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
+what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`,
+`ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`; and checks of what
+a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -19,6 +20,7 @@ traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.
 
 import sys
 
+from corolib.kernel.asked import meeting_folder
 from corolib.kernel.bodies import body_of
 from corolib.kernel.callqueue import WakeupPair
 from corolib.kernel.cancellation import (
@@ -64,6 +66,7 @@ from corolib.kernel.frames import users_part
 from corolib.kernel.hooks import (
     handle_signal,
     handles_signals,
+    signal_is_caught,
     signal_named,
     tell_of_fork,
     uninterrupted,
@@ -170,6 +173,7 @@ __all__ = [
     "holders",
     "in_queue",
     "is_a",
+    "meeting_folder",
     "must_yield",
     "name_of",
     "never_again",
@@ -184,6 +188,7 @@ __all__ = [
     "run",
     "running_scheduler",
     "serve",
+    "signal_is_caught",
     "signal_named",
     "some",
     "spawn",

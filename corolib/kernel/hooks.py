@@ -63,6 +63,9 @@ def signal_named(variable: str) -> int | None:
     return int(found)
 
 
+DUMP = signal_named("COROLIB_DUMP")  # of programs that say nothing of `dump_signal=`
+
+
 class ProcessHooks:
     """Signal handlers and async-generator hooks for the time of a run, or of one turn.
 
@@ -119,13 +122,20 @@ class ProcessHooks:
         hooks = sys.get_asyncgen_hooks()
         self._undo.append(lambda: sys.set_asyncgen_hooks(*hooks))
         sys.set_asyncgen_hooks(owner.on_new_asyncgen, owner.on_dropped_asyncgen)
+        if self.dump_signal is None and DUMP is not None and here and close_files is not None:
+            self._hear(DUMP)
         if self.dump_signal is not None:
             if not here:
                 raise RuntimeError(
                     "dump_signal= works only in the main thread of the main interpreter, as "
                     "signals do"
                 )
-            self._undo.append(handle_signal(self.dump_signal, lambda *_: owner.on_dump()))
+            self._hear(self.dump_signal)
+
+    def _hear(self, signum: int) -> None:
+        """Handle the signal that has the tasks told."""
+        self._undo.append(handle_signal(signum, lambda *_: self._owner.on_dump()))
+        self._undo.append(self._owner.announce(signum))
 
 
 class CtrlC:
@@ -260,6 +270,21 @@ def write_signals_to(fd: int) -> Change:
             signal.set_wakeup_fd(before if found == fd else found)
 
     return Change(make, put_back)
+
+
+def signal_is_caught(pid: int, signum: int) -> bool:
+    """Return whether a process handles a signal, as far as that can be known."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            caught = next(line for line in file if line.startswith(b"SigCgt:"))
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/status")  # this system does not say
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+
+
+def told_of_forks() -> list[Any]:
+    """Return those that live of whom `tell_of_fork` was told."""
+    return [thing for each in _told.copy() if (thing := each()) is not None]
 
 
 def tell_of_fork(thing: Any) -> None:

@@ -20,12 +20,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from corolib.kernel.advice import explained
+from corolib.kernel.asked import announce, answer_if_asked
 from corolib.kernel.bodies import Quietly, close_for_good, is_begun
 from corolib.kernel.context import _current
 from corolib.kernel.diagnostics import to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, line_of, programs_lines
-from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork, uninterrupted
+from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork, told_of_forks, uninterrupted
 from corolib.kernel.safely import context_of, is_a, name_of, set_context, trace_of
 from corolib.kernel.task import Task
 from corolib.kernel.waits import warn_within
@@ -180,7 +181,11 @@ class Lifecycle:
         self.force_main(self.ctrl_c.take())
 
     def on_dump(self) -> None:
-        to_stderr(self._scheduler.report())
+        if not answer_if_asked(living):
+            to_stderr(self._scheduler.report())
+
+    def announce(self, signum: int) -> Callable[[], object]:
+        return announce(signum)
 
     # What lives as long as a run --------------------------------------------------------------
 
@@ -366,6 +371,12 @@ class Lifecycle:
     def wakeup_fd(self) -> int:
         """Return the number to which signals are written: see `hooks.py`."""
         return self._scheduler.wakeup_fd()
+
+
+def living() -> list[Scheduler]:
+    """Return the schedulers of this process that have tasks, the oldest first."""
+    found = [each._scheduler for each in told_of_forks() if type(each) is Lifecycle]
+    return [each for each in found if each.tasks]
 
 
 def warn_of_asyncio() -> None:

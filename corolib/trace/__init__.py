@@ -8,7 +8,7 @@ knows nothing of this package.
 
     command -> traces -> recorder -> watching     files, page, perfetto: forms of a trace
     sentences -> state -> events
-    observing -> watchdog, measuring              for a run that goes on
+    observing -> watchdog, measuring     looking: for a run that goes on
 """
 
 from __future__ import annotations
