@@ -224,3 +224,13 @@ def test_a_program_of_another_python_cannot_be_made_to_answer(monkeypatch, capsy
     status, _, err = outcome(capsys, os.getpid())
     assert status == 3
     assert "another Python" in err
+
+
+def test_who_is_made_to_answer_is_woken(monkeypatch):
+    me, sent = os.getpid(), []
+    monkeypatch.setattr(
+        sys, "remote_exec", lambda pid, path: exec(Path(path).read_text()), raising=False
+    )
+    monkeypatch.setattr(looking.os, "kill", lambda *given: sent.append(given))
+    assert ask(me)["pid"] == me
+    assert sent == [(me, 0), (me, signal.SIGSTOP), (me, signal.SIGCONT)]
