@@ -33,6 +33,8 @@ MODES = ("strict", "auto")
 OTHERS = ("asyncio", "anyio", "trio", "tornado_asyncio")  # whose marker claims an `async def`
 REFUSED = "'yield' keyword is allowed in fixtures, but not in tests"
 NOT_NATIVE = "async def functions are not natively supported"
+NO_SCHEDULER = "no scheduler runs in this thread"
+FIXTURE_HINT = "a fixture that spawns, or waits, is a `@corolib.testing.fixture`, which yields"
 HINT = "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`"
 
 INI = {
@@ -370,7 +372,12 @@ def pytest_fixture_setup(
     before = fixturedef.func
     ours = getattr(before, "corolib_waits", False) is True
     if not (ours or (state.plan is not None and may_wait(before))):
-        result = yield
+        try:
+            result = yield
+        except RuntimeError as exc:
+            if NO_SCHEDULER in str(exc):
+                request.node.add_report_section("setup", "corolib", FIXTURE_HINT)
+            raise
     else:
         from corolib.testing.fixtures import place
 

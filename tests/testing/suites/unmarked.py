@@ -8,6 +8,8 @@ import asyncio
 
 import pytest
 
+from corolib import spawn
+
 
 @pytest.fixture
 def pytests_own():
@@ -31,3 +33,26 @@ def test_what_fails_by_itself_fails_as_ever():
     call fails: Failed: on purpose
     """
     pytest.fail("on purpose")
+
+
+@pytest.fixture
+def spawns():
+    return spawn(print)
+
+
+@pytest.fixture
+def fails():
+    raise RuntimeError("on purpose")
+
+
+def test_a_fixture_that_should_be_corolibs(spawns):
+    """
+    setup fails: no scheduler runs in this thread
+    shows: a fixture that spawns, or waits, is a `@corolib.testing.fixture`
+    """
+
+
+def test_a_fixture_that_fails_by_itself(fails):
+    """
+    setup fails: RuntimeError: on purpose
+    """
