@@ -117,7 +117,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         return
     f = inner_test(item.obj)
     if not waits(f):
+        if "corolib_runner" in item.fixturenames:
+            item.config.stash[STATE].needed = True
         return
+    item.config.stash[STATE].needed = True
     if is_wanted(item.config, f, {mark.name for mark in item.iter_markers()}):
         if type(item).__module__.startswith("pytest_asyncio"):
             raise pytest.UsageError(
@@ -268,6 +271,8 @@ class State:
         self.config = config
         self.item: pytest.Item | None = None
         self.shared: Runner | None = None
+        # Whether a test waits, or has a fixture of this plugin's.
+        self.needed = False
 
     @property
     def plan(self) -> Plan | None:
@@ -353,19 +358,19 @@ def end_the_session(config: pytest.Config, text: str) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
+def begin_protocol(item: pytest.Item) -> None:
     item.config.stash[STATE].item = item
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def begin_test(item: pytest.Item) -> None:
     plan = item.stash.get(PLAN, None)
     if plan is not None:
         plan.begin(item.config.stash[STATE])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup(
+def set_up_fixture(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
     state = request.config.stash[STATE]
@@ -411,7 +416,7 @@ def is_hidden(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+def call_test(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     __tracebackhide__ = is_hidden
     plan = pyfuncitem.stash.get(PLAN, None)
     before = pyfuncitem.obj
@@ -439,7 +444,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+def tear_down_test(item: pytest.Item) -> Generator[None, Any, Any]:
     plan = item.stash.get(PLAN, None)
     if plan is None:
         return (yield)
@@ -464,6 +469,26 @@ def say_what_is_left(plan: Plan) -> str:
     text = left_behind(found)
     plan.item.add_report_section("teardown", "corolib leaks", text)
     return text
+
+
+class EachTest:
+    """What is called for each test. A suite that has nothing to do with corolib is spared it."""
+
+    pytest_runtest_protocol = staticmethod(begin_protocol)
+    pytest_runtest_setup = staticmethod(begin_test)
+    pytest_fixture_setup = staticmethod(set_up_fixture)
+    pytest_pyfunc_call = staticmethod(call_test)
+    pytest_runtest_teardown = staticmethod(tear_down_test)
+
+
+HOOKS = EachTest()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    plugins = session.config.pluginmanager
+    needed = "corolib" in sys.modules or session.config.stash[STATE].needed
+    if needed and not plugins.is_registered(HOOKS):
+        plugins.register(HOOKS)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
