@@ -1072,15 +1072,15 @@ def test_much_abuse_at_once_locks_nobody_out_and_takes_little():
     plain, tls, datagrams = found["counts"]
     print(found)
     assert found["asked"] > seconds  # and each of them was answered
-    assert found["turn"] < 0.05
     # The first seconds fill caches and lists of what is free: a leak shows in the long run.
     assert found["memory"][1] - found["memory"][0] < (5_000_000 if FULL else 10_000_000)
     assert found["log"] < 100 * max(1, seconds / 60)
     assert found["raw"] == 0
-    assert plain["crowded"] and plain["failed"] and tls["accepted"]
+    assert plain["failed"] and tls["accepted"]
     assert datagrams["withheld"] or not can_forge()
     if FULL:
-        assert found["p99"] < 0.05
+        assert found["p99"] < 0.05 and found["turn"] < 0.05
+        assert plain["crowded"]
         assert plain["slow"] > 20 and tls["failed"] > 20
 
 
