@@ -4,8 +4,9 @@
     +1 -1 +2 -2 +3 -3 +4 -4 +5 -5 +6 -6 +7 -7 +8 -8 +9 -9 +10 -10 ...
     1 of 20 got an answer before the first one left
 
-All connect, and each says hello. `+3`: the third has its answer; `-3`: it leaves. Who has its
-answer stays until nobody else gets one, so the order shows how many are served at the same time.
+All connect, and each says hello. `+3`: the third has its answer; `-3`: it leaves. A client that
+has its answer stays until nobody else gets one, so the order shows how many are served at the same
+time.
 
     $ python3 -m demos.tour.client --flood 8000000
     8000000 bytes sent, 8000000 came back

@@ -473,7 +473,7 @@ def sleeps_and_files(mine: Any, say: Say) -> None:
 
 @law(
     TIMES,
-    "A bare `yield` gives way: who is ready goes on in turn, first come, first served.",
+    "A bare `yield` gives way: ready tasks go on in turn, first come, first served.",
     *["a", "b"] * 3,
     needs=f"{TRAPS} Sleep",
     otherwise="Two tasks that give way to each other did not take turns.",
@@ -495,7 +495,7 @@ def give_way(mine: Any, say: Say) -> None:
 
 @law(
     TIMES,
-    "Who is always ready keeps neither files nor times waiting.",
+    "A task that is always ready keeps neither files nor times waiting.",
     "nobody waits",
     needs=f"{TRAPS} Sleep",
     otherwise="A task that gives way over and over kept a file or a sleep waiting.",
@@ -981,7 +981,7 @@ def join_gives_the_result(mine: Any, say: Say) -> None:
 
 @law(
     JOIN,
-    "All who wait for a task get its result.",
+    "All tasks that wait for another one get its result.",
     "one gets 42",
     "two gets 42",
     needs=JOINS,
@@ -1012,7 +1012,7 @@ def two_joiners(mine: Any, say: Say) -> None:
     "`yield from task` raises what ended the task.",
     "KeyError",
     needs=JOINS,
-    otherwise="Who waited for a task that failed was not told.",
+    otherwise="A task that waited for one that failed was not told.",
     hint="There are two ways to resume a task: with a value, and with an error.",
 )
 def join_raises_the_error(mine: Any, say: Say) -> None:
@@ -1052,7 +1052,7 @@ def run_returns_the_result(mine: Any, say: Say) -> None:
     "`run` raises what left `main`.",
     "KeyError",
     needs=JOINS,
-    otherwise="`main` failed, and who called `run` was not told.",
+    otherwise="`main` failed, and the caller of `run` was not told.",
     hint="Which of your tasks has nobody but the caller of `run` to wait for it?",
 )
 def run_raises_the_error(mine: Any, say: Say) -> None:

@@ -871,7 +871,8 @@ def test_the_pointers_lead_from_the_small_scheduler_to_the_real_one():
 # In the order in which the page explains them.
 WORDS = """
 server; clients?; connection; socket; port; echo; listening socket; end of file; accept loop;
-blocking; process; thread; lock; non-blocking; polling; user space; kernel; kernel space;
+blocking; process; thread; context switch; race condition; lock; deadlock; non-blocking; polling;
+user space; kernel; kernel space;
 system call; buffers; kernel buffer; short send; ready; file number; file descriptor; level trigger;
 edge trigger; selector; callback; event loop; handlers?; back-pressure; generator function;
 generator; task; coroutine; trap; spawn; scheduler; wake; timer; deadline; heap; turn; parked;
