@@ -6,8 +6,10 @@ reader's preference (`prefers-color-scheme`). It has a ground of its own: any pa
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 WIDTH = 480
@@ -30,6 +32,16 @@ COLOURS = {
 }
 TEXTS = ("ink", "soft", "work", "ready", "stuck")  # colours that text may have on a ground
 SOLIDS = ("work", "ready", "stuck")  # colours that "inside" may stand on
+
+
+def picture_file(text: str) -> Path:
+    """Return where to draw, which is the `type=` of an option: refused before the work is done."""
+    path = Path(text)
+    try:
+        path.open("a").close()
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"cannot draw {path}: {exc.strerror}") from None
+    return path
 
 
 def style() -> str:

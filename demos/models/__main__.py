@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from pathlib import Path
 
+from demos.drawing import picture_file
 from demos.models.clients import Job
 from demos.models.completions import open_completions
 from demos.models.findings import findings
@@ -31,11 +31,6 @@ from demos.start import at_least, start
 def main(options: argparse.Namespace) -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("the figures come from /proc: this needs Linux (most of the servers do not)")
-    if options.svg:
-        try:
-            options.svg.open("a").close()  # rather now than after all that work
-        except OSError as exc:
-            sys.exit(f"cannot draw {options.svg}: {exc.strerror}")
     job = Job(options.clients, options.lines, options.pause)
     what = f"{job.clients} clients, {job.lines} lines each, {job.pause:g} s before each line"
     linux = ".".join(platform.release().split(".")[:2])
@@ -67,6 +62,6 @@ if __name__ == "__main__":
         "--clients": {"type": at_least(1, 500), "default": 20, "help": default},
         "--lines": {"type": at_least(2, 500), "default": 10, "help": f"of each; {default}"},
         "--pause": {"type": pause, "default": 0.02, "help": f"seconds before a line; {default}"},
-        "--svg": {"type": Path, "metavar": "FILE", "help": "draw the figures, too"},
+        "--svg": {"type": picture_file, "metavar": "FILE", "help": "draw the figures, too"},
     }
     start(main, __doc__, arguments=arguments)

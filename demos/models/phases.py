@@ -21,10 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from demos.drawing import MARGIN, WIDTH, document, line, rect, text
+from demos.drawing import MARGIN, WIDTH, document, line, picture_file, rect, text
 from demos.models.completions import open_completions
 from demos.start import at_least, start
 
@@ -237,13 +236,10 @@ def main(options: argparse.Namespace) -> None:
         first = f"{spell(phases.waited)}, {what(phases)}"
         print(f"{phases.name:<16}{first}; {phases.second}: {spell(phases.copied)}")
     if options.svg:
-        try:
-            options.svg.write_text(draw(five), encoding="utf-8")
-        except OSError as exc:
-            sys.exit(f"cannot draw {options.svg}: {exc.strerror}")
+        options.svg.write_text(draw(five), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    svg = {"type": Path, "metavar": "FILE", "help": "draw them, too"}
+    svg = {"type": picture_file, "metavar": "FILE", "help": "draw them, too"}
     delay = {"type": at_least(0.0, 10.0), "default": 0.03, "help": "seconds; default: %(default)s"}
     start(main, __doc__, arguments={"--svg": svg, "--delay": delay})

@@ -31,6 +31,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from demos.drawing import picture_file
 from demos.models.clients import HOST
 from demos.models.lines import draw
 from demos.models.measure import MODELS, STRUCTURES, running
@@ -223,14 +224,9 @@ def report(svg: Path | None = None, say: Callable[[str], object] = print) -> Non
 def main(options: argparse.Namespace) -> None:
     if not hasattr(select, "epoll"):
         sys.exit("epoll is Linux's: this needs Linux")
-    if options.svg:
-        try:
-            options.svg.open("a").close()  # rather now than after the work
-        except OSError as exc:
-            sys.exit(f"cannot draw {options.svg}: {exc.strerror}")
     report(options.svg)
 
 
 if __name__ == "__main__":
-    svg = {"type": Path, "metavar": "FILE", "help": "draw the first table, too"}
+    svg = {"type": picture_file, "metavar": "FILE", "help": "draw the first table, too"}
     start(main, __doc__, arguments={"--svg": svg})
