@@ -34,6 +34,8 @@ OTHERS: dict[str, Callable[[], str]] = {  # those that are no moment of a server
 def main(options: argparse.Namespace) -> None:
     if not sys.platform.startswith("linux"):
         sys.exit("what is in a selector is read from /proc: this needs Linux")
+    if not options.into.is_dir():
+        sys.exit(f"{options.into}: there is no such folder")
     known = [*steps(), *OTHERS]
     names = options.names or known
     if unknown := [name for name in names if name not in known]:

@@ -228,6 +228,9 @@ def test_the_command_draws_what_it_is_asked_for(tmp_path):
     assert read(tmp_path / "generators.svg") == read(PICTURES / "generators.svg")
     status, out, err = outcome("demos.pictures", "missing", into)
     assert (status, out) == (1, "") and err.startswith("missing is not among ")
+    nowhere = tmp_path / "nowhere"
+    told = (1, "", f"{nowhere}: there is no such folder\n")
+    assert outcome("demos.pictures", "edge", f"--into={nowhere}") == told
 
 
 # Lanes, phases, costs -----------------------------------------------------------------------------
