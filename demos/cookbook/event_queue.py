@@ -229,6 +229,10 @@ if __name__ == "__main__":
         __doc__,
         arguments={
             "--ticks": {"type": at_least(0), "default": 5, "help": "of the clock; default: 5"},
-            "--pause": {"type": at_least(0.0, 3600.0), "default": 2.0, "help": "seconds; default: 2"},
+            "--pause": {
+                "type": at_least(0.0, 3600.0),
+                "default": 2.0,
+                "help": "seconds; default: 2",
+            },
         },
     )
