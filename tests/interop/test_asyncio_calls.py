@@ -118,7 +118,8 @@ def test_what_waits_in_asyncio_keeps_nobody_waiting_here(run_it):
     ticks = []
 
     async def slow():
-        await asyncio.sleep(0.05)
+        while len(ticks) < 4:
+            await asyncio.sleep(0.005)
 
     def tick():
         while True:
@@ -131,7 +132,7 @@ def test_what_waits_in_asyncio_keeps_nobody_waiting_here(run_it):
             yield from aio(slow())
 
     run_it(main)
-    assert len(ticks) > 3
+    assert len(ticks) >= 4
 
 
 @both

@@ -735,8 +735,8 @@ def test_a_child_that_a_signal_handler_forks_while_the_parent_waits_is_told_too(
 
         def main():
             signal.signal(signal.SIGUSR1, fork)
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            yield Sleep(0.1)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            yield Sleep(0.5)
 
         signal.signal(signal.SIGALRM, lambda *args: os.kill(os.getpid(), signal.SIGUSR1))
         try:
