@@ -873,7 +873,7 @@ def test_serve_udp_serves_until_it_is_cancelled():
         ({"max_per_address": 1.5}, TypeError, "max_per_address"),
         ({"on_error": 1}, TypeError, "on_error=1"),
         ({"grace": "5"}, TypeError, "grace"),
-        ({"max_connections": 5}, TypeError, "no keyword 'max_connections'; its keywords are rate,"),
+        ({"max_connections": 5}, TypeError, r"did you mean max_waiting=\? Its keywords are rate,"),
     ],
 )
 def test_limits_that_are_none_are_refused(limits, error, text):
