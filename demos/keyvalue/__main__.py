@@ -62,6 +62,7 @@ class Client:
         self.ended = False  # there will be no more replies
         self.queue: list[list[bytes]] | None = None  # what comes between MULTI and EXEC
         self.queued = 0  # bytes of that
+        self.broken = False  # something of it was refused: nothing of it will be done
 
     @property
     def size(self) -> int:
@@ -72,12 +73,14 @@ class Client:
         """Begin a transaction: what comes is done at EXEC, and all of it at once."""
         if self.queue is not None:
             raise Refused("ERR MULTI calls can not be nested")
-        self.queue = []
+        self.queue, self.broken = [], False
         return "OK"
 
     def put_off(self, request: list[bytes]) -> str:
         """Keep a request of a transaction for later."""
         assert self.queue is not None
+        if self.broken:
+            return "QUEUED"  # EXEC will tell
         more = size(request)
         if self.queued + more > TRANSACTION:
             raise Refused("ERR the transaction is too big")
@@ -86,13 +89,18 @@ class Client:
         return "QUEUED"
 
     def end_transaction(self) -> list[list[bytes]]:
-        if self.queue is None:
-            raise Refused("ERR there is no transaction: begin one with MULTI")
-        queue, self.queue, self.queued = self.queue, None, 0
+        """Return what is to be done: all that came since MULTI, or nothing."""
+        queue = self.queue
+        self.discard()
+        if self.broken:
+            raise Refused("EXECABORT Transaction discarded because of previous errors.")
+        assert queue is not None
         return queue
 
     def discard(self) -> str:
-        self.end_transaction()
+        if self.queue is None:
+            raise Refused("ERR there is no transaction: begin one with MULTI")
+        self.queue, self.queued = None, 0
         return "OK"
 
     def hello(self, version: bytes = b"", *options: bytes) -> dict[bytes, Any]:
@@ -197,8 +205,6 @@ class Service(Store):
         try:
             for request in client.requests.feed(data):
                 reply = self.execute(client, *request)
-                if not self.has_room(size(reply)):
-                    reply = Refused("ERR too many replies wait for clients that do not read them")
                 self.pending += (cost := size(reply))
                 try:
                     yield from encode(reply, client.version)
@@ -219,16 +225,28 @@ class Service(Store):
         client.kept += more
         self.pending += more
 
-    def has_room(self, size: int) -> bool:
-        """Tell whether so much more may wait for clients. One alone may be of any size."""
-        return not self.pending or self.pending + size <= PENDING
+    def has_room(self, size: int = 0) -> bool:
+        """Tell whether so much more may wait for clients. Of replies, the next one may be of any
+        size: what is done is not refused afterwards.
+        """
+        return self.pending + size <= PENDING
 
-    def execute(self, client: Client, name: bytes, *args: bytes) -> Any:
-        """Return the reply to one request."""
+    def execute(self, client: Client, *request: bytes) -> Any:
+        """Return the reply to one request. One that is refused has done nothing."""
+        try:
+            return self.do(client, *request)
+        except Refused as exc:
+            client.broken = True  # if it has begun a transaction
+            return exc
+
+    def do(self, client: Client, name: bytes, *args: bytes) -> Any:
+        """Return the reply to one request, or refuse it."""
         upper = name.upper()
         if upper in (b"POST", b"HOST:"):
             client.ended = True
-            return Refused("ERR this is no web server")
+            raise Refused("ERR this is no web server")
+        if not self.has_room():
+            raise Refused("ERR too many replies wait for clients that do not read them")
         if upper in CLIENTS_OWN:
             command, least, most = CLIENTS_OWN[upper]
             owner: Any = client
@@ -236,27 +254,24 @@ class Service(Store):
             command, least, most = COMMANDS[upper]
             owner = self
         else:
-            return Refused(f"ERR unknown command {ascii(name[:64])[1:]}")
+            raise Refused(f"ERR unknown command {ascii(name[:64])[1:]}")
         if not least <= len(args) <= most:
-            return Refused(f"ERR wrong number of arguments for {ascii(name.lower())[1:]} command")
-        try:
-            if upper == b"EXEC":
-                return self.execute_all(client, client.end_transaction())
-            if client.queue is not None and upper not in (b"MULTI", b"DISCARD"):
-                return client.put_off([name, *args])
-            return command(owner, *args)
-        except Refused as exc:
-            return exc
+            raise Refused(f"ERR wrong number of arguments for {ascii(name.lower())[1:]} command")
+        if upper == b"EXEC":
+            return self.execute_all(client, client.end_transaction())
+        if client.queue is not None and upper not in (b"MULTI", b"DISCARD", b"QUIT"):
+            return client.put_off([name, *args])
+        return command(owner, *args)
 
     def execute_all(self, client: Client, requests: list[list[bytes]]) -> list[Any]:
         """Return the replies to all requests of a transaction, as far as there is room for them."""
         replies: list[Any] = []
         room = PENDING
         for request in requests:
-            if room >= 0:
+            if room > 0:
                 reply = self.execute(client, *request)
                 room -= size(reply)
-            if room < 0:
+            else:
                 reply = Refused("ERR the replies are too large; what comes after is not done")
             replies.append(reply)
         return replies

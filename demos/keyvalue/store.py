@@ -7,7 +7,7 @@ with `virtual_time()` lets it fly.
 
 from __future__ import annotations
 
-import math
+import re
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -21,6 +21,7 @@ STRING = 512 * 1024  # bytes of a key, of a value, and of an element of a list
 ENTRY = 200  # bytes that each of them costs besides, about
 SWEPT = 100  # keys that are looked at in a sweep
 PAUSE = 0.1  # seconds between two sweeps
+REAL = re.compile(rb"[+-]?(inf(inity)?|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE)
 
 V = TypeVar("V")
 
@@ -75,8 +76,10 @@ class Store:
     def mset(self, *words: bytes) -> str:
         if len(words) % 2:
             raise Refused("ERR wrong number of arguments for 'mset' command")
-        for key, value in pairs(words):
-            self.set(key, value)
+        values = dict(pairs(words))
+        self.put(values)
+        for key in values:
+            self.deadlines.pop(key, None)
         return "OK"
 
     def exists(self, *keys: bytes) -> int:
@@ -97,7 +100,7 @@ class Store:
             raise Refused("ERR invalid expire time in 'set' command")
         if only is not None and (only == b"XX") != (self.find(key) is not None):
             return None
-        self.put(key, value)
+        self.put({key: value})
         self.deadlines.pop(key, None)
         if seconds is not None:
             self.deadlines[key] = now() + seconds
@@ -111,7 +114,7 @@ class Store:
         value = (0 if old is None else number(old)) + number(by)
         if not -1 << 63 <= value < 1 << 63:
             raise Refused("ERR increment or decrement would overflow")
-        self.put(key, b"%d" % value)
+        self.put({key: b"%d" % value})
         return value
 
     def decr(self, key: bytes, by: bytes = b"1") -> int:
@@ -250,10 +253,14 @@ class Store:
             self.remove(key)
         return element
 
-    def put(self, key: bytes, value: bytes) -> None:
-        old = self.find(key)
-        self.charge(cost(key, value) - (0 if old is None else cost(key, old)), key, value)
-        self.values[key] = value
+    def put(self, values: dict[bytes, bytes]) -> None:
+        """Give keys these values; if one is refused, all are."""
+        more = 0
+        for key, value in values.items():
+            old = self.find(key)
+            more += cost(key, value) - (0 if old is None else cost(key, old))
+        self.charge(more, *chain.from_iterable(values.items()))
+        self.values.update(values)
 
     def charge(self, count: int, *strings: bytes) -> None:
         """Note that so many bytes more will be used, or refuse it."""
@@ -313,13 +320,9 @@ def bounds(start: bytes, stop: bytes, length: int) -> tuple[int, int]:
 
 def real(text: bytes) -> float:
     """Return the number that a score is."""
-    try:
-        value = float(text) if len(text) <= 40 else math.nan
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
+    if len(text) > 40 or REAL.fullmatch(text) is None:
         raise Refused("ERR value is not a valid float")
-    return value
+    return float(text)
 
 
 def number(text: bytes) -> int:

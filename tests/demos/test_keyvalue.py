@@ -362,10 +362,15 @@ def test_what_waits_for_clients_is_bounded(monkeypatch):
         heads = [next(replies) for replies in asked]
         assert (
             heads
-            == [b"*300\r\n"]
-            + [b"-ERR too many replies wait for clients that do not read them\r\n"] * 9
+            == [b"*300\r\n"] * 2
+            + [b"-ERR too many replies wait for clients that do not read them\r\n"] * 8
         )
-        assert service.pending == store.size([b"x" * 100] * 300)
+        assert service.pending == 2 * store.size([b"x" * 100] * 300)
+        for request in (("LPOP", "l"), ("SET", "l", "paid")):  # refused, and not done
+            assert "too many replies" in str(do(*request))
+        asked.pop().close()
+        asked.pop(1).close()
+        assert do("LLEN", "l") == 300
         assert do("DEL", "l") == 1
         assert len(list(asked[0])) == 300
         for replies in asked[1:]:
@@ -398,13 +403,13 @@ def test_a_transaction_is_bounded(monkeypatch):
         while (reply := do("GET", "a")) == "QUEUED":
             pass
         assert "the transaction is too big" in str(reply)
-        assert do("DISCARD") == "OK"
+        assert do("DEL", "a") == "QUEUED"
+        assert str(do("EXEC")).startswith("EXECABORT ")
         assert do("MULTI") == "OK"
         for request in (("GET", "a"), ("GET", "a"), ("GET", "a"), ("DEL", "a")):
             assert do(*request) == "QUEUED"
-        *replies, large, late = do("EXEC")
-        assert replies == [b"x" * 200] * 2
-        assert "replies are too large" in str(large)
+        *replies, late = do("EXEC")
+        assert replies == [b"x" * 200] * 3
         assert "replies are too large" in str(late)
         assert do("EXISTS", "a") == 1
         yield
@@ -613,12 +618,16 @@ DIALOGUES = """
     ZADD z 1 a 3 c x => ERR syntax error
     ZADD z x a => ERR value is not a valid float
     ZADD z nan a => ERR value is not a valid float
+    ZADD z 1e4_0 a => ERR value is not a valid float
     ZADD z 1 a 3 c => 1
     ZRANGE z 0 -1 => ['a', 'b', 'c']
     ZRANGE z -2 0 => []
     ZPOPMIN z => ['a', 1.0]
     ZPOPMIN z => ['b', 2.0]
     ZPOPMIN z => ['c', 3.0]
+    ZADD z +.5E1 x -inf y => 2
+    ZPOPMIN z => ['y', -inf]
+    ZPOPMIN z => ['x', 5.0]
     ZPOPMIN z => []
     ZRANGE z 0 -1 => []
 
@@ -634,8 +643,9 @@ DIALOGUES = """
     DISCARD => ERR there is no transaction: begin one with MULTI
     MULTI => OK
     MULTI => ERR MULTI calls can not be nested
+    EXEC => EXECABORT Transaction discarded because of previous errors.
+    MULTI => OK
     SET a 1 => QUEUED
-    FLY => ERR unknown command 'FLY'
     LPUSH a 1 => QUEUED
     GET a => QUEUED
     EXEC => [OK, WRONGTYPE Operation against a key holding the wrong kind of value, '1']
@@ -645,6 +655,21 @@ DIALOGUES = """
     GET a => '1'
     MULTI => OK
     EXEC => []
+
+    MULTI => OK
+    SET a 1 => QUEUED
+    FLY => ERR unknown command 'FLY'
+    SET c 3 => QUEUED
+    EXEC => EXECABORT Transaction discarded because of previous errors.
+    MGET a c => [nil, nil]
+    EXEC => ERR there is no transaction: begin one with MULTI
+    MULTI => OK
+    SET a => ERR wrong number of arguments for 'set' command
+    DISCARD => OK
+    MULTI => OK
+    GET a => QUEUED
+    QUIT => OK
+    EXEC => [nil]
 
     EXPIRE a 1 => 0
     SET a 1 => OK
@@ -706,6 +731,7 @@ def test_limits():
             ("LPUSH", "l", "x", "x" * (STRING + 1)),
         ):
             assert "exceeds maximum allowed size" in str(do(*request))
+        assert "OOM" in str(do("MSET", "a", "y", "b", "x" * STRING, "c", "x" * STRING))
         assert do("GET", "a") == b"x" * STRING
         assert "OOM" in str(do("SET", "b", "x" * STRING))  # with what both cost besides
         assert "OOM" in str(do("LPUSH", "b", *["x" * (STRING // 2)] * 2))
