@@ -794,7 +794,7 @@ def run(
         f: a generator function or an `async def`; or what a call of one returned.
         clock, selector, ready, grace, on_task_error, dump_signal, network: see `Scheduler`.
         trace: a file to record the run in, or what else `corolib.trace` says; None: nothing.
-        watchdog: seconds; a step that takes longer is told to the log, with the line it is in.
+        watchdog: seconds, 0.01 or more; a step that takes longer is logged, with the line it is in.
         measure: whether to measure how long tasks and turns take, for `stats()`.
 
     Returns: what the body of the main task returned.

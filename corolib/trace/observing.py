@@ -10,7 +10,6 @@ from typing import Any
 from corolib.kernel import Scheduler, brief, check_number
 from corolib.trace.measuring import MeasuredScheduler
 from corolib.trace.traces import Trace
-from corolib.trace.watchdog import Watchdog
 
 
 def observe(
@@ -24,10 +23,17 @@ def observe(
 
     Raises:
         TypeError: `trace` is no path, no Trace and nothing that can be called.
-        ValueError: `watchdog` is not above 0; or no trace can be written there.
+        ValueError: `watchdog` is too short or too long; or no trace can be written there.
     """
-    if watchdog is not None and not check_number(watchdog, "watchdog=", "a duration") > 0:
-        raise ValueError(f"watchdog={brief(watchdog)}: give the seconds that a step may take")
+    if watchdog is not None:
+        # It is not for those who do not ask for it: it needs threads.
+        from corolib.trace.watchdog import LONGEST, SHORTEST, Watchdog
+
+        if not SHORTEST <= check_number(watchdog, "watchdog=", "a duration") <= LONGEST:
+            raise ValueError(
+                f"watchdog={brief(watchdog)}: give the seconds that a step may take, from "
+                f"{SHORTEST:g} to {LONGEST:g}"
+            )
     make: Callable[..., Scheduler] = MeasuredScheduler if measure else Scheduler
     if trace is not None:
         make = partial(tracing(trace).scheduler, measure=measure)

@@ -6,21 +6,30 @@ Nothing is added to the loop: the thread looks at the number of the turn and at 
 some times in that span, and seldom while the loop sleeps. A call of C that does not let go of the
 interpreter stops this thread too. For that case each look winds up a clock of `faulthandler`, which
 needs no interpreter, and prints the stacks if the next look does not come.
+
+There is one such clock in a process, and it does not say what it was set to. So while a watchdog
+watches, what a program has itself asked of `faulthandler.dump_traceback_later` does not happen, nor
+afterwards; that is what pytest's `faulthandler_timeout` asks for. Most subinterpreters have no
+`faulthandler`: there only steps of Python are told.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from corolib.coordination.thread_pool import Starter
 from corolib.kernel import Scheduler, Task, attribute
 
 LOOKS = 4  # in the span that a step may take
+# What a span may be, in seconds. A thread that computes keeps the interpreter for 5 ms: in a span
+# not longer than that each look would be late. And no thread can wait for ever.
+SHORTEST, LONGEST = 0.01, 86_400.0
 _FRAMES = ("gi_frame", "cr_frame", "ag_frame")
 
 
@@ -32,15 +41,21 @@ class Watchdog:
 
     Args:
         scheduler: whose steps are watched.
-        seconds: how long a step may take.
+        seconds: how long a step may take, from `SHORTEST` to `LONGEST`.
     """
 
     def __init__(self, scheduler: Scheduler, *, seconds: float) -> None:
         self._scheduler = scheduler
         self._seconds = seconds
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="corolib-watchdog", daemon=True)
-        self._thread.start()
+        self._wind: Callable[[float], object] = lambda seconds: None
+        self._stop_clock: Callable[[], object] = lambda: None
+        with suppress(ImportError):
+            import faulthandler
+
+            self._wind = faulthandler.dump_traceback_later
+            self._stop_clock = faulthandler.cancel_dump_traceback_later
+        self._thread = Starter().start(self._watch, (), "corolib-watchdog")
 
     def end(self) -> None:
         self._over.set()
@@ -52,7 +67,7 @@ class Watchdog:
         since, told, pause = 0.0, False, seconds / LOOKS
         while True:
             with suppress(Exception):  # stderr may be no file
-                faulthandler.dump_traceback_later(pause + seconds)
+                self._wind(pause + seconds)
             if self._over.wait(pause):
                 break
             task = scheduler.current
@@ -66,7 +81,7 @@ class Watchdog:
                 told = True
                 self._tell(task, now - since)
             del task
-        faulthandler.cancel_dump_traceback_later()
+        self._stop_clock()
 
     def _tell(self, task: Task[Any] | None, took: float) -> None:
         """Say what goes on, and where; and have a flight recorder write what led to it."""

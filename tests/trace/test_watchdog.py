@@ -1,5 +1,6 @@
 """The watchdog tells of a step that does not end: which task, and the line it is in."""
 
+import math
 import sys
 import time
 
@@ -85,8 +86,18 @@ def test_a_loop_that_sleeps_is_left_alone(caplog):
     assert "has not come" not in caplog.text
 
 
-@pytest.mark.parametrize("seconds", [0, -1])
-def test_a_span_is_above_nothing(seconds):
+def test_a_python_without_faulthandler_has_steps_of_python_told(caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faulthandler", None)  # as in most subinterpreters
+
+    def hog():
+        yield
+        spin(caplog, lambda text: "hog#1" in text)
+
+    run(hog, watchdog=SPAN)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e-9, 1e12, math.inf])
+def test_a_span_is_one_that_a_thread_can_watch(seconds):
     with pytest.raises(ValueError, match="the seconds that a step may take"):
         run(where, watchdog=seconds)
     with pytest.raises(TypeError):
