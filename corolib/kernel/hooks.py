@@ -50,17 +50,21 @@ def handles_signals() -> bool:
 def signal_named(variable: str) -> int | None:
     """Return the signal that a variable of the environment names: `USR1`, `SIGUSR1` or `10`.
 
-    None: it is not set. Raises ValueError: there is no such signal.
+    None: it is not set. Raises ValueError: there is no such signal, or it is not free for that.
     """
     name = os.environ.get(variable)
     if not name:
         return None
-    found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", name)
-    if found == name and name.isdecimal():
-        found = int(name)
-    if not isinstance(found, int) or not 0 < found < signal.NSIG:
+    full = name if name.startswith("SIG") else f"SIG{name}"
+    found = getattr(signal, full, 0) if full.isalnum() else 0  # SIG_IGN is none
+    signum = int(name if name.isdecimal() else found)
+    if not 0 < signum < signal.NSIG:
         raise ValueError(f"{variable}={name}: there is no such signal; write USR1, for SIGUSR1")
-    return int(found)
+    if signum in [getattr(signal, each, 0) for each in ("SIGKILL", "SIGSTOP", "SIGINT")]:
+        raise ValueError(
+            f"{variable}={name}: no program hears KILL and STOP, and INT is Ctrl-C; write USR1"
+        )
+    return signum
 
 
 DUMP = signal_named("COROLIB_DUMP")  # of programs that say nothing of `dump_signal=`

@@ -220,10 +220,19 @@ def test_a_signal_is_named_in_the_environment(name, signum, monkeypatch):
     assert signal_named("COROLIB_X") == signum
 
 
-@pytest.mark.parametrize("name", ["USR9", "0", "-1", "1000", "X"])
+@pytest.mark.parametrize(
+    "name", ["USR9", "0", "-1", "1000", "X", "SIG_IGN", "SIG_DFL", "SIG_BLOCK"]
+)
 def test_a_signal_that_is_none_is_named(name, monkeypatch):
     monkeypatch.setenv("COROLIB_X", name)
     with pytest.raises(ValueError, match=f"COROLIB_X={name}: there is no such signal"):
+        signal_named("COROLIB_X")
+
+
+@pytest.mark.parametrize("name", ["KILL", "SIGSTOP", "INT", "9", "2"])
+def test_a_signal_that_is_not_free_is_named(name, monkeypatch):
+    monkeypatch.setenv("COROLIB_X", name)
+    with pytest.raises(ValueError, match=f"^COROLIB_X={name}: no program hears KILL and STOP"):
         signal_named("COROLIB_X")
 
 
