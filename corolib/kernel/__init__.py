@@ -5,7 +5,8 @@ public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `Late
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
 `running_scheduler`; `observed`, which makes the scheduler of a run; what a run changes in the
 process, `handle_signal`, `handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`,
-`WakeupPair`, `tell_of_fork` and `uninterrupted`; the `meeting_folder` of who asks from outside;
+`WakeupPair`, `tell_of_fork` and `uninterrupted`; for who asks from outside, `meeting_folder` and
+`user_of`;
 `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
 `never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
 `function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
@@ -70,6 +71,7 @@ from corolib.kernel.hooks import (
     signal_named,
     tell_of_fork,
     uninterrupted,
+    user_of,
     write_signals_to,
 )
 from corolib.kernel.late import LateModule
@@ -197,6 +199,7 @@ __all__ = [
     "told",
     "trace_of",
     "uninterrupted",
+    "user_of",
     "users_part",
     "waits",
     "where",

@@ -23,23 +23,30 @@ if TYPE_CHECKING:
     from corolib.kernel.task import Task
 
 SCHEMA = "corolib-ps/1"
+# The same in every environment: who asks may have another one, as a login shell and a service have.
+# A service that has a /tmp of its own, by systemd's PrivateTmp=, is found only from within.
+FOLDER = "/tmp/corolib-{uid}"
 
 
-def meeting_folder() -> str:
+def meeting_folder(uid: int | None = None) -> str:
     """Return the folder where questions and answers are left; it is made if it is not there.
 
+    Args:
+        uid: of which user's processes; of our own if it is not given. Root may ask those of others.
+
     Raises:
-        OSError: it cannot be made; or it is not this user's alone, who would then read what others
+        OSError: it cannot be made; or it is not that user's alone, who would then read what others
             have put there.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    path = os.path.join(base, "corolib") if base else f"/tmp/corolib-{os.getuid()}"
+    owner = os.getuid() if uid is None else uid
+    path = FOLDER.format(uid=owner)
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
+        os.chown(path, owner, -1)
     found = os.lstat(path)
     # A folder, and no link to one; nobody else may write there, or read.
-    if found.st_mode & 0o170077 != 0o040000 or found.st_uid != os.getuid():
-        raise PermissionError(f"{path} is not a folder of this user's alone")
+    if found.st_mode & 0o170077 != 0o040000 or found.st_uid != owner:
+        raise PermissionError(f"{path} is not a folder of its user's alone")
     return path
 
 

@@ -279,11 +279,27 @@ def write_signals_to(fd: int) -> Change:
 def signal_is_caught(pid: int, signum: int) -> bool:
     """Return whether a process handles a signal, as far as that can be known."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            caught = next(line for line in file if line.startswith(b"SigCgt:"))
+        caught = _status(pid, b"SigCgt:")
     except FileNotFoundError:
         return not os.path.exists("/proc/self/status")  # this system does not say
-    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+    return bool(int(caught, 16) >> (signum - 1) & 1)
+
+
+def user_of(pid: int) -> int:
+    """Return whose process this is, as far as that can be known: else it is ours.
+
+    The owner of its folder in /proc is root, if it has given rights up.
+    """
+    try:
+        return int(_status(pid, b"Uid:"))
+    except FileNotFoundError:
+        return os.getuid()
+
+
+def _status(pid: int, name: bytes) -> bytes:
+    """Return the first word that Linux tells of a process by this name."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        return next(line.split()[1] for line in file if line.startswith(name))
 
 
 def told_of_forks() -> list[Any]:

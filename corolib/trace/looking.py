@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from corolib.kernel import meeting_folder, signal_is_caught
+from corolib.kernel import meeting_folder, signal_is_caught, user_of
 
 PATIENCE = 2.0  # seconds until an answer must be there
 CANNOT = 3  # the exit status
+DAY = 86_400.0  # seconds
 CURE = """\
 process {pid} cannot be asked: {why}.
 Start it with COROLIB_DUMP=USR1 in its environment, or have it say run(f, dump_signal=...).
@@ -49,8 +50,8 @@ def ps(words: Sequence[str]) -> NoReturn:
         description="Look at the tasks of a program that runs. Without PID: who can be asked.",
     )
     parser.add_argument("--json", action="store_true", help="all of it, for programs")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="again and again")
-    parser.add_argument("pid", type=int, metavar="PID", nargs="?")
+    parser.add_argument("--watch", type=seconds, metavar="SECONDS", help="again and again")
+    parser.add_argument("pid", type=process, metavar="PID", nargs="?")
     options = parser.parse_args(words)
     try:
         while True:
@@ -61,36 +62,59 @@ def ps(words: Sequence[str]) -> NoReturn:
             print(f"\033[H\033[J{text}" if sys.stdout.isatty() else text, flush=True)
             time.sleep(options.watch)
     except (CannotAsk, OSError) as exc:
-        print(CURE.format(pid=options.pid, why=exc), file=sys.stderr)
+        if options.pid is None:
+            print(f"it cannot be told who can be asked: {exc}", file=sys.stderr)
+        else:
+            print(CURE.format(pid=options.pid, why=exc), file=sys.stderr)
         sys.exit(CANNOT)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
+def seconds(word: str) -> float:
+    """Return the pause between two looks; raises ValueError."""
+    found = float(word)
+    if not 0 <= found <= DAY:
+        raise ValueError
+    return found
+
+
+def process(word: str) -> int:
+    """Return the number of a process; raises ValueError: also for what names a group of them."""
+    found = int(word)
+    if not 0 < found < 2**31:
+        raise ValueError
+    return found
+
+
 def listed() -> str:
-    """Return who can be asked, a line for each process."""
+    """Return who can be asked of this user's programs, a line for each process."""
     folder = meeting_folder()
-    names = [name for name in os.listdir(folder) if name.endswith(".json")]
+    names = [name.removesuffix(".json") for name in os.listdir(folder) if name.endswith(".json")]
     lines = []
-    for pid in sorted(int(name.partition(".")[0]) for name in names):
-        told = announced(pid)
+    for pid in sorted(int(name) for name in names if name.isdecimal()):
+        told = announced(folder, pid)
         if told is None:  # it was killed
             with suppress(OSError):
                 os.remove(os.path.join(folder, f"{pid}.json"))
         else:
-            lines.append(f"{pid:7}  {' '.join(told['argv'])}")
+            lines.append(f"{pid:7}  {' '.join(told[1])}")
     return "\n".join(lines) or "there is no program that says it can be asked"
 
 
-def announced(pid: int) -> dict[str, Any] | None:
-    """Return what a process has said of itself, if it still lives and hears the signal."""
+def announced(folder: str, pid: int) -> tuple[int, list[str]] | None:
+    """Return by which signal a process wants to be asked, and its command line.
+
+    None: it has not said so, or it does not hear that signal any more. The number may be another
+    process's by now, which such a signal would end.
+    """
     try:
-        with open(os.path.join(meeting_folder(), f"{pid}.json"), encoding="utf-8") as file:
-            told: dict[str, Any] = json.load(file)
-    except (OSError, ValueError):
+        with open(os.path.join(folder, f"{pid}.json"), encoding="utf-8") as file:
+            told = json.load(file)
+        signum, argv = int(told["signal"]), [str(word) for word in told["argv"]]
+        return (signum, argv) if signal_is_caught(pid, signum) else None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    # The number may be another process's by now, which such a signal would end.
-    return told if signal_is_caught(pid, told["signal"]) else None
 
 
 def ask(pid: int) -> dict[str, Any]:
@@ -101,16 +125,20 @@ def ask(pid: int) -> dict[str, Any]:
         OSError: there is no such process, or we may not ask it.
     """
     os.kill(pid, 0)
-    stem = os.path.join(meeting_folder(), str(pid))
-    told = announced(pid)
-    with suppress(FileNotFoundError):
-        os.remove(f"{stem}.answer")
+    folder = meeting_folder(user_of(pid))
+    stem = os.path.join(folder, str(pid))
+    told = announced(folder, pid)
     asked = f"{stem}.ask"
+    for path in (f"{stem}.answer", asked):
+        with suppress(FileNotFoundError):
+            os.remove(path)
     try:
-        with open(asked, "w", encoding="utf-8") as file:
+        # A new file: root must not write through a link that another user has put there.
+        with open(asked, "x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
             file.write(SCRIPT.format(path=f"{stem}.answer"))
         if told is not None:
-            os.kill(pid, told["signal"])
+            os.kill(pid, told[0])
         else:
             run_there(pid, asked)
         return answer_at(f"{stem}.answer")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from corolib import Lock, Sleep, run, spawn, to_thread
-from corolib.kernel import hooks, signal_is_caught
+from corolib.kernel import asked as kernel_asked
+from corolib.kernel import hooks, meeting_folder, signal_is_caught, user_of
 from corolib.kernel.asked import announce
 from corolib.trace import looking
 from corolib.trace.looking import ask, ps
@@ -22,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path / "corolib"
+    monkeypatch.setattr(kernel_asked, "FOLDER", f"{tmp_path}/corolib-{{uid}}")
+    return tmp_path / f"corolib-{os.getuid()}"
 
 
 def outcome(capsys, *words):
@@ -120,6 +121,7 @@ def test_a_number_that_is_another_process_by_now_gets_no_signal(folder, capsys, 
     assert os.listdir(folder) == []
     monkeypatch.setattr(os.path, "exists", lambda path: False)  # a system without /proc
     assert signal_is_caught(2**22 + 1, 10)
+    assert user_of(2**22 + 1) == os.getuid()
 
 
 def test_a_process_that_is_not_there_cannot_be_asked(capsys):
@@ -147,20 +149,85 @@ def test_a_folder_that_others_may_read_is_not_used(folder, capsys):
     assert capsys.readouterr().err.startswith("<Scheduler 1 tasks")
     status, _, err = outcome(capsys, os.getpid())
     assert status == 3
-    assert "is not a folder of this user's alone" in err
+    assert "is not a folder of its user's alone" in err
 
 
-def test_a_user_without_a_runtime_folder_has_one_in_tmp(monkeypatch):
-    from corolib.kernel import asked, meeting_folder
+def test_who_asks_in_another_environment_looks_in_the_same_folder(monkeypatch):
+    def other():
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")  # as in a login shell
+        monkeypatch.setenv("TMPDIR", "/var/tmp")
+        return ask(os.getpid())
 
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    made = []
-    monkeypatch.setattr(asked.os, "mkdir", lambda path, mode: made.append((path, mode)))
-    try:
-        meeting_folder()
-    except OSError:
-        pass  # it is not there
-    assert made == [(f"/tmp/corolib-{os.getuid()}", 0o700)]
+    assert asked(other, dump_signal=signal.SIGUSR1)["pid"] == os.getpid()
+
+
+def test_root_asks_in_the_folder_of_the_user_whose_process_it_is(folder, monkeypatch):
+    given = []
+    other = os.getuid() + 1
+    monkeypatch.setattr(looking, "user_of", lambda pid: other)
+    monkeypatch.setattr(os, "chown", lambda *args: given.append(args))
+    # The folder is made, and given to the other; here it is not, and so it is not used.
+    with pytest.raises(PermissionError, match="is not a folder of its user's alone"):
+        ask(os.getpid())
+    assert given == [(str(folder.with_name(f"corolib-{other}")), other, -1)]
+    assert user_of(os.getpid()) == os.getuid()
+
+
+def test_no_question_is_written_through_a_link(folder, tmp_path, monkeypatch):
+    monkeypatch.delattr(sys, "remote_exec", raising=False)
+    precious = tmp_path / "precious"
+    precious.write_text("of root's")
+    link = Path(meeting_folder(), f"{os.getpid()}.ask")
+    link.symlink_to(precious)
+    with pytest.raises(looking.CannotAsk):
+        ask(os.getpid())
+    assert precious.read_text() == "of root's"
+    # Nor if it comes at the last moment.
+    link.symlink_to(precious)
+    monkeypatch.setattr(os, "remove", lambda path: None)
+    with pytest.raises(FileExistsError):
+        ask(os.getpid())
+    assert precious.read_text() == "of root's"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "[]",
+        "{}",
+        '{"signal": "x", "argv": []}',
+        '{"signal": -9, "argv": []}',
+        '{"signal": 10, "argv": 1}',
+    ],
+)
+def test_what_is_no_announcement_is_passed_over(text, folder, capsys):
+    me = os.getpid()
+    Path(meeting_folder(), "settings.json").touch()
+    Path(meeting_folder(), f"{me}.json").write_text(text)
+    assert outcome(capsys) == (0, "there is no program that says it can be asked\n", "")
+    assert os.listdir(folder) == ["settings.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        *((("--watch", each), "invalid seconds value") for each in ("-1", "nan", "inf", "1e9")),
+        *(((each,), "invalid process value") for each in ("-1", "0", "99999999999")),
+    ],
+)
+def test_what_is_no_pause_and_no_process_is_refused(words, wrong, capsys):
+    status, _, err = outcome(capsys, *words)
+    assert status == 2
+    assert wrong in err
+
+
+def test_who_can_be_asked_is_not_known_without_the_folder(folder, capsys):
+    folder.mkdir(mode=0o755)
+    status, _, err = outcome(capsys)
+    assert status == 3
+    assert err.startswith(f"it cannot be told who can be asked: {folder} is not a folder")
 
 
 def test_a_forked_child_leaves_what_its_parent_has_said(folder, monkeypatch):
