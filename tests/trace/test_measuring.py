@@ -89,6 +89,23 @@ def test_what_the_loop_sleeps_is_idle():
     assert stats["idle"] > 0.005
 
 
+def test_what_lies_between_two_turns_of_a_guest_is_idle_and_no_lag(work):
+    def main():
+        work(2)
+        yield
+        work(1)
+
+    scheduler = MeasuredScheduler()
+    scheduler.spawn(main)
+    scheduler.turn(0)
+    work(30)  # the other loop sleeps
+    scheduler.turn(0)
+    scheduler.close()
+    stats = scheduler.stats()
+    assert (stats["busy"], stats["idle"]) == (3, 30)
+    assert (stats["lag"], stats["lag_mean"]) == (2, 1.5)
+
+
 def test_the_processor_computes_less_than_a_step_takes_that_sleeps():
     def main():
         time.sleep(0.02)
