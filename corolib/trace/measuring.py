@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -58,7 +59,8 @@ class MeasuredScheduler(Scheduler):
     `stats()` has more then, in seconds:
 
         busy            in steps of tasks
-        idle            in the selector, asleep
+        idle            in the selector, asleep; of a guest, also what lies between its turns, in
+                        which the other loop sleeps or computes
         longest_step    of any task
         lag             the longest turn of the last minute: so long may a ready task have waited
         lag_mean        the mean of the turns of the last minute
@@ -71,6 +73,7 @@ class MeasuredScheduler(Scheduler):
         self._busy = self._idle = self._longest = 0.0
         self._turn_seen = 0
         self._turn_began: float | None = None  # None: no task was stepped since the last poll
+        self._left: float | None = None  # since when another loop has the thread
         # Of each second in which turns ended: which, the longest, all together, how many.
         self._seconds: deque[tuple[int, float, float, int]] = deque()
         super().__init__(*args, **options)
@@ -104,6 +107,16 @@ class MeasuredScheduler(Scheduler):
                     count.where = "" if self.current is None else where(self.current)
 
         return step
+
+    def turn(self, timeout: float = inf) -> None:
+        if self._left is not None:
+            self._idle += clock() - self._left
+            self._left = None
+        try:
+            super().turn(timeout)
+        finally:
+            self._left = clock()
+            self._turn_ends(self._left)
 
     def poll(self, timeout: float | None, deadline: float) -> None:
         began = clock()
