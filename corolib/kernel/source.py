@@ -58,6 +58,18 @@ def corrected_at(code: CodeType, lasti: int, word: str = "") -> str:
     return corrected(lines_of(code.co_filename), position, word)  # type: ignore[arg-type]
 
 
+def called_at(code: CodeType, lasti: int) -> str:
+    """Return the last name of what the call that is the instruction `lasti` calls: `Sleep` of
+    `corolib.Sleep(1)`; nothing if there is no source.
+    """
+    line, _, column, _ = next(islice(code.co_positions(), lasti // 2, None))
+    rows = lines_of(code.co_filename)
+    if line is None or line > len(rows):
+        return ""
+    text = rows[line - 1].encode()[column:].decode(errors="replace")
+    return text.partition("(")[0].strip().rpartition(".")[2]
+
+
 def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
     """Return whether what the instruction `lasti` made dies in a frame because something behind it
     in the same call has failed: `f(made(), fails())`.

@@ -20,7 +20,15 @@ from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
 from corolib.kernel.safely import brief, class_name, module_of, name_of
-from corolib.kernel.source import corrected_at, is_given_up, line_of, lines_of, ticked_at, word_for
+from corolib.kernel.source import (
+    called_at,
+    corrected_at,
+    is_given_up,
+    line_of,
+    lines_of,
+    ticked_at,
+    word_for,
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -324,8 +332,8 @@ if DEBUG:
 
 
 def notice_dropped(kind: type) -> None:
-    """In debug mode, warn of a statement that makes something of a class and does not `yield` it:
-    `Sleep(1)`. What it makes is dropped by the instruction behind the call.
+    """In debug mode, warn of a statement that calls a class and does not `yield` what that makes:
+    `Sleep(1)`. It is dropped by the instruction behind the call.
     """
     if DEBUG:
         kind.__del__ = _warn_of_statement  # type: ignore[attr-defined]
@@ -341,13 +349,14 @@ def _warn_of_statement(made: object) -> None:
     before = code.co_code[lasti - 2 : 0 : -2]
     if next((each for each in before if each), None) not in CALLS:
         return
-    name = class_name(made)
-    line = name, code.co_filename, frame.f_lineno
+    name, lineno = class_name(made), line_of(code, lasti)
+    line = name, code.co_filename, lineno
     with _block[0]:
-        if line not in _told:
+        # What is no call of the class gives what it has kept: `waits.pop()`.
+        if line not in _told and called_at(code, lasti) == name:
             _told.add(line)
             right = corrected_at(code, lasti, "await" if word_for(code) == "await" else "yield")
-            place = f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
+            place = f"{os.path.basename(code.co_filename)}:{lineno}"
             text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
             text += f". Write `{right}`" if right else ""
             warnings.warn_explicit(text, RuntimeWarning, *line[1:])
