@@ -195,7 +195,8 @@ class _Call:
                 right.args[place : place + 1] = [inner.func, *more]
         elif many and not self.first:
             known = keywords_of(self.function)
-            lost = [each for each in right.keywords if each.arg not in known]
+            # What is in `**options` is not known.
+            lost = [each for each in right.keywords if each.arg and each.arg not in known]
             if lost:
                 right.keywords = [each for each in right.keywords if each not in lost]
                 right.args[place] = ast.Call(ast.Name("partial"), [inner], lost)
@@ -222,8 +223,6 @@ class _Call:
                 left.remove(best)
         if "port" in found and "host" in wanted:
             found.setdefault("host", ast.Constant("127.0.0.1"))
-        if left or not found:
-            return None
         while wanted and wanted[-1] not in found:
             wanted.pop()
         return [found.get(name) or ast.Constant(...) for name in wanted]
@@ -238,6 +237,8 @@ class _Call:
                 yield from each.elts
             elif both and isinstance(each, ast.Constant) and _is_place(each.value):
                 host, _, port = str(each.value).rpartition(":")
+        if left or not found or (None in by_name and len(found) < len(wanted)):
+            return None
                 yield ast.Constant(host.strip("[]"))
                 yield ast.Constant(int(port))
             else:
@@ -258,7 +259,7 @@ class _Call:
         import ast
 
         given = {each.arg for each in right.keywords}
-        for each in self._parameters:
+        for each in () if None in given else self._parameters:
             if each.kind is Parameter.KEYWORD_ONLY and each.default is Parameter.empty:
                 if each.name not in given:
                     right.keywords.append(ast.keyword(each.name, ast.Constant(...)))

@@ -116,6 +116,13 @@ def test_in_an_async_def_it_is_shown_with_await(tmp_path):
     _, notes = said_of(f"x = open_tcp({HERE}, 1, ssl=True)", tmp_path, COROUTINE)
     assert notes == [f"Write `x = await open_tcp({HERE}, 1, tls=True)`"]
 
+    'options = {"name": 5}\nspawn(5, **options)': None,
+    'options = {"host": "::1"}\nx = yield from serve_tcp(echo, port, **options)': (
+        "In corolib: yield from serve_tcp(handler, host, port, "
+    ),
+    'options = {"nonsense": 1}\nx = yield from map_concurrent([1], slow, **options)': (
+        "Write `x = yield from map_concurrent(slow, [1], **options)`"
+    ),
 
 @pytest.mark.found("E2")
 def test_what_is_given_to_run_is_shown_in_its_call(tmp_path):
