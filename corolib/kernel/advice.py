@@ -15,7 +15,7 @@ from types import CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import attribute, class_name, is_a, name_of, note
+from corolib.kernel.safely import attribute, class_name, is_a, name_of, note, plain
 
 MISTAKES = (AttributeError, NameError, TypeError, ValueError, RuntimeError)
 
@@ -112,7 +112,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             if before == "given":
                 continue
             if flags & CO_COROUTINE and word == "yield from":
-                if getattr(function, "__module__", "").startswith("asyncio"):
+                if plain(attribute(function, "__module__")).startswith("asyncio"):
                     from corolib.kernel.foreign import asyncio_cure
 
                     return asyncio_cure(name_of(function, which="__qualname__"))
@@ -146,4 +146,4 @@ def _called(error: BaseException) -> str | None:
 
 
 def _is_method(member: Any) -> bool:
-    return isinstance(member, FunctionType) or hasattr(member, "__wrapped__")
+    return isinstance(member, FunctionType) or attribute(member, "__wrapped__") is not None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.keywords import IDLE, keyword_cure, keywords_of, parameters_of
 from corolib.kernel.places import TAKERS, Place, flags_of, is_of_library, name_in, places
+from corolib.kernel.safely import attribute, is_a
 
 if TYPE_CHECKING:
     import ast
@@ -81,7 +82,7 @@ class _Call:
         """Return whether a message means this call: by the name of what is called, or of what makes
         an object of that class.
         """
-        by = getattr(getattr(self.function, "__init__", None), "__qualname__", None)
+        by = attribute(attribute(self.function, "__init__"), "__qualname__")
         return name == self.name or qualified == by
 
     def shape(self) -> str:
@@ -283,8 +284,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "handler": callable,
     "host": lambda value: isinstance(value, str) and not _is_port(value),
     "port": _is_port,
-    "path": lambda value: isinstance(value, str | bytes) or hasattr(value, "__fspath__"),
-    "items": lambda value: hasattr(value, "__iter__") and not isinstance(value, str | bytes),
+    "path": lambda value: is_a(value, (str, bytes)) or hasattr(type(value), "__fspath__"),
+    "items": lambda value: hasattr(type(value), "__iter__") and not is_a(value, (str, bytes)),
 }
 """What an argument of these names can be."""
 

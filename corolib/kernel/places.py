@@ -27,6 +27,8 @@ TAKERS = {
 
 FRAMES = 10  # of a traceback, the innermost, that are looked at
 
+WRAPPERS = 10  # around a function that are looked into: an object may answer every attribute
+READ = 64  # lines that are kept, so that one that fails again and again is read once
 
 class Place:
     """The function in which an error was raised, or passed: its frame, its line, its source.
@@ -171,9 +173,9 @@ def name_in(node: ast.AST) -> str:
 
 def flags_of(function: Any) -> int:
     """Return what kind of function it is, also of a method, or of one that is marked; else 0."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    function = getattr(function, "__func__", function)
+    for name in (*("__wrapped__",) * WRAPPERS, "__func__"):
+        inner = attribute(function, name)
+        function = function if inner is None else inner
     if type(function) is not FunctionType:
         return 0
     # `gather()` is an ordinary function that returns a generator.

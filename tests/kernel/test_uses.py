@@ -102,6 +102,25 @@ def test_a_group_in_an_async_def_is_told_of_await(tmp_path):
     assert "without `await group`: write `async with TaskGroup() as group:`; 1 task" in message
 
 
+class Remote:
+    """Has every attribute, as the methods of `xmlrpc.client` have."""
+
+    def __init__(self, depth=0):
+        self.depth = depth
+
+    def __getattr__(self, name):
+        assert self.depth < 1000
+        return Remote(self.depth + 1)
+
+    def __call__(self):
+        return 5
+
+
+def test_an_object_that_has_every_attribute_is_not_followed_for_ever(tmp_path):
+    _, notes = said_of("x = yield from ping()", tmp_path, ping=Remote())
+    assert notes == ["ping() cannot wait: write `ping()`, without `yield from`"]
+
+
 def test_what_a_thing_is_waited_for_by():
     assert waiting_call(Stream) == "recv(65536)"
     assert waiting_call(Condition) == "wait()"
