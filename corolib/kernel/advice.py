@@ -102,14 +102,12 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
 
     for place in places(error):
         word = place.word
-        for call, before in reversed(place.calls):
+        for call, before in reversed(place.line.calls):
             called = name_in(call.func)
             function = place.function_of(call)
             flags = flags_of(function)
             known = called.lstrip("_") == name if name else flags & (CO_GENERATOR | CO_COROUTINE)
-            if not known or not place.is_here(call):
-                continue
-            if before == "given":
+            if not known or before == "given":
                 continue
             if flags & CO_COROUTINE and word == "yield from":
                 if plain(attribute(function, "__module__")).startswith("asyncio"):
@@ -123,7 +121,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             if before == "await" and flags & CO_GENERATOR:
                 return f"{called}() is a generator function: to await it, put `@waits` above it"
             if not before:
-                right = place.line_with(call, word=word)
+                right = place.line.with_text(call, word=word)
                 return f"{called}() waits, and was not run. Write `{right or f'{word} {called}()'}`"
     return None
 
@@ -134,9 +132,9 @@ def _called(error: BaseException) -> str | None:
     from corolib.kernel.places import is_of_library, name_in, places
 
     for place in places(error):
-        for call, _ in place.calls:
+        for call, _ in place.line.calls:
             owner, name = place.owner_of(call), name_in(call.func)
-            if place.is_here(call) and is_of_library(type(owner)):
+            if is_of_library(type(owner)):
                 if _is_method(place.value_of(call.func)):
                     continue
                 cure = member_cure(type(owner), f"{name}()")

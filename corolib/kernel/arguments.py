@@ -15,10 +15,18 @@ from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.keywords import IDLE, keyword_cure, keywords_of, parameters_of
-from corolib.kernel.places import TAKERS, Place, flags_of, is_of_library, name_in, places
-from corolib.kernel.safely import attribute, is_a
+from corolib.kernel.places import (
+    TAKERS,
+    Place,
+    flags_of,
+    is_of_library,
+    name_in,
+    places,
+    raiser_of,
+)
+from corolib.kernel.safely import attribute, is_a, module_of
 
 if TYPE_CHECKING:
     import ast
@@ -36,18 +44,27 @@ def refused_call(error: BaseException, text: str) -> tuple[str, str] | None:
     The message is that of the error, with the name by which the program calls the function.
     """
     found = re.match(r"([\w.]+)\(", text)
-    if found is None:
+    if found is None or "its keywords are the scheduler's own" in text:
         return None
-    if "its keywords are the scheduler's own" in text:
+    own = _PYTHONS_OWN.search(text)
+    raiser = raiser_of(error)
+    ours = raiser is not None and module_of(raiser).startswith(LIBRARY)
+    if not own and not ours:
         return None
+    # A class may be called by another name: that of one that is derived from it.
+    made = found[1].endswith(".__init__")
     name = found[1].removesuffix(".__init__").rpartition(".")[2]
-    for place in places(error):
-        calls = [_Call.of(place, call, before) for call, before in place.calls]
+    for place in places(error, "" if made else name):
+        if not ours and place.frame is not raiser:
+            return None
+        calls = [
+            _Call.of(place, call, before)
+            for call, before in place.line.calls
+            if made or name in (name_in(each) for each in (call.func, *call.args[:1]))
+        ]
         refused = [each for each in calls if each is not None and each.is_named(name, found[1])]
-        refused = [each for each in refused if place.is_here(each.call)]
         if not refused:
             continue
-        own = _PYTHONS_OWN.search(text)
         if own:
             text = f"{refused[0].name}({text[found.end() :]}"
         rights = (each.correction(given_as_value=not own) for each in reversed(refused))
@@ -138,7 +155,7 @@ class _Call:
             return ""
         self._fill(right)
         word = self.place.word if self.waits and not self.before else ""
-        line = self.place.line_with(self.call, text_of(right), word)
+        line = self.place.line.with_text(self.call, text_of(right), word)
         if seconds:
             if line.startswith(("with ", "for ", "while ", "if ")):
                 return f"Put `with timeout({seconds}):` around it"
@@ -158,7 +175,7 @@ class _Call:
         if self.name not in BOUNDS or inner is None or len(self.call.args) < 2:
             return ""
         others = ", ".join(text_of(each) for each in self.call.args if each is not inner)
-        target = self.place.assigned_to(self.call)
+        target = self.place.line.assigned_to(self.call)
         word = "yield from" if self.place.word == "run" else self.place.word
         line = f"with {self.name}({others}): {target}{word} {text_of(inner)}"
         return f"It bounds a block: write `{line}`"
@@ -173,7 +190,7 @@ class _Call:
         if not flags_of(self.place.function_of(inner)) & (CO_GENERATOR | CO_COROUTINE):
             return ""
         word = "" if self.before else self.place.word
-        line = self.place.line_with(self.call, text_of(inner), word)
+        line = self.place.line.with_text(self.call, text_of(inner), word)
         return f"{name_in(inner.func)}() waits by itself. Write `{line}`"
 
     def _with_function(self, right: ast.Call, given_as_value: bool) -> None:
@@ -222,6 +239,8 @@ class _Call:
             if (best := next(fitting, None)) is not None:
                 found[name] = best
                 left.remove(best)
+        if left or not found or (None in by_name and len(found) < len(wanted)):
+            return None
         if "port" in found and "host" in wanted:
             found.setdefault("host", ast.Constant("127.0.0.1"))
         while wanted and wanted[-1] not in found:
@@ -238,8 +257,6 @@ class _Call:
                 yield from each.elts
             elif both and isinstance(each, ast.Constant) and _is_place(each.value):
                 host, _, port = str(each.value).rpartition(":")
-        if left or not found or (None in by_name and len(found) < len(wanted)):
-            return None
                 yield ast.Constant(host.strip("[]"))
                 yield ast.Constant(int(port))
             else:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import FrameType, FunctionType, MemberDescriptorType
+from functools import lru_cache
+from types import CodeType, FrameType, FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY
@@ -26,65 +27,104 @@ TAKERS = {
 """What is given a call, or a function with its arguments."""
 
 FRAMES = 10  # of a traceback, the innermost, that are looked at
-
 WRAPPERS = 10  # around a function that are looked into: an object may answer every attribute
 READ = 64  # lines that are kept, so that one that fails again and again is read once
 
-class Place:
-    """The function in which an error was raised, or passed: its frame, its line, its source.
+
+class Line:
+    """A line of a function, read from its source, and what of the function it uses.
 
     Attributes:
-        calls: the calls in it, each with the word in front of it, or nothing: "yield from",
-            "await", "yield". For those that are given to `spawn()` and its like it is "given".
-        used: the names that its line uses.
+        calls: the calls in it, or that made what it uses, each with the word in front of it, or
+            nothing: "yield from", "await", "yield". For those that are given to `spawn()` and its
+            like it is "given".
+        uses: what is iterated, awaited or entered in it: the node that does, and the thing.
     """
 
-    def __init__(self, frame: FrameType, lineno: int) -> None:
+    def __init__(self, code: CodeType, lineno: int) -> None:
         import ast
         import inspect
         import textwrap
 
-        self.frame = frame
-        self.word = word_for(frame.f_code)
-        lines, first = inspect.getsourcelines(frame)
+        if code.co_name == "<module>":
+            lines, first = inspect.findsource(code)[0], 0
+        else:
+            lines, first = inspect.getsourcelines(code)
         self.lines = textwrap.dedent("".join(lines)).splitlines()
         self.line = lineno - max(first - 1, 0)
-        self.tree = ast.parse("\n".join(self.lines))
+        nodes = list(ast.walk(ast.parse("\n".join(self.lines))))
         before = {}
-        self.around: dict[int, ast.AST] = {}  # what a call has in front of it: `yield from f()`
-        for node in ast.walk(self.tree):
-            for kind, word in (
-                (ast.YieldFrom, "yield from"),
-                (ast.Await, "await"),
-                (ast.Yield, "yield"),
-            ):
-                if isinstance(node, kind):
-                    before[id(node.value)] = word
-                    self.around[id(node.value)] = node
-        found = [each for each in ast.walk(self.tree) if isinstance(each, ast.Call)]
+        used = set()
+        self._around: dict[int, ast.AST] = {}  # what a call has in front of it: `yield from f()`
+        self._assigned: dict[int, str] = {}  # what a call is assigned to
+        for node in nodes:
+            match node:
+                case ast.YieldFrom() | ast.Await() | ast.Yield():
+                    before[id(node.value)] = _WORDS[type(node).__name__]
+                    self._around[id(node.value)] = node
+                case ast.Name(id=name, ctx=ast.Load(), lineno=self.line):
+                    used.add(name)
+                case ast.Assign(targets=[ast.Name(id=name), *_]):
+                    self._assigned[id(node.value)] = name
+        found = [each for each in nodes if isinstance(each, ast.Call)]
         found.sort(key=lambda call: (call.lineno, call.col_offset))
         given = {id(arg) for call in found if name_in(call.func) in TAKERS for arg in call.args}
         self.calls = [
-            (call, "given" if id(call) in given else before.get(id(call), "")) for call in found
+            (call, "given" if id(call) in given else before.get(id(call), ""))
+            for call in found
+            if self._has(call) or (call.lineno < self.line and self._assigned.get(id(call)) in used)
         ]
-        self.used = set()
-        self.assigned: dict[int, str] = {}  # what a call is assigned to
-        for node in ast.walk(self.tree):
-            match node:
-                case ast.Name(id=name, ctx=ast.Load(), lineno=self.line):
-                    self.used.add(name)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                self.assigned[id(node.value)] = node.targets[0].id
+        self.uses = [
+            (node, thing) for node in nodes for thing in _used_by(node) if self._has(thing)
+        ]
 
-    def is_here(self, node: Any) -> bool:
-        """Return whether a call is in the line of the error, or made what that line uses."""
-        here = node.lineno <= self.line <= (node.end_lineno or node.lineno)
-        return here or (node.lineno < self.line and self.assigned.get(id(node)) in self.used)
+    def _has(self, node: ast.expr) -> bool:
+        return node.lineno <= self.line <= (node.end_lineno or node.lineno)
 
     def assigned_to(self, node: Any) -> str:
         """Return `x = ` if a call is assigned to `x`, with a word in front of it or without."""
-        name = self.assigned.get(id(self.around.get(id(node), node)))
+        name = self._assigned.get(id(self._around.get(id(node), node)))
         return f"{name} = " if name else ""
+
+    def with_text(self, node: Any, text: str = "", word: str = "") -> str:
+        """Return the line of a node, with a word in front of that, or a text in its place."""
+        position = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
+        return corrected(self.lines, position, word, text)
+
+
+_WORDS = {"YieldFrom": "yield from", "Await": "await", "Yield": "yield"}
+
+
+def _used_by(node: ast.AST) -> list[ast.expr]:
+    """Return what a node iterates, awaits or enters."""
+    import ast
+
+    match node:
+        case ast.YieldFrom(value=thing) | ast.Await(value=thing):
+            return [thing]
+        case ast.For(iter=thing) | ast.AsyncFor(iter=thing):
+            return [thing]
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            return [item.context_expr for item in items]
+    return []
+
+
+@lru_cache(READ)
+def _line(code: CodeType, lineno: int) -> Line | None:
+    """Return a line, None if there is no source. It costs a parse: clients may make it fail."""
+    try:
+        return Line(code, lineno)
+    except (OSError, SyntaxError):
+        return None
+
+
+class Place:
+    """The function in which an error was raised, or passed: its frame, and the line there."""
+
+    def __init__(self, frame: FrameType, line: Line) -> None:
+        self.frame = frame
+        self.line = line
+        self.word = word_for(frame.f_code)
 
     def value_of(self, node: ast.AST) -> Any:
         """Return what a name stands for, a constant, or an attribute that nothing has to be called
@@ -121,19 +161,18 @@ class Place:
         """Return whose method is called."""
         return self.value_of(getattr(call.func, "value", call.func))
 
-    def line_with(self, node: Any, text: str = "", word: str = "") -> str:
-        """Return the line of a node, with a word in front of that, or a text in its place."""
-        position = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
-        return corrected(self.lines, position, word, text)
 
-
-def places(error: BaseException) -> Iterator[Place]:
-    """Yield where an error was raised, the innermost first: only the program's own functions."""
+def places(error: BaseException, name: str = "") -> Iterator[Place]:
+    """Yield where an error was raised, the innermost first: only the program's own functions; and
+    only those that know a name, if one is given.
+    """
     for frame, lineno in frames(error):
-        try:
-            yield Place(frame, lineno)
-        except (OSError, SyntaxError):
+        code = frame.f_code
+        if name and name not in (*code.co_names, *code.co_varnames, *code.co_freevars):
             continue
+        line = _line(code, lineno)
+        if line is not None:
+            yield Place(frame, line)
 
 
 def frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
@@ -150,6 +189,14 @@ def frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
             found.append((trace.tb_frame, trace.tb_lineno))
         trace = trace.tb_next
     yield from reversed(found[-FRAMES:])
+
+
+def raiser_of(error: BaseException) -> FrameType | None:
+    """Return the frame that raised an error: the innermost, whosever it is."""
+    trace = trace_of(error)
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace and trace.tb_frame
 
 
 def _is_a_programs(frame: FrameType) -> bool:
@@ -179,5 +226,6 @@ def flags_of(function: Any) -> int:
     if type(function) is not FunctionType:
         return 0
     # `gather()` is an ordinary function that returns a generator.
-    waits = str(function.__annotations__.get("return")).startswith(("Generator", "Waiting"))
+    hints = attribute(function, "__annotations__") or {}
+    waits = plain(hints.get("return")).startswith(("Generator", "Waiting"))
     return CO_GENERATOR if waits else function.__code__.co_flags

@@ -7,7 +7,6 @@ from its source and what its names stand for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.arguments import BOUNDS, text_of
@@ -37,26 +36,11 @@ def misused(error: BaseException, text: str) -> str | None:
         if found is None or place is None:
             continue
         kind = found[1].rpartition(".")[2]
-        for node, thing in _uses(place, uses):
-            note = _cure(place, node, thing, kind) if place.is_here(thing) else None
+        for node, thing in place.line.uses:
+            note = _cure(place, node, thing, kind) if class_name(node) in uses else None
             if note:
                 return note
     return None
-
-
-def _uses(place: Place, kinds: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
-    """Yield where a thing is used so, and the thing: the expression."""
-    import ast
-
-    for node in ast.walk(place.tree):
-        if class_name(node) in kinds:
-            match node:
-                case ast.YieldFrom(value=thing) | ast.Await(value=thing) if thing:
-                    yield node, thing
-                case ast.For(iter=thing) | ast.AsyncFor(iter=thing):
-                    yield node, thing
-                case ast.With(items=items) | ast.AsyncWith(items=items):
-                    yield from ((node, item.context_expr) for item in items)
 
 
 def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
@@ -95,7 +79,7 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
         return cure and f"Write `{cure.format(x=target, it=text, word=place.word)}`"
     call = waiting_call(made)
     if waits and call:
-        return f"Write `{place.line_with(thing, f'{text}.{call}')}`"
+        return f"Write `{place.line.with_text(thing, f'{text}.{call}')}`"
     return None
 
 
@@ -122,14 +106,13 @@ def _of_a_function(place: Place, node: Any, thing: ast.expr, made: Any) -> str |
             return (
                 f"{name} is a class: write `{'await' if use == 'Await' else 'yield'} {text}(...)`"
             )
-        return f"{name} is a class: write `{place.line_with(thing, f'{text}(...)')}`"
+        return f"{name} is a class: write `{place.line.with_text(thing, f'{text}(...)')}`"
     if use in ("YieldFrom", "Await") and not flags_of(made) & (CO_GENERATOR | CO_COROUTINE):
-        return (
-            f"{name} was not called, and cannot wait: write `{place.line_with(node, f'{text}()')}`"
-        )
+        right = place.line.with_text(node, f"{text}()")
+        return f"{name} was not called, and cannot wait: write `{right}`"
     if name in LOOPS and is_of_library(made):
         return _loop(place.word, f"{text}(...)", name)
-    return f"{name} was not called: write `{place.line_with(thing, f'{text}()')}`"
+    return f"{name} was not called: write `{place.line.with_text(thing, f'{text}()')}`"
 
 
 def _of_a_plain_call(place: Place, node: Any, call: ast.Call, made: Any) -> str | None:

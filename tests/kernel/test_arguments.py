@@ -1,16 +1,38 @@
 """A call of ours with wrong arguments: the note on its error shows how it should be."""
 
 import re
+from collections import Counter
 
 import pytest
 
 import corolib
 from corolib import Queue, open_tcp, run, serve_tcp, serve_udp, spawn
 from corolib.kernel.keywords import KEYWORDS, keyword_cure, keywords_of
-from tests.helpers.wrong import COROUTINE, said_of
+from corolib.kernel.places import Line, Place
+from tests.helpers.wrong import COROUTINE, HEADER, said_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*never run")
 HERE = '"127.0.0.1"'
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count what is read of sources, and what is looked up."""
+    found = Counter()
+
+    def counts(owner, name, key):
+        really = getattr(owner, name)
+
+        def counting(*args, **kwargs):
+            found[key] += 1
+            return really(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counts(Line, "__init__", "lines")
+    counts(Place, "value_of", "names")
+    return found
+
 
 WRONG = {
     # Keywords of other libraries.
@@ -94,6 +116,13 @@ WRONG = {
     "spawn(slow, timeout=5)": None,
     "slow(1, 2, 3)": None,
     'int("x", bases=5)': None,
+    'options = {"name": 5}\nspawn(5, **options)': None,
+    'options = {"host": "::1"}\nx = yield from serve_tcp(echo, port, **options)': (
+        "In corolib: yield from serve_tcp(handler, host, port, "
+    ),
+    'options = {"nonsense": 1}\nx = yield from map_concurrent([1], slow, **options)': (
+        "Write `x = yield from map_concurrent(slow, [1], **options)`"
+    ),
     "[].append()": None,
 }
 
@@ -116,13 +145,6 @@ def test_in_an_async_def_it_is_shown_with_await(tmp_path):
     _, notes = said_of(f"x = open_tcp({HERE}, 1, ssl=True)", tmp_path, COROUTINE)
     assert notes == [f"Write `x = await open_tcp({HERE}, 1, tls=True)`"]
 
-    'options = {"name": 5}\nspawn(5, **options)': None,
-    'options = {"host": "::1"}\nx = yield from serve_tcp(echo, port, **options)': (
-        "In corolib: yield from serve_tcp(handler, host, port, "
-    ),
-    'options = {"nonsense": 1}\nx = yield from map_concurrent([1], slow, **options)': (
-        "Write `x = yield from map_concurrent(slow, [1], **options)`"
-    ),
 
 @pytest.mark.found("E2")
 def test_what_is_given_to_run_is_shown_in_its_call(tmp_path):
@@ -145,6 +167,56 @@ def test_no_message_names_what_is_private(name, tmp_path):
         message, notes = said_of(f"thing = corolib.{name}\nthing(nonsense=1)", tmp_path)
         message += "\n".join(notes)
         assert not re.search(r"\b_[A-Za-z]|__init__", message), message
+
+
+# What it costs ------------------------------------------------------------------------------------
+
+
+OFTEN = """
+def refused(text):
+    raise TypeError(text)
+
+def deep(n, f, *args):
+    return deep(n - 1, f, *args) if n else f(*args)
+
+def item(name): ...
+
+def task(f, *args):
+    yield
+    f(*args)
+
+def failing(*args):
+    try:
+        yield from spawn(task, *args)
+    except (TypeError, ValueError):
+        pass
+
+def unpack(text):
+    a, b = text.split()
+    return a, b, slow(), slow(), slow()
+
+def iterate(items):
+    for each in items: slow(), slow()
+    slow(), slow(), slow()
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "lines", "names"),
+    [
+        ("int, []", 0, 0),  # what is refused is not ours
+        ("deep, 30, int, []", 0, 0),
+        ("deep, 30, refused, 'get(): give a number'", 0, 0),
+        ("deep, 30, Queue, 'x'", 0, 0),  # it is not in one of the lines
+        ("deep, 5, lambda: item(1, 2)", 2, 20),
+        ("unpack, 'x'", 2, 3 * 20),
+        ("iterate, 5", 1, 20),
+    ],
+)
+def test_lines_that_fail_again_and_again_are_read_once(call, lines, names, tmp_path, counted):
+    said_of(f"for _ in range(20): yield from failing({call})\n1 / 0", tmp_path, HEADER + OFTEN)
+    assert counted["lines"] <= lines
+    assert counted["names"] <= names
 
 
 # Keywords -----------------------------------------------------------------------------------------
