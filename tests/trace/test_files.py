@@ -211,6 +211,22 @@ def test_a_signal_has_a_trace_written_while_the_run_goes_on(tmp_path, monkeypatc
     thread.join()
 
 
+def test_a_trace_that_could_not_be_written_is_not_told_to_be_there(tmp_path, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    trace = Trace(folder / "out.html")
+    folder.rmdir()
+
+    def main():
+        trace.write_now()
+        yield
+
+    run(main, trace=trace)
+    first, again = capsys.readouterr().err.splitlines()
+    assert f"the trace could not be written to {folder}/out.html" in first
+    assert f"the trace could not be written to {folder}/out-2.html" in again
+
+
 @pytest.mark.parametrize(
     ("name", "signum"), [("USR1", 10), ("SIGUSR1", 10), ("12", 12), ("", None), (None, None)]
 )
