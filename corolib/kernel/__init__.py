@@ -3,10 +3,10 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
-`running_scheduler`; `observed`, which makes the scheduler of a run; what a run changes in the
-process, `handle_signal`, `handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`,
-`WakeupPair`, `tell_of_fork` and `uninterrupted`; for who asks from outside, `meeting_folder` and
-`user_of`;
+`running_scheduler`; `observed`, which makes the scheduler of a run, and `check_trace`; what a run
+changes in the process, `handle_signal`, `handles_signals`, `signal_named`, `signal_is_caught`,
+`write_signals_to`, `WakeupPair`, `tell_of_fork` and `uninterrupted`; for who asks from outside,
+`meeting_folder` and `user_of`;
 `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
 `never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
 `function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
@@ -75,7 +75,7 @@ from corolib.kernel.hooks import (
     write_signals_to,
 )
 from corolib.kernel.late import LateModule
-from corolib.kernel.observing import observed
+from corolib.kernel.observing import check_trace, observed
 from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
 from corolib.kernel.safely import (
     Block,
@@ -159,6 +159,7 @@ __all__ = [
     "check_count",
     "check_keywords",
     "check_number",
+    "check_trace",
     "class_module",
     "class_name",
     "close",

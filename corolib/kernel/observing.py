@@ -28,3 +28,14 @@ def observed(
     from corolib.trace.observing import observe
 
     return observe(trace, watchdog, measure, options)
+
+
+def check_trace(trace: object) -> None:
+    """Refuse what `run(trace=)` would: for who forks, and has each child record a run by it.
+
+    Which process had the first right to a path is known from now on: a child's has its number.
+    """
+    if trace is not None:
+        from corolib.trace.observing import tracing
+
+        tracing(trace)

@@ -48,6 +48,7 @@ from corolib.kernel import (
     WakeupPair,
     brief,
     check_number,
+    check_trace,
     current_scheduler,
     handle_signal,
     handles_signals,
@@ -169,7 +170,7 @@ def run_workers(
     on restarts is that of the supervisors of Erlang/OTP.
     """
     check_place()
-    options = _checked(n, f, options)
+    _check(n, f, options)
     listeners = [each for each in args if isinstance(each, Listening)]
     restarts = check_number(restarts, "restarts=", "a number")
     places = [_Place(number, restarts) for number in range(n)]
@@ -196,8 +197,8 @@ def check_place() -> None:
         )
 
 
-def _checked(n: int, f: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Raise here what each worker would otherwise crash with; return the options of each."""
+def _check(n: int, f: object, options: dict[str, Any]) -> None:
+    """Raise here what each worker would otherwise crash with."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"run_workers({brief(n)}): give the number of workers, at least 1")
     if not callable(f):
@@ -209,25 +210,12 @@ def _checked(n: int, f: object, options: dict[str, Any]) -> dict[str, Any]:
                 f"run_workers() has no keyword {brief(name)}: its keywords are its own and those "
                 f"of run(). If {brief(name)} is for the function, use functools.partial"
             )
-    trace = trace_of_each(options.get("trace", known["trace"]))
-    if isinstance(trace, str):
-        observed(Scheduler, trace=trace).close()  # it was not opened, so nothing is written
+    check_trace(options.get("trace", known["trace"]))
     scheduler = observed(Scheduler, **{**options, "trace": None})
     try:
         scheduler.open()
     finally:
         scheduler.close()
-    return {**options, "trace": trace}
-
-
-def trace_of_each(trace: object) -> object:
-    """Return what `trace=` is for each worker: a file gets the number of the process."""
-    if isinstance(trace, os.PathLike):
-        trace = os.fspath(trace)
-    if isinstance(trace, str) and trace != "-" and "%p" not in trace:
-        stem, suffix = os.path.splitext(trace)
-        return f"{stem}-%p{suffix}"
-    return trace
 
 
 class _Place:

@@ -1265,8 +1265,10 @@ def test_wrong_arguments_are_told_before_there_is_a_worker(monkeypatch):
         run_workers(2, nothing, port=80)
     with pytest.raises(TypeError, match="selector=3"):
         run_workers(2, nothing, selector=3)
-    with pytest.raises(ValueError, match=r"out-%p.txt.*the suffix is .html"):
+    with pytest.raises(ValueError, match=r"out.txt.*the suffix is .html"):
         run_workers(2, nothing, trace=Path("out.txt"))
+    with pytest.raises(TypeError, match="trace=5: give a path, a Trace, or a function"):
+        run_workers(2, nothing, trace=5)
     with pytest.raises(ValueError, match="watchdog=0"):
         run_workers(2, nothing, watchdog=0, trace="out-%p-x.html")
     with pytest.raises(ValueError, match="restarts="):
