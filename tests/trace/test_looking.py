@@ -67,10 +67,11 @@ def test_a_program_with_a_dump_signal_is_asked_by_it(folder, capsys):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith(f"{me}  ")
-    assert lines[2].startswith("thread MainThread: <Scheduler 3 tasks")
+    assert any(line.startswith("thread MainThread: <Scheduler 3 tasks") for line in lines)
     assert "can never go on, though others run:" in out
     assert found["schema"] == "corolib-ps/1"
-    (scheduler,) = found["schedulers"]
+    # Other tests may have left schedulers that are not closed.
+    (scheduler,) = (each for each in found["schedulers"] if each["cycle"])
     assert scheduler["cycle"] in ([2, 3], [3, 2])
     main, one, other = scheduler["tasks"]
     assert (main["name"], main["parent"], one["parent"]) == ("main", None, 1)
@@ -95,7 +96,8 @@ def test_a_step_that_does_not_end_is_told_too(monkeypatch, capsys):
         yield
 
     run(main)
-    assert found[0]["schedulers"][0]["tasks"][0]["state"] == "running"
+    tasks = [task for each in found[0]["schedulers"] for task in each["tasks"]]
+    assert [task["name"] for task in tasks if task["state"] == "running"] == ["main"]
     # In another thread signals are nobody's, and the variable changes nothing.
     thread = threading.Thread(target=run, args=(sleeper, 0))
     thread.start()
@@ -106,7 +108,7 @@ def test_a_step_that_does_not_end_is_told_too(monkeypatch, capsys):
         yield
 
     run(main_of_another)  # nobody has asked: it is printed
-    assert capsys.readouterr().err.startswith("<Scheduler 1 tasks")
+    assert "<Scheduler 1 tasks" in capsys.readouterr().err
 
 
 def test_a_number_that_is_another_process_by_now_gets_no_signal(folder, capsys, monkeypatch):
@@ -146,7 +148,7 @@ def test_a_folder_that_others_may_read_is_not_used(folder, capsys):
         yield
 
     run(main, dump_signal=signal.SIGUSR1)
-    assert capsys.readouterr().err.startswith("<Scheduler 1 tasks")
+    assert "<Scheduler 1 tasks" in capsys.readouterr().err
     status, _, err = outcome(capsys, os.getpid())
     assert status == 3
     assert "is not a folder of its user's alone" in err
