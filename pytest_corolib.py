@@ -117,8 +117,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         return
     f = inner_test(item.obj)
     if not waits(f):
-        if "corolib_runner" in item.fixturenames:
-            item.config.stash[STATE].needed = True
         return
     item.config.stash[STATE].needed = True
     if is_wanted(item.config, f, {mark.name for mark in item.iter_markers()}):
@@ -271,7 +269,7 @@ class State:
         self.config = config
         self.item: pytest.Item | None = None
         self.shared: Runner | None = None
-        # Whether a test waits, or has a fixture of this plugin's.
+        # Whether a test waits.
         self.needed = False
 
     @property
@@ -484,11 +482,14 @@ class EachTest:
 HOOKS = EachTest()
 
 
+def need_hooks(config: pytest.Config) -> None:
+    if not config.pluginmanager.is_registered(HOOKS):
+        config.pluginmanager.register(HOOKS)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    plugins = session.config.pluginmanager
-    needed = "corolib" in sys.modules or session.config.stash[STATE].needed
-    if needed and not plugins.is_registered(HOOKS):
-        plugins.register(HOOKS)
+    if "corolib" in sys.modules or session.config.stash[STATE].needed:
+        need_hooks(session.config)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -510,7 +511,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 @pytest.fixture
 def corolib_runner(request: pytest.FixtureRequest) -> Any:
     """The `corolib.testing.Runner` of this test: its scheduler, and the failures nobody took."""
-    return request.config.stash[STATE].runner_for("function")
+    state = request.config.stash[STATE]
+    # Nothing before may have needed the hooks: who asks for this may do so while a test runs.
+    need_hooks(request.config)
+    state.item = request.node
+    return state.runner_for("function")
 
 
 @pytest.fixture

@@ -275,8 +275,10 @@ def test_a_call_that_was_never_run_is_told_of(wish, told, tmp_path, monkeypatch)
     assert (found, text in out) == (int(told), told), out
 
 
-def test_who_has_no_such_tests_pays_nothing(tmp_path):
-    """No module of corolib is imported, and pytest's own fixtures are left alone."""
+def test_who_has_no_such_tests_pays_nothing_until_one_asks_for_the_runner(tmp_path):
+    """No module of corolib is imported, and pytest's own fixtures are left alone. Who asks while a
+    test is set up, or runs, has a runner that ends with the test.
+    """
     files = {
         "plain.py": """
             import sys
@@ -295,6 +297,25 @@ def test_who_has_no_such_tests_pays_nothing(tmp_path):
                 def test_it(self):
                     pass
         """,
+        "plain_then_not.py": """
+            import pytest
+
+            before = []
+
+            @pytest.fixture
+            def late(request):
+                return request.getfixturevalue("corolib_runner")
+
+            def test_in_setup(late):
+                assert late.run(lambda: (yield)) is None
+                before.append(late)
+
+            def test_in_the_body(request):
+                runner = request.getfixturevalue("corolib_runner")
+                assert before[0].scheduler.is_closed
+                assert runner.run(lambda: (yield)) is None
+                assert not runner.scheduler.is_closed
+        """,
         "conftest.py": """
             def pytest_addoption(pluginmanager):
                 if not pluginmanager.has_plugin("corolib"):
@@ -303,7 +324,7 @@ def test_who_has_no_such_tests_pays_nothing(tmp_path):
         """,
     }
     status, out = Session(tmp_path, files).run()
-    assert (status, "2 passed" in out) == (0, True), out
+    assert (status, "4 passed" in out) == (0, True), out
 
 
 def test_help_and_markers_show_what_there_is_in_few_lines(tmp_path, monkeypatch, capsys):
