@@ -118,6 +118,11 @@ class Places:
         """Cancel the connection that has been idle longest, of whatever server."""
         make_room(list(self.watches))
 
+    def relax(self) -> None:
+        """Have the next looks bear as much as ever, since somebody makes room."""
+        for watch in self.watches:
+            watch.pressed = False
+
     def end(self) -> None:
         self.watches.clear()
 
@@ -269,6 +274,10 @@ class Watch:
             reason = f"less than {self._rate:g} bytes a second for {window:.0f} s"
             if not self._cancel(connection, "slow", reason):
                 connection.close()
+            if self.pressed:
+                # One place was wanted. It may take leave for as long as one that was idle may.
+                self.content = now + enough
+                self.places.relax()
 
     def _cancel(self, connection: Progress, count: str, reason: str) -> bool:
         """Ask the task of a connection to end; return False if somebody has done so before."""

@@ -660,27 +660,28 @@ def test_a_client_that_reads_too_little_is_cut_by_a_least_rate_and_one_that_read
 
 
 @pytest.mark.found("N20")
-def test_who_is_slow_makes_room_on_a_full_server_as_soon_as_who_is_idle():
+def test_one_of_the_slow_makes_room_on_a_full_server_as_soon_as_who_is_idle():
     def handler(stream):
         yield from stream.readline()
 
     def scenario(server):
-        with dial(server) as slow, dial(server) as fast:
-            dripping = spawn(drip, slow, 1)
+        with dial(server) as one, dial(server) as two, dial(server) as three, dial(server) as fast:
+            dripping = [spawn(drip, slow, 1) for slow in (one, two, three)]
             sending = spawn(drip, fast, 0.25)
             yield Sleep(15)
-            assert counts_of(server, "slow", "open") == (0, 2)
+            assert counts_of(server, "slow", "open") == (0, 4)
             came = now()
             with dial(server) as late:
                 late.send(b"hello\n")
                 yield from end_of(late)
                 assert now() - came <= 10 / 4 * 1.1
-            yield from dripping.stop()
+                assert counts_of(server, "slow", "evicted") == (1, 0)
             yield Sleep(20)
-            assert counts_of(server, "slow", "evicted", "open") == (1, 0, 1)
-            yield from sending.stop()
+            assert counts_of(server, "slow", "evicted", "open") == (3, 0, 1)
+            for task in (*dripping, sending):
+                yield from task.stop()
 
-    serving(handler, scenario, min_rate=2, max_connections=2)
+    serving(handler, scenario, min_rate=2, max_connections=4)
 
 
 @pytest.mark.found("N20")
