@@ -214,5 +214,5 @@ class _Check:
             raise self._wrong(TypeError, name, value, text)
         try:
             return Proxies(value)
-        except ValueError as exc:
-            raise self._wrong(ValueError, name, value, str(exc)) from None
+        except (TypeError, ValueError) as exc:
+            raise self._wrong(type(exc), name, value, str(exc)) from None

@@ -63,10 +63,15 @@ class ProxyHeaderError(ValueError):
 
 
 class Proxies:
-    """The networks whose headers are believed; ValueError if one is none."""
+    """The networks whose headers are believed; ValueError if one is none, TypeError if it is no
+    text: of a number, `ipaddress` would make an address.
+    """
 
     def __init__(self, networks: Iterable[str]) -> None:
         names = list(networks)
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"{brief(name)} is no text")
         self._unix = UNIX in names
         self._networks = [ipaddress.ip_network(name) for name in names if name != UNIX]
 

@@ -38,6 +38,8 @@ LOCAL = "127.0.0.1"
         ({"handshake": None}, TypeError),
         ({"proxy_from": "10.0.0.1"}, TypeError),
         ({"proxy_from": 7}, TypeError),
+        ({"proxy_from": [10]}, TypeError),
+        ({"proxy_from": [b"\x0a\0\0\1"]}, TypeError),
         ({"proxy_from": ["10.0.0.1/8"]}, ValueError),
         ({"max_conections": 9}, TypeError),
     ],
