@@ -1,7 +1,7 @@
 """The PROXY protocol: who stands behind a connection that a balancer has made.
 
-    proxies = Proxies(["127.0.0.1", "10.0.0.0/8"])      those who are believed
-    peer = yield from read_header(stream, 10.0)         the client's address, as the proxy says it
+    proxies = Proxies(["127.0.0.1", "10.0.0.0/8"])          those who are believed
+    peer = yield from read_header(stream, 10.0, silent)     the client's address, as it says it
 
 The header comes before anything else, TLS included. It is read to its last byte and no further: of
 the bytes that must still come, as many are asked for. Version 1 is a line, whose length is not
@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from corolib.coordination.timeouts import move_on_after
-from corolib.kernel import LateModule, brief
+from corolib.kernel import CancelScope, LateModule, brief
 from corolib.net.network import plain_host
 
 if TYPE_CHECKING:
@@ -83,21 +83,32 @@ class Proxies:
         return any(address in network for network in self._networks)
 
 
-def read_header(stream: Stream, within: float) -> Generator[Any, Any, Any]:
+def read_header(
+    stream: Stream, within: float, silent: set[CancelScope]
+) -> Generator[Any, Any, Any]:
     """Wait for the header; return the client's address. If the proxy speaks for itself that is its
     own, and None if it has gone without a word.
+
+    Until its first byte, `silent` has the scope of the wait: who cancels it has None returned.
     """
     data = b""
     with move_on_after(within) as scope:
-        while count := missing(data):
-            piece = yield from stream.recv(count)
-            if not (data or piece):
-                return None
-            if not piece:
-                raise ProxyHeaderError(f"the PROXY header ends too early: {brief(data)}")
-            data += piece
+        silent.add(scope)
+        try:
+            while count := missing(data):
+                piece = yield from stream.recv(count)
+                silent.discard(scope)
+                if not (data or piece):
+                    return None
+                if not piece:
+                    raise ProxyHeaderError(f"the PROXY header ends too early: {brief(data)}")
+                data += piece
+        finally:
+            silent.discard(scope)
     if scope.expired:
         raise ProxyHeaderError(f"no whole PROXY header has come in {within:g} s: {brief(data)}")
+    if scope.cancelled_caught:
+        return None
     return client(data) or stream.peer
 
 

@@ -29,6 +29,7 @@ from typing import Any, Unpack
 from corolib.coordination.first import first
 from corolib.coordination.tasksets import call_here
 from corolib.kernel import (
+    CancelScope,
     ClosedError,
     Runnable,
     Sleep,
@@ -202,6 +203,8 @@ class Server(Serving):
         self._max_message = limits["max_message"]
         self._share = limits["max_per_address"]
         self._proxies: Proxies | None = limits["proxy_from"]  # type: ignore[assignment]
+        # What waits for a proxy to say its first byte.
+        self._silent: set[CancelScope] = set()
         self._picks = bool(self._proxies or self._accept is not None or self._share is not None)
         # How many are open of each source, and of which each is, if that is limited.
         self._sources: Counter[Any] = Counter()
@@ -289,6 +292,8 @@ class Server(Serving):
     def _stop_accepting(self) -> None:
         self.stopping.set()
         self.listener.close()
+        for scope in self._silent:
+            scope.cancel("the server stops")
         wake = self._watch.places.waiting.pop(self._watch, None)
         if wake is not None:
             wake()
@@ -356,10 +361,11 @@ class Server(Serving):
         """Learn from a proxy who the client is, and serve that, if it is welcome."""
         within = self._limits["handshake"]
         begun = self._scheduler.clock()
-        peer = yield from read_header(stream, within)
+        peer = yield from read_header(stream, within, self._silent)
         if peer is None:
-            # It has only looked whether somebody listens.
-            self._counts["reset"] += 1
+            # It has only looked whether somebody listens; or it has nobody to be served yet.
+            self._counts["reset"] += stream.ended
+            self._close(stream)
             return
         introduce(stream, peer)
         if not self._is_welcome(stream):

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from corolib import ReadWait, current_scheduler, listen_tcp, listen_unix, open_tcp, run
+from corolib import ReadWait, current_scheduler, listen_tcp, listen_unix, now, open_tcp, run, spawn
 from corolib.net.proxy_header import (
     LONGEST,
     LONGEST_LINE,
@@ -347,6 +347,25 @@ def test_who_only_looks_whether_somebody_listens_is_no_failure(caplog):
 
     serving(scenario)
     assert not caplog.messages
+
+
+def test_a_server_that_stops_does_not_wait_for_a_header_that_has_not_begun():
+    def scenario(server):
+        with dial(server) as silent, dial(server) as begun:
+            begun.send(LINE4[:30])
+            yield from until(lambda: server.stats()["open"] == 2)
+            yield
+            stopping = spawn(server.stop)
+            assert (yield from answer_to(silent)) == ""
+            assert now() < 1
+            begun.send(LINE4[30:] + b"x")
+            assert (yield from answer_to(begun)).endswith("b'x'")
+            begun.close()
+            assert (yield from stopping).cancelled == ()
+        assert now() < 1
+        assert server.stats()["reset"] == 0
+
+    serving(scenario, options=virtual_time())
 
 
 def test_the_client_is_who_is_judged():
