@@ -14,7 +14,7 @@ from types import CodeType, FrameType, FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY
-from corolib.kernel.safely import attribute, module_of, plain, trace_of
+from corolib.kernel.safely import attribute, class_name, module_of, plain, trace_of
 from corolib.kernel.source import corrected, word_for
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Line:
         for node in nodes:
             match node:
                 case ast.YieldFrom() | ast.Await() | ast.Yield():
-                    before[id(node.value)] = _WORDS[type(node).__name__]
+                    before[id(node.value)] = _WORDS[class_name(node)]
                     self._around[id(node.value)] = node
                 case ast.Name(id=name, ctx=ast.Load(), lineno=self.line):
                     used.add(name)
