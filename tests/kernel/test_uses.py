@@ -25,6 +25,9 @@ WRONG = {
     "for x in slow: yield": "slow was not called: write `for x in slow(): yield`",
     "with TaskGroup as g: yield": "TaskGroup is a class: write `with TaskGroup(...) as g: yield`",
     "with timeout: yield": "timeout is a class: write `with timeout(...): yield`",
+    "x = slow(1) + 1, not_reached()": (
+        "slow() waits, and was not run. Write `x = (yield from slow(1)) + 1, not_reached()`"
+    ),
     # Nothing is known of these.
     "yield from 5": None,
     "yield from None": None,

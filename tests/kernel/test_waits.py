@@ -295,7 +295,7 @@ def test_the_classes_that_the_library_uses_too_show_what_programs_may_use():
 
 
 NOT_YIELDED = """
-import sys, corolib
+import atexit, corolib
 from corolib import *
 def main():
     Sleep(0.01)
@@ -321,7 +321,7 @@ async def awaits():
 run(main)
 run(awaits)
 exec("Sleep(2)")  # without its source it is not known that it is this call
-sys.kept = Sleep(3)  # dies when no frame is there any more
+atexit.register(Sleep, 3)  # dies where there is no frame
 """
 
 
