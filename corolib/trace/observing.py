@@ -23,12 +23,16 @@ def observe(
 
     Raises:
         TypeError: `trace` is no path, no Trace and nothing that can be called.
+        RuntimeError: `watchdog` is asked for in a subinterpreter.
         ValueError: `watchdog` is too short or too long; or no trace can be written there.
     """
     if watchdog is not None:
-        # It is not for those who do not ask for it: it needs threads.
-        from corolib.trace.watchdog import LONGEST, SHORTEST, Watchdog
-
+        # Subinterpreters of their own lock have no faulthandler and no daemon threads; and to look
+        # at the frames of threads from there has ended Python 3.12 and 3.13 in a crash.
+        try:
+            from corolib.trace.watchdog import LONGEST, SHORTEST, Watchdog
+        except ImportError:
+            raise RuntimeError("watchdog= works only in the main interpreter") from None
         if not SHORTEST <= check_number(watchdog, "watchdog=", "a duration") <= LONGEST:
             raise ValueError(
                 f"watchdog={brief(watchdog)}: give the seconds that a step may take, from "

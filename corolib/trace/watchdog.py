@@ -9,21 +9,19 @@ needs no interpreter, and prints the stacks if the next look does not come.
 
 There is one such clock in a process, and it does not say what it was set to. So while a watchdog
 watches, what a program has itself asked of `faulthandler.dump_traceback_later` does not happen, nor
-afterwards; that is what pytest's `faulthandler_timeout` asks for. Most subinterpreters have no
-`faulthandler`: there only steps of Python are told.
+afterwards; that is what pytest's `faulthandler_timeout` asks for.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from corolib.coordination.thread_pool import Starter
 from corolib.kernel import Scheduler, Task, attribute
 
 LOOKS = 4  # in the span that a step may take
@@ -48,14 +46,8 @@ class Watchdog:
         self._scheduler = scheduler
         self._seconds = seconds
         self._over = threading.Event()
-        self._wind: Callable[[float], object] = lambda seconds: None
-        self._stop_clock: Callable[[], object] = lambda: None
-        with suppress(ImportError):
-            import faulthandler
-
-            self._wind = faulthandler.dump_traceback_later
-            self._stop_clock = faulthandler.cancel_dump_traceback_later
-        self._thread = Starter().start(self._watch, (), "corolib-watchdog")
+        self._thread = threading.Thread(target=self._watch, name="corolib-watchdog", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
         self._over.set()
@@ -67,7 +59,7 @@ class Watchdog:
         since, told, pause = 0.0, False, seconds / LOOKS
         while True:
             with suppress(Exception):  # stderr may be no file
-                self._wind(pause + seconds)
+                faulthandler.dump_traceback_later(pause + seconds)
             if self._over.wait(pause):
                 break
             task = scheduler.current
@@ -81,7 +73,7 @@ class Watchdog:
                 told = True
                 self._tell(task, now - since)
             del task
-        self._stop_clock()
+        faulthandler.cancel_dump_traceback_later()
 
     def _tell(self, task: Task[Any] | None, took: float) -> None:
         """Say what goes on, and where; and have a flight recorder write what led to it."""

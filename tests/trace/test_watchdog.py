@@ -9,6 +9,7 @@ import pytest
 from corolib import Sleep, current_scheduler, run, spawn
 from corolib.kernel import where
 from corolib.trace import Trace
+from tests.helpers.driving import sleeper
 
 SPAN = 0.01
 
@@ -86,14 +87,11 @@ def test_a_loop_that_sleeps_is_left_alone(caplog):
     assert "has not come" not in caplog.text
 
 
-def test_a_python_without_faulthandler_has_steps_of_python_told(caplog, monkeypatch):
+def test_it_is_refused_where_there_is_no_faulthandler(monkeypatch):
     monkeypatch.setitem(sys.modules, "faulthandler", None)  # as in most subinterpreters
-
-    def hog():
-        yield
-        spin(caplog, lambda text: "hog#1" in text)
-
-    run(hog, watchdog=SPAN)
+    monkeypatch.delitem(sys.modules, "corolib.trace.watchdog", raising=False)
+    with pytest.raises(RuntimeError, match=r"^watchdog= works only in the main interpreter$"):
+        run(sleeper, 0, watchdog=SPAN)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1e-9, 1e12, math.inf])
