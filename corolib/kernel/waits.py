@@ -324,6 +324,7 @@ if DEBUG:
     CALLS = {number for name, number in opmap.items() if name.startswith("CALL")}
 
     _files: set[str] = set()  # in which marked functions were called
+    lines_of("")  # which imports now: Python 3.11 forgets at an import that Ctrl-C ends a program
 
     @atexit.register
     def _read_files() -> None:

@@ -1550,3 +1550,19 @@ def test_a_future_that_is_done_after_the_run_harms_nobody(caplog):
     run(main)
     future.set_result("too late")
     assert caplog.records == []
+
+
+def test_ctrl_c_ends_a_program_by_its_signal_in_debug_mode_too():
+    program = """
+        import os, signal
+        from corolib import run, to_thread
+
+        def main():
+            yield from to_thread(os.kill, os.getpid(), signal.SIGINT)
+            yield from to_thread(signal.pause)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run(main)
+    """
+    status, _, err = python(program, COROLIB_DEBUG="1")
+    assert status == -signal.SIGINT and err.endswith("KeyboardInterrupt\n")
