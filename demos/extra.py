@@ -17,5 +17,5 @@ def extra(name: str = "demos") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        how = f"pip install 'corolib[{name}]', or in a clone: pip install -e '.[{name}]'"
-        sys.exit(f"this demo needs {exc.name}: {how}")
+        how = f"in this checkout: pip install -e '.[{name}]'"
+        sys.exit(f"this demo needs {exc.name}; {how}")

@@ -1,7 +1,7 @@
 """The guide as a site: chapters, tour and reference, built here and served by corolib.
 
     $ python3 -m demos.guide
-    the guide: http://127.0.0.1:7090/
+    the guide is on 127.0.0.1 port 7090: http://127.0.0.1:7090/
     $ python3 -m demos.guide --build site
 
 `--build` writes the site into a folder, and serves nothing. Its pages need no network and no
