@@ -776,6 +776,25 @@ def test_where_few_files_may_be_open_no_more_are_let_in_than_can_be_answered(roo
         assert statuses == {200: len(socks)}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot be told")
+def test_the_system_takes_little_of_a_file_for_who_does_not_read_it(root):
+    streams = []
+
+    def handler(stream):
+        streams.append(stream)
+        yield from static.serve_client(os.fsencode(root), stream)
+
+    def main():
+        with serving(handler) as server, socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+            sock.connect(("127.0.0.1", server.port))
+            sock.send(request("/big"))
+            yield Sleep(1)
+            return streams[0].unsent()
+
+    assert 0 < scenario(main) < 4 * static.AHEAD
+
+
 def test_files_go_by_sendfile(root, monkeypatch):
     calls = []
     sendfile = Stream.sendfile
