@@ -392,7 +392,7 @@ def test_after_three_laws_that_hang_the_rest_is_not_tried(tmp_path):
     assert verdicts[-1].why == "3 laws have ended the process"
     assert verdicts[0].said == ["main is over", "the child is over"]
     told = check.report(verdicts, path)
-    hung = "it hung, for 0.3 s: it was in line 6 of your file, in run"
+    hung = "it hung, for 0.3 s: it was in line 7 of your file, in run"
     assert f"1 to 3. The same each time: {hung}.\n" in told and check.HUNG in told
     assert f"  4 to 8: not tried, since {verdicts[-1].why}\nAll others\n  9 to" in told
 
