@@ -39,6 +39,9 @@ QUARTERS = 4
 RATE_WINDOW = 30.0
 """Seconds over which a rate is measured: a pause of a few seconds, as radio links make, is none."""
 
+SOON = 0.1
+"""Seconds until one looks if somebody waits, and nobody is idle: ten looks a second cost little."""
+
 SLICE = 200
 """Connections that are looked at in one turn: one or two milliseconds' worth."""
 
@@ -221,6 +224,16 @@ class Watch:
         self._timer = self._scheduler.timers.set(deadline, self._look, rest)
         self._planned = deadline
 
+    def press(self) -> None:
+        """Bear less at the next look, and look soon: of a crowd that is slow, each has to be found
+        that makes room for one who waits.
+        """
+        self.pressed = True
+        soon = self._scheduler.clock() + SOON
+        if self._timer is not None and self._planned > soon:
+            self._scheduler.timers.cancel(self._timer)
+            self._look_at(soon, None)
+
     def _look(self, rest: Iterable[Any] | None) -> None:
         """Look at all connections, so many in each turn; `rest` are those that are left of them."""
         clock, now = self._scheduler.clock(), self.now()
@@ -342,4 +355,4 @@ def make_room(watches: Iterable[Watch]) -> None:
         watch.evict(connection, now)
     else:
         for watch in times:
-            watch.pressed = True
+            watch.press()

@@ -685,6 +685,30 @@ def test_one_of_the_slow_makes_room_on_a_full_server_as_soon_as_who_is_idle():
 
 
 @pytest.mark.found("N20")
+def test_a_crowd_that_is_slow_makes_room_for_all_who_wait_behind_it():
+    """Not one in each quarter of `evict_idle`: who is last would wait for half a minute."""
+
+    def handler(stream):
+        yield from stream.readline()
+
+    def scenario(server):
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(dial(server)) for _ in range(20)]
+            dripping = [spawn(drip, sock, 1) for sock in crowd]
+            yield Sleep(9)
+            came = now()
+            for sock in [stack.enter_context(dial(server)) for _ in range(20)]:
+                sock.send(b"hello\n")
+                yield from end_of(sock)
+            assert now() - came < 8
+            assert server.stats()["evicted"] == 0
+            for task in dripping:
+                yield from task.stop()
+
+    serving(handler, scenario, min_rate=2, max_connections=20)
+
+
+@pytest.mark.found("N20")
 def test_who_waits_for_a_slow_answer_or_says_nothing_is_not_slow():
     def handler(stream):
         yield from stream.recv(1)
