@@ -87,7 +87,7 @@ def keep_little(stream: Stream) -> None:
     """Have the system take of a file only what the network needs next. By default it takes more
     than a megabyte, which costs memory and time for a client that reads nothing of it.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and stream.socket.family != socket.AF_UNIX:
         stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD)
 
 

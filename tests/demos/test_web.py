@@ -845,7 +845,7 @@ def test_a_package_that_is_missing_is_named_in_one_line(program, package, monkey
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit) as caught:
         __import__(f"demos.{program}")
-    assert f"needs {package}: pip install" in str(caught.value)
+    assert f"needs {package}; in this checkout: pip install" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
