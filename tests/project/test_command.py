@@ -141,8 +141,9 @@ def test_workers_and_production(folder):
     line, (status, out, err) = served("--port=0", "--workers=2", "--production", trace)
     assert line.endswith("in production mode; Ctrl-C ends it\n")
     assert (status, out, err) == (130, "stopped\n", "")
-    # Each process has a trace of its own.
-    assert len(list(folder.glob("out-*.jsonl"))) == 2
+    # Each process has a trace of its own; the second may be told to end before it has begun.
+    assert len(list(folder.glob("out-*.jsonl"))) in (1, 2)
+    assert not (folder / "out.jsonl").exists()
 
 
 def test_a_unix_socket(folder):
