@@ -3,6 +3,7 @@
 import os
 import selectors
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +24,10 @@ from corolib.testing import virtual_time
 
 FULL = os.environ.get("COROLIB_SWEEP") == "full"
 """Whether sweeps shall try every case, and counts be large."""
+
+monitoring = getattr(sys, "monitoring", None)
+MEASURED = bool(sys.gettrace() or (monitoring and any(map(monitoring.get_tool, range(6)))))
+"""Whether somebody counts lines, as coverage does. It takes memory."""
 
 LONG = 60  # seconds; only a broken program waits that long
 

@@ -47,7 +47,7 @@ from corolib.kernel.waits import DEBUG
 from corolib.net.progress import QUARTERS
 from corolib.net.serving import NAMED
 from corolib.testing import cancel_everywhere, open_files, virtual_time
-from tests.helpers.driving import FULL, echo, in_a_thread, turn, until
+from tests.helpers.driving import FULL, MEASURED, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import cancelled_by, connections_of, sockets_of, timers_set
 from tests.helpers.odd import ODD
@@ -1908,7 +1908,7 @@ LIMITS = {
 @pytest.mark.hazard("H79")
 @pytest.mark.parametrize(("limits", "most"), [({}, 2400), (LIMITS, 2900)])
 @pytest.mark.skipif(DEBUG, reason="the watch over forgotten calls is not counted")
-@pytest.mark.skipif(sys.gettrace() is not None, reason="who traces has a frame for each generator")
+@pytest.mark.skipif(MEASURED, reason="who counts lines takes memory for each")
 def test_the_memory_of_an_idle_connection(limits, most):
     count = part(20_000) // 2
 
