@@ -146,6 +146,12 @@ def test_workers_and_production(folder):
     assert not (folder / "out.jsonl").exists()
 
 
+def test_there_is_a_look_from_outside():
+    status, out, err = outcome("ps", "0")
+    assert (status, out) == (2, "")
+    assert err.endswith("error: argument PID: invalid process value: '0'\n")
+
+
 def test_a_unix_socket(folder):
     def connect():
         sock = socket.socket(socket.AF_UNIX)
