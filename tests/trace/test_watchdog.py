@@ -11,6 +11,10 @@ from corolib.kernel import where
 from corolib.trace import Trace
 from tests.helpers.driving import sleeper
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info[:2] == (3, 13), reason="Python 3.13.0 crashes now and then in them"
+)
+
 SPAN = 0.01
 
 
@@ -67,7 +71,6 @@ def test_a_callback_that_does_not_end_is_told_with_its_line(caplog):
     assert "in spin" in caplog.text
 
 
-@pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="Python 3.13.0 crashed in it once")
 def test_a_flight_recorder_writes_when_a_step_does_not_end(tmp_path):
     path = tmp_path / "stall.jsonl"
     page = path.with_suffix(".json")
