@@ -20,6 +20,7 @@ from corolib.net.proxy_header import (
 )
 from corolib.testing import open_files, virtual_time
 from tests.helpers import haproxy
+from tests.helpers.clients import dial, everything
 from tests.helpers.driving import echo, until
 
 LOCAL = "127.0.0.1"
@@ -223,35 +224,13 @@ def serving(scenario, handler=say_who, trusted=(LOCAL,), listen=None, options=No
     return result
 
 
-def dial(server):
-    address = server.listener.addresses[0]
-    sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
-    sock.connect(address)
-    sock.setblocking(False)
-    return sock
-
-
-def answer_to(sock):
-    """Wait for all that comes."""
-    data = b""
-    while True:
-        yield ReadWait(sock)
-        try:
-            more = sock.recv(1000)
-        except ConnectionResetError:
-            more = b""
-        if not more:
-            return data.decode()
-        data += more
-
-
 def ask(server, *pieces):
     """Connect, send the pieces one after another, and wait for what comes back."""
     with dial(server) as sock:
         for piece in pieces:
             sock.send(piece)
             yield
-        return (yield from answer_to(sock))
+        return (yield from everything(sock)).decode()
 
 
 def settled(server, **counts):
@@ -268,7 +247,7 @@ def test_the_peer_is_the_client():
         assert (yield from ask(server, LINE4[:20], LINE4[20:], b"x")).startswith("('192.0.2.1'")
         with dial(server) as sock:
             sock.send(b"PROXY UNKNOWN\r\nx")
-            assert (yield from answer_to(sock)) == f"{sock.getsockname()} b'x'"
+            assert (yield from everything(sock)).decode() == f"{sock.getsockname()} b'x'"
         yield from settled(server, failed=0, reset=0)
 
     serving(scenario)
@@ -291,7 +270,7 @@ def test_the_header_of_a_stranger_is_data():
     def scenario(server):
         with dial(server) as sock:
             sock.send(LINE4)
-            assert (yield from answer_to(sock)) == f"{sock.getsockname()} {LINE4!r}"
+            assert (yield from everything(sock)).decode() == f"{sock.getsockname()} {LINE4!r}"
 
     serving(scenario, trusted=["10.0.0.0/8", "127.0.0.2"])
     serving(scenario, trusted=[])
@@ -312,7 +291,7 @@ def test_a_proxy_without_a_right_header_is_cut_with_one_line_for_all(caplog):
         with dial(server) as sock:
             sock.send(LINE4[:30])
             sock.shutdown(socket.SHUT_WR)
-            assert (yield from answer_to(sock)) == ""
+            assert (yield from everything(sock)).decode() == ""
         yield from settled(server, failed=len(BROKEN) + 1, reset=0)
 
     with caplog.at_level(logging.WARNING, "corolib.server"):
@@ -327,7 +306,7 @@ def test_a_header_that_does_not_come_in_time_is_told_to_on_error():
         with dial(server) as sock:
             sock.send(LINE4[:30])
             began = current_scheduler().clock()
-            assert (yield from answer_to(sock)) == ""
+            assert (yield from everything(sock)).decode() == ""
             assert current_scheduler().clock() - began == pytest.approx(3)
         yield from settled(server, failed=1)
 
@@ -356,10 +335,10 @@ def test_a_server_that_stops_does_not_wait_for_a_header_that_has_not_begun():
             yield from until(lambda: server.stats()["open"] == 2)
             yield
             stopping = spawn(server.stop)
-            assert (yield from answer_to(silent)) == ""
+            assert (yield from everything(silent)).decode() == ""
             assert now() < 1
             begun.send(LINE4[30:] + b"x")
-            assert (yield from answer_to(begun)).endswith("b'x'")
+            assert (yield from everything(begun)).decode().endswith("b'x'")
             begun.close()
             assert (yield from stopping).cancelled == ()
         assert now() < 1
@@ -376,7 +355,7 @@ def test_the_client_is_who_is_judged():
             yield from until(lambda: server.stats()["open"] == 1)
             assert (yield from ask(server, LINE4 + b"x")) == ""
             one.send(b"x")
-            assert (yield from answer_to(one)).endswith("b'x'")
+            assert (yield from everything(one)).decode().endswith("b'x'")
         yield from settled(server, refused=1, crowded=1, accepted=3)
         assert (yield from ask(server, LINE4 + b"x")).endswith("b'x'")
 
@@ -387,9 +366,9 @@ def test_proxies_have_no_share_of_their_own():
     def scenario(server):
         with dial(server) as one, dial(server) as two:
             two.send(LINE6 + b"x")
-            assert (yield from answer_to(two)).endswith("b'x'")
+            assert (yield from everything(two)).decode().endswith("b'x'")
             one.send(LINE4 + b"x")
-            assert (yield from answer_to(one)).endswith("b'x'")
+            assert (yield from everything(one)).decode().endswith("b'x'")
 
     serving(scenario, max_per_address=1)
 
@@ -418,7 +397,7 @@ def test_header_and_handshake_have_one_time(server_tls):
         began = current_scheduler().clock()
         with dial(server) as sock:
             sock.send(LINE4)
-            assert (yield from answer_to(sock)) == ""
+            assert (yield from everything(sock)).decode() == ""
         assert current_scheduler().clock() - began == pytest.approx(4)
 
     told = []

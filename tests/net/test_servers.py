@@ -47,6 +47,7 @@ from corolib.kernel.waits import DEBUG
 from corolib.net.progress import QUARTERS
 from corolib.net.serving import NAMED
 from corolib.testing import cancel_everywhere, open_files, virtual_time
+from tests.helpers.clients import dial, everything
 from tests.helpers.driving import FULL, MEASURED, echo, in_a_thread, turn, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import cancelled_by, connections_of, sockets_of, timers_set
@@ -69,35 +70,6 @@ def files():
 def part(number):
     """All of a number in the full sweep, else a tenth."""
     return number if FULL else number // 10
-
-
-def dial(server, number=0, buffer=None):
-    """Return a socket that is connected to a server or a listener: blocking until here.
-
-    Without a `buffer` of its own size the kernel adapts that to how fast it is read, which in
-    virtual time is at once. Then the sender learns of what was read in lumps of megabytes.
-    """
-    address = getattr(server, "listener", server).addresses[number]
-    sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
-    if buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    sock.connect(address)
-    sock.setblocking(False)
-    return sock
-
-
-def everything(sock):
-    """Wait for all that comes until the end of the file; `ConnectionResetError` counts as one."""
-    data = b""
-    while True:
-        yield ReadWait(sock)
-        try:
-            more = sock.recv(65536)
-        except ConnectionResetError:
-            more = b""
-        if not more:
-            return data
-        data += more
 
 
 def serving(handler, scenario, options=None, hosts=LOCAL, **limits):

@@ -35,25 +35,13 @@ from corolib.net.limits import RESERVE, places
 from corolib.net.peer_log import PeerLog, printable
 from corolib.net.progress import RATE_WINDOW, SLICE
 from corolib.testing import open_files, virtual_time
+from tests.helpers.clients import dial
 from tests.helpers.driving import FULL, echo, until
 from tests.helpers.inside import sockets_of, timers_set
 from tests.helpers.sockets import can_forge, make_pair, make_tcp, reset
 from tests.net import abuse
 
 LOCAL = "127.0.0.1"
-
-
-def dial(server, source=None, buffer=None):
-    """Return a socket that is connected to a server: blocking until here."""
-    address = server.listener.addresses[0]
-    sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
-    if buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    if source is not None:
-        sock.bind((source, 0))
-    sock.connect(address)
-    sock.setblocking(False)
-    return sock
 
 
 def talk(sock, data=b"x"):
@@ -567,17 +555,17 @@ def test_nobody_looks_any_more_when_less_than_half_the_places_are_taken():
 def test_one_address_has_no_more_than_its_share():
     def scenario(server):
         with ExitStack() as stack:
-            socks = [stack.enter_context(dial(server, "127.0.0.2")) for _ in range(5)]
+            socks = [stack.enter_context(dial(server, source="127.0.0.2")) for _ in range(5)]
             heard = []
             for sock in socks:
                 heard.append((yield from talk(sock)))
             assert heard == [b"x", b"x", b"", b"", b""]
             assert counts_of(server, "accepted", "crowded", "open") == (5, 3, 2)
-            with dial(server, "127.0.0.3") as other:
+            with dial(server, source="127.0.0.3") as other:
                 assert (yield from talk(other)) == b"x"
             socks[0].close()
             yield from until(lambda: server.stats()["open"] == 1)
-            with dial(server, "127.0.0.2") as again:
+            with dial(server, source="127.0.0.2") as again:
                 assert (yield from talk(again)) == b"x"
         assert server.stats()["max_per_address"] == 2
 
