@@ -383,7 +383,8 @@ class Scheduler(metaclass=Documented):
             self._tell_joiner(task, joined)
             return
         self._suspended.add(task)
-        joined.joiners = joined.joiners or {}
+        if joined.joiners is None:
+            joined.joiners = {}
         joined.joiners[task] = None
 
     def _tell_joiner(self, joiner: Any, joined: Task[Any]) -> None:
@@ -523,7 +524,8 @@ class Scheduler(metaclass=Documented):
         if parent is None:
             return None
         del parent.family[task.id]  # type: ignore[union-attr]
-        parent.attached -= not task.daemon
+        if not task.daemon:
+            parent.attached -= 1
         if not parent.body_over:
             return None
         if parent.family:

@@ -204,7 +204,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
             return int  # an undo that has nothing to do
         if self.scheduler.polling:
             self.scheduler.at_once()  # raises RunFinished if it never will be done
-        self.joiners = self.joiners or {}
+        if self.joiners is None:
+            self.joiners = {}
         self.joiners[call] = None
         return lambda: self.joiners and self.joiners.pop(call, None)
 
@@ -226,7 +227,8 @@ class Task(Scope, Generic[T], metaclass=Documented):
         if self.family is None:
             self.family = {}
         self.family[child.id] = child
-        self.attached += not child.daemon
+        if not child.daemon:
+            self.attached += 1
         child.parent = self  # last: who has one is in its family
 
     def end_body(self, value: Any, error: BaseException | None) -> None:
