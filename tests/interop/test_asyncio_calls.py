@@ -118,7 +118,9 @@ def test_what_waits_in_asyncio_keeps_nobody_waiting_here(run_it):
     ticks = []
 
     async def slow():
-        while len(ticks) < 4:
+        for _ in range(2000):
+            if len(ticks) >= 4:
+                return
             await asyncio.sleep(0.005)
 
     def tick():
