@@ -5,7 +5,8 @@
 Nothing is added to the loop: the thread looks at the number of the turn and at the task that runs,
 some times in that span, and seldom while the loop sleeps. A call of C that does not let go of the
 interpreter stops this thread too. For that case each look winds up a clock of `faulthandler`, which
-needs no interpreter, and prints the stacks if the next look does not come.
+needs no interpreter, and prints the stacks if the next look does not come. It reads them without a
+lock, which could end Python in a crash if that ran; so a look may be half a second late at least.
 
 There is one such clock in a process, and it does not say what it was set to. So while a watchdog
 watches, what a program has itself asked of `faulthandler.dump_traceback_later` does not happen, nor
@@ -28,6 +29,7 @@ LOOKS = 4  # in the span that a step may take
 # What a span may be, in seconds. A thread that computes keeps the interpreter for 5 ms: in a span
 # not longer than that each look would be late. And no thread can wait for ever.
 SHORTEST, LONGEST = 0.01, 86_400.0
+LATE = 0.5  # seconds that a look may be late at least, before the stacks are printed
 _FRAMES = ("gi_frame", "cr_frame", "ag_frame")
 
 
@@ -59,8 +61,10 @@ class Watchdog:
         since, told, pause = 0.0, False, seconds / LOOKS
         while True:
             with suppress(Exception):  # stderr may be no file
-                faulthandler.dump_traceback_later(pause + seconds)
-            if self._over.wait(pause):
+                faulthandler.dump_traceback_later(pause + max(seconds, LATE))
+            over = self._over.wait(pause)
+            faulthandler.cancel_dump_traceback_later()  # before anything that takes its time
+            if over:
                 break
             task = scheduler.current
             now = time.monotonic()
@@ -73,7 +77,6 @@ class Watchdog:
                 told = True
                 self._tell(task, now - since)
             del task
-        faulthandler.cancel_dump_traceback_later()
 
     def _tell(self, task: Task[Any] | None, took: float) -> None:
         """Say what goes on, and where; and have a flight recorder write what led to it."""

@@ -1,7 +1,10 @@
 """The watchdog tells of a step that does not end: which task, and the line it is in."""
 
+import ctypes
+import logging
 import math
 import sys
+import threading
 import time
 
 import pytest
@@ -9,11 +12,8 @@ import pytest
 from corolib import Sleep, current_scheduler, run, spawn
 from corolib.kernel import where
 from corolib.trace import Trace
-from tests.helpers.driving import sleeper
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info[:2] == (3, 13), reason="Python 3.13.0 crashes now and then in them"
-)
+from corolib.trace.watchdog import LATE
+from tests.helpers.driving import LONG, sleeper
 
 SPAN = 0.01
 
@@ -48,18 +48,40 @@ def test_a_step_of_python_that_does_not_end_is_told_once_with_its_line(caplog):
 
 def test_a_call_of_c_that_keeps_the_interpreter_is_told_with_its_line(tmp_path, monkeypatch):
     path = tmp_path / "stderr"
+    sleep = ctypes.PyDLL(None).usleep  # which keeps the interpreter
     with open(path, "w") as file:
         monkeypatch.setattr(sys, "stderr", file)
 
         def hog():
             yield
-            for _ in range(200):
-                sum(range(3_000_000))
+            for _ in range(10):
+                sleep(900_000)
                 if "in hog" in path.read_text():
                     return
 
         run(hog, watchdog=SPAN)
     assert 'test_watchdog.py", line' in path.read_text()
+
+
+def test_no_stacks_are_printed_while_python_runs(tmp_path, monkeypatch):
+    path = tmp_path / "stderr"
+    told = threading.Event()
+
+    def slow(*_args):
+        time.sleep(2 * LATE)
+        told.set()
+
+    monkeypatch.setattr(logging.getLogger("corolib.task"), "warning", slow)
+
+    def hog():
+        yield
+        told.wait(LONG)
+
+    with open(path, "w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        run(hog, watchdog=SPAN)
+    assert told.is_set()
+    assert path.read_text() == ""
 
 
 def test_a_callback_that_does_not_end_is_told_with_its_line(caplog):
