@@ -51,7 +51,8 @@ from coverage import Coverage, CoverageData
 from coverage.config import CoverageConfig
 
 HERE = Path(__file__).resolve().parent
-TESTS = ["tests/kernel", "tests/coordination", "tests/test_laws.py", "tests/net", "tests/testing"]
+TESTS = ["tests/kernel", "tests/advice", "tests/coordination", "tests/test_laws.py", "tests/net"]
+TESTS += ["tests/testing"]
 EQUIVALENT = HERE / "equivalent-mutants.txt"
 # What survives is run with these again, in debug mode.
 DEBUG = ["tests/kernel/test_diagnostics.py", "tests/kernel/test_cancellation.py"]
@@ -418,7 +419,12 @@ def examine_all(
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("paths", nargs="*", default=["corolib/kernel"], help="the files and folders to change")
+    add(
+        "paths",
+        nargs="*",
+        default=["corolib/kernel", "corolib/advice"],
+        help="the files and folders to change",
+    )
     add("--count", type=int, default=400, help="how many mutants")
     add("--seed", type=int, default=1, help="which ones")
     add("--jobs", type=int, default=2, help="how many at a time")

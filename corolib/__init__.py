@@ -51,9 +51,10 @@ The house, where each floor imports only from those below it:
              +--> poller, urgent     files            +--> timers          times
              +--> suspend            wakes            +--> callqueue       other threads
              +--> task --> cancellation               +--> diagnostics            words
-        advice -> arguments, uses -> places     (what was meant by a mistake)
-        errors traps waits context checks safely late source foreign keywords    (words)
+        errors traps waits context checks safely late source    (words)
         frames bodies observing asked
+    advice/         what was meant by a mistake: asked where an error is made, and only there
+        mistakes -> arguments, uses -> places     keywords     foreign
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`
@@ -200,7 +201,7 @@ else:
         if name not in _MODULE_OF:
             # `from corolib import sleep` asks through this function, and forgets what it was told.
             imported = sys._getframe(1).f_code.co_name == "_handle_fromlist"
-            cure = import_module("corolib.kernel.foreign").NAMES.get(name)
+            cure = import_module("corolib.advice.foreign").NAMES.get(name)
             if cure and imported:
                 text = "cannot import name " + repr(name) + " from 'corolib'. In corolib: " + cure
                 raise ImportError(text, name="corolib", path=__file__)

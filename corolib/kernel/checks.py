@@ -83,7 +83,7 @@ def check_keywords(caller: str, given: Iterable[str], known: Collection[str]) ->
     """Raise TypeError if there is a keyword that is not known; the message says which is meant."""
     for word in given:
         if word not in known:
-            from corolib.kernel.keywords import refused_keyword
+            from corolib.advice.keywords import refused_keyword
 
             raise TypeError(refused_keyword(caller, word, known))
 

@@ -143,7 +143,7 @@ def spawn(
 
 def unknown_keyword(caller: str, f: object, unknown: Mapping[str, object]) -> str:
     """Return the message for keywords that were meant for the task function itself."""
-    from corolib.kernel.keywords import misplaced_keyword
+    from corolib.advice.keywords import misplaced_keyword
 
     return misplaced_keyword(caller, name_of(f, "f"), f, next(iter(unknown)))
 

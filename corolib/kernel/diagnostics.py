@@ -45,6 +45,8 @@ CHAIN = 3  # tasks that are named of a long chain, in which each has spawned the
 WIDEST = 60  # characters to which a column is filled up
 TAKES_ARGUMENTS = ("spawn", "run", "run_in_asyncio", "pool.run")  # as f(x); others take calls
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# Errors that newcomers' mistakes end in.
+MISTAKES = (AttributeError, NameError, TypeError, ValueError, RuntimeError)
 
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
 
@@ -247,6 +249,18 @@ def short(site: str) -> str:
     return os.path.basename(site)
 
 
+def explained(error: BaseException) -> BaseException:
+    """Return an error that leaves a task, with a note if it is a mistake that is known."""
+    if is_a(error, MISTAKES):
+        with suppress(Exception):  # an error without its note is better than another error
+            from corolib.advice.mistakes import note_on
+
+            text = note_on(error)
+            if text and text not in (attribute(error, "__notes__") or ()):
+                note(error, text)
+    return error
+
+
 def busy(trap: ReadWait | WriteWait | UrgentWait, waiter: Task[Any]) -> str:
     """Return the message for the second waiter in one direction."""
     goals = {WriteWait: "to write", UrgentWait: "for urgent data of"}
@@ -307,7 +321,7 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
 
 def _several(before: str, after: str, thing: Any) -> str:
     """Return what is wrong with `yield from` in front of what gives one call after the other."""
-    from corolib.kernel.foreign import LOOPS
+    from corolib.advice.foreign import LOOPS
 
     name = name_of(thing).lstrip("_")
     forgive(thing)
@@ -335,7 +349,7 @@ def _advice(thing: Any, before: str, after: str) -> str:
     Args:
         before, after: what stands around the `yield`, if that is known.
     """
-    from corolib.kernel.foreign import ASYNCIO, asyncio_cure, waiting_call
+    from corolib.advice.foreign import ASYNCIO, asyncio_cure, waiting_call
 
     kind = type(thing)
     if _is_asyncios(thing):

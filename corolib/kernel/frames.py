@@ -22,7 +22,7 @@ KERNEL = ("corolib.kernel.", "corolib.trace.")  # what steps the user's code
 LIBRARY = "corolib."
 PACKAGES = frozenset(
     f"corolib.{name}"
-    for name in ("kernel", "coordination", "net", "system", "testing", "interop", "trace")
+    for name in ("kernel", "advice", "coordination", "net", "system", "testing", "interop", "trace")
 )
 Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
 _PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators

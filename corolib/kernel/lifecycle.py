@@ -19,11 +19,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from corolib.kernel.advice import explained
 from corolib.kernel.asked import announce, answer_if_asked
 from corolib.kernel.bodies import Quietly, close_for_good, is_begun
 from corolib.kernel.context import _current
-from corolib.kernel.diagnostics import to_stderr
+from corolib.kernel.diagnostics import explained, to_stderr
 from corolib.kernel.errors import Deadlock, RunFinished
 from corolib.kernel.frames import call_site, line_of, programs_lines
 from corolib.kernel.hooks import CtrlC, ProcessHooks, tell_of_fork, told_of_forks, uninterrupted

@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from corolib.kernel.advice import explained
 from corolib.kernel.bodies import is_begun
 from corolib.kernel.cancellation import CancelRequest, Scope
 from corolib.kernel.context import current_task, must_yield
+from corolib.kernel.diagnostics import explained
 from corolib.kernel.errors import Deadlock, TaskCancelled
 from corolib.kernel.frames import Site, frames_of, line_of, users_part
 from corolib.kernel.safely import brief, name_of, plain, trace_of, with_trace

@@ -10,6 +10,8 @@ The floors are drawn in the docstring of `corolib/__init__.py`, and these are th
 6. For types all that may be imported under `if TYPE_CHECKING:`, within a floor and downwards.
 7. `import corolib` imports the kernel at once, and everything else on first use.
 8. Nothing imports the floor of tools but, for a run that is to be watched, `kernel.observing`.
+9. What only advises stands beside the kernel, imports a few of its words, and is imported within
+   functions alone, where an error is made.
 
 Imports under `if TYPE_CHECKING:` are for readers and do not count but for law 6; those inside
 functions do.
@@ -40,12 +42,12 @@ from tests.helpers.programs import pythons
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
 
-FLOORS = [{"kernel"}, {"coordination"}, {"net"}, {"system"}]
+FLOORS = [{"kernel", "advice"}, {"coordination"}, {"net"}, {"system"}]
 FLOORS += [{"testing", "demo", "trace", "interop"}]
 WORD_NAMES = ["errors", "traps", "waits", "context", "checks", "late", "safely", "source"]
-WORD_NAMES += ["foreign", "keywords"]
 WORDS = {f"kernel.{name}" for name in WORD_NAMES}
 TOP = {"__init__", "__main__"}
+ADVICE = {"kernel.frames", "kernel.safely", "kernel.source"}  # what may be imported by who advises
 
 HEAVY = {
     "asyncio",
@@ -72,6 +74,7 @@ def name_of(path):
 SOURCES = {name_of(path): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
 PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 PARTS = {n for n in SOURCES if n.startswith("kernel.")} - WORDS - {"kernel.scheduler"}
+ADVISERS = {name for name in SOURCES if name.split(".")[0] == "advice"}
 LATE = {  # imported when one of their names is first asked for
     name for name in SOURCES if name.split(".")[0] in {"coordination", "net", "system"}
 }
@@ -129,6 +132,12 @@ def imports(tree, modules=frozenset(SOURCES), types_too=False):
     return found
 
 
+def imports_at_once(tree):
+    """Return the modules of corolib that are imported as soon as a module is."""
+    body = [each for each in tree.body if not isinstance(each, ast.FunctionDef | ast.ClassDef)]
+    return imports(ast.Module(body, []))
+
+
 def allowed(name):
     """Return the modules that a module may import at run time."""
     if name == "__init__":
@@ -137,6 +146,8 @@ def allowed(name):
         return set(SOURCES)
     if name.startswith("demo."):
         return {"__init__", *(each for each in SOURCES if each.startswith("demo."))}
+    if name in ADVISERS:
+        return ADVISERS | ADVICE
     if name in WORDS:
         return WORDS
     if name == "kernel.observing":
@@ -151,7 +162,11 @@ def allowed(name):
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_a_module_imports_only_what_the_laws_allow(trees, name):
-    assert imports(trees[name]) <= allowed(name)
+    found = imports(trees[name])
+    if name not in ADVISERS:  # law 9
+        assert not ADVISERS & imports_at_once(trees[name])
+        found -= ADVISERS
+    assert found <= allowed(name)
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - TOP))
@@ -285,7 +300,7 @@ def test_importing_corolib_is_cheap():
     assert not (HEAVY | LONG) & set(before), "the interpreter itself has them: this shows nothing"
     assert {f"corolib.{name}" for name in LATE} <= set(everything)
     assert not HEAVY & set(everything)
-    assert not [name for name in everything if name.startswith("corolib.trace")]
+    assert not [name for name in everything if name.startswith(("corolib.trace", "corolib.advice"))]
 
 
 MESSAGES = """

@@ -5,8 +5,8 @@ no such attribute. That leaves the task, and only then, where it costs nothing e
 looked at: which call was not run, and how its line should be. In the same way a name of another
 library's is noticed, and a call of what cannot be called.
 
-What is noticed when a wrong thing is yielded, or spawned, is in `diagnostics.py`. Nothing here may
-fail: an error without its note is better than another error.
+What is noticed when a wrong thing is yielded, or spawned, is in the kernel's `diagnostics.py`.
+What fails here is passed over by who asks: an error without its note is better than another error.
 """
 
 from __future__ import annotations
@@ -14,29 +14,24 @@ from __future__ import annotations
 from types import CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
+from corolib.advice.arguments import refused_call
+from corolib.advice.foreign import (
+    ASYNCIO,
+    MODULES,
+    NAMES,
+    SLEEP,
+    asyncio_cure,
+    for_async,
+    member_cure,
+)
+from corolib.advice.places import flags_of, frames, is_of_library, name_in, places
+from corolib.advice.uses import misused
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import attribute, class_name, is_a, name_of, note, plain
-
-MISTAKES = (AttributeError, NameError, TypeError, ValueError, RuntimeError)
+from corolib.kernel.safely import attribute, class_name, name_of, plain
 
 
-def explained(error: BaseException) -> BaseException:
-    """Return `error`, with a note if it is a mistake that is known."""
-    if is_a(error, MISTAKES):
-        try:
-            text = _note(error)
-            if text and text not in (attribute(error, "__notes__") or ()):
-                note(error, text)
-        except Exception:
-            pass
-    return error
-
-
-def _note(error: BaseException) -> str | None:
+def note_on(error: BaseException) -> str | None:
     """Return the note for an error, None if nothing is known of it."""
-    from corolib.kernel.foreign import ASYNCIO, MODULES, NAMES, SLEEP, member_cure
-    from corolib.kernel.places import is_of_library
-
     if type(error) is NameError:
         cure = None if error.name in MODULES else NAMES.get(str(error.name))
         return cure and _as_there(error, f"In corolib: {cure}")
@@ -62,9 +57,6 @@ def _note(error: BaseException) -> str | None:
 
 
 def _of_a_type_error(error: TypeError, text: str) -> str | None:
-    from corolib.kernel.arguments import refused_call
-    from corolib.kernel.uses import misused
-
     refused = refused_call(error, text)
     if refused is not None:
         message, right = refused
@@ -84,9 +76,6 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
 
 def _as_there(error: BaseException, text: str) -> str:
     """Return what to write, with `await` if the program's function at hand is an `async def`."""
-    from corolib.kernel.foreign import for_async
-    from corolib.kernel.places import frames
-
     frame = next(frames(error), (None, 0))[0]
     return for_async(text) if frame and frame.f_code.co_flags & CO_COROUTINE else text
 
@@ -98,8 +87,6 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
     """Return the note if a call that waits was not run, or not as it must be: of the function
     with that name, if one is given, or of any.
     """
-    from corolib.kernel.places import flags_of, name_in, places
-
     for place in places(error):
         word = place.word
         for call, before in reversed(place.line.calls):
@@ -111,8 +98,6 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
                 continue
             if flags & CO_COROUTINE and word == "yield from":
                 if plain(attribute(function, "__module__")).startswith("asyncio"):
-                    from corolib.kernel.foreign import asyncio_cure
-
                     return asyncio_cure(name_of(function, which="__qualname__"))
                 return (
                     f"{called}() is an `async def`: a generator calls it with "
@@ -128,9 +113,6 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
 
 def _called(error: BaseException) -> str | None:
     """Return the note if a plain value of ours was called."""
-    from corolib.kernel.foreign import member_cure
-    from corolib.kernel.places import is_of_library, name_in, places
-
     for place in places(error):
         for call, _ in place.line.calls:
             owner, name = place.owner_of(call), name_in(call.func)

@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import corolib
-from corolib.kernel.foreign import MEMBERS, NAMES, asyncio_cure, member_cure
+from corolib.advice.foreign import MEMBERS, NAMES, asyncio_cure, member_cure
 from tests.helpers.programs import python
 
 WITHOUT = {
@@ -187,5 +187,5 @@ def test_the_import_of_a_name_that_nobody_has_fails_as_always():
 
 
 def test_the_table_is_not_read_before_a_name_is_missed():
-    program = "import sys, corolib; print('corolib.kernel.foreign' in sys.modules)"
+    program = "import sys, corolib; print('corolib.advice.foreign' in sys.modules)"
     assert python(program) == (0, "False\n", "")

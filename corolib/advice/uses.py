@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel.arguments import BOUNDS, text_of
-from corolib.kernel.foreign import ITERATED, LOOPS, waiting_call
+from corolib.advice.arguments import BOUNDS, text_of
+from corolib.advice.foreign import ITERATED, LOOPS, waiting_call
+from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.safely import class_name, name_of
 
 if TYPE_CHECKING:

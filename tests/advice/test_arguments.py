@@ -7,8 +7,8 @@ import pytest
 
 import corolib
 from corolib import Queue, open_tcp, run, serve_tcp, serve_udp, spawn
-from corolib.kernel.keywords import KEYWORDS, keyword_cure, keywords_of
-from corolib.kernel.places import Line, Place
+from corolib.advice.keywords import KEYWORDS, keyword_cure, keywords_of
+from corolib.advice.places import Line, Place
 from tests.helpers.wrong import COROUTINE, HEADER, said_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*never run")

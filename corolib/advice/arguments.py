@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
-from corolib.kernel.keywords import IDLE, keyword_cure, keywords_of, parameters_of
-from corolib.kernel.places import (
+from corolib.advice.keywords import IDLE, keyword_cure, keywords_of, parameters_of
+from corolib.advice.places import (
     TAKERS,
     Place,
     flags_of,
@@ -26,6 +25,7 @@ from corolib.kernel.places import (
     places,
     raiser_of,
 )
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import attribute, is_a, module_of
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from corolib import Condition, Stream
-from corolib.kernel.foreign import waiting_call
+from corolib.advice.foreign import waiting_call
 from tests.helpers.wrong import COROUTINE, said_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(never run|never awaited)")

@@ -2,7 +2,7 @@
 
     for place in places(error): ...     the program's own functions, the innermost first
 
-What was meant by it is not known here: that is in `advice.py`, `arguments.py` and `uses.py`.
+What was meant by it is not known here: that is in `mistakes.py`, `arguments.py` and `uses.py`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from corolib import (
     timeout,
     waits,
 )
-from corolib.kernel.advice import explained
-from corolib.kernel.foreign import GROUP, for_async
+from corolib.advice.foreign import GROUP, for_async
+from corolib.kernel.diagnostics import explained
 from tests.helpers.driving import go
 
 
