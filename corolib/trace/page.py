@@ -29,17 +29,29 @@ def page_of(header: dict[str, Any], events: Sequence[Event]) -> str:
     parts = {
         "TITLE": html.escape(f"{program}: a trace of corolib"),
         "STYLE": _read("page.css"),
-        "SCRIPT": "\n".join(_read(name) for name in SCRIPTS),
+        "SCRIPT": script(*SCRIPTS),
         "DATA": pack(header, events),
     }
     # At once: what is put in may have such a mark in it.
     return re.sub("@@([A-Z]+)@@", lambda mark: parts[mark[1]], _read("page.html"))
 
 
-def pack(header: dict[str, Any], events: Sequence[Event]) -> str:
-    """Return header and events as the page unpacks them.
+def script(*names: str) -> str:
+    """Return what the page does, or the parts of that that are named."""
+    return "\n".join(_read(name) for name in names)
 
-    An event is a row: the number of its kind, its time as the difference to the one before, and its
+
+def pack(header: dict[str, Any], events: Sequence[Event]) -> str:
+    """Return header and events as the page unpacks them."""
+    first = events[0]["i"] if events else 0
+    data = {"header": header, "first": first, "rows": rows_of(events)}
+    return packed({**data, "kinds": EVENTS, "words": WORDS})
+
+
+def rows_of(events: Sequence[Event]) -> list[list[Any]]:
+    """Return events in short.
+
+    One is a row: the number of its kind, its time as the difference to the one before, and its
     fields, without those at the end that are None.
     """
     kinds = list(EVENTS)
@@ -53,13 +65,11 @@ def pack(header: dict[str, Any], events: Sequence[Event]) -> str:
             row.pop()
         rows.append(row)
         last = event["ns"]
-    data = {
-        "header": header,
-        "kinds": EVENTS,
-        "words": WORDS,
-        "first": events[0]["i"] if events else 0,
-        "rows": rows,
-    }
+    return rows
+
+
+def packed(data: object) -> str:
+    """Return data as letters of base64."""
     text = json.dumps(data, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 

@@ -110,14 +110,19 @@ def sentence(event: Event, state: State, codes: Sequence[Sequence[Any]]) -> str:
         state: as it is after this event: `replay(events, event["i"])`.
         codes: `header["code"]` of the trace.
     """
+    key, values = chosen(event, state, codes)
+    return WORDS[key].format_map(values)
+
+
+def chosen(event: Event, state: State, codes: Sequence[Sequence[Any]]) -> tuple[str, Values]:
+    """Return which of the words an event has, by their key, and what is put in."""
     kind = event["kind"]
     values = {name: value for name, value in event.items() if isinstance(value, str | int)}
     if event.get("task"):
         values["task"] = state.label(event["task"])
     values["by"] = state.label(event.get("by"))
     make = _MORE.get(kind)
-    key = kind if make is None else make(event, state, values, codes)
-    return WORDS[key].format_map(values)
+    return kind if make is None else make(event, state, values, codes), values
 
 
 def span(ns: int) -> str:

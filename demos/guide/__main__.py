@@ -5,7 +5,7 @@
     $ python3 -m demos.guide --build site
 
 `--build` writes the site into a folder, and serves nothing. Its pages need no network and no
-scripts; they can be opened as files.
+scripts; they can be opened as files. With scripts, the steps of the tour are recorded runs, too.
 """
 
 from __future__ import annotations

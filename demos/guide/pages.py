@@ -16,7 +16,8 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from demos.guide import reference
+from corolib.trace.page import script
+from demos.guide import reference, runs
 from demos.guide.names import names
 from demos.guide.rendering import Page, code, render
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = Path(__file__).parent
 ASSETS = GUIDE / "assets"
 INDEX = "demos/guide/index.md"
+TOUR = "demos/tour/README.md"
 PICTURES = (".svg", ".png")
 AMBIGUOUS = {"close", "first", "test", "write"}  # most often the methods or words of that name
 OUTSIDE = re.compile(r"[a-z]+:")
@@ -137,6 +139,9 @@ class Site:
             (folder / asset).write_bytes((ASSETS / asset).read_bytes())
         data = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
         (folder / "entries.js").write_text(f"const ENTRIES = {data};\n", "utf-8")
+        (folder / "runs.js").write_text(runs.script_of(runs.runs()), "utf-8")
+        player = script("reducer.js", "view.js") + (ASSETS / "player.js").read_text("utf-8")
+        (folder / "player.js").write_text(player, "utf-8")
         return len(pages) + 1 + sum(not file.endswith(PICTURES) for file in self.taken)
 
     def write(self, folder: Path, template: Template, place: str, title: str, body: str) -> None:
@@ -146,7 +151,7 @@ class Site:
             up=up,
             body=body,
             navigation=self.navigation(place, up),
-            scripts=SCRIPTS if place == "find.html" else "",
+            scripts=SCRIPTS.get(place, ""),
         )
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +187,13 @@ class Site:
 
 
 PART = ' class="part"'
-SCRIPTS = '<script src="entries.js"></script>\n<script src="find.js"></script>\n'
+SCRIPTS = {  # that a page has
+    place: "".join(f'<script src="{name}.js"></script>\n' for name in scripts)
+    for place, scripts in {
+        "find.html": ("entries", "find"),
+        place_of(TOUR): ("runs", "player"),
+    }.items()
+}
 
 
 def contents_of(page: Page, *, methods: bool) -> str:

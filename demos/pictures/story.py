@@ -120,7 +120,10 @@ def is_suspended(task: Any) -> bool:
 # The programs: the first line of each says what happens -------------------------------------------
 
 
-def errors() -> Recorder:
+Record = Callable[..., Any]  # makes a `Recorder`, or what can be in its place
+
+
+def errors(record: Record = Recorder) -> Any:
     """Two tasks wait for one socket. The second one is told."""
     shown: tuple[str, ...]
     shown = ("yield ReadWait(ours)", "waiting[trap.file] =", "raise BusyError", "self.resume(task,")
@@ -139,13 +142,13 @@ def errors() -> Recorder:
 
     ours, theirs = socket.socketpair()
     with ours, theirs, scheduler.selector:
+        recorder = record(scheduler, *shown)
         scheduler.spawn(first())
-        recorder = Recorder(scheduler, *shown)
         recorder.run(second())
     return recorder
 
 
-def cancel() -> Recorder:
+def cancel(record: Record = Recorder) -> Any:
     """A task sleeps for an hour. Another one cancels it."""
     shown = ("yield Sleep(", "heappush(", "sleeping.cancel(", "self.undo()", "self.scheduler.res")
     scheduler = step13_cancel.Scheduler()
@@ -162,13 +165,13 @@ def cancel() -> Recorder:
         sleeping.cancel()
 
     with scheduler.selector:
+        recorder = record(scheduler, *shown, "tidied.append(", "self.body_over(task, exc)")
         sleeping = scheduler.spawn(sleeper())
-        recorder = Recorder(scheduler, *shown, "tidied.append(", "self.body_over(task, exc)")
         recorder.run(main())
     return recorder
 
 
-def join() -> Recorder:
+def join(record: Record = Recorder) -> Any:
     """One task waits for another one, and gets what it returns."""
     shown = ("task = scheduler.spawn(", "value = yield from task", "self.joiners.append(")
     scheduler = step14_join.Scheduler()
@@ -183,12 +186,12 @@ def join() -> Recorder:
         return value
 
     with scheduler.selector:
-        recorder = Recorder(scheduler, *shown, "return 2 * number", "wake(value,", "return value")
+        recorder = record(scheduler, *shown, "return 2 * number", "wake(value,", "return value")
         recorder.run(main())
     return recorder
 
 
-def thread_wakes() -> Recorder:
+def thread_wakes(record: Record = Recorder) -> Any:
     """A task has a thread work, and goes on when that is done."""
     shown: tuple[str, ...]
     shown = ("value = yield from", "pool.submit(", LOOP, "return 42", "self.calls.append(")
@@ -213,12 +216,12 @@ def thread_wakes() -> Recorder:
 
     scheduler = Scheduler()
     with ThreadPoolExecutor(1) as pool, scheduler.selector:
-        recorder = Recorder(scheduler, *shown)
+        recorder = record(scheduler, *shown)
         recorder.run(main())
     return recorder
 
 
-STORIES: dict[str, tuple[Callable[[], Recorder], ModuleType]] = {
+STORIES: dict[str, tuple[Callable[..., Any], ModuleType]] = {
     "errors": (errors, step12_errors),
     "cancel": (cancel, step13_cancel),
     "join": (join, step14_join),

@@ -1,8 +1,11 @@
 """The guide's site: it is built and served once, and walked through."""
 
+import base64
 import http.client
+import json
 import re
 import socket
+import zlib
 from html.parser import HTMLParser
 from urllib.parse import urljoin, urlsplit
 
@@ -12,6 +15,7 @@ import corolib
 import corolib.interop
 import corolib.testing
 import corolib.trace
+from corolib.trace.sentences import WORDS, chosen
 from demos.drawing import contrast
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.driving import FULL
@@ -21,7 +25,7 @@ pytest.importorskip("markdown_it")
 pytest.importorskip("pygments")
 pytest.importorskip("h11")
 
-from demos.guide import pages, reference
+from demos.guide import pages, reference, runs
 from demos.guide.pages import GUIDE, Site
 from demos.guide.rendering import render
 
@@ -140,16 +144,89 @@ def test_the_colours_can_be_read():
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     texts = set(re.findall(r"(?<![\w-])color: var\(--(\w+)\)", css))
     grounds = set(re.findall(r"background: var\(--(\w+)\)", css))
-    assert grounds == {"ground", "panel"}
+    assert grounds == {"ground", "panel", "mark"}
     assert {"ink", "link", "comment"} <= texts
     for scheme in (light, dark):
         colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
         for ground in grounds:
             for text in texts:
                 assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for ground in ("ground", "panel"):
             assert contrast(colours["edge"], colours[ground]) >= 3  # of what can be pressed
     outside = re.sub(r":root \{.*?\}", "", css, flags=re.DOTALL)
     assert re.findall(r"#[0-9a-f]{3,6}\b", outside) == []
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return runs.runs()
+
+
+def test_each_step_that_has_tasks_has_a_run(recorded):
+    text = (pages.ROOT / pages.TOUR).read_text("utf-8")
+    steps = re.split(r"^## Step ", text, flags=re.MULTILINE)[10:]
+    assert len(steps) == 8
+    for step in steps:
+        pictures = re.findall(r"^!.*/(\w+)\.svg", step, re.MULTILINE)
+        assert any(run.picture in pictures for run in recorded), step.partition("\n")[0]
+    assert all(f"/{run.picture}.svg" in text for run in recorded)
+
+
+def test_a_recorded_step_says_what_has_happened(recorded):
+    told = {}
+    for run in recorded:
+        state = corolib.trace.State(run.tasks)
+        words = {**WORDS, **run.words}
+        sentences = []
+        for event in run.events:
+            state.apply(event)
+            key, values = chosen(event, state, run.code)
+            sentences.append(words[key].format_map(values))
+            busy = [task for task in state.tasks.values() if task.state == "running"]
+            assert len(busy) <= (2 if run.picture == "generators" else 1)  # its `spawn` steps
+        assert state.ended, run.picture
+        assert state.ready == [], run.picture
+        told.setdefault(run.picture, []).append("\n".join(sentences))
+    # Bob does not read, so who writes to him is parked: in the second wait of `echo`.
+    for picture in ("generators", "timers", "corolib"):
+        assert "Outside, meanwhile: Bob sends a lot" in told[picture][0]
+        assert "yielded WriteWait" in told[picture][0]
+    for picture in ("timers", "corolib"):
+        assert re.search(r"The time that tick#\d waited for has come", told[picture][0])
+    assert "resumes it at story.py:" in told["errors"][0]
+    assert "by raising BusyError" in told["errors"][0]
+    assert "main#2 asks sleeper#1 to end" in told["cancel"][0]
+    assert "double#2 is done, and main#1 waited for that" in told["join"][0]
+    assert "A call from outside of the tasks is made (thread)" in told["thread_wakes"][0]
+    at_once, giving_way = (text.count("time that tick#") for text in told["compute"])
+    assert at_once <= 1 < giving_way
+
+
+def test_a_run_is_recorded_alike_each_time(recorded):
+    def told(found):
+        return {
+            run.picture: [
+                (event["kind"], event.get("task"), event.get("line")) for event in run.events
+            ]
+            for run in found
+            if run.picture in ("generators", "errors", "cancel", "join")
+        }
+
+    assert told(runs.runs()) == told(recorded)
+
+
+def test_the_players_know_no_path_of_this_machine(recorded):
+    packed = re.fullmatch(r'const RUNS = "(.*)";\n', runs.script_of(recorded))[1]
+    assert len(packed) < 50_000
+    text = zlib.decompress(base64.b64decode(packed)).decode()
+    assert str(pages.ROOT) not in text
+    assert "demos/tour/step10_generators.py" in json.loads(text)["source"]
+
+
+def test_the_tour_alone_has_players(site):
+    found, _ = site
+    have = [page for page, looked in found.items() if "player.js" in looked.links]
+    assert have == ["/tour.html"]
 
 
 @pytest.mark.skipif(not FULL, reason="a browser is started under COROLIB_SWEEP=full")
@@ -168,6 +245,15 @@ def test_no_page_is_wider_than_the_window(tmp_path):
         find = (site / "find.html").as_uri()
         browser.tell("Page.navigate", url=f"{find}?q=a+rendezvous")
         browser.wait_for("document.getElementById('found')?.textContent.includes('places')")
+        browser.open((site / "tour.html").as_uri())
+        assert browser.ask("document.querySelectorAll('.player').length") == len(runs.runs())
+        says = "document.querySelector('.player .sentence').textContent"
+        assert browser.ask(says) == "The run begins."
+        browser.ask("document.querySelector('.player .forth').click()")
+        assert browser.ask(says).startswith("accept_clients#1 is made at")
+        browser.ask("document.querySelector('.player .forth').focus()")
+        browser.press("ArrowRight", "ArrowRight", "ArrowLeft")
+        assert browser.ask(says) == "accept_clients#1 is next: the scheduler starts it."
         assert browser.complaints == []
     assert all(address.startswith(("file:", "data:", "about:")) for address in browser.requests)
 

@@ -26,12 +26,13 @@ MANY = 200 if FULL else 20
 DRIVER = """
 const fs = require("fs");
 const load = new Function(fs.readFileSync(process.argv[2], "utf-8")
-  + "; return { unpack, State, sentence, findCycle, span };");
-const { unpack, State, sentence, findCycle, span } = load();
+  + "; return { unpack, eventsOf, State, sentence, findCycle, span };");
+const { unpack, eventsOf, State, sentence, findCycle, span } = load();
 const sizes = [0, 1, 999, 1000, 1499, 1500, 999499, 999500, 2500000, 999949999, 999950000];
 async function read(path) {
   const page = fs.readFileSync(path, "utf-8");
   const data = await unpack(page.match(/<script type="text.plain" id="data">([^<]*)</)[1].trim());
+  data.events = eventsOf(data);
   const state = new State(data.header.tasks);
   const views = {}, sentences = [];
   for (const event of data.events) {

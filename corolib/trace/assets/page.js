@@ -12,7 +12,7 @@ class Page {
     this.selected = null;
     this.following = false;
     this.hits = [];
-    this.view = new View(data, (id) => this.selectTask(id));
+    this.view = new View(data, (id) => this.selectTask(id), $);
     this.lanes = new Lanes(data, (n, id) => {
       if (id) this.selected = id;
       this.go(n === null ? this.now : n - data.first);
@@ -485,6 +485,8 @@ async function begin() {
     return;
   }
   const data = await unpack($("data").textContent.trim());
+  data.events = eventsOf(data);
+  delete data.rows;
   window.page = new Page(data);
   window.page.fromAddress();
   document.documentElement.dataset.ready = "true";

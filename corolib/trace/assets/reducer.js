@@ -7,19 +7,21 @@ async function unpack(text) {
   const bytes = new Uint8Array(packed.length);
   for (let k = 0; k < packed.length; k++) bytes[k] = packed.charCodeAt(k);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const data = JSON.parse(await new Response(stream).text());
-  const kinds = Object.keys(data.kinds);
-  const fields = Object.values(data.kinds);
+  return JSON.parse(await new Response(stream).text());
+}
+
+// The events of rows; `kinds` has the fields of each kind.
+function eventsOf({ kinds, first, rows }) {
+  const names = Object.keys(kinds);
+  const fields = Object.values(kinds);
   let ns = 0;
-  data.events = data.rows.map((row, n) => {
+  return rows.map((row, n) => {
     ns += row[1];
-    const event = { i: data.first + n, ns, kind: kinds[row[0]] };
-    const names = fields[row[0]];
-    for (let k = 2; k < row.length; k++) if (row[k] !== null) event[names[k - 2]] = row[k];
+    const event = { i: first + n, ns, kind: names[row[0]] };
+    const name = fields[row[0]];
+    for (let k = 2; k < row.length; k++) if (row[k] !== null) event[name[k - 2]] = row[k];
     return event;
   });
-  delete data.rows;
-  return data;
 }
 
 const NOTHING = Object.freeze({});

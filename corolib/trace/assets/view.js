@@ -18,8 +18,10 @@ function el(name, attributes, ...inside) {
 const hueOf = (id) => Math.round((id * 137.508) % 360);
 
 class View {
-  constructor(data, select) {
+  // `find` gives the element in which a part of the page is shown, by the part's name.
+  constructor(data, select, find) {
     this.data = data;
+    this.find = find;
     this.codes = data.header.code;
     this.select = select; // called with a task's number
     this.places = new Map(); // where each chip was
@@ -66,7 +68,7 @@ class View {
       shown.push(el("span", { class: "none" }, `and ${items.length - SHOWN} more`));
     }
     if (!items.length) shown.push(el("span", { class: "none" }, empty));
-    $(id).replaceChildren(...shown);
+    this.find(id).replaceChildren(...shown);
   }
 
   panels(state) {
@@ -115,26 +117,26 @@ class View {
       const how = task.how === "failed" ? `failed: ${task.error}` : task.how;
       return [id, this.chip(state, id, how === "returned" ? null : how)];
     }), "nobody yet");
-    $("done-count").textContent = state.done_count > state.done.length
+    this.find("done-count").textContent = state.done_count > state.done.length
       ? `the last ${state.done.length} of ${state.done_count}` : "the last one first";
   }
 
   // The source of a task: its line, who else stands in the same file, its variables.
   source(state, task) {
     const known = task && task.code >= 0 ? this.codes[task.code] : null;
-    $("where").textContent = known ? `${known[0]}, ${baseName(known[1])}:${task.line}` : "";
+    this.find("where").textContent = known ? `${known[0]}, ${baseName(known[1])}:${task.line}` : "";
     const crumbs = (task && task.stack) || [];
-    $("crumbs").textContent = crumbs.length > 1
+    this.find("crumbs").textContent = crumbs.length > 1
       ? crumbs.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ") : "";
     const variables = task ? Object.entries(task.locals) : [];
-    $("variables").replaceChildren(...variables.map(([name, value]) => el("div",
+    this.find("variables").replaceChildren(...variables.map(([name, value]) => el("div",
       { class: task.changed.includes(name) ? "changed" : null },
       el("dt", {}, name), el("dd", {}, value))));
     const sources = this.data.header.source;
     const text = known && Object.hasOwn(sources, known[1]) ? sources[known[1]] : undefined;
     if (text === undefined) {
       this.file = null;
-      $("source").replaceChildren(el("p", { class: "list none" }, !known
+      this.find("source").replaceChildren(el("p", { class: "list none" }, !known
         ? "It stands in no line of the program." : "The source of this file is not in the trace."));
       return;
     }
@@ -142,7 +144,7 @@ class View {
       this.file = known[1];
       this.lines = text.split("\n").map((line, n) => el("div", { class: "code" },
         el("span", {}, String(n + 1)), el("span", { class: "text" }, line), el("span")));
-      $("source").replaceChildren(...this.lines);
+      this.find("source").replaceChildren(...this.lines);
       this.marked = [];
     }
     for (const node of this.marked) {
@@ -165,7 +167,7 @@ class View {
     if (here) {
       here.classList.add("here");
       this.marked.push(here);
-      const box = $("source");
+      const box = this.find("source");
       const top = here.offsetTop - box.offsetTop;
       if (top < box.scrollTop + 20 || top > box.scrollTop + box.clientHeight - 50) {
         box.scrollTop = top - box.clientHeight / 2;
