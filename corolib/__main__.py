@@ -47,8 +47,9 @@ from corolib import (
 )
 from corolib.demo import daytime, echo
 from corolib.demo.start import NOT_HERE, at_least, start
+from corolib.kernel import DEFAULT_TRACE
 from corolib.kernel.safely import brief, trace_of, with_trace
-from corolib.kernel.waits import DEBUG, TRACE
+from corolib.kernel.waits import DEBUG
 from corolib.net.handlers import STREAM, check_handler
 from corolib.net.network import address_text
 from corolib.system import workers
@@ -201,7 +202,7 @@ def serve(options: argparse.Namespace) -> None:
     print(f"{options.handler} on {places}, in {mode} mode; Ctrl-C ends it", flush=True)
     status = 0
     said = "stopped"
-    trace = options.trace or TRACE
+    trace = options.trace or DEFAULT_TRACE
     try:
         if options.workers == 1:
             said = run(serve_all, listeners, handler, tls, trace=trace)
@@ -269,7 +270,7 @@ def run_function(options: argparse.Namespace) -> None:
     function = load(options.function)
     refuse_arguments(function, options.function)
     sys.argv = [options.function]
-    run(function, trace=options.trace or TRACE)
+    run(function, trace=options.trace or DEFAULT_TRACE)
 
 
 def refuse_arguments(function: Any, name: str) -> None:

@@ -3,16 +3,15 @@
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
-`running_scheduler`; `observed`, which makes the scheduler of a run, and `check_trace`; what a run
-changes in the process, `handle_signal`, `handles_signals`, `signal_named`, `signal_is_caught`,
-`write_signals_to`, `WakeupPair`, `tell_of_fork` and `uninterrupted`; for who asks from outside,
-`meeting_folder` and `user_of`;
-`OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
-`never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
-`function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
-what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`,
-`ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`; and checks of what
-a caller gives.
+`running_scheduler`; `observed`, which makes the scheduler of a run, `DEFAULT_TRACE` and
+`check_trace`; what a run changes in the process, `handle_signal`, `handles_signals`,
+`signal_named`, `signal_is_caught`, `write_signals_to`, `WakeupPair`, `tell_of_fork` and
+`uninterrupted`; for who asks from outside, `meeting_folder` and `user_of`; `OwnedSocket` and
+`BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`, `never_again` and
+`find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`, `function_at`,
+`file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder
+stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what
+asks the program's objects and cannot fail, from `safely.py`; and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -75,7 +74,7 @@ from corolib.kernel.hooks import (
     write_signals_to,
 )
 from corolib.kernel.late import LateModule
-from corolib.kernel.observing import check_trace, observed
+from corolib.kernel.observing import DEFAULT_TRACE, check_trace, observed
 from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
 from corolib.kernel.safely import (
     Block,
@@ -126,6 +125,7 @@ __all__ = [
     "Cancelled",
     "ClosedError",
     "Coro",
+    "DEFAULT_TRACE",
     "Deadlock",
     "Documented",
     "Enqueue",

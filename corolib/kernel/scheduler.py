@@ -38,7 +38,7 @@ from corolib.kernel.diagnostics import Diagnostics, ErrorHook, deadlock, dump, w
 from corolib.kernel.errors import Deadlock, RunFinished, ScopeError
 from corolib.kernel.frames import LIBRARY, Site, call_site, users_part
 from corolib.kernel.lifecycle import FORKED, L, Lifecycle
-from corolib.kernel.observing import observed
+from corolib.kernel.observing import DEFAULT_TRACE, observed
 from corolib.kernel.poller import UNKNOWN, Poller, Selector, default_selector
 from corolib.kernel.safely import Block, brief, is_a, kind_of, name_of
 from corolib.kernel.suspend import Enqueue, ProxyWaiter, Suspensions, serve
@@ -55,7 +55,7 @@ from corolib.kernel.traps import (
     WriteWait,
 )
 from corolib.kernel.urgent import Urgent
-from corolib.kernel.waits import DEBUG, TRACE, Documented, public
+from corolib.kernel.waits import DEBUG, Documented, public
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -785,7 +785,7 @@ def run(
     on_task_error: ErrorHook | None = None,
     dump_signal: int | None = None,
     network: object = None,
-    trace: object = TRACE,
+    trace: object = DEFAULT_TRACE,
     watchdog: float | None = None,
     measure: bool = False,
     **unknown: Never,

@@ -55,10 +55,6 @@ with `python -X dev`, and with COROLIB_DEBUG=1 in the environment; never with `p
 COROLIB_DEBUG=0."""
 
 
-TRACE = os.environ.get("COROLIB_TRACE") or None
-"""The default of `run(trace=)`, decided at import: where a trace of each run goes."""
-
-
 def public(thing: T) -> T:
     """Let a class or a function that `corolib` exports say so: its module is `corolib`.
 

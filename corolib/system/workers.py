@@ -39,6 +39,7 @@ from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple, NoReturn
 
 from corolib.kernel import (
+    DEFAULT_TRACE,
     Coro,
     ReadWait,
     Runnable,
@@ -210,7 +211,7 @@ def _check(n: int, f: object, options: dict[str, Any]) -> None:
                 f"run_workers() has no keyword {brief(name)}: its keywords are its own and those "
                 f"of run(). If {brief(name)} is for the function, use functools.partial"
             )
-    check_trace(options.get("trace", known["trace"]))
+    check_trace(options.get("trace", DEFAULT_TRACE))
     scheduler = observed(Scheduler, **{**options, "trace": None})
     try:
         scheduler.open()

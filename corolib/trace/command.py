@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from corolib.kernel import Scheduler, observed, run, told, trace_of, with_trace
+from corolib.kernel import DEFAULT_TRACE, Scheduler, told, trace_of, with_trace
 from corolib.trace.files import read_lines
 from corolib.trace.traces import Trace, suffix_of, write
 
@@ -80,10 +80,7 @@ def record(words: Sequence[str]) -> NoReturn:
 def _run(options: argparse.Namespace, trace: Trace) -> Any:
     """Run the program as its own main module; return its exit status."""
     sys.argv = [options.program, *options.arguments]
-    defaults: list[Any] = [run.__kwdefaults__, observed.__kwdefaults__]
-    before = run.__kwdefaults__["trace"]  # type: ignore[index]
-    for each in defaults:
-        each["trace"] = trace
+    before, DEFAULT_TRACE.trace = DEFAULT_TRACE.trace, trace
     try:
         if options.module:
             sys.path.insert(0, os.getcwd())
@@ -104,8 +101,7 @@ def _run(options: argparse.Namespace, trace: Trace) -> Any:
         sys.excepthook(type(exc), with_trace(exc, trace_back), trace_back)
         return 130 if isinstance(exc, KeyboardInterrupt) else 1
     finally:
-        for each in defaults:
-            each["trace"] = before
+        DEFAULT_TRACE.trace = before
     return 0
 
 
