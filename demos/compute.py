@@ -21,6 +21,7 @@ All is bounded: the questions of one client, what Dask is given at a time, the s
 from __future__ import annotations
 
 import argparse
+import os
 from concurrent.futures import CancelledError, Executor
 from functools import partial
 
@@ -109,6 +110,8 @@ def main(options: argparse.Namespace) -> None:
                 n_workers=options.workers, threads_per_worker=1, dashboard_address=None
             )
         with Client(place) as client:
+            if options.scheduler is None:
+                client.run(os.nice, 10)  # on the same cores: computing gives way to the server
             what = options.scheduler or f"a Dask cluster of {options.workers} processes"
             print(
                 f"computing on {host} port {port}, with {what}; try: nc {host} {port}", flush=True
