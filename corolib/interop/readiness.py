@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from selectors import EVENT_READ, EVENT_WRITE
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from corolib.coordination.first import first
@@ -149,10 +148,5 @@ class ReadinessDriver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Generator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from corolib.kernel import (
@@ -341,12 +340,7 @@ class DatagramSocket:
     def __enter__(self) -> DatagramSocket:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
