@@ -20,6 +20,7 @@ import functools
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,35 @@ if TYPE_CHECKING:
 
 MODES = ("strict", "auto")
 OTHERS = ("asyncio", "anyio", "trio", "tornado_asyncio")  # whose marker claims an `async def`
+# What other plugins have set on functions that are theirs.
+CLAIMS = ("_force_asyncio_fixture", "_force_trio_fixture", "_pytest_twisted_mark")
 REFUSED = "'yield' keyword is allowed in fixtures, but not in tests"
-NOT_NATIVE = "async def functions are not natively supported"
-NO_SCHEDULER = "no scheduler runs in this thread"
+# What is raised where others run what is corolib's; and the other way round.
+RUN_BY_OTHERS = (
+    "async def functions are not natively supported",
+    "with no plugin or hook that handled it",
+    "no scheduler runs in this thread",
+    "Task got bad yield: ",
+    "trio.run received unrecognized yield message",
+    "Tests run under @given should return None, but",
+)
+RUN_BY_COROLIB = (
+    "no running event loop",
+    "Not currently running on any asynchronous event loop",
+    "must be called from async context",
+)
+# Classes of unittest's whose methods may wait.
+RUN_THEIR_METHODS = (
+    "corolib.testing.cases.TestCase",
+    "unittest.async_case.IsolatedAsyncioTestCase",
+)
 FIXTURE_HINT = "a fixture that spawns, or waits, is a `@corolib.testing.fixture`, which yields"
-HINT = "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`"
+HINT = (
+    "if it is to run on corolib: `@pytest.mark.corolib`, or `corolib_mode = auto`, on a generator "
+    "function or an `async def`"
+)
+THEIR_FIXTURE_HINT = "corolib ran it: a fixture of another's says so, as `@pytest_asyncio.fixture`"
+THEIR_HINT = "corolib ran it: a test of another's says so, as `@pytest.mark.asyncio`"
 
 INI = {
     "corolib_mode": ("strict: tests with the marker `corolib`; auto: all that wait", "strict"),
@@ -88,8 +113,16 @@ def is_wanted(config: pytest.Config, f: Any, marks: set[str]) -> bool:
     """Return whether a test that waits is ours."""
     if "corolib" in marks:
         return True
-    claimed = inspect.iscoroutinefunction(f) and not marks.isdisjoint(OTHERS)
-    return config.getini("corolib_mode") == "auto" and not claimed
+    claimed = not marks.isdisjoint(OTHERS) or is_claimed(f)
+    if inspect.iscoroutinefunction(f) and claimed:
+        return False
+    mode: str = config.getini("corolib_mode")
+    return mode == "auto"
+
+
+def is_claimed(f: Any) -> bool:
+    """Return whether another plugin has said of a function that it is its own."""
+    return any(hasattr(f, name) for name in CLAIMS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -112,20 +145,53 @@ def pytest_pycollect_makeitem(
     return collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=plain)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if not isinstance(item, pytest.Function):
-        return
+def pytest_collection_finish(session: pytest.Session) -> None:
+    state = session.config.stash[STATE]
+    for item in session.items:
+        if isinstance(item, pytest.Function) and waits(inner_test(item.obj)):
+            state.needed = True
+            plan_for(item)
+    if "corolib" in sys.modules or state.needed:
+        need_hooks(session.config)
+
+
+def plan_for(item: pytest.Function) -> None:
+    """Find out whether a test that waits is ours. By now the other plugins have marked theirs."""
     f = inner_test(item.obj)
-    if not waits(f):
+    marks = {mark.name for mark in item.iter_markers()}
+    if not is_wanted(item.config, f, marks) or is_of_unittest(item, marks):
         return
-    item.config.stash[STATE].needed = True
-    if is_wanted(item.config, f, {mark.name for mark in item.iter_markers()}):
-        if type(item).__module__.startswith("pytest_asyncio"):
-            raise pytest.UsageError(
-                f"{item.nodeid}: asyncio_mode=auto claims async tests: set it to strict, or write "
-                "generators"
-            )
+    try:
+        if inspect.iscoroutinefunction(f):
+            refuse_claims(item, marks)
         item.stash[PLAN] = Plan(item)
+    except pytest.UsageError as exc:
+        if not hasattr(item.config, "workerinput"):
+            raise
+        item.stash[MISUSE] = str(exc)  # no such error gets out of a worker of xdist's
+
+
+def refuse_claims(item: pytest.Function, marks: set[str]) -> None:
+    """Refuse an `async def` of ours that another plugin has taken, and would run."""
+    for library, mode, has_claimed in (
+        ("asyncio", "strict", type(item).__module__.startswith("pytest_asyncio")),
+        ("trio", "false", "trio" in marks),
+    ):
+        if has_claimed:
+            raise pytest.UsageError(
+                f"{item.nodeid}: {library}_mode or a marker claims this async test for {library}: "
+                f"set {library}_mode = {mode} and take that marker off, or write a generator"
+            )
+
+
+def is_of_unittest(item: pytest.Function, marks: set[str]) -> bool:
+    """Return whether a test is a method of unittest's that its class runs in a way of its own."""
+    names = {f"{each.__module__}.{each.__name__}" for each in getattr(item.cls, "__mro__", ())}
+    if "unittest.case.TestCase" not in names:
+        return False
+    # Such as Twisted's run an `async def`, too.
+    unknown = inspect.iscoroutinefunction(item.obj) and "corolib" not in marks
+    return unknown or not names.isdisjoint(RUN_THEIR_METHODS)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -144,7 +210,7 @@ def pytest_make_collect_report(
 class Plan:
     """How one test is run: its options, its runner, and what must not be left."""
 
-    def __init__(self, item: pytest.Item) -> None:
+    def __init__(self, item: pytest.Item, runs_test: bool = True) -> None:
         from corolib.testing.runner import DEFAULT_LEAKS, check_options, leaks_of
 
         config = item.config
@@ -162,21 +228,27 @@ class Plan:
         except (TypeError, ValueError) as exc:
             raise pytest.UsageError(str(exc)) from None
         self.item = item
+        # Whether the test is ours; if not, it has a fixture that is.
+        self.runs_test = runs_test
         self.clock: Any = options["clock"]
         self.timeout: float | None = options["timeout"]
         self.wall: float | None = options["wall"]
         self.kinds = leaks_of(options["leaks"])
         self.shared = False
         self.failed = False
+        self.sections: dict[str, str] = {}  # of the report, if it fails
         self.runner: Runner | None = None
         self.leaks: Leaks | None = None
 
     def begin(self, state: State) -> None:
         """Find or make the runner."""
-        wide = [each for each in fixtures_of(self.item) if each.scope != "function"]
+        info = getattr(self.item, "_fixtureinfo", None)
+        used = [each[-1] for each in getattr(info, "name2fixturedefs", {}).values()]
+        wide = [each for each in used if self.may_wait(each) and each.scope != "function"]
         clock = state.config.getini("corolib_shared_clock")
         self.shared = bool(wide)
         self.failed = False
+        self.sections.clear()
         if self.shared:
             if self.clock != clock:
                 names = ", ".join(each.argname for each in wide)
@@ -189,6 +261,17 @@ class Plan:
         else:
             self.runner = state.make_runner(self.clock)
         self.look()
+
+    def may_wait(self, definition: pytest.FixtureDef[Any]) -> bool:
+        """Return whether a fixture is corolib's; or an `async def` of a test of ours that no other
+        plugin claims.
+        """
+        f = definition.func
+        if getattr(f, "corolib_waits", False) is True:
+            return True
+        is_async = inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f)
+        claimed = is_claimed(f) or "anyio_backend" in definition.argnames
+        return self.runs_test and is_async and not claimed
 
     def look(self) -> None:
         """What there is now is no leak: before the first fixture, and after each wide one."""
@@ -244,10 +327,10 @@ class Plan:
         except BaseException as exc:
             self.failed = True
             hide_the_library()
-            self.item.add_report_section("call", "corolib tasks", part.report)
+            self.sections["corolib tasks"] = part.report
             if isinstance(exc, TimeoutError) and self.clock == "virtual":
                 text = "the clock is virtual: data that is still on its way does not hold it back"
-                self.item.add_report_section("call", "corolib clock", text)
+                self.sections["corolib clock"] = text
             raise
 
     def finish(self) -> list[str]:
@@ -298,13 +381,14 @@ class State:
         assert self.item is not None
         plan = self.plan
         if plan is None:
-            plan = self.item.stash[PLAN] = Plan(self.item)
+            plan = self.item.stash[PLAN] = Plan(self.item, runs_test=False)
             plan.begin(self)
         assert plan.runner is not None
         return plan.runner
 
 
 PLAN = pytest.StashKey[Plan]()
+MISUSE = pytest.StashKey[str]()
 STATE = pytest.StashKey[State]()
 
 
@@ -318,22 +402,6 @@ def number(config: pytest.Config, name: str) -> float:
     if not seconds >= 0:
         raise pytest.UsageError(f"{name} = {text}: give seconds")
     return seconds
-
-
-def fixtures_of(item: pytest.Item) -> Iterator[Any]:
-    """Yield the fixtures of a test that may wait."""
-    info = getattr(item, "_fixtureinfo", None)
-    for definitions in getattr(info, "name2fixturedefs", {}).values():
-        if may_wait(definitions[-1].func):
-            yield definitions[-1]
-
-
-def may_wait(f: Any) -> bool:
-    """Return whether a fixture is corolib's; or an `async def` that no other plugin has marked."""
-    if getattr(f, "corolib_waits", False) is True:
-        return True
-    is_async = inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f)
-    return is_async and not hasattr(f, "_force_asyncio_fixture")
 
 
 def hide_the_library() -> None:
@@ -362,6 +430,8 @@ def begin_protocol(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def begin_test(item: pytest.Item) -> None:
+    if MISUSE in item.stash:
+        pytest.fail(item.stash[MISUSE], pytrace=False)
     plan = item.stash.get(PLAN, None)
     if plan is not None:
         plan.begin(item.config.stash[STATE])
@@ -374,13 +444,8 @@ def set_up_fixture(
     state = request.config.stash[STATE]
     before = fixturedef.func
     ours = getattr(before, "corolib_waits", False) is True
-    if not (ours or (state.plan is not None and may_wait(before))):
-        try:
-            result = yield
-        except RuntimeError as exc:
-            if NO_SCHEDULER in str(exc):
-                request.node.add_report_section("setup", "corolib", FIXTURE_HINT)
-            raise
+    if not (ours or (state.plan is not None and state.plan.may_wait(fixturedef))):
+        result = yield
     else:
         from corolib.testing.fixtures import place
 
@@ -414,31 +479,58 @@ def is_hidden(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def call_test(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    __tracebackhide__ = is_hidden
-    plan = pyfuncitem.stash.get(PLAN, None)
-    before = pyfuncitem.obj
-    if plan is None or not waits(inner_test(before)):
-        try:
-            return (yield)
-        except pytest.fail.Exception as exc:
-            if NOT_NATIVE in str(exc):
-                pyfuncitem.add_report_section("call", "corolib", HINT)
-            raise
+def call_test(item: pytest.Item) -> Generator[None, Any, Any]:
+    plan = item.stash.get(PLAN, None)
+    if plan is None or not plan.runs_test or not isinstance(item, pytest.Function):
+        return (yield)
+    before = item.obj
     handle = getattr(before, "hypothesis", None)
-    state = pyfuncitem.config.stash[STATE]
-    try:
-        if handle is None:
-            pyfuncitem.obj = plan.plain(before)
-            return (yield)
-        inner = handle.inner_test
-        handle.inner_test = plan.example(state, inner)
+    if handle is None:
+        item.obj = plan.plain(before)
         try:
             return (yield)
         finally:
-            handle.inner_test = inner
+            item.obj = before
+    inner = handle.inner_test
+    handle.inner_test = plan.example(item.config.stash[STATE], inner)
+    try:
+        return (yield)
     finally:
-        pyfuncitem.obj = before
+        handle.inner_test = inner
+
+
+@pytest.hookimpl(wrapper=True)
+def make_report(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and call.excinfo is not None:
+        plan = item.stash.get(PLAN, None)
+        if plan is not None and call.when == "call":
+            report.sections.extend(plan.sections.items())
+        ours = plan is not None and plan.runs_test
+        hint = hint_on("\n".join(messages_of(call.excinfo.value)), call.when, ours)
+        if hint:
+            report.sections.append(("corolib", hint))
+    return report
+
+
+def messages_of(error: BaseException) -> Iterator[str]:
+    """Yield the text of an exception, and of all that it is a group of."""
+    yield from traceback.format_exception_only(error)
+    for each in getattr(error, "exceptions", ()):
+        yield from messages_of(each)
+
+
+def hint_on(text: str, when: str, ours: bool) -> str | None:
+    """Return what to do if a test, or a fixture of it, was run by the wrong library."""
+    if any(each in text for each in RUN_BY_OTHERS):
+        if when == "setup":
+            return FIXTURE_HINT
+        return None if ours else HINT
+    if ours and any(each in text for each in RUN_BY_COROLIB):
+        return THEIR_FIXTURE_HINT if when == "setup" else THEIR_HINT
+    return None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -475,8 +567,9 @@ class EachTest:
     pytest_runtest_protocol = staticmethod(begin_protocol)
     pytest_runtest_setup = staticmethod(begin_test)
     pytest_fixture_setup = staticmethod(set_up_fixture)
-    pytest_pyfunc_call = staticmethod(call_test)
+    pytest_runtest_call = staticmethod(call_test)
     pytest_runtest_teardown = staticmethod(tear_down_test)
+    pytest_runtest_makereport = staticmethod(make_report)
 
 
 HOOKS = EachTest()
@@ -485,11 +578,6 @@ HOOKS = EachTest()
 def need_hooks(config: pytest.Config) -> None:
     if not config.pluginmanager.is_registered(HOOKS):
         config.pluginmanager.register(HOOKS)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if "corolib" in sys.modules or session.config.stash[STATE].needed:
-        need_hooks(session.config)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

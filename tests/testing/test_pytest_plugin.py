@@ -132,6 +132,7 @@ def test_strict_mode_leaves_pytests_own_errors_and_says_what_to_do(tmp_path):
 
 AUTO = {
     "auto.py": """
+        import unittest
         import pytest
         from corolib import Sleep, current_task
 
@@ -146,6 +147,20 @@ AUTO = {
         async def test_of_another():
             "call fails: async def functions are not natively supported"
 
+        def says_that_it_is_theirs(f):
+            f._pytest_twisted_mark = "async_test"
+            return f
+
+        @says_that_it_is_theirs
+        async def test_of_one_more():
+            "call fails: async def functions are not natively supported"
+
+        class Case(unittest.TestCase):
+            def test_generator(self):
+                "call fails: AssertionError"
+                yield Sleep(0)
+                self.fail()
+
         def test_plain():
             pass
     """
@@ -155,8 +170,30 @@ AUTO = {
 def test_auto_mode_takes_all_that_wait_and_that_no_other_plugin_claims(tmp_path):
     ini = f"{INI}corolib_mode = auto\ncorolib_leaks = tasks\nmarkers = trio\n"
     found = Session(tmp_path, AUTO, ini).reports()
-    assert len(found) == 4
+    assert len(found) == 6
     check(found, ["auto"])
+
+
+def test_in_auto_mode_an_async_method_of_unittests_is_left_to_its_class(tmp_path):
+    files = {
+        "methods.py": """
+            import unittest
+            from corolib import now
+
+            class Awaits(unittest.TestCase):
+                def _callTestMethod(self, method):
+                    try:
+                        method().send(None)
+                    except StopIteration:
+                        pass
+
+                async def test_it(self):
+                    with self.assertRaisesRegex(RuntimeError, "no scheduler"):
+                        now()
+        """
+    }
+    found = Session(tmp_path, files, f"{INI}corolib_mode = auto\n").reports()
+    check(found, ["methods"])
 
 
 @pytest.mark.parametrize(
@@ -181,37 +218,58 @@ def test_what_cannot_be_meant_ends_the_session_at_once(
     assert complaint in "".join(capsys.readouterr())
 
 
-def test_what_pytest_asyncio_has_claimed_ends_the_session_at_once(tmp_path, monkeypatch, capsys):
-    files = {
-        "claimed.py": """
-            import pytest
+CLAIMED = {
+    "claimed.py": """
+        import pytest
 
-            @pytest.mark.corolib
-            async def test_it():
-                pass
-        """,
-        "conftest.py": """
-            import pytest
-            import pytest_corolib
+        @pytest.mark.corolib
+        async def test_it():
+            pass
+    """,
+    "conftest.py": """
+        import pytest
+        import pytest_corolib
 
-            def pytest_addoption(pluginmanager):
-                pluginmanager.register(pytest_corolib, "corolib")
+        def pytest_addoption(pluginmanager):
+            pluginmanager.register(pytest_corolib, "corolib")
 
-            class Claimed(pytest.Function):
-                __module__ = "pytest_asyncio.plugin"
+        def pytest_configure(config):
+            if "worker" in config.rootpath.name:
+                config.workerinput = {}  # as xdist does it
 
-            @pytest.hookimpl(wrapper=True)
-            def pytest_pycollect_makeitem():
-                found = yield
-                for each in found or ():
+        class Claimed(pytest.Function):
+            __module__ = "pytest_asyncio.plugin"
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(items):
+            for each in items:
+                if "trio" in each.config.rootpath.name:
+                    each.add_marker("trio")
+                else:
                     each.__class__ = Claimed
-                return found
-        """,
-    }
-    Session(tmp_path, files)
-    assert in_this_process(tmp_path, monkeypatch) == 4
+    """,
+}
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_what_another_plugin_has_claimed_ends_the_session_at_once(
+    library, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / library
+    folder.mkdir()
+    Session(folder, CLAIMED, f"{INI}markers = trio\n")
+    assert in_this_process(folder, monkeypatch) == 4
     said = "".join(capsys.readouterr())
-    assert "asyncio_mode=auto claims async tests: set it to strict, or write generators" in said
+    assert f"{library}_mode or a marker claims this async test for {library}: set" in said
+
+
+def test_in_a_worker_of_xdists_the_test_fails_instead(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    Session(folder, CLAIMED, f"{INI}markers = trio\n")
+    assert in_this_process(folder, monkeypatch) == 1
+    said = "".join(capsys.readouterr())
+    assert "asyncio_mode or a marker claims this async test for asyncio: set" in said
 
 
 def in_this_process(folder, monkeypatch, *options):
@@ -557,7 +615,7 @@ def test_beside_pytest_asyncio(tmp_path):
     check(found, ["both"])
     status, out = session.run("-o", "asyncio_mode=auto")
     assert status == 4
-    assert "asyncio_mode=auto claims async tests: set it to strict, or write generators" in out
+    assert "asyncio_mode or a marker claims this async test for asyncio: set" in out
 
 
 ANYIO = {

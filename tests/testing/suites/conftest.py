@@ -1,5 +1,7 @@
 """Loads the plugin where there is no entry point, and writes down what comes of each test."""
 
+import asyncio
+import inspect
 import json
 import os
 
@@ -14,6 +16,15 @@ def pytest_addoption(pluginmanager):
         import pytest_corolib
 
         pluginmanager.register(pytest_corolib, "corolib")
+
+
+def pytest_fixture_setup(fixturedef, request):
+    """Have asyncio run what is left to other plugins."""
+    if inspect.iscoroutinefunction(fixturedef.func):
+        value = asyncio.run(fixturedef.func())
+        fixturedef.cached_result = value, fixturedef.cache_key(request), None
+        return value
+    return None
 
 
 def pytest_itemcollected(item):
