@@ -7,11 +7,12 @@ import pytest
 
 from corolib import Sleep, now
 from corolib.testing import fixture, give
+from pytest_corolib import CLAIMS
 
 
 def runs_on_asyncio(f):
     """Say that a fixture is asyncio's, as pytest-asyncio does."""
-    vars(f)["_force_asyncio_fixture"] = True
+    vars(f)[CLAIMS[0]] = True
     return f
 
 
