@@ -13,6 +13,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from corolib.advice.keywords import IDLE, keyword_cure, keywords_of, parameters_of
@@ -58,7 +59,7 @@ def refused_call(error: BaseException, text: str) -> tuple[str, str] | None:
         if not ours and place.frame is not raiser:
             return None
         calls = [
-            _Call.of(place, call, before)
+            _Call.of(place, call, before, name)
             for call, before in place.line.calls
             if made or name in (name_in(each) for each in (call.func, *call.args[:1]))
         ]
@@ -83,9 +84,13 @@ class _Call:
         self.waits = bool(flags_of(function) & (CO_GENERATOR | CO_COROUTINE))
 
     @classmethod
-    def of(cls, place: Place, call: ast.Call, before: str) -> _Call | None:
-        """Return the call of ours that an expression is; None if it is none."""
-        if name_in(call.func) in TAKERS and call.args:
+    def of(cls, place: Place, call: ast.Call, before: str, name: str) -> _Call | None:
+        """Return the call of ours that an expression is; None if it is none.
+
+        Args:
+            name: that of what has refused its arguments.
+        """
+        if name_in(call.func) in TAKERS - {name} and call.args:
             inner = call.args[0]
             function = place.value_of(inner)
             if callable(function) and is_of_library(function):
@@ -127,6 +132,8 @@ class _Call:
 
         right = copy.deepcopy(self.call)
         instead = self._bounded() or self._without_a_thread()
+        if given_as_value:
+            instead = instead or self._without_yield()
         if instead:
             return instead
         self._parameters = parameters_of(self.function)
@@ -182,16 +189,28 @@ class _Call:
 
     def _without_a_thread(self) -> str:
         """Return the note for `to_thread(q.get())`: that waits by itself."""
+        if self.name not in ("to_process", "to_thread") or self.first:
+            return ""
+        name, text = given_call(self.place, self.call)
+        if not text:
+            return ""
+        line = self.place.line.with_text(self.call, text, "" if self.before else self.place.word)
+        return f"{name}() waits by itself. Write `{line}`"
+
+    def _without_yield(self) -> str:
+        """Return the note for `run(main())` where `main` is an ordinary function."""
         import ast
 
         inner = self.call.args[0] if self.call.args else None
-        if self.name not in ("to_process", "to_thread") or not isinstance(inner, ast.Call):
+        if self.name not in ("run", "spawn") or not isinstance(inner, ast.Call):
             return ""
-        if not flags_of(self.place.function_of(inner)) & (CO_GENERATOR | CO_COROUTINE):
+        called = self.place.function_of(inner)
+        if type(called) is not FunctionType or flags_of(called) & (CO_GENERATOR | CO_COROUTINE):
             return ""
-        word = "" if self.before else self.place.word
-        line = self.place.line.with_text(self.call, text_of(inner), word)
-        return f"{name_in(inner.func)}() waits by itself. Write `{line}`"
+        return (
+            f"{name_in(inner.func)}() has no `yield`, so it is not a generator function, and its "
+            "body has already run"
+        )
 
     def _with_function(self, right: ast.Call, given_as_value: bool) -> None:
         """Give the function itself where its call was given: `to_thread(print("x"))`; and its
@@ -208,6 +227,8 @@ class _Call:
         if isinstance(inner, ast.Call):
             called = self.place.function_of(inner)
             waits = flags_of(called) & (CO_GENERATOR | CO_COROUTINE)
+            if self.name in ("run", "spawn") and not waits:
+                return  # they take calls too
             if (given_as_value or waits) and not isinstance(called, type):
                 more = inner.args if many else []
                 right.args[place : place + 1] = [inner.func, *more]
@@ -281,6 +302,26 @@ class _Call:
             if each.kind is Parameter.KEYWORD_ONLY and each.default is Parameter.empty:
                 if each.name not in given:
                     right.keywords.append(ast.keyword(each.name, ast.Constant(...)))
+
+
+def given_call(place: Place, call: ast.Call) -> tuple[str, str]:
+    """Return the name and the text of what waits and is given to a call, as `f(x)` or as `f, x`;
+    nothing if it does not wait.
+    """
+    import ast
+
+    if not call.args:
+        return "", ""
+    inner, *args = call.args
+    if isinstance(inner, ast.Call):
+        function = place.function_of(inner)
+    else:
+        function = place.value_of(inner)
+        inner = ast.Call(inner, args, call.keywords)
+    flags, text = flags_of(function), text_of(inner)
+    if flags & CO_COROUTINE and place.word != "await":
+        text = f"spawn({text})"
+    return (name_in(inner.func), text) if flags & (CO_GENERATOR | CO_COROUTINE) else ("", "")
 
 
 FUNCTIONS = {"f", "handler"}

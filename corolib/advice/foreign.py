@@ -331,6 +331,14 @@ ITERATED = {
 }
 """What takes the place of `for x in it:`, for things whose items have to be waited for."""
 
+READ = "while {x} := ({word} {it}):"
+TAKEN = "while True: {x} = {word} {it}"
+REPEATED = {
+    **dict.fromkeys(("readline", "readuntil", "recv"), READ),
+    **dict.fromkeys(("accept", "get", "recvfrom"), TAKEN),
+}
+"""What takes the place of `for x in it():`, for calls that give one item each."""
+
 WAITING = ("wait", "get", "recv", "recvfrom", "accept")
 """The methods that a thing is most often waited for by, in this order."""
 

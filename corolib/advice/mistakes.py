@@ -11,10 +11,11 @@ What fails here is passed over by who asks: an error without its note is better 
 
 from __future__ import annotations
 
+import re
 from types import CoroutineType, FunctionType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from corolib.advice.arguments import refused_call
+from corolib.advice.arguments import given_call, refused_call
 from corolib.advice.foreign import (
     ASYNCIO,
     MODULES,
@@ -24,10 +25,19 @@ from corolib.advice.foreign import (
     for_async,
     member_cure,
 )
-from corolib.advice.places import flags_of, frames, is_of_library, name_in, places
-from corolib.advice.uses import misused
+from corolib.advice.places import Place, flags_of, frames, is_of_library, name_in, places
+from corolib.advice.uses import misused, repeated_call
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import attribute, class_name, name_of, plain
+
+if TYPE_CHECKING:
+    import ast
+
+WAITS = CO_GENERATOR | CO_COROUTINE
+
+
+_OF_CALLS = ("generator", "coroutine", "await", "'bool' object is not iterable")
+"""What messages of Python's have in them when a call that waits was not run, or not first."""
 
 
 def note_on(error: BaseException) -> str | None:
@@ -46,6 +56,12 @@ def note_on(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, TypeError):
         return _of_a_type_error(error, text)
+    if isinstance(error, KeyError):
+        key = error.args[0] if error.args else None
+        waits = isinstance(key, GeneratorType | CoroutineType)
+        return _forgotten(error, name_of(key).lstrip("_")) if waits else None
+    if text.startswith("a scheduler already runs in this thread: use spawn"):
+        return _run_in_a_task(error)
     if "`" in text or "corolib" in text:
         # It is one of ours, and says by itself what to write.
         return None
@@ -64,10 +80,14 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
             error.args = (message,)
         if right:
             return right
+    gives_none = re.match(r"(\w+)\(\) waits, and gives no items\.", text)
+    if gives_none and (right := repeated_call(error, gives_none[1])):
+        error.args = (f"{gives_none[0]} Write `{right}`",)
+        return None
     wrongly = misused(error, text)
     if wrongly or "`" in text or "corolib" in text:
         return wrongly
-    if any(word in text for word in ("generator", "coroutine", "await")):
+    if any(word in text for word in _OF_CALLS):
         forgotten = _forgotten(error)
         if forgotten:
             return forgotten
@@ -93,7 +113,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             called = name_in(call.func)
             function = place.function_of(call)
             flags = flags_of(function)
-            known = called.lstrip("_") == name if name else flags & (CO_GENERATOR | CO_COROUTINE)
+            known = called.lstrip("_") == name if name else flags & WAITS
             if not known or before == "given":
                 continue
             if flags & CO_COROUTINE and word == "yield from":
@@ -106,8 +126,29 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             if before == "await" and flags & CO_GENERATOR:
                 return f"{called}() is a generator function: to await it, put `@waits` above it"
             if not before:
-                right = place.line.with_text(call, word=word)
+                right = place.line.with_words(_with_others(place, call), word)
                 return f"{called}() waits, and was not run. Write `{right or f'{word} {called}()'}`"
+    return None
+
+
+def _with_others(place: Place, call: ast.Call) -> list[ast.Call]:
+    """Return a call with those beside it that wait and were not run either, in their order."""
+    found = [call]
+    for each, before in place.line.calls:
+        if before or not flags_of(place.function_of(each)) & WAITS:
+            continue
+        if place.line.are_beside([each, *found]):
+            found.append(each)
+    return sorted(found, key=lambda each: each.col_offset)
+
+
+def _run_in_a_task(error: BaseException) -> str | None:
+    """Return the note if a task called `run(f, x)`: it waits for `f(x)` itself."""
+    for place in places(error):
+        for call, _ in place.line.calls:
+            if name_in(call.func) == "run" and place.word != "run":
+                text = given_call(place, call)[1]
+                return f"Write `{place.line.with_text(call, text, place.word)}`" if text else None
     return None
 
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from corolib.advice.arguments import BOUNDS, text_of
-from corolib.advice.foreign import ITERATED, LOOPS, waiting_call
+from corolib.advice.foreign import ITERATED, LOOPS, REPEATED, waiting_call
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import class_name, name_of
@@ -55,6 +55,9 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
             return _loop(place.word, text, name)
         if not isinstance(made, type):
             return _of_a_plain_call(place, node, thing, made) if waits else None
+    elif isinstance(thing, ast.Constant) and type(thing.value) in (int, float):
+        before = "await" if use == "Await" else "yield"
+        return f"Write `{before} Sleep({text})`" if waits else None
     else:
         made = place.value_of(thing)
         if callable(made) and kind in _CALLABLES:
@@ -81,6 +84,21 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
     if waits and call:
         return f"Write `{place.line.with_text(thing, f'{text}.{call}')}`"
     return None
+
+
+def repeated_call(error: BaseException, name: str) -> str:
+    """Return what takes the place of a loop over the call of `name`, which gives one item:
+    `for conn in listener.accept():`; nothing if it is not known.
+    """
+    import ast
+
+    for place in places(error) if name in REPEATED else ():
+        for node, thing in place.line.uses:
+            if isinstance(node, ast.For) and isinstance(thing, ast.Call):
+                target, made = text_of(node.target), place.function_of(thing)
+                if name_in(thing.func) == name and is_of_library(made):
+                    return REPEATED[name].format(x=target, it=text_of(thing), word=place.word)
+    return ""
 
 
 _CALLABLES = {

@@ -27,6 +27,7 @@ from corolib.kernel import (
     Cancelled,
     Coro,
     Runnable,
+    Steps,
     Suspend,
     Task,
     Waiting,
@@ -488,7 +489,8 @@ def as_completed(*calls: Call[T]) -> Iterator[Waiting[T]]:
     Source: asyncio.as_completed.
     """
     begun = _begin("as_completed", calls)
-    return (_step(begun) for _ in begun.tasks)
+    steps = (_step(begun) for _ in begun.tasks)
+    return Steps("as_completed", "step", "value", steps.__next__)
 
 
 @waits

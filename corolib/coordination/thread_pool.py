@@ -176,9 +176,10 @@ class Job(Call):
             value = self.context.run(self.f, *self.args)
             if isinstance(value, NOT_RUN):
                 forgive(value)
+                call = f"{self.name}({'...' if self.args else ''})"
                 raise TypeError(
                     f"{self.caller}() got {self.name}, which returned a {class_name(value)}: "
-                    f"its code would not run in the thread. Write `yield from spawn(f, *args)`"
+                    f"its code would not run in the thread. Write `yield from spawn({call})`"
                 )
             return value, None
         except BaseException as exc:

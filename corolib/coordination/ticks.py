@@ -12,7 +12,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from corolib.kernel import Sleep, Waiting, brief, check_number, current_scheduler, public, waits
+from corolib.kernel import (
+    Sleep,
+    Steps,
+    Waiting,
+    brief,
+    check_number,
+    current_scheduler,
+    public,
+    waits,
+)
+
+UNUSED = 10  # ticks that may be taken and not waited for
 
 
 @public
@@ -51,7 +62,7 @@ def every(seconds: float) -> Iterator[Waiting[int]]:
     if period <= 0:
         raise ValueError(f"every() got {brief(seconds)} as a period: it must be above 0")
     rhythm = _Rhythm(period, current_scheduler().clock())
-    return iter(rhythm.tick, None)
+    return Steps("every", "tick", "missed", rhythm.next)
 
 
 class _Rhythm:
@@ -60,9 +71,27 @@ class _Rhythm:
     def __init__(self, period: float, begin: float) -> None:
         self._period, self._begin = period, begin
         self._ticks = 0
+        # How many were given since one was waited for; and the turn when there were too many.
+        self._given, self._turn = 0, -1.0
+
+    def next(self) -> Waiting[int]:
+        """Return the next tick. A loop that takes one after the other, and waits for none and for
+        nothing else, would never end.
+        """
+        self._given += 1
+        if self._given > UNUSED:
+            turn = current_scheduler().stats()["turns"]
+            if turn == self._turn:
+                raise TypeError(
+                    f"every() has given {2 * UNUSED} ticks, and none was waited for: write "
+                    "`for tick in every(...): missed = yield from tick`, or `await tick`"
+                )
+            self._given, self._turn = 0, turn
+        return self.tick()
 
     @waits
     def tick(self) -> Generator[Any, Any, int]:
+        self._given = 0
         before = self._ticks
         yield Sleep(at=self._begin + (before + 1) * self._period)
         passed = (current_scheduler().clock() - self._begin) / self._period

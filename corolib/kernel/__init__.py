@@ -2,16 +2,17 @@
 
 The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
-the marks `public`, `opens`, `asks` and `Documented`; `in_queue` and `serve`; `must_yield` and
-`running_scheduler`; `observed`, which makes the scheduler of a run, `DEFAULT_TRACE` and
-`check_trace`; what a run changes in the process, `handle_signal`, `handles_signals`,
-`signal_named`, `signal_is_caught`, `write_signals_to`, `WakeupPair`, `tell_of_fork` and
-`uninterrupted`; for who asks from outside, `meeting_folder` and `user_of`; `OwnedSocket` and
-`BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`, `never_again` and
-`find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`, `function_at`,
-`file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs; what a recorder
-stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`, `ProxyWaiter`; what
-asks the program's objects and cannot fail, from `safely.py`; and checks of what a caller gives.
+`Steps`, which a loop takes waits from; the marks `public`, `opens`, `asks` and `Documented`;
+`in_queue` and `serve`; `must_yield` and `running_scheduler`; `observed`, which makes the scheduler
+of a run, `DEFAULT_TRACE` and `check_trace`; what a run changes in the process, `handle_signal`,
+`handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`, `WakeupPair`,
+`tell_of_fork` and `uninterrupted`; for who asks from outside, `meeting_folder` and `user_of`;
+`OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
+`never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
+`function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
+what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`,
+`ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`; and checks of what
+a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -97,6 +98,7 @@ from corolib.kernel.timers import Timers
 from corolib.kernel.traps import Coro, ReadWait, Sleep, Suspend, Trap, UrgentWait, Wake, WriteWait
 from corolib.kernel.waits import (
     Documented,
+    Steps,
     Waiting,
     asks,
     forgive,
@@ -113,8 +115,8 @@ for _name, _module in list(sys.modules.items()):
         for _class in (Task, Scheduler):
             vars(_module).setdefault(_class.__name__, _class)
 
-for _trap in (ReadWait, WriteWait, UrgentWait, Sleep, Suspend):
-    notice_dropped(_trap)
+for _kind in (ReadWait, WriteWait, UrgentWait, Sleep, Suspend, Steps):
+    notice_dropped(_kind)
 
 __all__ = [
     "Block",
@@ -141,6 +143,7 @@ __all__ = [
     "ScopeError",
     "Selector",
     "Sleep",
+    "Steps",
     "Suspend",
     "Task",
     "TaskCancelled",

@@ -46,7 +46,7 @@ WIDEST = 60  # characters to which a column is filled up
 TAKES_ARGUMENTS = ("spawn", "run", "run_in_asyncio", "pool.run")  # as f(x); others take calls
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # Errors that newcomers' mistakes end in.
-MISTAKES = (AttributeError, NameError, TypeError, ValueError, RuntimeError)
+MISTAKES = (AttributeError, KeyError, NameError, TypeError, ValueError, RuntimeError)
 
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
 
@@ -359,6 +359,12 @@ def _advice(thing: Any, before: str, after: str) -> str:
         return f"Did you mean `yield Sleep({brief(thing)})`?"
     if isinstance(thing, type) and thing in _TRAPS:
         return f"Did you mean `yield {name_of(thing)}(...)`, an instance of it?"
+    if kind is list or kind is tuple:
+        calls = [each for each in thing if isinstance(each, types.GeneratorType)]
+        for each in calls:
+            forgive(each)
+        if calls:
+            return f"It gives calls, and runs none. Write `{before}yield from gather(*{after[1:]})`"
     module = class_module(thing)
     if module.startswith(("asyncio", "_asyncio")):
         return f"It is asyncio's, and corolib cannot wait for it. {ASYNCIO}"
@@ -378,7 +384,10 @@ def _advice(thing: Any, before: str, after: str) -> str:
     if callable(thing):
         name = after if after[1:].replace(".", "").isidentifier() else " f"
         return f"Was it to be called? If it can wait: `{before}yield from{name}()`"
-    return "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"
+    return (
+        "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing. What it gives back stands "
+        "after `return`"
+    )
 
 
 def _is_asyncios(thing: Any) -> bool:

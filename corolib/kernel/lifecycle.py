@@ -118,7 +118,10 @@ class Lifecycle:
     def refuse_reentry(self) -> None:
         """Refuse a run or a turn inside another one."""
         if _current.scheduler is not None:
-            raise RuntimeError("a scheduler already runs in this thread: use spawn(f, *args)")
+            raise RuntimeError(
+                "a scheduler already runs in this thread: use spawn(f, *args), or, to wait for it, "
+                "`yield from f(*args)`"
+            )
         self._scheduler.check_usable()
 
     def refuse_dump_signal(self) -> None:

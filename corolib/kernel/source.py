@@ -89,6 +89,16 @@ def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
     )
 
 
+def is_next_in(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
+    """Return whether a frame stands where the loop of instruction `lasti` stores the next item."""
+    if frame is None or frame.f_code is not code or frame.f_lasti < lasti:
+        return False
+    positions = list(code.co_positions())
+    loop, now = positions[lasti // 2], positions[frame.f_lasti // 2]
+    target = next((each for each in positions[lasti // 2 :] if each != loop), loop)
+    return now[:3:2] == target[:3:2]  # both begin at the name, of which it may be an attribute
+
+
 def _start(position: Position) -> tuple[int, int]:
     return position[0], position[2]
 
@@ -97,10 +107,11 @@ def _end(position: Position) -> tuple[int, int]:
     return position[1], position[3]
 
 
-def ticked_at(code: CodeType, lasti: int) -> str:
+def ticked_at(code: CodeType, lasti: int, result: str) -> str:
     """Return the line that waits for what a loop gives: `missed = yield from tick`; or nothing.
 
     Args:
+        result: what that wait returns.
         lasti: the instruction that takes the next one; what comes after it is the variable's.
     """
     positions = islice(code.co_positions(), lasti // 2, None)
@@ -112,7 +123,7 @@ def ticked_at(code: CodeType, lasti: int) -> str:
     row = lines[line - 1].encode()
     name, rest = row[column:end].decode(), row[end:].decode().split()
     plain = name.isidentifier() and rest[:1] == ["in"]
-    return f"missed = {word_for(code)} {name}" if plain else ""
+    return f"{result} = {word_for(code)} {name}" if plain else ""
 
 
 def corrected(lines: list[str], position: Position, word: str, text: str = "") -> str:

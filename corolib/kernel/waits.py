@@ -15,7 +15,7 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import nullcontext
 from typing import Any, ForwardRef, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ from corolib.kernel.source import (
     called_at,
     corrected_at,
     is_given_up,
+    is_next_in,
     line_of,
     lines_of,
     ticked_at,
@@ -274,8 +275,16 @@ class _WarningMark(_Mark):
     def __del__(self) -> None:
         if not self.stepped:
             with _block[0]:
-                if not is_given_up(self.code, self.lasti, sys._getframe().f_back):
+                frame = sys._getframe().f_back
+                if not is_given_up(self.code, self.lasti, frame) and not self._is_left_over(frame):
                     self._warn()
+
+    def _is_left_over(self, frame: types.FrameType | None) -> bool:
+        """Return whether it is the last that a loop took, which may have been left without it: it
+        does not make room for the next one.
+        """
+        in_a_loop = self.code.co_code[self.lasti] == FOR_ITER
+        return in_a_loop and not is_next_in(self.code, self.lasti, frame)
 
     def _warn(self) -> None:
         filename, lineno = self.code.co_filename, line_of(self.code, self.lasti)
@@ -284,13 +293,14 @@ class _WarningMark(_Mark):
             return
         _told.add(line)
         place = f"{os.path.basename(filename)}:{lineno}"
-        text = (
-            f"{self.name}() was called at {place} but never run; did you forget "
-            f"`{word_for(self.code)}`?"
-        )
         if self.code.co_code[self.lasti] == FOR_ITER:
-            right = ticked_at(self.code, self.lasti)
+            text = f"the loop at {place} does not wait for each {self.name}, as it has to."
+            right = ticked_at(self.code, self.lasti, "missed" if self.name == "tick" else "value")
         else:
+            text = (
+                f"{self.name}() was called at {place} but never run; did you forget "
+                f"`{word_for(self.code)}`?"
+            )
             right = corrected_at(self.code, self.lasti)
         if right:
             text += f" Write `{right}`"
@@ -336,7 +346,25 @@ def notice_dropped(kind: type) -> None:
         kind.__del__ = _warn_of_statement  # type: ignore[attr-defined]
 
 
-def _warn_of_statement(made: object) -> None:
+class Steps(Iterator[Waiting[T]]):
+    """What gives one wait after the other to a loop: `for step in as_completed(f(), g()):`.
+
+    Args:
+        maker: the name of the function that returns this.
+        step, result: what the loop calls each wait, and what that returns, as messages show it.
+        make: returns the next wait, or raises StopIteration.
+    """
+
+    __slots__ = ("_make", "maker", "result", "step")
+
+    def __init__(self, maker: str, step: str, result: str, make: Callable[[], Waiting[T]]) -> None:
+        self.maker, self.step, self.result, self._make = maker, step, result, make
+
+    def __next__(self) -> Waiting[T]:
+        return self._make()
+
+
+def _warn_of_statement(made: Any) -> None:
     frame = sys._getframe().f_back
     if frame is None:  # the interpreter ends
         return
@@ -346,15 +374,23 @@ def _warn_of_statement(made: object) -> None:
     before = code.co_code[lasti - 2 : 0 : -2]
     if next((each for each in before if each), None) not in CALLS:
         return
-    name, lineno = class_name(made), line_of(code, lasti)
+    loop = isinstance(made, Steps)
+    name, lineno = made.maker if loop else class_name(made), line_of(code, lasti)
     line = name, code.co_filename, lineno
     with _block[0]:
         # What is no call of the class gives what it has kept: `waits.pop()`.
         if line not in _told and called_at(code, lasti) == name:
             _told.add(line)
-            right = corrected_at(code, lasti, "await" if word_for(code) == "await" else "yield")
             place = f"{os.path.basename(code.co_filename)}:{lineno}"
-            text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
+            word = word_for(code)
+            if loop:
+                text = f"{name}() was called at {place} without a loop, so nothing waits"
+                right = corrected_at(code, lasti, f"for {made.step} in")
+                rest = f": {made.result} = {word} {made.step}"
+                right = right + rest if right.startswith("for ") else ""
+            else:
+                text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
+                right = corrected_at(code, lasti, "await" if word == "await" else "yield")
             text += f". Write `{right}`" if right else ""
             warnings.warn_explicit(text, RuntimeWarning, *line[1:])
 

@@ -92,7 +92,7 @@ class Network:
     def getaddrinfo(
         self,
         host: str | bytes | None,
-        port: str | int | None,
+        port: str | int,
         family: int = 0,
         kind: int = 0,
         proto: int = 0,
@@ -102,8 +102,12 @@ class Network:
         but not if the flags are `NUMERIC`.
 
         ValueError if no port has this number (the system would take another one for it), or if
-        this cannot be the name of a host.
+        this cannot be the name of a host. TypeError if the port is None, for which the system would
+        take any: that is 0.
         """
+        if not isinstance(port, int | str) or isinstance(port, bool):
+            text = "give a number, 0 for any free one, or the name of a service"
+            raise TypeError(f"port {brief(port)} of {brief(host)}: {text}")
         if isinstance(port, str) and port.isdecimal():
             port = int(port)
         if isinstance(port, int) and not 0 <= port <= 65535:

@@ -95,6 +95,11 @@ WRONG = {
     "to_thread(slow(5)).close(); yield from to_thread(plain())": (
         "Write `to_thread(slow(5)).close(); yield from to_thread(plain)`"
     ),
+    # What has no `yield`.
+    "spawn(plain())": (
+        "plain() has no `yield`, so it is not a generator function, and its body has already run"
+    ),
+    "spawn(len([]))": None,
     # What bounds a block.
     "x = yield from timeout(0.1, queue.get())": (
         "It bounds a block: write `with timeout(0.1): x = yield from queue.get()`"

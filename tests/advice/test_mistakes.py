@@ -28,6 +28,7 @@ from corolib import (
 from corolib.advice.foreign import GROUP, for_async
 from corolib.kernel.diagnostics import explained
 from tests.helpers.driving import go
+from tests.helpers.wrong import COROUTINE, said_of
 
 
 def notes(f, *args):
@@ -138,6 +139,48 @@ async def to_be_awaited(stream):
 def test_a_generator_that_is_used_as_a_value_is_shown_with_the_right_line(f, right, stream):
     (note,) = notes(f, stream)
     assert note.endswith(f"() waits, and was not run. Write `{right}`")
+
+
+RIGHT = {
+    # What is made of its result is not waited for.
+    'x = yield from slow() + b"!"': 'x = (yield from slow()) + b"!"',
+    "x = yield slow()[0]": "x = (yield from slow())[0]",
+    "x = yield from slow().decode()": "x = (yield from slow()).decode()",
+    "x = yield from slow().recv(1)": "x = yield from (yield from slow()).recv(1)",
+    "x = yield from -slow()": "x = -(yield from slow())",
+    'x = yield from (slow() + b"!" or 5)': 'x = ((yield from slow()) + b"!" or 5)',
+    # Several calls.
+    "x = slow() + slow()": "x = (yield from slow()) + (yield from slow())",
+    "x = abs(slow(slow()))": "x = abs(slow((yield from slow())))",
+    "x = yield from slow(1) + slow(2)": "x = (yield from slow(1)) + (yield from slow(2))",
+    "x = {}[slow()]": "x = {}[(yield from slow())]",
+    "x = {}[5]": None,
+    # Of a run in a task.
+    "x = run(slow, 3)": "x = yield from slow(3)",
+    "print(run(slow(3)))": "print((yield from slow(3)))",
+    "x = run(coroutine, 3)": "x = yield from spawn(coroutine(3))",
+    "x = run(plain)": None,
+    # In no thread.
+    "x = yield from to_thread(slow, 3)": "x = yield from slow(3)",
+    "x = yield from to_thread(queue.get)": "x = yield from queue.get()",
+    "x = yield from to_thread(coroutine, 3)": "x = yield from spawn(coroutine(3))",
+}
+
+
+@pytest.mark.found("E2")
+@pytest.mark.filterwarnings("ignore:.*never")
+@pytest.mark.parametrize("line", RIGHT)
+def test_the_note_has_the_whole_line_as_it_should_be(line, tmp_path):
+    _, notes = said_of(line, tmp_path, coroutine=coroutine)
+    right = RIGHT[line]
+    assert [each.partition("Write ")[2] for each in notes] == ([f"`{right}`"] if right else [])
+
+
+@pytest.mark.found("E2")
+@pytest.mark.filterwarnings("ignore:.*never")
+def test_a_run_in_an_async_def_is_awaited(tmp_path):
+    _, notes = said_of("x = run(coroutine, 3)", tmp_path, COROUTINE, coroutine=coroutine)
+    assert notes == ["Write `x = await coroutine(3)`"]
 
 
 @pytest.mark.found("E1")

@@ -4,6 +4,7 @@ import pytest
 
 from corolib import Condition, Stream
 from corolib.advice.foreign import waiting_call
+from corolib.kernel.waits import DEBUG
 from tests.helpers.wrong import COROUTINE, said_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(never run|never awaited)")
@@ -28,8 +29,11 @@ WRONG = {
     "x = slow(1) + 1, not_reached()": (
         "slow() waits, and was not run. Write `x = (yield from slow(1)) + 1, not_reached()`"
     ),
+    "yield from 5": "Write `yield Sleep(5)`",
+    'x = yield from slow() == b"x"': (
+        'slow() waits, and was not run. Write `x = (yield from slow()) == b"x"`'
+    ),
     # Nothing is known of these.
-    "yield from 5": None,
     "yield from None": None,
     "for x in event: yield": None,
     "for x in slow(1) if port == 1 else 5: yield": None,
@@ -45,6 +49,7 @@ WRONG_AWAITS = {
     "await plain()": "plain() cannot wait: write `plain()`, without `await`",
     "await Sleep": "Sleep is a class: write `await Sleep(...)`",
     "for item in queue: pass": "Write `async for item in queue:`",
+    "await 0.5": "Write `await Sleep(0.5)`",
     "x = await as_completed(marked(1))": (
         "Write `for step in as_completed(marked(1)): value = await step`"
     ),
@@ -86,6 +91,26 @@ def test_what_gives_waits_is_not_waited_for_itself(tmp_path):
     assert message.endswith("Write `for step in as_completed(...): value = yield from step`")
 
 
+TAKEN = {
+    "for data in stream.recv(9): yield": "while data := (yield from stream.recv(9)):",
+    "for item in queue.get(): yield": "while True: item = yield from queue.get()",
+    "for x in marked(1): yield": "for x in (yield from marked(1)): yield",
+    "for i, x in enumerate(queue.get()): yield": (
+        "for i, x in enumerate((yield from queue.get())): yield"
+    ),
+    'exec("for item in queue.get(): pass")': "yield from get()",
+}
+
+
+@pytest.mark.found("E2")
+@pytest.mark.skipif(not DEBUG, reason="it is noticed in debug mode")
+@pytest.mark.parametrize("line", TAKEN)
+def test_a_call_that_gives_one_item_is_repeated(line, tmp_path, pair):
+    with Stream(pair[0]) as stream:
+        message, _ = said_of(line, tmp_path, stream=stream)
+    assert message.endswith(f"waits, and gives no items. Write `{TAKEN[line]}`")
+
+
 @pytest.mark.found("E2")
 def test_what_is_yielded_instead_of_called_is_shown_by_its_name(tmp_path):
     for line, right in [
@@ -94,6 +119,7 @@ def test_what_is_yielded_instead_of_called_is_shown_by_its_name(tmp_path):
         ("x = yield queue", "Did you mean `x = yield from queue.get()`?"),
         ("yield Event()", "Did you mean `yield from event.wait()`?"),
         ("yield [print][0]", "`yield from f()`"),
+        ("x = yield [slow(1), slow(2)]", "`x = yield from gather(*[slow(1), slow(2)])`"),
     ]:
         message, _ = said_of(line, tmp_path)
         assert message.endswith(right), message

@@ -1301,7 +1301,10 @@ def test_a_gather_that_is_not_waited_for_hides_no_failure(recwarn):
 
     assert lose(main)[1] == [("failing", "'x'"), ("failing", "'y'")]
     if DEBUG:
-        assert "gather() was called at test_groups.py" in str(recwarn.pop(RuntimeWarning).message)
+        for name in ("gather()", "as_completed()"):
+            assert f"{name} was called at test_groups.py" in str(
+                recwarn.pop(RuntimeWarning).message
+            )
     assert not recwarn.list
 
 

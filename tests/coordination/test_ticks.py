@@ -65,6 +65,28 @@ def test_a_tick_that_is_cancelled_still_comes():
     assert now() == 1
 
 
+@pytest.mark.filterwarnings("ignore:the loop at")
+def test_a_loop_that_waits_for_no_tick_is_refused():
+    def loops():
+        for _ in every(1):
+            pass
+        yield
+
+    with pytest.raises(TypeError, match="none was waited for: write `for tick in every"):
+        yield from spawn(loops)
+
+
+@pytest.mark.filterwarnings("ignore:.*never run")
+def test_ticks_may_be_left_out():
+    rhythm = every(1)
+    for _ in range(10):
+        next(rhythm)
+    while now() < 20:
+        next(rhythm)
+        yield Sleep(0.5)
+    assert (yield from next(rhythm)) == 19
+
+
 def test_it_can_be_cancelled_and_awaited():
     log = []
 

@@ -250,7 +250,11 @@ def test_a_task_yielded():
         (corolib.Lock, "Write `yield from` in front of it"),
         (corolib.Condition, "Write `yield from` in front of it"),
         (corolib.Result, "Write `yield from` in front of it"),
-        (lambda: corolib.Topic(1), "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing"),
+        (
+            lambda: corolib.Topic(1),
+            "A task yields ReadWait, WriteWait, Sleep, Suspend, or nothing. What it gives back "
+            "stands after `return`",
+        ),
     ],
 )
 def test_what_is_waited_for_by_a_method_yielded_itself(make, text):

@@ -69,8 +69,8 @@ def test_the_word_is_that_of_the_function():
 def test_where_there_is_no_source_nothing_is_shown(monkeypatch):
     assert corrected([], (1, 1, 0, 3), "await") == ""
     assert corrected_at(compile("f()", "nowhere.py", "exec"), 10**6) == ""
-    assert ticked_at(compile("for x in y: pass", "nowhere.py", "exec"), 8) == ""
-    assert ticked_at(compile("f()", "nowhere.py", "exec"), 10**6) == ""
+    assert ticked_at(compile("for x in y: pass", "nowhere.py", "exec"), 8, "x") == ""
+    assert ticked_at(compile("f()", "nowhere.py", "exec"), 10**6, "x") == ""
     assert line_at("nowhere.py", 1) == ""
     assert line_at(__file__, 1).startswith('"""Lines of source')
     monkeypatch.setattr(linecache, "getlines", lambda filename: 1 / 0)

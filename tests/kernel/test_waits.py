@@ -195,6 +195,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @corolib.waits
 def work():
     yield
+@corolib.waits
+def tick(n):
+    yield
 def strikes(*_):
     os.kill(os.getpid(), signal.SIGINT)
 count, a = 0, strikes
@@ -202,7 +205,7 @@ def main():
     global count
     yield
     if sys.argv[1:]:
-        for {name} in corolib.every(1):
+        for {name} in map(tick, range(1000)):
             strike()
     while True:
         work()
@@ -341,5 +344,57 @@ def test_a_trap_that_is_made_and_not_yielded_warns_in_debug_mode(tmp_path):
         text.format("Sleep(...)", "app.py:6", ". Write `yield Sleep(0.01)`"),
         text.format("Sleep(...)", "app.py:13", ". Write `yield corolib.Sleep(0.01)`"),
         text.format("Sleep(...)", "app.py:23", ". Write `await Sleep(0.01)`"),
+    ]
+    assert python(code, **WARNS, COROLIB_DEBUG="0")[2] == ""
+
+
+NOT_LOOPED = """
+from corolib import *
+def once():
+    yield
+def main():
+    every(1)
+    as_completed(once(), once())
+    every(1) if 0 else as_completed(once())
+    for step in as_completed(once(), once()):
+        shown = str(step)
+    for step in as_completed(once()):
+        yield from step
+        break
+    steps = as_completed(once())
+    steps = None
+async def awaits():
+    as_completed(once())
+    for tick in every(1):
+        break
+    tick = None
+    for step in as_completed(once(), once()):
+        if step:
+            break
+run(main)
+run(awaits)
+"""
+
+
+@pytest.mark.found("E2")
+def test_what_is_made_for_a_loop_and_not_looped_over_warns_in_debug_mode(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(NOT_LOOPED.lstrip())
+    code = f"import runpy; runpy.run_path({str(path)!r})"
+    _, _, err = python(code, **WARNS, COROLIB_DEBUG="1")
+    said = [
+        line.partition("RuntimeWarning: ")[2] for line in err.splitlines() if "Warning: " in line
+    ]
+    assert "Exception ignored" not in err
+    alone = "{}() was called at app.py:{} without a loop, so nothing waits"
+    loop = "the loop at app.py:{} does not wait for each {}, as it has to. Write `{}`"
+    call = "as_completed(once())"
+    assert said == [
+        f"{alone.format('every', 5)}. Write `for tick in every(1): missed = yield from tick`",
+        f"{alone.format('as_completed', 6)}. Write `for step in as_completed(once(), once()): "
+        "value = yield from step`",
+        alone.format("as_completed", 7),
+        loop.format(8, "step", "value = yield from step"),
+        f"{alone.format('as_completed', 16)}. Write `for step in {call}: value = await step`",
     ]
     assert python(code, **WARNS, COROLIB_DEBUG="0")[2] == ""

@@ -68,6 +68,12 @@ def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another(port):
         network().getaddrinfo("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("port", [None, True, 7.0])
+def test_a_port_that_is_none_is_not_taken_for_any(port):
+    with pytest.raises(TypeError, match=f"port {port} of '127.0.0.1': give a number, 0 for any"):
+        network().getaddrinfo("127.0.0.1", port)
+
+
 def test_a_run_uses_the_network_that_it_was_given_and_others_that_of_the_system():
     class Mine(Network):
         pass
