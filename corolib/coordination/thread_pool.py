@@ -69,6 +69,17 @@ NOT_RUN = (types.GeneratorType, types.CoroutineType, Waiting)
 """What a call returns whose code would have to be run by a scheduler."""
 
 
+def check_was_run(caller: str, name: str, args: tuple[Any, ...], value: object) -> None:
+    """Raise TypeError if what a call has returned is only a call, which nobody would run."""
+    if isinstance(value, NOT_RUN):
+        forgive(value)
+        call = f"{name}({'...' if args else ''})"
+        raise TypeError(
+            f"{caller}() got {name}, which returned a {class_name(value)}: its code would not run "
+            f"in there. Write `yield from spawn({call})`"
+        )
+
+
 class Call:
     """A call that is made outside of the scheduler, and that one task waits for."""
 
@@ -174,13 +185,7 @@ class Job(Call):
         error: BaseException | None = None
         try:
             value = self.context.run(self.f, *self.args)
-            if isinstance(value, NOT_RUN):
-                forgive(value)
-                call = f"{self.name}({'...' if self.args else ''})"
-                raise TypeError(
-                    f"{self.caller}() got {self.name}, which returned a {class_name(value)}: "
-                    f"its code would not run in the thread. Write `yield from spawn({call})`"
-                )
+            check_was_run(self.caller, self.name, self.args, value)
             return value, None
         except BaseException as exc:
             error = with_trace(exc, getattr(trace_of(exc), "tb_next", None))

@@ -7,11 +7,13 @@ are in `subprocesses.py`, and copies of this one in `workers.py`.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corolib.coordination.thread_pool import PATIENCE, Job, Pool, end_threads
+from corolib.coordination.thread_pool import PATIENCE, Job, Pool, check_was_run, end_threads
 from corolib.coordination.threads import Threads
 from corolib.kernel import (
     RunFinished,
@@ -19,6 +21,8 @@ from corolib.kernel import (
     class_name,
     current_scheduler,
     is_a,
+    name_of,
+    note,
     public,
     to_stderr,
     waits,
@@ -26,6 +30,7 @@ from corolib.kernel import (
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
+    from types import FrameType
 
 T = TypeVar("T")
 
@@ -54,6 +59,7 @@ def to_process(f: Callable[..., T], /, *args: Any) -> Generator[Any, Any, T]:
     Raises:
         What `f(*args)` raised, its traceback in the other process being the cause; RuntimeError if
             that cannot be pickled or unpickled. What pickling the call or the value raises.
+        RuntimeError: the program's start is not protected.
         concurrent.futures.process.BrokenProcessPool: a process died, perhaps this call's: all
             calls that were under way get this. The next one finds new processes.
         RuntimeError: from a StopIteration; no scheduler runs here.
@@ -131,6 +137,7 @@ class Processes:
     """The processes of a run, as long as it lives."""
 
     def __init__(self, scheduler: Scheduler) -> None:
+        _check_guard()
         self.scheduler = scheduler
         self.starter = scheduler.run_local(Threads).starter
         self.starters = Pool("starter", 1, scheduler, self.starter)
@@ -145,7 +152,7 @@ class Processes:
         if pool is None or pool._broken:
             pool = _new_pool()
         try:
-            future = pool.submit(remote_call, _pickled((f, args)))
+            future = pool.submit(remote_call, _given(f, args))
             if self._ended:
                 # The run has ended meanwhile.
                 raise RunFinished
@@ -191,6 +198,18 @@ def _pickled(thing: object) -> bytes:
     return bytes(ForkingPickler.dumps(thing))
 
 
+def _given(f: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    try:
+        return _pickled((f, args))
+    except Exception as exc:
+        note(
+            exc,
+            "to_process() pickles the function and its arguments: give one that has its `def` at "
+            "the top of a module, where the other process finds it by its name",
+        )
+        raise
+
+
 def remote_call(data: bytes) -> tuple[bytes, str, str, str]:
     """Make a call that comes as bytes, in the process.
 
@@ -202,7 +221,9 @@ def remote_call(data: bytes) -> tuple[bytes, str, str, str]:
 
     try:
         f, args = pickle.loads(data)
-        return _pickled(f(*args)), "", "", ""
+        value = f(*args)
+        check_was_run("to_process", name_of(f, "f"), args, value)
+        return _pickled(value), "", "", ""
     except BaseException as exc:
         what, trace = _words(exc), "".join(traceback.format_exception(exc))
         try:
@@ -246,6 +267,36 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
+
+
+# What programs say that heed that they are run again, in each process.
+GUARDS = ("__name__", "__mp_main__", "current_process", "parent_process")
+
+
+def _check_guard() -> None:
+    """Refuse processes for a program that each of them would begin from its top, and not end.
+
+    A new process runs the main script, to find the function. There this `run()` would be called
+    again, and each process would say so in its own hundred lines, or serve and never answer.
+    """
+    main = sys.modules["__main__"]
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (
+        frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"
+    ):
+        frame = frame.f_back
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if frame is None or path is None or (spec and spec.name.split(".")[-1] == "__main__"):
+        return  # none is found, or it is not run again
+    from linecache import getlines
+
+    source = "".join(getlines(path))
+    if source and not any(guard in source for guard in GUARDS):
+        raise RuntimeError(
+            f"to_process() starts new interpreters, each of which runs {os.path.basename(path)} "
+            f"from its top, and so would come to line {frame.f_lineno} again. Put that line, and "
+            'what else is to run only once, under `if __name__ == "__main__":`'
+        )
 
 
 def _new_pool() -> ProcessPoolExecutor:

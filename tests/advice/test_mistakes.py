@@ -607,7 +607,7 @@ def test_such_a_call_is_refused_by_threads_and_where_it_is_yielded():
         s = yield open_tcp("127.0.0.1", 1)
         return s
 
-    with pytest.raises(TypeError, match=r"its code would not run in the thread"):
+    with pytest.raises(TypeError, match=r"its code would not run in there"):
         run(threads)
     with pytest.raises(TypeError, match=r'Write `s = yield from open_tcp\("127.0.0.1", 1\)`'):
         run(yields)

@@ -4,25 +4,32 @@ import concurrent.futures
 import dataclasses
 import os
 import pickle
+import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from corolib import current_scheduler, run, spawn, to_process
 from corolib.coordination.threads import Threads
 from corolib.system.process_pool import Processes, remote_call
+from tests.helpers.children import outside
 from tests.helpers.driving import LONG, Gate, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import NEW_POOL, local
-from tests.helpers.programs import python
+from tests.helpers.programs import ROOT, python
 
 pytestmark = pytest.mark.usefixtures("no_thread_remains")
 
 
 def raise_stop(value):
     raise StopIteration(value)
+
+
+def work():
+    yield
 
 
 def test_a_function_runs_in_another_process_and_what_it_does_comes_back():
@@ -35,14 +42,64 @@ def test_a_function_runs_in_another_process_and_what_it_does_comes_back():
             yield from to_process(int, "x")
         with pytest.raises(RuntimeError, match="raise_stop raised StopIteration"):
             yield from to_process(raise_stop, 1)
-        with pytest.raises(Exception, match=r"pickle|local object"):
+        with pytest.raises(Exception, match=r"pickle|local object") as caught:
             yield from to_process(lambda: None)
+        assert "its `def` at the top of a module" in caught.value.__notes__[-1]
+        with pytest.raises(TypeError, match=r"got work, .* Write `yield from spawn\(work\(\)\)`"):
+            yield from to_process(work)
         return pids
 
     pids = run(main)
     for pid in pids:  # they ended with the run, and were waited for
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+UNPROTECTED = """
+import corolib
+def main():
+    yield from corolib.to_process(pow, 2, 3)
+corolib.run(main)
+"""
+
+
+@pytest.mark.found("E2")
+def test_a_program_that_other_processes_would_begin_again_is_told_of_its_guard(tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(UNPROTECTED)
+    done = outside([sys.executable, str(path)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1] == (
+        "RuntimeError: to_process() starts new interpreters, each of which runs app.py from its "
+        "top, and so would come to line 5 again. Put that line, and what else is to run only once, "
+        'under `if __name__ == "__main__":`'
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('if __name__ == "__main__": begin()', {}),
+        ("begin()", {"__spec__": SimpleNamespace(name="app.__main__")}),
+        ("begin()", {"__file__": None}),
+        ("begin()", {"__file__": "nowhere.py"}),
+    ],
+)
+def test_a_program_that_is_protected_or_not_begun_again_has_its_processes(
+    source, names, tmp_path, monkeypatch
+):
+    path = tmp_path / "app.py"
+    path.write_text(source)
+    program = ModuleType("__main__")
+    program.__dict__.update({"__file__": str(path), **names})
+
+    def main():
+        program.begin = lambda: Processes(current_scheduler())
+        monkeypatch.setitem(sys.modules, "__main__", program)
+        exec(compile(source, str(path), "exec"), vars(program))
+        yield
+
+    run(main)
 
 
 def test_processes_that_cannot_be_had_are_an_ordinary_failure(monkeypatch):
