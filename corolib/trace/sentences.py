@@ -53,27 +53,30 @@ WORDS = {
     "step first": "{task} is next: the scheduler starts it.",
     "step send": "{task} is next: the scheduler resumes it at {where}.",
     "step throw": "{task} is next: the scheduler resumes it at {where} by raising {error}.",
-    "yield": "{task} ran for {span} to {where} and gave way: it can go on, after the others.",
-    "yield read": "{task} ran for {span} to {where} and yielded {trap}(fd {fd}). "
+    "yield": "{task} ran for {span}{from} to {where} and gave way: it can go on, after the others.",
+    "yield read": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} can be read.",
-    "yield write": "{task} ran for {span} to {where} and yielded {trap}(fd {fd}). "
+    "yield write": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} can be written.",
-    "yield urgent": "{task} ran for {span} to {where} and yielded {trap}(fd {fd}). "
+    "yield urgent": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} has urgent data.",
-    "yield until": "{task} ran for {span} to {where} and yielded {trap}. "
+    "yield until": "{task} ran for {span}{from} to {where} and yielded {trap}. "
     "It is parked: nothing runs it until the clock says {at}.",
-    "yield for ever": "{task} ran for {span} to {where} and yielded {trap}. "
+    "yield for ever": "{task} ran for {span}{from} to {where} and yielded {trap}. "
     "It is parked for ever: only a cancel ends that.",
-    "yield join": "{task} ran for {span} to {where}. "
+    "yield join": "{task} ran for {span}{from} to {where}. "
     "It is parked: nothing runs it until {what} is done.",
-    "yield what": "{task} ran for {span} to {where}. It is parked, and waits: {what}.",
-    "yield held": "{task} ran for {span} to {where}. "
+    "yield what": "{task} ran for {span}{from} to {where}. It is parked, and waits: {what}.",
+    "yield held": "{task} ran for {span}{from} to {where}. "
     "It is parked, and waits: {what}, which depends on {holders}.",
-    "yield other": "{task} ran for {span} to {where} and yielded {trap}.",
-    "over returned": "{task} ran for {span} and returned. "
+    "yield other": "{task} ran for {span}{from} to {where} and yielded {trap}.",
+    "over returned": "{task} ran for {span}{from} and returned. "
     "It is done when its children are, if it has any.",
-    "over failed": "{task} ran for {span} and raised {error}. Its children, if any, are cancelled.",
-    "over cancelled": "{task} ran for {span} and ended, as it was asked to.",
+    "over failed": "{task} ran for {span}{from} and raised {error}. "
+    "Its children, if any, are cancelled.",
+    "over cancelled": "{task} ran for {span}{from} and ended, as it was asked to.",
+    "over held": "{task} ran for {span}{from} and ended. It still held {held}: "
+    "nobody gives that back any more.",
     "done returned": "{task} is done.",
     "done failed": "{task} is done: {error} left it.",
     "done cancelled": "{task} is done: it was cancelled.",
@@ -207,7 +210,7 @@ def _step(event: Event, state: State, values: Values, codes: Table) -> str:
 def _yield(event: Event, state: State, values: Values, codes: Table) -> str:
     task = state.task(event["task"])
     on = event["on"]
-    _ran(task, values)
+    _ran(task, values, codes)
     values["where"] = place(codes, task.code, task.line)
     if event["trap"] == "":
         return "yield"
@@ -230,8 +233,10 @@ def _yield(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _over(event: Event, state: State, values: Values, codes: Table) -> str:
-    _ran(state.task(event["task"]), values)
-    return f"over {event['how']}"
+    task = state.task(event["task"])
+    _ran(task, values, codes)
+    values["held"] = ", ".join(task.held)
+    return "over held" if task.held else f"over {event['how']}"
 
 
 def _done(event: Event, state: State, values: Values, codes: Table) -> str:
@@ -268,8 +273,12 @@ def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
     return "mark data" if event["data"] else "mark"
 
 
-def _ran(task: TaskState, values: Values) -> None:
+def _ran(task: TaskState, values: Values, codes: Table) -> None:
+    """How long its last step was, and where that began."""
     values["span"] = span(task.ran)
+    code, line = task.began
+    known = task.steps > 1 and code >= 0
+    values["from"] = f" from {place(codes, code, line)}" if known else ""
 
 
 _MORE = {

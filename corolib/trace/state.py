@@ -30,8 +30,10 @@ class TaskState:
         *("trap", "on", "code", "line", "stack"),  # of its last yield
         *("locals", "changed"),  # variables, and the names of those that changed
         *("steps", "ran", "busy", "ready", "waiting"),  # `ran`: its last step
+        "began",  # that, in which code and line
         *("longest", "longest_at"),  # step, and the event at which that ended
         *("how", "error"),  # it ended
+        "held",  # locks that it had not given back then
         *("asked", "scopes"),  # whether it was asked to end; those that it is in, [number, label]
     )
 
@@ -51,6 +53,8 @@ class TaskState:
         self.changed: list[str] = []
         self.steps = self.ran = self.busy = self.ready = self.waiting = self.longest = 0
         self.longest_at = -1
+        self.began = [-1, -1]
+        self.held: list[str] = []
         self.asked = False
         self.scopes: list[list[Any]] = []
 
@@ -139,13 +143,20 @@ class State:
         if change is not None:
             change(self, event)
 
+    def holders(self, task: TaskState) -> list[int]:
+        """Return who holds now what a task waits for: of a lock that is not who did at first."""
+        what = task.on.get("what", "")
+        if what.startswith(("acquire Lock ", "acquire RLock ")):
+            return [holder for label, holder in self.locks.values() if what == f"acquire {label}"]
+        return [each for each in task.on.get("holders", []) if self.task(each).state != "done"]
+
     def waits_for(self) -> dict[int, list[int]]:
         """Return whom each task waits for, as far as that is known."""
         found: dict[int, list[int]] = {}
         for task in self.tasks.values():
             if task.state == "waiting":
                 joined = [task.on["join"]] if "join" in task.on else []
-                found[task.id] = joined + task.on.get("holders", [])
+                found[task.id] = joined + self.holders(task)
             elif task.state == "completing":
                 found[task.id] = [
                     each.id
@@ -227,6 +238,7 @@ def _step(state: State, event: Event) -> None:
         state.ready.remove(task.id)
     task.change("running", event["ns"])
     task.steps = event["n"]
+    task.began = [task.code, task.line]
     state.running = task.id
 
 
@@ -259,6 +271,7 @@ def _over(state: State, event: Event) -> None:
     if task.id in state.ready:
         state.ready.remove(task.id)
     # A lock that it holds is nobody's from now on.
+    task.held = [label for label, holder in state.locks.values() if holder == task.id]
     state.locks = {lock: held for lock, held in state.locks.items() if held[1] != task.id}
     task.how, task.error = event["how"], event.get("error", "")
 

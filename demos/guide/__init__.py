@@ -4,5 +4,5 @@ The chapters are Markdown, and `tests/project/test_readme.py` runs each snippet.
 them in order. `pages` says which pages the site has, and where each stands:
 
     pages -> rendering -> names         reference -> names      (names: what is public)
-    pages -> runs                       (runs: of the steps of the tour, recorded)
+    pages -> runs, bugs                 (recorded: the steps of the tour; programs with bugs)
 """

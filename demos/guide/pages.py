@@ -17,7 +17,7 @@ from string import Template
 from typing import NamedTuple
 
 from corolib.trace.page import script
-from demos.guide import reference, runs
+from demos.guide import bugs, reference, runs
 from demos.guide.names import names
 from demos.guide.rendering import Page, code, render
 
@@ -28,6 +28,7 @@ INDEX = "demos/guide/index.md"
 TOUR = "demos/tour/README.md"
 PICTURES = (".svg", ".png")
 AMBIGUOUS = {"close", "first", "test", "write"}  # most often the methods or words of that name
+BUGS = {f"demos/guide/bugs/{name}.py": f"bugs/{name}.html" for name in bugs.NAMES}
 OUTSIDE = re.compile(r"[a-z]+:")
 
 
@@ -93,6 +94,8 @@ class Site:
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         place = self.places.get(file)
         if place is None:
+            if file in BUGS:  # the page of a run has the source, too
+                return posixpath.relpath(BUGS[file], here or ".") + mark + anchor
             place = file if file.endswith(PICTURES) else f"source/{file}.html"
             self.taken[file] = place
         return posixpath.relpath(place, here or ".") + mark + anchor
@@ -137,12 +140,15 @@ class Site:
         self.write(folder, template, "find.html", "Find", finder(entries))
         for asset in ("style.css", "find.js"):
             (folder / asset).write_bytes((ASSETS / asset).read_bytes())
+        (folder / "bugs").mkdir(exist_ok=True)
+        for name, text in bugs.pages():
+            (folder / "bugs" / f"{name}.html").write_text(text, "utf-8")
         data = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
         (folder / "entries.js").write_text(f"const ENTRIES = {data};\n", "utf-8")
         (folder / "runs.js").write_text(runs.script_of(runs.runs()), "utf-8")
         player = script("reducer.js", "view.js") + (ASSETS / "player.js").read_text("utf-8")
         (folder / "player.js").write_text(player, "utf-8")
-        return len(pages) + 1 + sum(not file.endswith(PICTURES) for file in self.taken)
+        return len(pages) + len(BUGS) + 1 + sum(not file.endswith(PICTURES) for file in self.taken)
 
     def write(self, folder: Path, template: Template, place: str, title: str, body: str) -> None:
         up = "../" * place.count("/")

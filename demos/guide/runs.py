@@ -51,8 +51,8 @@ SILENT = "nobody has anything more to say"
 
 MARKS = {"mark": "Outside, meanwhile: {name}."}
 TASKS = MARKS | {  # where a task has no children
-    "over returned": "{task} ran for {span} and returned.",
-    "over failed": "{task} ran for {span} and raised {error}.",
+    "over returned": "{task} ran for {span}{from} and returned.",
+    "over failed": "{task} ran for {span}{from} and raised {error}.",
 }
 AT_ONCE = {"spawn": "{by} spawns {task} at {where}. The first step of it is taken at once."}
 

@@ -130,6 +130,21 @@ def test_the_cycle_of_a_deadlock_is_shown(page):
     page.ask("document.getElementById('tab-tasks').click()")
 
 
+def test_what_is_worth_a_look_leads_there(page):
+    page.open(page.url)
+    assert page.ask("document.getElementById('looks').firstChild.textContent") == (
+        "ann#2in a deadlock"
+    )
+    page.ask("document.getElementById('looks').firstChild.click()")
+    assert at(page)["kind"] == "deadlock"
+    assert page.ask("page.selected") == 2
+    held = page.ask("document.getElementById('waits').textContent")
+    assert "Lock ais held byann#2" in held
+    assert "Lock bis held bybob#3" in held
+    line = page.ask("document.querySelector('#source .here').textContent")
+    assert line.startswith("2\N{MULTIPLICATION SIGN}")  # both wait here
+
+
 def test_every_control_has_a_name_and_can_be_reached(page):
     nameless = page.ask(
         "[...document.querySelectorAll('button, input, select, [role=tabpanel]')].filter((each) =>"

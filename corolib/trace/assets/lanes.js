@@ -62,7 +62,9 @@ class Lanes {
   // There are no more events.
   finish() {
     const events = this.data.events;
-    const last = events.length ? events[events.length - 1].ns : 0;
+    // What was before the first task, and after the last, is no part of the picture.
+    const told = events.filter((event) => event.task);
+    const last = told.length ? told[told.length - 1].ns : 0;
     for (const [id, part] of this.open) {
       if (part[2] === undefined) continue;
       part[1] = last;
@@ -76,7 +78,7 @@ class Lanes {
       for (const child of this.children.get(id).slice().reverse()) todo.push([child, level + 1]);
     }
     this.rowOf = new Map(this.rows.map((id, n) => [id, n]));
-    this.begin = events.length ? events[0].ns : 0;
+    this.begin = told.length ? told[0].ns : 0;
     this.end = Math.max(last, this.begin + 1);
     this.warp();
   }
@@ -94,7 +96,7 @@ class Lanes {
     };
     let from = this.begin;
     for (const [began, ended] of this.selects) {
-      if (ended - began <= most) continue;
+      if (ended - began <= most || began < from || ended > this.end) continue;
       add(began, began - from);
       add(ended, most);
       from = ended;

@@ -29,17 +29,36 @@ class Page {
     const state = new State(this.data.header.tasks);
     this.snapshots = [[0, state.copy()]];
     let since = 0;
+    this.noticed = { ready: null, others: [] };
     this.events.forEach((event, n) => {
       if (since >= EVERY && since >= state.tasks.size) {
         this.snapshots.push([n, state.copy()]);
         since = 0;
       }
       since += 1;
+      this.notice(event, state);
       state.apply(event);
       this.lanes.take(event, state);
     });
     this.final = state;
     this.lanes.finish();
+  }
+
+  // What somebody who looks for a fault will want to see; `state` is as it is before the event.
+  notice(event, state) {
+    const found = this.noticed;
+    const { kind, task: id } = event;
+    if (kind === "step" && state.tasks.has(id)) {
+      const { state: was, since } = state.task(id);
+      const took = was === "ready" ? event.ns - since : 0;
+      if (took > (found.ready?.took ?? 0)) found.ready = { took, id, i: event.i };
+    } else if (kind === "deadlock") {
+      found.others.push([event.i, event.cycle[0] ?? event.tasks[0], "in a deadlock"]);
+    } else if (kind === "over") {
+      const held = [...state.locks.values()].filter((each) => each[1] === id).map(([label]) => label);
+      if (held.length) found.others.push([event.i, id, `ended, and held ${held.join(", ")}`]);
+      if (event.how === "failed") found.others.push([event.i, id, `failed: ${event.error}`]);
+    }
   }
 
   // The state after event number n, counted from the first of this page.
@@ -78,12 +97,6 @@ class Page {
       ["in the selector", whole ? `${Math.round((100 * state.selecting) / whole)} %` : "0 %"],
     ];
     const nodes = facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-    if (longest && longest.longest_at >= 0) {
-      nodes.push(el("div", {}, el("dt", {}, "longest step"), el("dd", {}, el("button", {
-        class: "chip", style: { "--hue": hueOf(longest.id) },
-        onclick: () => { this.selected = longest.id; this.go(longest.longest_at - this.data.first); },
-      }, `${span(longest.longest)}, ${longest.name}#${longest.id}`))));
-    }
     if (header.dropped) {
       nodes.push(el("div", {}, el("dt", {}, "dropped"),
         el("dd", { class: "bad" }, `the first ${header.dropped} events`)));
@@ -92,6 +105,16 @@ class Page {
       nodes.push(el("div", {}, el("dt", {}, "ended"), el("dd", { class: "bad" }, state.ended)));
     }
     $("facts").replaceChildren(...nodes);
+    const looks = this.noticed.others.slice(0, 6);
+    if (longest && longest.longest_at >= 0) {
+      looks.push([longest.longest_at, longest.id, `ran longest: ${span(longest.longest)}`]);
+    }
+    const { ready } = this.noticed;
+    if (ready) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
+    $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
+      class: "chip", style: { "--hue": hueOf(id) },
+      onclick: () => { this.selected = id; this.go(i - this.data.first); },
+    }, `${this.nameOf(id)}`, el("span", { class: "why" }, words))));
     $("slider").max = Math.max(0, this.events.length - 1);
     $("legend").textContent = "Solid: runs. Hatched: ready. Lines: waits, plain for files, dotted for "
       + "times, dashed for others. Cap: ended. Click: go there. Ctrl and wheel: zoom.";
@@ -109,7 +132,7 @@ class Page {
     const view = this.view;
     view.fast = quick;
     view.selected = this.selected;
-    if (event.task) this.ran = event.task;
+    this.ran = this.lastTask(this.now);
     const shown = this.selected ?? this.ran;
     $("sentence").replaceChildren(...view.withChips(state, sentence(event, state, this.data)));
     $("position").textContent =
@@ -126,6 +149,15 @@ class Page {
       const task = this.selected ? `&t=${this.selected}` : "";
       history.replaceState(null, "", `#i=${event.i}${task}`);
     }, SOON);
+  }
+
+  // The task that event n is about, or else one before it.
+  lastTask(n) {
+    for (let k = n; k >= 0; k--) {
+      const { task, cycle } = this.events[k];
+      if (task || cycle?.length) return task || cycle[0];
+    }
+    return undefined;
   }
 
   drawLanes() {

@@ -32,7 +32,7 @@ function newTask(id, name, parent) {
     id, name, parent: parent ?? null, daemon: false, state: "unknown", since: 0,
     why: "", by: null, trap: "", on: NOTHING, code: -1, line: -1, stack: null,
     locals: NOTHING, changed: [], steps: 0, ran: 0, busy: 0, ready: 0, waiting: 0,
-    longest: 0, longest_at: -1, how: "", error: "", asked: false, scopes: [],
+    longest: 0, longest_at: -1, began: [-1, -1], held: [], how: "", error: "", asked: false, scopes: [],
   };
 }
 
@@ -101,12 +101,22 @@ class State {
     if (change) change(this, event);
   }
 
+  // Who holds now what a task waits for: of a lock that is not who did at first.
+  holders(task) {
+    const what = task.on.what ?? "";
+    if (what.startsWith("acquire Lock ") || what.startsWith("acquire RLock ")) {
+      return [...this.locks.values()].filter(([label]) => what === `acquire ${label}`)
+        .map(([, holder]) => holder);
+    }
+    return (task.on.holders || []).filter((id) => this.task(id).state !== "done");
+  }
+
   waitsFor() {
     const found = new Map();
     for (const task of this.tasks.values()) {
       if (task.state === "waiting") {
         const joined = "join" in task.on ? [task.on.join] : [];
-        found.set(task.id, joined.concat(task.on.holders || []));
+        found.set(task.id, joined.concat(this.holders(task)));
       } else if (task.state === "completing") {
         const children = [...this.tasks.values()].filter(
           (each) => each.parent === task.id && each.state !== "done");
@@ -180,6 +190,7 @@ const CHANGES = {
     s.unready(task.id);
     change(task, "running", e.ns);
     task.steps = e.n;
+    task.began = [task.code, task.line];
     s.running = task.id;
   },
   yield: (s, e) => {
@@ -197,6 +208,7 @@ const CHANGES = {
   over: (s, e) => {
     const task = stop(s, e, "completing");
     s.unready(task.id);
+    task.held = [...s.locks.values()].filter((each) => each[1] === task.id).map(([label]) => label);
     for (const [lock, held] of s.locks) if (held[1] === task.id) s.locks.delete(lock);
     task.how = e.how;
     task.error = e.error ?? "";
@@ -308,7 +320,7 @@ const MORE = {
   yield: (e, state, v, codes) => {
     const task = state.task(e.task);
     const on = e.on;
-    v.span = span(task.ran);
+    ran(task, v, codes);
     v.where = place(codes, task.code, task.line);
     if (e.trap === "") return "yield";
     for (const name of ["read", "write", "urgent"]) {
@@ -325,7 +337,12 @@ const MORE = {
     v.holders = (on.holders || []).map((each) => state.label(each)).join(", ");
     return v.holders ? "yield held" : "yield what";
   },
-  over: (e, state, v) => { v.span = span(state.task(e.task).ran); return `over ${e.how}`; },
+  over: (e, state, v, codes) => {
+    const task = state.task(e.task);
+    ran(task, v, codes);
+    v.held = task.held.join(", ");
+    return v.held ? "over held" : `over ${e.how}`;
+  },
   done: (e) => `done ${e.how}`,
   "cancel.ask": (e, state, v) => {
     v.reason = e.reason ?? "no reason is given";
@@ -350,6 +367,13 @@ const MORE = {
     return data.length ? "mark data" : "mark";
   },
 };
+
+// How long its last step was, and where that began.
+function ran(task, v, codes) {
+  v.span = span(task.ran);
+  const [code, line] = task.began;
+  v.from = task.steps > 1 && code >= 0 ? ` from ${place(codes, code, line)}` : "";
+}
 
 // What an event means; `state` is as it is after the event.
 function sentence(event, state, data) {

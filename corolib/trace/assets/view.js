@@ -28,6 +28,21 @@ class View {
     this.file = null;
     this.lines = [];
     this.marked = [];
+    this.count();
+  }
+
+  // Count how often a task has waited in each line.
+  count() {
+    this.counts = new Map(); // of each file, its lines
+    for (const event of this.data.events) {
+      if (event.kind !== "yield") continue;
+      for (const [code, line] of event.stack ?? [[event.code, event.line]]) {
+        const file = code >= 0 ? this.codes[code][1] : undefined;
+        if (!this.counts.has(file)) this.counts.set(file, new Map());
+        const lines = this.counts.get(file);
+        lines.set(line, (lines.get(line) ?? 0) + 1);
+      }
+    }
   }
 
   chip(state, id, why, small) {
@@ -99,7 +114,7 @@ class View {
           el("span", { class: "why" }, `fd ${fd} ${way}, ${since}`))]);
       } else {
         const until = "until" in on ? on.until ?? Infinity : null;
-        const whom = "join" in on ? [on.join] : on.holders || [];
+        const whom = "join" in on ? [on.join] : state.holders(task);
         const what = until !== null
           ? until === Infinity ? "for ever" : `until ${span(until)}`
           : "join" in on ? "joins" : on.what ?? (task.trap || "gives way");
@@ -111,7 +126,10 @@ class View {
     }
     const inOrder = (a, b) => a[0] - b[0] || a[1] - b[1];
     this.fill("files", state, files.sort(inOrder).map((each) => each.slice(1)), "nobody");
-    this.fill("waits", state, waits.sort(inOrder).map((each) => each.slice(1)), "nobody");
+    const locks = [...state.locks.values()].map(([label, holder]) => [0, el("div", { class: "row" },
+      el("span", { class: "lock" }, label), el("span", { class: "why" }, "is held by"), this.chip(state, holder))]);
+    this.fill("waits", state, [...waits.sort(inOrder).map((each) => each.slice(1)), ...locks],
+      "nobody");
     this.fill("done", state, state.done.slice().reverse().map((id) => {
       const task = state.task(id);
       const how = task.how === "failed" ? `failed: ${task.error}` : task.how;
@@ -142,8 +160,13 @@ class View {
     }
     if (this.file !== known[1]) {
       this.file = known[1];
+      const counts = this.counts.get(this.file) ?? new Map();
+      const words = (n) => (n === 1 ? "A task has waited here once" : `Tasks have waited here ${n} times`);
       this.lines = text.split("\n").map((line, n) => el("div", { class: "code" },
-        el("span", {}, String(n + 1)), el("span", { class: "text" }, line), el("span")));
+        counts.has(n + 1)
+          ? el("span", { class: "count", title: words(counts.get(n + 1)) }, `${counts.get(n + 1)}×`)
+          : el("span", { class: "count" }),
+        el("span", { class: "line" }, String(n + 1)), el("span", { class: "text" }, line), el("span")));
       this.find("source").replaceChildren(...this.lines);
       this.marked = [];
     }

@@ -1,0 +1,35 @@
+"""Four clients ask for sums, and each should have its answer within a few milliseconds."""
+
+from corolib import Coro, Sleep, every, run, spawn
+from corolib.trace import mark
+
+
+def total(numbers: int) -> int:
+    found = 0
+    for number in range(numbers):
+        found += number * number
+    return found
+
+
+def client(numbers: int) -> Coro[None]:
+    yield Sleep(0.003)  # its question comes
+    answer = total(numbers)
+    mark("answered", numbers=numbers, answer=answer)
+    yield Sleep(0.001)  # the answer is sent
+
+
+def heartbeat() -> Coro[None]:
+    for tick in every(0.002):
+        missed = yield from tick
+        mark("still here", missed=missed)
+
+
+def service() -> Coro[None]:
+    spawn(heartbeat, daemon=True)
+    for numbers in (10, 500_000, 20, 30):
+        spawn(client, numbers)
+    yield
+
+
+if __name__ == "__main__":
+    run(service)
