@@ -201,13 +201,18 @@ def program(seed: int, say: Callable[[], object]) -> int:
     forked = Forked(rng)
     status = INTERRUPTED
     before = open_files()
-    with suppress(KeyboardInterrupt):
-        # No more than two come, and the second may do so at any moment after the first.
-        with suppress(KeyboardInterrupt):
+    # No more than two come, and the second may do so at any moment after the first: also in the
+    # `__exit__` of a block, which these are not.
+    try:
+        try:
             say()
             run(main, rng, forked)
             status = 0
-    signal.signal(SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            pass
+        signal.signal(SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        signal.signal(SIGINT, signal.SIG_IGN)
     with canaries():
         deadline = time.monotonic() + LONG
         while len(threads := threading.enumerate()) > 1:
