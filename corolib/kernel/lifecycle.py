@@ -273,7 +273,7 @@ class Lifecycle:
         names = {task: f"{task!r} was abandoned" for task in tasks}
         for task in self._take_waits_back(tasks):
             scheduler.current = task
-            scheduler.call(_step_last, (task,), task)
+            self._call_last(_step_last, task, task)
         scheduler.current = None
         self._end_run_locals()
         tasks = scheduler.tasks  # also those that were spawned in these steps
@@ -289,11 +289,22 @@ class Lifecycle:
                 whose, what, body = bodies.pop(0)
                 to_stderr(f"corolib: {what}; it is closed now")
                 scheduler.current = whose
-                scheduler.call(close_for_good, (body,))
+                self._call_last(close_for_good, body)
                 del body
         for task in tasks:
             for thing in list(task.holds or ()):
                 thing.orphaned(task)
+
+    def _call_last(
+        self, f: Callable[[Any], object], thing: Any, task: Task[Any] | None = None
+    ) -> None:
+        """Make a call. What else is left is done also if it ends the run, as Ctrl-C does."""
+        try:
+            self._scheduler.call(f, (thing,), task)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if self.forked:
+                raise
+            self.fatal = self.fatal or exc
 
     def _take_waits_back(self, tasks: list[Task[Any]]) -> list[Task[Any]]:
         """Take the waits of all tasks back. Return those that have been given something."""

@@ -338,6 +338,7 @@ class Process:
         "_children",
         "_ended",
         "_group",
+        "_in_thread",
         "_lost",
         "_pidfd",
         "_popen",
@@ -368,6 +369,8 @@ class Process:
         self._ended = self.killed = False
         # Why it could not be watched any more, and was killed.
         self._lost = ""
+        # Whether the thread that watches it takes its status.
+        self._in_thread = False
         self._waiters: dict[Wake, None] = {}
         self._pidfd: io.FileIO | None = None
         self._undo: Callable[[], object] | None = None
@@ -462,6 +465,7 @@ class Process:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             except AttributeError:
                 # On macOS before Python 3.13 it is reaped here, and published later.
+                self._in_thread = True
                 self._popen.wait()
             except ChildProcessError:
                 pass
@@ -498,26 +502,29 @@ class Process:
 
     def reap(self) -> bool:
         """Take the status if the process has ended, and return whether it has."""
-        if self._popen.returncode is None:
-            if self._group and not self._end_group():
-                return False
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                # Something else was faster. With a code, `subprocess` does not look for itself.
-                self._popen.returncode = 0
-            else:
-                if pid == 0:
+        if self._group and self._popen.returncode is None and not self._end_group():
+            return False
+        with uninterrupted:  # else the status could be lost, or the pidfd stay open
+            if self._popen.returncode is None:
+                if self._in_thread:
                     return False
-                self._popen.returncode = self.returncode = os.waitstatus_to_exitcode(status)
-        else:
-            self.returncode = self._popen.returncode
-        self._ended = True
-        self._children.running.pop(self, None)
-        if self._undo is not None:
-            self._undo()
-        if self._pidfd is not None:
-            self._pidfd.close()
+                try:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:
+                    # Something else was faster. With a code, `subprocess` does not look for itself.
+                    self._popen.returncode = 0
+                else:
+                    if pid == 0:
+                        return False
+                    self._popen.returncode = self.returncode = os.waitstatus_to_exitcode(status)
+            else:
+                self.returncode = self._popen.returncode
+            self._ended = True
+            self._children.running.pop(self, None)
+            if self._undo is not None:
+                self._undo()
+            if self._pidfd is not None:
+                self._pidfd.close()
         return True
 
     def _end_group(self) -> bool:
@@ -537,18 +544,13 @@ class Process:
         """Wait without the scheduler, in real time: for the end of the run. Return whether it has
         ended.
         """
-        from subprocess import TimeoutExpired
-
-        while self._group and not self.reap():
+        # `Popen.wait` would reap the head of a group before the rest was killed. And a Ctrl-C in it
+        # may leave a lock of its own taken, so that whoever calls it again waits in vain.
+        while not self.reap():
             if time.monotonic() > deadline:
                 return False
-            # `Popen.wait` would reap its head before the rest was killed.
-            time.sleep(0.01)
-        try:
-            self._popen.wait(deadline - time.monotonic())
-        except TimeoutExpired:
-            return False
-        return self.reap()
+            time.sleep(0.001)
+        return True
 
     def __enter__(self) -> Process:
         return self

@@ -1402,6 +1402,41 @@ def test_who_was_given_something_before_the_end_takes_it_and_waits_no_more(capsy
     assert [line.split()[2] for line in said] == ["begins#7", "waits#6", "gives_way#5", "goes_on#1"]
 
 
+def test_what_ends_the_run_in_the_last_step_of_one_task_keeps_no_other_from_its_own(default_sigint):
+    """Nor does it from a clean-up: as after two Ctrl-C, of which main has not got the first yet."""
+    log, wakes = [], []
+
+    def wait():
+        return Suspend(lambda wake: wakes.append(wake) or (lambda: None), "x")
+
+    def leaves(value):
+        yield wait()
+        raise SystemExit(value)
+
+    def takes():
+        log.append((yield wait()))
+
+    def cleans_up(name):
+        try:
+            yield Sleep(9)
+        finally:
+            log.append(name)
+            sys.exit(name)
+
+    def main():
+        for body in (leaves(1), takes(), leaves(2), takes(), cleans_up("one"), cleans_up("two")):
+            spawn(body)
+        yield
+        for number, wake in enumerate(wakes):
+            wake(number)
+        strike()
+        strike()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    assert log == [1, 3, "two", "one"]
+
+
 def test_a_task_that_the_clean_up_after_a_deadlock_has_spawned_is_ended_as_well():
     """Nobody has cancelled it: it came after all tasks were."""
     log = []

@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections import OrderedDict
-from dis import opname
 
 import pytest
 
@@ -37,6 +36,7 @@ from corolib.kernel.suspend import SuspendWake
 from corolib.testing import survivors, virtual_time
 from tests.helpers.driving import FULL, go, in_a_thread, in_threads
 from tests.helpers.inside import suspended
+from tests.helpers.moments import Moment
 
 # Arming -------------------------------------------------------------------------------------------
 
@@ -506,41 +506,27 @@ def test_a_second_ctrl_c_in_the_wake_of_a_proxy_waiter_leaves_the_run(default_si
 def struck(n, scenario):
     """Run `scenario(wakes)`, a generator function, and at its `n`th moment, as a signal handler
     would, call each wake that is in `wakes` then. Return whether there are as many moments.
-
-    Moments are where Python itself calls its handlers: behind calls, at the beginning of functions,
-    and at the end of each round of a loop; here those in the library.
     """
-    wakes, left, last = [], n, {}
+    wakes = []
 
-    def trace(frame, event, arg):
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(corolib.__path__[0]):
-            return None
-        frame.f_trace_opcodes = True
-        done = last.get(frame)
-        last[frame] = frame.f_lasti
-        if event != "opcode" or done is None:
-            return trace
-        left -= opname[frame.f_code.co_code[done]].startswith(("RESUME", "CALL", "JUMP_BACKWARD"))
-        if left < 0:
-            sys.settrace(None)
-            while wakes:
-                wakes.pop()("struck")
-        return trace
+    def strike():
+        while wakes:
+            wakes.pop()("struck")
 
     def main():
         before = sys.gettrace()
-        sys.settrace(trace)
+        sys.settrace(moment.trace)
         try:
             yield from scenario(wakes)
         finally:
             sys.settrace(before)
 
+    moment = Moment(n, strike)
     # A thread has a trace of its own, so that whoever measures this one loses nothing.
     thread = threading.Thread(target=run, args=(main,), kwargs=virtual_time())
     thread.start()
     thread.join()
-    return left < 0
+    return moment.come
 
 
 def until_struck(wakes):

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError
@@ -41,6 +42,7 @@ from tests.helpers.inside import (
     take_pidfds_away,
     take_pidfds_from_subprocess,
 )
+from tests.helpers.moments import Moment
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -863,6 +865,40 @@ def test_a_second_ctrl_c_while_a_program_is_started_leaves_none_behind(default_s
         run(main)
     (pid,) = started
     assert f"process sleep (pid {pid}) outlives the run" in capfd.readouterr().err
+
+
+@pytest.mark.hazard("H63")
+@pytest.mark.parametrize("strikes", [1, 2])
+def test_one_more_ctrl_c_at_any_moment_after_the_start_of_a_program_leaves_none_behind(
+    strikes, default_sigint, capfd, monkeypatch
+):
+    """Two that come while it is started are raised later: the next one is the third."""
+    monkeypatch.setattr(module, "STUCK", math.inf)  # a wait in vain has no end
+
+    def interrupted(args, options):
+        popens.append(subprocess.Popen(args))
+        for _ in range(strikes):
+            strike()
+        sys.settrace(moments[-1].trace)
+        return popens[-1]
+
+    def main():
+        local(current_scheduler(), Children).spawn = interrupted
+        with (yield from open_process(["sleep", "60"])) as process:
+            yield from process.wait()
+
+    before, step = sys.gettrace(), 1 if FULL else 17
+    moments, popens = [Moment(0, strike)], []
+    while len(popens) == 0 or moments[-2].come:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run(main)
+        finally:
+            sys.settrace(before)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(popens[-1].pid, os.WNOHANG)
+        moments.append(Moment(step * len(popens), strike))
+    assert step * len(popens) > 100
 
 
 @pytest.mark.hazard("H63")
