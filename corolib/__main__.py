@@ -27,7 +27,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -55,6 +55,7 @@ from corolib.net.network import address_text
 from corolib.system import workers
 
 if TYPE_CHECKING:
+    import inspect
     import ssl
 
 HELP = """\
@@ -101,6 +102,8 @@ RUN = {
 def command(words: Sequence[str]) -> NoReturn:
     """Do what the command line asks for, and exit."""
     match words:
+        case ["serve", *given] if both_places(given):
+            sys.exit("--unix and --host or --port: a server listens at one of these places")
         case ["serve", *given]:
             doc = "Serve with a handler of yours.\n\n    $ python3 -m corolib serve app.py:echo\n"
             begin(told_of_mistakes(serve), doc, "serve", given, port=7007, arguments=SERVE)
@@ -132,6 +135,12 @@ def command(words: Sequence[str]) -> NoReturn:
             explain(HELP)
         case _:
             explain(HELP, f"there is no command {brief(words[0])}")
+
+
+def both_places(given: Sequence[str]) -> bool:
+    """Return whether the words name a path and an address to listen at."""
+    words = {each.partition("=")[0] for each in given}
+    return "--unix" in words and bool(words & {"--host", "--port"})
 
 
 def explain(text: str, mistake: str | None = None) -> NoReturn:
@@ -191,6 +200,10 @@ def serve(options: argparse.Namespace) -> None:
     """Serve with the handler, until Ctrl-C or SIGTERM."""
     ensure_mode(options.production)
     handler = load(options.handler)
+    if not parameters_of(handler):
+        name = options.handler
+        text = f"{name.rpartition(':')[2]}() takes no stream, so it is no handler"
+        sys.exit(f"{text}: a function is run, by `python3 -m corolib run {name}`")
     check_handler("serve", handler, STREAM)
     sys.argv = [options.handler]  # the title of a trace
     tls = None if options.tls is None else tls_context(options.tls)
@@ -259,6 +272,11 @@ def tls_context(path: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(path)
+    except ssl.SSLError as exc:
+        sys.exit(
+            f"--tls {path}: {exc.strerror or exc}. The file has to have the certificate and its "
+            "private key; of two files: `cat cert.pem key.pem > both.pem`"
+        )
     except OSError as exc:
         sys.exit(f"--tls {path}: {exc.strerror or exc}")
     return context
@@ -275,20 +293,26 @@ def run_function(options: argparse.Namespace) -> None:
 
 def refuse_arguments(function: Any, name: str) -> None:
     """Exit if the function cannot be called without arguments."""
+    missing = [
+        each.name
+        for each in parameters_of(function)
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    text = f"{name.rpartition(':')[2]}() takes {', '.join(missing)}, and `run` gives it nothing"
+    if len(missing) == 1:
+        text += f": a handler is served, by `python3 -m corolib serve {name}`"
+    if missing:
+        sys.exit(text)
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """Return what a function takes; something unknown if it has no signature."""
     import inspect
 
-    with suppress(ValueError):  # some functions have no signature
-        missing = [
-            each.name
-            for each in inspect.signature(function).parameters.values()
-            if each.default is each.empty
-            and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        ]
-        text = f"{name.rpartition(':')[2]}() takes {', '.join(missing)}, and `run` gives it nothing"
-        if len(missing) == 1:
-            text += f": a handler is served, by `python3 -m corolib serve {name}`"
-        if missing:
-            sys.exit(text)
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:
+        return [inspect.Parameter("unknown", inspect.Parameter.VAR_POSITIONAL)]
 
 
 def ensure_mode(production: bool) -> None:

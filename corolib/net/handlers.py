@@ -62,7 +62,7 @@ def check_handler(caller: str, handler: Any, kind: Kind) -> None:
     if not takes.least <= len(kind.arguments) <= takes.most or takes.keywords:
         raise TypeError(
             f"{caller}() calls {function_at(handler)} with ({', '.join(kind.arguments)}), but it "
-            f"takes ({', '.join(takes.names)}): {kind.hint}"
+            f"takes ({', '.join(takes.names)}): {_cure(handler, takes, kind)}"
         )
     code = function.__code__
     if code.co_flags & ASYNC_GENERATOR:
@@ -76,6 +76,32 @@ def check_handler(caller: str, handler: Any, kind: Kind) -> None:
             "function. What waits has `yield from` in front: "
             "`data = yield from stream.recv(65536)`"
         )
+
+
+# How other libraries call what a stream is and has: a handler that takes these needs no more.
+THEIRS = {
+    *("address", "addr", "client_addr", "client_address", "peer", "peername", "sender"),
+    *("writer", "w", "client_writer"),
+}
+
+
+def _cure(handler: Any, takes: _Arguments, kind: Kind) -> str:
+    """Return what to do about a handler that takes something else than it is given."""
+    name, given = name_of(handler), kind.arguments
+    bound = type(handler) is MethodType
+    if takes.names[:1] == ("self",):
+        owner = name_of(handler, which="__qualname__").rpartition(".")[0].rpartition(".")[2]
+        return f"give the method of an object, as `{owner}().{name}` is"
+    more = [*takes.names[len(given) : takes.least], *takes.keywords]
+    if more and name.isidentifier() and not THEIRS & set(more):
+        rest = ", ".join(f"{each}=..." for each in more)
+        if given[0] in more:  # which is not the first
+            rest = ", ".join(each for each in takes.names[: takes.least] if each not in given)
+        return f"give it the rest by `partial({name}, {rest})`, of functools"
+    right = f"lambda {', '.join(given)}: ..."
+    if name.isidentifier():
+        right = f"def {name}({', '.join(('self', *given) if bound else given)}): ..."
+    return f"{kind.hint}. Write `{right}`"
 
 
 class _Arguments(NamedTuple):

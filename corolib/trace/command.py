@@ -49,6 +49,14 @@ def record(words: Sequence[str]) -> NoReturn:
         "stacks": options.stacks,
         "source": not options.no_source,
     }
+    if not (options.module or os.path.exists(options.program)):
+        file, _, function = options.program.rpartition(":")
+        text = f"{options.program}: there is no such program here, in {os.getcwd()}"
+        if os.path.exists(file):
+            text += (
+                f"; a function is recorded by `corolib run {file}:{function} --trace {options.to}`"
+            )
+        sys.exit(text)
     traces: list[Trace] = []
 
     class Each(Trace):

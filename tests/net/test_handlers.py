@@ -39,8 +39,15 @@ async def both(stream):
     yield stream
 
 
+def last(database, size, stream):
+    yield
+
+
 class Service:
     def handle(self, stream, more):
+        yield
+
+    def nothing(self):
         yield
 
 
@@ -51,23 +58,27 @@ def is_told(handler, said, kind=STREAM):
 
 
 @pytest.mark.parametrize(
-    ("handler", "takes"),
+    ("handler", "takes", "cure"),
     [
-        (two, "(reader, writer)"),
-        (none, "()"),
-        (by_keyword, "(stream, limit)"),
-        (Service().handle, "(stream, more)"),
-        (lambda: None, "()"),
+        (two, "(reader, writer)", "Write `def two(stream): ...`"),
+        (none, "()", "Write `def none(stream): ...`"),
+        (lambda: None, "()", "Write `lambda stream: ...`"),
+        (Service().nothing, "()", "Write `def nothing(self, stream): ...`"),
+        (Service.handle, "(self, stream, more)", "of an object, as `Service().handle` is"),
+        (by_keyword, "(stream, limit)", "give it the rest by `partial(by_keyword, limit=...)`, of"),
+        (Service().handle, "(stream, more)", "the rest by `partial(handle, more=...)`, of functoo"),
+        (last, "(database, size, stream)", "give it the rest by `partial(last, database, size)`, "),
     ],
 )
-def test_a_handler_that_takes_something_else_is_told_what_it_gets(handler, takes):
+def test_a_handler_that_takes_something_else_is_told_what_it_gets(handler, takes, cure):
     name = handler.__name__
     line = handler.__code__.co_firstlineno
-    is_told(
+    said = is_told(
         handler,
-        f"serve_tcp() calls {name}() (test_handlers.py:{line}) with (stream), but it takes "
-        f"{takes}: the stream is read and written, and `stream.peer` is who has connected",
+        f"serve_tcp() calls {name}() (test_handlers.py:{line}) with (stream), but it takes {takes}",
     )
+    assert cure in said
+    assert ("read and written, and `stream.peer` is who has connected" in said) == ("Wri" in cure)
 
 
 @pytest.mark.found("E2")

@@ -326,6 +326,15 @@ def mistakes(folder):
         ("serve app.py:no_yield --port=0 --workers=2", r"TypeError: serve\(\) got no_yield\(\) .*"),
         ("serve app.py:of_asyncio --port=0", r"TypeError: serve\(\) calls of_asyncio\(\) .*"),
         ("serve app.py:echo --unix=/no/x", r"--unix: cannot listen on '/no/x': No such file .*"),
+        ("serve app.py:echo --unix=app.sock --port 0", r"--unix and --host or --port: a server .*"),
+        ("serve app.py:echo --tls=app.py", r"--tls app.py: .*`cat cert.pem key.pem > both.pem`"),
+        (
+            "serve app.py:main",
+            r"main\(\) takes no stream, so it is no handler: a function is run, by "
+            r"`python3 -m corolib run app.py:main`",
+        ),
+        ("trace nothing.py", r"nothing.py: there is no such program here, in /.*"),
+        ("trace app.py:main", r".*recorded by `corolib run app.py:main --trace trace.html`"),
         ("run app.py:number", r"app.py has no function 'number'; it has: .*"),
         ("run app.py:of_asyncio", r"of_asyncio\(\) takes reader, writer, and `run` gives .*"),
         (
