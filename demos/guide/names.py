@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import corolib
+from demos.extra import extra
 
 OTHERS = ("corolib.testing", "corolib.trace", "corolib.interop")
+DOORS = ("corolib.interop.psycopg", "corolib.interop.redis")  # imported by their own names
 TITLES = {  # of the groups of names, in the order of the reference
     "corolib.kernel": "Tasks, waits and errors",
     "corolib.coordination": "Groups, timeouts, locks, queues, threads, signals",
@@ -20,6 +22,8 @@ TITLES = {  # of the groups of names, in the order of the reference
     "corolib.testing": "Testing: corolib.testing",
     "corolib.trace": "Traces: corolib.trace",
     "corolib.interop": "Other libraries: corolib.interop",
+    "corolib.interop.psycopg": "PostgreSQL: corolib.interop.psycopg",
+    "corolib.interop.redis": "Redis: corolib.interop.redis",
 }
 
 
@@ -39,16 +43,35 @@ class Name(NamedTuple):
 
 
 def names() -> dict[str, Name]:
-    """Return all public names, by themselves; of two modules' that are alike, corolib's."""
+    """Return all public names, by themselves; one that is taken has its module before it, as
+    `redis.Subscription`.
+    """
     floors = floors_of(ast.parse(Path(corolib.__file__).read_text("utf-8")))
     found: dict[str, Name] = {}
-    for module in ("corolib", *OTHERS):
-        package = importlib.import_module(module)
-        for name in package.__all__:
+    for module in ("corolib", *OTHERS, *DOORS):
+        with extra("docs"):
+            package = importlib.import_module(module)
+        for name in listed(package):
             thing = getattr(package, name)
             group = floors[name] if module == "corolib" else module
-            found.setdefault(name, Name(module, name, group, thing, doc_of(name, thing)))
+            made = Name(module, name, group, thing, doc_of(name, thing))
+            if name not in found:
+                found[name] = made
+            elif found[name].thing is not thing:
+                key = f"{module.rpartition('.')[2]}.{name}"
+                found[key] = made
     return found
+
+
+def listed(package: Any) -> list[str]:
+    """Return the public names of a module: what it lists, or else the classes that it defines."""
+    if hasattr(package, "__all__"):
+        return list(package.__all__)
+    return [
+        name
+        for name, thing in vars(package).items()
+        if inspect.isclass(thing) and thing.__module__ == package.__name__ and name[0] != "_"
+    ]
 
 
 def floors_of(tree: ast.Module) -> dict[str, str]:

@@ -18,20 +18,21 @@ def contents(names: dict[str, Name]) -> str:
     parts = [
         "# Reference",
         "Every public name, with the first line of what is written about it. What is not listed "
-        "here may change.",
+        "here may change. What is not imported has a page, too: [the command line]"
+        "(command-line.md), [the plugin for pytest](pytest-plugin.md).",
     ]
     for group, title in TITLES.items():
         parts.append(f"## {title}")
-        rows = [f"| [`{n.name}`]({n.name}.md) | {n.line} |" for n in names.values()
+        rows = [f"| [`{n.name}`]({key}.md) | {n.line} |" for key, n in names.items()
                 if n.group == group]  # fmt: skip
         parts.append("\n".join(["| name | |", "| --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
-def page_of(name: Name) -> str:
-    """Return the page of one name."""
+def page_of(key: str, name: Name) -> str:
+    """Return the page of one name, which has that title."""
     parts = [
-        f"# {name.name}",
+        f"# {key}",
         fence(f"from {name.module} import {name.name}"),
         *described(name.name, name.thing, name.doc, 2),
     ]

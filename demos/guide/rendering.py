@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Container
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from demos.extra import extra
@@ -24,6 +26,15 @@ class Section(NamedTuple):
     anchor: str
     title: str
     words: str
+
+
+class Heading(NamedTuple):
+    """A heading of a text: `line` counts from 0."""
+
+    level: int
+    title: str
+    anchor: str
+    line: int
 
 
 class Page(NamedTuple):
@@ -78,6 +89,17 @@ def render(
     return Page(title, markdown.renderer.render(tokens, markdown.options, {}), sections)
 
 
+def headings(text: str) -> list[Heading]:
+    """Return the headings of a text, in order."""
+    tokens = MarkdownIt("commonmark").parse(text)
+    found, taken = [], dict[str, int]()
+    for token, inside in pairwise(tokens):
+        if token.type == "heading_open" and token.map is not None:
+            title = words_of(inside)
+            found.append(Heading(int(token.tag[1:]), title, anchor_of(title, taken), token.map[0]))
+    return found
+
+
 def is_comment(token: Token) -> bool:
     return token.type == "html_block" and token.content.lstrip().startswith("<!--")
 
@@ -128,11 +150,16 @@ def lexer_of(kind: str) -> Any:
 
 
 def code(text: str, kind: str) -> str:
-    """Return a block of code, in colours."""
+    """Return a block of code, in colours. A second word says what it is, and is shown above it."""
+    kind, _, shown = kind.partition(" ")
+    if kind == "python":
+        text = textwrap.dedent(text)  # some lines of a function are shown
     inside = highlight(text, lexer_of(kind or "text"), COLOURED)
-    label = "Output" if kind == "text" else "Code"
+    label = shown.capitalize() or ("Output" if kind == "text" else "Code")
+    above = f'<p class="label">{label}</p>\n' if shown else ""
+    style = f"{'output' if kind == 'text' else 'code'} {shown}".strip()
     return (
-        f'<pre class="{label.lower()}" tabindex="0" role="group" aria-label="{label}">'
+        f'{above}<pre class="{style}" tabindex="0" role="group" aria-label="{label}">'
         f"<code>{inside}</code></pre>\n"
     )
 

@@ -42,7 +42,7 @@ from demos.tour import (
 
 ROOT = Path(__file__).resolve().parents[2]
 TICK = 0.02  # seconds between two ticks
-MOST = 3000  # primes are counted up to here
+MOST = 6000  # primes are counted up to here
 MUCH = 40_000  # bytes that Bob sends: more than the small buffers hold
 SOON = 1.0  # seconds in which a packet has come that was sent on this machine
 _MASKS = {1: "r", 2: "w", 3: "rw"}
