@@ -124,11 +124,11 @@ def site():
             page = ahead.pop(0)
             client.request("GET", page)
             answer = client.getresponse()
-            text = answer.read().decode()
+            content = answer.read()
             if answer.status != 200:
                 missing.append(page)
             elif page.endswith(".html"):
-                found[page] = Looked(text)
+                found[page] = Looked(content.decode())
                 for link in found[page].links:
                     parts = urlsplit(urljoin(page, link))
                     if not parts.scheme and parts.path not in seen:

@@ -11,9 +11,11 @@ from demos import drawing
 from demos.drawing import COLOURS, MARGIN, SIZES, SOLIDS, TEXTS, WIDTH, contrast, width_of
 from demos.models import phases
 from demos.models.ready import CALLS, Cost
-from demos.pictures import compute, draw, edge, lanes, story
+from demos.pictures import compute, draw, edge, lanes, replay, story
 from demos.pictures.__main__ import OTHERS
 from demos.pictures.moment import NAMES, Moment, Wait, moments, steps, title_of
+from tests.helpers.browser import CHROMIUM
+from tests.helpers.driving import FULL
 from tests.helpers.programs import ROOT, outcome
 
 TOUR = ROOT / "demos" / "tour"
@@ -234,6 +236,20 @@ def test_the_command_draws_what_it_is_asked_for(tmp_path):
 
 
 # Lanes, phases, costs -----------------------------------------------------------------------------
+
+
+def test_the_page_of_a_run_is_shown_where_an_echo_goes_on(tmp_path):
+    event = replay.record(tmp_path / "page.html")
+    assert event["kind"] == "step"
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(not FULL, reason="a browser is started under COROLIB_SWEEP=full")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_page_of_a_run_is_drawn(tmp_path):
+    assert outcome("demos.pictures.replay", f"--into={tmp_path}") == (0, "replay.png\n", "")
+    drawn = (tmp_path / "replay.png").read_bytes()
+    assert drawn[16:24] == (PICTURES / "replay.png").read_bytes()[16:24], "it is as large as that"
 
 
 def test_three_tasks_in_three_lanes():
