@@ -205,6 +205,18 @@ def outcome(*args: str, **options: Any) -> tuple[int, str, str]:
     return process.returncode, out, without_slow_steps(err)
 
 
+def dialled(port: int, server: "subprocess.Popen[str]") -> socket.socket:
+    """Return a connection to a server that may still be on its way up."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), PATIENCE)
+        except ConnectionRefusedError:
+            assert server.poll() is None, f"the server ended: {server.communicate()[0]}"
+            assert time.monotonic() < give_up, "the server does not listen"
+            time.sleep(0.01)
+
+
 class Program:
     """A server of the demos that runs as a process, on a port of its own.
 
