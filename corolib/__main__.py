@@ -1,7 +1,7 @@
 """Serve with a handler of yours, or run a function, from the command line.
 
     $ python3 -m corolib serve app.py:echo --port 7007
-    echo on 127.0.0.1 port 7007, in debug mode; Ctrl-C ends it
+    app.py:echo on 127.0.0.1:7007, in debug mode; Ctrl-C ends it
     ^C
     stopped: 2 finished, 0 had to be cancelled
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,8 @@ from tests.helpers.driving import FULL
 from tests.helpers.programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-TAKEN_ALWAYS = ["pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "pytest_corolib.py"]
+TAKEN_ALWAYS = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"]
+TAKEN_ALWAYS += ["pytest_corolib.py"]
 PACKAGES = re.compile(r"corolib/(\w+/)*\w+\.py")
 DATA = [
     f"{package.replace('.', '/')}/{pattern}"
@@ -78,6 +80,17 @@ def test_all_packages_are_installed_from_where_they_are():
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+def test_a_package_index_is_shown_no_link_that_leads_nowhere():
+    """It has the README alone: no pictures, and no files to link to."""
+    for_index = runpy.run_path(str(ROOT / "setup.py"))["for_index"]
+    shown = for_index((ROOT / "README.md").read_text("utf-8"))
+    assert "![" not in shown
+    targets = re.findall(r"\]\(([^)]*)\)", shown)
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert "Short answers (`demos/guide/answers.md`)" in shown
+    assert "has a task for each client, and knows for which socket each one waits" in shown
+
+
 @pytest.mark.skipif(not FULL, reason="makes an environment, in which it builds")
 @pytest.mark.found("E6")
 def test_the_tests_run_from_the_source_distribution(tmp_path):
@@ -98,6 +111,7 @@ def test_the_tests_run_from_the_source_distribution(tmp_path):
     [unpacked] = (tmp_path / "unpacked").iterdir()
     there = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*")}
     assert [name for name in tracked() if name not in there] == []
+    assert "(`demos/guide/answers.md`)" in (unpacked / "PKG-INFO").read_text("utf-8")
     tests = [
         "tests/kernel/test_traps.py",
         "tests/project/test_layers.py",

