@@ -31,8 +31,43 @@ SOON = "current_scheduler().call_soon_threadsafe(f, *args)"
 FROM_THREAD = "from_thread(scheduler, f, *args)"
 SIGNALS = "with open_signal_receiver(signal.SIGHUP) as received:"
 
+READ_WAIT = "yield ReadWait(file)"
+WRITE_WAIT = "yield WriteWait(file)"
+RECV = "data = yield from stream.recv(65536)"
+SENDALL = "yield from stream.sendall(data)"
+LISTEN = "listener = listen_tcp(host, port)"
+OPEN_UDP = "sock = yield from open_udp(host, port)"
+TICKS = "for tick in every(seconds): missed = yield from tick"
+LOOKUP = "found = yield from to_thread(socket.getaddrinfo, host, port)"
+
+
+def _all(cure: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), cure)
+
+
 NAMES = {
     # asyncio
+    **_all("run(f, *args)", "run_forever run_until_complete set_event_loop set_event_loop_policy"),
+    **_all(f"{SERVE}, where `handler` is a generator function", "Protocol BufferedProtocol"),
+    **_all(LOOKUP, "getaddrinfo gethostbyname"),
+    "DatagramProtocol": "server = yield from serve_udp(handler, host, port)",
+    "Transport": "Stream",
+    "add_reader": f"{READ_WAIT}, in a task",
+    "add_signal_handler": SIGNALS,
+    "add_writer": f"{WRITE_WAIT}, in a task",
+    "call_at": "yield Sleep(at=deadline), in a task of its own",
+    "call_later": "yield Sleep(seconds), in a task of its own",
+    "call_soon": SPAWN,
+    "call_soon_threadsafe": SOON,
+    "create_datagram_endpoint": OPEN_UDP,
+    "create_future": "result = Result()",
+    "create_unix_connection": OPEN_UNIX,
+    "create_unix_server": SERVE_UNIX,
+    "sock_accept": "yield ReadWait(sock); then sock.accept()",
+    "sock_connect": OPEN_TCP,
+    "sock_recv": "yield ReadWait(sock); then sock.recv(n)",
+    "sock_sendall": "yield WriteWait(sock); then sock.send(data)",
+    "start_tls": "yield from stream.start_tls(context)",
     "CancelledError": "Cancelled",
     "Future": "result = Result()",
     "IncompleteReadError": "IncompleteRead",
@@ -69,7 +104,31 @@ NAMES = {
     "wait": "for step in as_completed(*tasks):",
     "wait_for": TIMEOUT,
     "wrap_future": "value = yield from wait_future(future)",
-    # trio
+    # trio and anyio
+    **_all("yield", "checkpoint checkpoint_if_cancelled"),
+    **_all(READ_WAIT, "wait_readable wait_socket_readable"),
+    **_all(WRITE_WAIT, "wait_writable wait_socket_writable"),
+    **_all(GROUP, "create_task_group"),
+    **_all(FROM_THREAD, "BlockingPortal start_blocking_portal"),
+    **_all("yield from to_thread(open, path)", "aopen open_file wrap_file"),
+    "EndOfStream": "b'', which stream.recv(n) returns at the end",
+    "DelimiterNotFound": "LimitExceeded",
+    "ParkingLot": "Condition",
+    "connect_tcp": OPEN_TCP,
+    "connect_unix": OPEN_UNIX,
+    "create_connected_udp_socket": OPEN_UDP,
+    "create_memory_object_stream": QUEUE,
+    "create_tcp_listener": LISTEN,
+    "create_udp_socket": "sock = yield from open_udp(local=(host, port))",
+    "create_unix_listener": "listener = listen_unix(path)",
+    "current_root_task": "current_scheduler().main",
+    "current_trio_token": "current_scheduler()",
+    "get_cancelled_exc_class": "Cancelled",
+    "get_current_task": "current_task()",
+    "get_running_tasks": "current_scheduler().tasks",
+    "notify_closing": "close(sock)",
+    "spawn_system_task": "task = spawn(f, daemon=True)",
+    "wait_task_rescheduled": "yield Suspend(arm, what)",
     "BrokenResourceError": "OSError, as the operating system says",
     "BusyResourceError": "BusyError",
     "CapacityLimiter": "Semaphore(n), or current_threads().limit",
@@ -81,7 +140,7 @@ NAMES = {
     "RunFinishedError": "RunFinished",
     "SSLListener": SERVE_TLS,
     "SSLStream": OPEN_TLS,
-    "SocketListener": "listener = listen_tcp(host, port)",
+    "SocketListener": LISTEN,
     "SocketStream": "Stream",
     "StrictFIFOLock": "Lock",
     "TASK_STATUS_IGNORED": "started(value)",
@@ -97,7 +156,7 @@ NAMES = {
     "open_nursery": GROUP,
     "open_ssl_over_tcp_listeners": SERVE_TLS,
     "open_ssl_over_tcp_stream": OPEN_TLS,
-    "open_tcp_listeners": "listener = listen_tcp(host, port)",
+    "open_tcp_listeners": LISTEN,
     "open_tcp_stream": OPEN_TCP,
     "open_unix_socket": OPEN_UNIX,
     "serve_listeners": "server = listener.serve(handler)",
@@ -124,10 +183,24 @@ NAMES = {
     "run_in_thread": IN_A_THREAD,
     "spawn_thread": IN_A_THREAD,
     "tcp_server": SERVE,
-    "tcp_server_socket": "listener = listen_tcp(host, port)",
+    "tcp_server_socket": LISTEN,
     "timeout_after": TIMEOUT,
     "unix_server": SERVE_UNIX,
     "unix_server_socket": "listener = listen_unix(path)",
+    # gevent
+    "AsyncResult": "result = Result()",
+    "Greenlet": SPAWN,
+    "GreenletExit": "Cancelled",
+    "StreamServer": SERVE,
+    "getcurrent": "current_task()",
+    "get_hub": "current_scheduler()",
+    "iwait": "for step in as_completed(*tasks):",
+    "joinall": "results = yield from gather(*tasks)",
+    "kill": "task.cancel()",
+    "killall": "task.cancel(), for each task",
+    "spawn_later": "yield Sleep(seconds), at the beginning of the task",
+    "spawn_raw": SPAWN,
+    "with_timeout": TIMEOUT,
     # threading and queue
     "BrokenBarrierError": "Cancelled, in the tasks that wait",
     "Empty": "QueueEmpty",
@@ -143,14 +216,60 @@ NAMES = {
     "get_ident": "current_task().id",
     "local": "contextvars.ContextVar(name)",
     "main_thread": "current_scheduler().main",
-    # socket
+    # socket and selectors
+    "EVENT_READ": READ_WAIT,
+    "EVENT_WRITE": WRITE_WAIT,
     "create_connection": OPEN_TCP,
-    "create_server": "listener = listen_tcp(host, port)",
+    "create_server": LISTEN,
     "socket": OPEN_TCP,
+    # socketserver, Twisted, Tornado
+    **_all(SERVE, "TCPServer ThreadingTCPServer StreamRequestHandler BaseRequestHandler"),
+    "IOLoop": "Scheduler",
+    "UDPServer": "server = yield from serve_udp(handler, host, port)",
+    "inlineCallbacks": "waits",
+    "reactor": "run(f, *args)",
 }
 
-MODULES = {"local", "socket"}
+MODULES = {"Protocol", "Transport", "kill", "local", "reactor", "socket"}
 """Those of them that are more often meant as something else: a module that was not imported."""
+
+WORDS = {
+    **_all(SPAWN, "go start start_soon submit fork launch"),
+    **_all(OPEN_TCP, "connect dial open Socket"),
+    **_all(OPEN_TLS, "connect_tls open_tls ssl tls"),
+    **_all(LISTEN, "listen bind"),
+    **_all("run(serve_tcp, handler, host, port)", "serve run_server serve_forever start_serving"),
+    **_all("stream = yield from listener.accept()", "accept"),
+    **_all(RECV, "read receive recv"),
+    **_all("line = yield from stream.readline()", "readline read_line"),
+    **_all(SENDALL, "send sendall write"),
+    **_all("yield ReadWait(file), or WriteWait(file)", "poll select DefaultSelector"),
+    **_all(READ_WAIT, "Read read_wait wait_read"),
+    **_all(WRITE_WAIT, "Write write_wait wait_write"),
+    **_all(SLEEP, "after delay pause"),
+    **_all(TICKS, "interval periodic repeat tick ticker"),
+    **_all(GROUP, "Group group"),
+    **_all(QUEUE, "Mailbox Stack channel pipe"),
+    **_all("yield from map_concurrent(f, items, limit=n)", "Pool map"),
+    **_all("index, value = yield from race(f(), g())", "any wait_any wait_first"),
+    **_all("results = yield from gather(f(), g())", "all wait_all"),
+    **_all("with (yield from Lock()):", "Mutex lock"),
+    **_all(JOIN, "join"),
+    **_all("task.cancel()", "cancel abort"),
+    **_all("report = yield from server.stop(), or scheduler.main.cancel()", "stop shutdown"),
+    **_all(IN_A_THREAD, "Executor ThreadPoolExecutor executor run_sync thread"),
+    **_all("yield from to_process(f, *args)", "ProcessPoolExecutor process"),
+    **_all(PROCESS, "Popen subprocess"),
+    **_all(SIGNALS, "signal signals"),
+    **_all("stream = open_stdin()", "input stdin"),
+    **_all("sock = yield from open_udp(local=(host, port))", "listen_udp udp"),
+    **_all("current_scheduler()", "loop scheduler"),
+    **_all("waits", "async_function coroutine task"),
+}
+"""Words under which one may look in `corolib`. In a program they would be names of its own."""
+
+PACKAGES = ("interop", "testing", "trace")
+"""Packages that are imported by themselves."""
 
 EVENT = {"isSet": "event.is_set()"}
 ACQUIRE = {
@@ -162,6 +281,12 @@ ACQUIRE = {
 }
 CONDITION = {**ACQUIRE, "notifyAll": "condition.notify_all()"}
 
+SERVERS = {
+    **_all("report = yield from server.stop()", "aclose cancel close kill shutdown terminate"),
+    **_all("report = yield from server", "join run serve_forever start wait wait_closed"),
+}
+SUBSCRIBE = "with topic.subscribe() as news: item = yield from news.get()"
+
 MEMBERS = {
     "Barrier": {"n_waiting": "barrier.waiters"},
     "CancelScope": {
@@ -169,10 +294,45 @@ MEMBERS = {
         "relative_deadline": "scope.deadline - now()",
         "reschedule": "scope.deadline = now() + seconds",
         "when": "scope.deadline",
+        **_all("scope.cancelled_caught", "cancelled is_cancelled was_cancelled"),
+        **_all("scope.deadline = now() + seconds", "extend reset restart"),
+        **_all("scope.expired", "is_expired timed_out"),
     },
     "Condition": CONDITION,
-    "Event": EVENT,
+    "DatagramServer": {
+        **SERVERS,
+        "sendto": "yield from sock.sendto(data, sender)",
+        "sockets": "the DatagramSocket that serves",
+    },
+    "DatagramSocket": {
+        **_all("data, sender = yield from sock.recvfrom()", "read receive receive_from recv_from"),
+        **_all("yield from sock.sendto(data, address)", "sendall send_to write"),
+        **_all("sock = yield from open_udp(local=(host, port))", "bind listen"),
+        **_all("server = sock.serve(handler)", "datagram_received serve_forever"),
+        **_all("sock.close()", "abort aclose shutdown"),
+        "accept": "data, sender = yield from sock.recvfrom(): there are no connections",
+        "connect": OPEN_UDP,
+        "get_extra_info": "sock.local, sock.peer",
+        "getpeername": "sock.peer",
+        "getsockname": "sock.local",
+        "settimeout": TIMEOUT,
+    },
+    "Event": {
+        **EVENT,
+        **_all("event.set()", "fire notify notify_all signal trigger"),
+        **_all("event.clear()", "reset unset"),
+        **_all("event.is_set()", "fired ready"),
+    },
     "Listener": {
+        **_all(
+            "stream = yield from listener.accept(), whose methods they are",
+            "getpeername makefile read recv recv_into recvfrom send sendall",
+        ),
+        **_all("nothing: it listens already", "bind listen"),
+        **_all("listener.close()", "shutdown stop wait_closed"),
+        **_all("server = listener.serve(handler)", "run start"),
+        "connect": OPEN_TCP,
+        "settimeout": TIMEOUT,
         "address": "listener.addresses[0]",
         "port": "listener.addresses[0][1]",
         "aclose": "listener.close()",
@@ -184,10 +344,18 @@ MEMBERS = {
     },
     "Lock": ACQUIRE,
     "Process": {
+        **_all("process.returncode", "exitcode exit_code"),
+        **_all("process.returncode is None", "is_alive is_running"),
+        "join": "yield from process.wait()",
+        "stop": "process.terminate()",
         "communicate": "result = yield from run_process(args, input=data)",
         "poll": "process.returncode",
     },
     "Queue": {
+        **_all("yield from queue.put(item)", "add append enqueue push"),
+        **_all("item = yield from queue.get()", "dequeue pop popleft recv take"),
+        "is_empty": "queue.empty()",
+        "is_full": "queue.full()",
         "aclose": "queue.shutdown()",
         "close": "queue.shutdown()",
         "maxsize": "queue.size",
@@ -198,6 +366,9 @@ MEMBERS = {
         "statistics": "len(queue), queue.waiters",
     },
     "Result": {
+        **_all("value = yield from result", "get value"),
+        **_all("result.done", "ready successful"),
+        "done()": "result.done",
         "add_done_callback": "value = yield from result, in a task of its own",
         "cancelled": "result.done",
         "exception": "value = yield from result",
@@ -209,6 +380,12 @@ MEMBERS = {
         "unwrap": "value = yield from result",
     },
     "Scheduler": {
+        **_all(LOOKUP, "getaddrinfo getnameinfo"),
+        "is_running": "scheduler.current",
+        "sleep": SLEEP,
+        "start": "run(f, *args)",
+        "start_tls": "yield from stream.start_tls(context)",
+        "subprocess_shell": "process = yield from open_process(['sh', '-c', line])",
         "add_reader": "yield ReadWait(file), in a task",
         "add_signal_handler": SIGNALS,
         "add_writer": "yield WriteWait(file), in a task",
@@ -217,7 +394,7 @@ MEMBERS = {
         "call_soon": SPAWN,
         "connect_read_pipe": "stream = yield from open_process(...), or open_stdin()",
         "create_connection": OPEN_TCP,
-        "create_datagram_endpoint": "sock = yield from open_udp(host, port)",
+        "create_datagram_endpoint": OPEN_UDP,
         "create_future": "result = Result()",
         "create_server": SERVE,
         "create_task": SPAWN,
@@ -237,16 +414,38 @@ MEMBERS = {
     },
     "Semaphore": {**ACQUIRE, "max_value": "semaphore.value, what is left"},
     "Server": {
+        **SERVERS,
+        "accept": "each connection goes to the handler",
         "address": "server.listener.addresses[0]",
         "addresses": "server.listener.addresses",
         "port": "server.listener.addresses[0][1]",
         "sockets": "server.listener.addresses",
-        "close": "report = yield from server.stop()",
         "is_serving": "server.stopping.is_set()",
-        "serve_forever": "report = yield from server",
-        "wait_closed": "report = yield from server",
     },
+    "SignalReceiver": _all("signum = yield from received", "get recv wait"),
     "Stream": {
+        **_all(RECV, "read1 readany receive"),
+        **_all("line = yield from stream.readline()", "gets read_line recv_line"),
+        **_all("data = yield from stream.readexactly(n)", "receive_exactly recv_exactly"),
+        **_all("data = yield from stream.readuntil(end)", "read_until receive_until recv_until"),
+        **_all("yield from stream.sendall(line + b'\\n')", "puts sendline write_line writeline"),
+        **_all("yield from stream.more()", "is_readable poll"),
+        **_all("listener = listen_tcp(host, port)", "accept bind listen"),
+        **_all("stream.peer", "addr address client_address peername remote_address"),
+        **_all("stream.close()", "disconnect stop"),
+        **_all("stream.reset()", "abort"),
+        **{name: f"stream.socket.{name}" for name in ("family", "proto", "type")},
+        **{name: f"stream.socket.{name}()" for name in ("dup", "fileno")},
+        "sock": "stream.socket",
+        **_all(
+            "nothing: it reads when recv() is called", "is_reading pause_reading resume_reading"
+        ),
+        **_all("nothing: a stream waits where a socket would block", "getblocking setblocking"),
+        **_all(TIMEOUT, "gettimeout timeout"),
+        "get_write_buffer_size": "stream.unsent",
+        "recvmsg": RECV,
+        "sendto": "yield from sock.sendto(data, address), of open_udp()",
+        "unwrap": "yield from stream.aclose()",
         "at_eof": "stream.ended",
         "can_write_eof": "yield from stream.send_eof()",
         "connect": OPEN_TCP,
@@ -261,26 +460,34 @@ MEMBERS = {
         "lines": "while line := (yield from stream.readline()):",
         "is_closing": "stream.ended, which says that the peer has ended",
         "makefile": "while line := (yield from stream.readline()):",
-        "read": "data = yield from stream.recv(65536)",
+        "read": RECV,
         "read_exactly": "data = yield from stream.readexactly(n)",
         "readall": "data = yield from stream.recv(65536), until it is b''",
         "readinto": "n = yield from stream.recv_into(buffer)",
         "readlines": "while line := (yield from stream.readline()):",
-        "receive_some": "data = yield from stream.recv(65536)",
-        "recvfrom": "data = yield from stream.recv(65536)",
-        "send": "yield from stream.sendall(data)",
-        "send_all": "yield from stream.sendall(data)",
+        "receive_some": RECV,
+        "recvfrom": RECV,
+        "send": SENDALL,
+        "send_all": SENDALL,
         "sendmsg": "yield from stream.sendall([head, body])",
         "setsockopt": "stream.socket.setsockopt(...)",
         "settimeout": TIMEOUT,
         "shutdown": "yield from stream.send_eof()",
         "transport": "stream.socket",
         "wait_closed": "yield from stream.aclose()",
-        "write": "yield from stream.sendall(data)",
+        "write": SENDALL,
         "write_eof": "yield from stream.send_eof()",
         "writelines": "yield from stream.sendall([head, body])",
     },
     "Task": {
+        **_all("task.cancel()", "abort interrupt kill terminate throw"),
+        **_all("task.done", "dead finished is_done ready"),
+        **_all(JOIN, "get value"),
+        **_all("task.exception", "error exc_info"),
+        "get_context": "task = spawn(f, context=context)",
+        "is_running": "not task.done",
+        "status": "task.state",
+        "successful": "task.done and task.exception is None",
         "add_done_callback": f"{JOIN}, in a task of its own",
         "cancelled()": "isinstance(task.exception, TaskCancelled)",
         "cancelling": "task.state",
@@ -306,6 +513,9 @@ MEMBERS = {
         "wait()": JOIN,
     },
     "TaskGroup": {
+        **_all("g.spawn(f, *args)", "add go launch run schedule start_task submit"),
+        **_all("results = yield from g", "gather wait wait_all"),
+        **_all("g.cancel()", "cancel_all cancel_remaining close stop"),
         "add_task": "g.spawn(f, *args)",
         "child_tasks": "g.tasks",
         "create_task": "g.spawn(f, *args)",
@@ -315,6 +525,16 @@ MEMBERS = {
         "parent_task": "current_task()",
         "results": "results = yield from g",
         "start_soon": "g.spawn(f, *args)",
+    },
+    "Topic": {
+        **_all(
+            "yield from topic.publish(item)",
+            "broadcast emit notify push put put_nowait send send_nowait",
+        ),
+        **_all(SUBSCRIBE, "get get_nowait listen on receive recv wait"),
+        **_all("topic.shutdown()", "aclose close"),
+        "clone": "topic.subscribe()",
+        "unsubscribe": "with topic.subscribe() as news:, whose end is the end of the block",
     },
 }
 """For each class; what has `()` is there, and is not called."""
@@ -330,6 +550,9 @@ ITERATED = {
     "Stream": "while {x} := ({word} {it}.readline()):",
 }
 """What takes the place of `for x in it:`, for things whose items have to be waited for."""
+
+BLOCKS = ("hold", "subscribe")
+"""What returns the beginning of a `with` block."""
 
 READ = "while {x} := ({word} {it}):"
 TAKEN = "while True: {x} = {word} {it}"
@@ -369,6 +592,32 @@ def asyncio_cure(name: str) -> str:
         cure = f"{kind} is imported from corolib, too"
     what = f"In corolib: {cure}" if cure else ASYNCIO
     return f"asyncio.{name}() is asyncio's, and corolib cannot wait for it. {what}"
+
+
+FUNCTIONS = {
+    "from_thread": {
+        "check_cancelled": "nothing: a thread is not told",
+        "run": FROM_THREAD,
+        "run_sync": "scheduler.call_soon_threadsafe(f, *args)",
+    },
+    "to_process": {"run_sync": "yield from to_process(f, *args)"},
+    "to_thread": {
+        "current_default_thread_limiter": "current_threads().limit",
+        "run_sync": IN_A_THREAD,
+    },
+}
+"""What is looked for at functions of ours, which are modules elsewhere."""
+
+
+def name_cure(name: str, imported: bool) -> str | None:
+    """Return what is in `corolib` instead of a name that it has not; None if nothing is known.
+
+    Args:
+        imported: whether it is in `from corolib import name`, which finds packages by itself.
+    """
+    if name in PACKAGES and not imported:
+        return f"import corolib.{name}"
+    return NAMES.get(name) or WORDS.get(name)
 
 
 def member_cure(kind: type, name: str) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from corolib.advice.arguments import given_call, refused_call
 from corolib.advice.foreign import (
     ASYNCIO,
+    FUNCTIONS,
     MODULES,
     NAMES,
     SLEEP,
@@ -26,9 +27,9 @@ from corolib.advice.foreign import (
     member_cure,
 )
 from corolib.advice.places import Place, flags_of, frames, is_of_library, name_in, places
-from corolib.advice.uses import misused, repeated_call
+from corolib.advice.uses import begun_block, misused, repeated_call
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import attribute, class_name, name_of, plain
+from corolib.kernel.safely import Block, attribute, class_name, name_of, plain
 
 if TYPE_CHECKING:
     import ast
@@ -49,8 +50,12 @@ def note_on(error: BaseException) -> str | None:
         thing = error.obj
         if isinstance(thing, GeneratorType | CoroutineType):
             return _forgotten(error, name_of(thing).lstrip("_"))
-        if is_of_library(type(thing)):
-            cure = member_cure(type(thing), str(error.name))
+        if type(thing) is Block:
+            return begun_block(error)
+        cures = FUNCTIONS.get(name_of(thing)) if is_of_library(thing) else None
+        if cures or is_of_library(type(thing)):
+            name = str(error.name)
+            cure = (cures or {}).get(name) or member_cure(type(thing), name)
             return cure and _as_there(error, f"In corolib: {cure}")
         return None
     text = str(error)

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from corolib.advice.arguments import BOUNDS, text_of
-from corolib.advice.foreign import ITERATED, LOOPS, REPEATED, waiting_call
+from corolib.advice.foreign import BLOCKS, ITERATED, LOOPS, REPEATED, waiting_call
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import class_name, name_of
@@ -30,6 +30,8 @@ _COMPLAINTS = (
 
 def misused(error: BaseException, text: str) -> str | None:
     """Return the note if an error says that something cannot be iterated, awaited or entered."""
+    if "'Block' object" in text or text.endswith("got Block"):
+        return begun_block(error)
     for pattern, uses in _COMPLAINTS:
         found = re.match(pattern, text)
         place = next(places(error), None) if found else None
@@ -99,6 +101,16 @@ def repeated_call(error: BaseException, name: str) -> str:
                 if name_in(thing.func) == name and is_of_library(made):
                     return REPEATED[name].format(x=target, it=text_of(thing), word=place.word)
     return ""
+
+
+def begun_block(error: BaseException) -> str | None:
+    """Return the note if what a call returned is a block that was not begun by `with`."""
+    for place in places(error):
+        for call, _ in place.line.calls:
+            if name_in(call.func) in BLOCKS and is_of_library(place.function_of(call)):
+                name = place.line.assigned_to(call).removesuffix(" = ") or "news"
+                return f"It is the beginning of a block: write `with {text_of(call)} as {name}:`"
+    return None
 
 
 _CALLABLES = {

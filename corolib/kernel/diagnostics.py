@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from corolib.kernel.checks import check_callable
 from corolib.kernel.errors import RunFinished
 from corolib.kernel.safely import (
+    Block,
     attribute,
     brief,
     class_module,
@@ -365,6 +366,9 @@ def _advice(thing: Any, before: str, after: str) -> str:
             forgive(each)
         if calls:
             return f"It gives calls, and runs none. Write `{before}yield from gather(*{after[1:]})`"
+    if kind is Block:
+        name = before.removesuffix(" = ").rstrip("( ")
+        return f"It is the beginning of a block: write `with{after} as {name or 'news'}:`"
     module = class_module(thing)
     if module.startswith(("asyncio", "_asyncio")):
         return f"It is asyncio's, and corolib cannot wait for it. {ASYNCIO}"

@@ -12,7 +12,15 @@ import warnings
 import pytest
 
 import corolib
-from corolib.advice.foreign import MEMBERS, NAMES, asyncio_cure, member_cure
+from corolib.advice.foreign import (
+    FUNCTIONS,
+    MEMBERS,
+    NAMES,
+    PACKAGES,
+    WORDS,
+    asyncio_cure,
+    member_cure,
+)
 from tests.helpers.programs import python
 
 WITHOUT = {
@@ -159,6 +167,28 @@ def test_cures_are_for_classes_of_ours_and_for_nothing_that_is_there():
             assert hasattr(kind, member.removesuffix("()")) == member.endswith("()"), member
 
 
+def test_words_are_no_names_that_are_there_or_known_already():
+    assert WORDS.keys().isdisjoint({*corolib.__all__, *NAMES, *PACKAGES})
+    assert NAMES.keys() & set(corolib.__all__) <= {"Server"}
+    for name, cures in FUNCTIONS.items():
+        assert not [each for each in cures if hasattr(getattr(corolib, name), each)]
+
+
+@pytest.mark.found("E3")
+def test_a_package_that_was_not_imported_is_named():
+    program = """
+        import corolib
+        try:
+            corolib.testing
+        except AttributeError as exc:
+            print(exc)
+        from corolib import testing, interop, trace
+        print(corolib.testing is testing)
+    """
+    said = "module 'corolib' has no attribute 'testing'. In corolib: import corolib.testing"
+    assert python(program) == (0, f"{said}\nTrue\n", "")
+
+
 def test_a_subclass_has_the_cures_of_its_base():
     assert member_cure(corolib.RLock, "acquire_lock") == member_cure(corolib.Lock, "acquire_lock")
     assert member_cure(corolib.RLock, "nonsense") is None
@@ -166,15 +196,17 @@ def test_a_subclass_has_the_cures_of_its_base():
 
 def test_what_asyncio_calls_otherwise_is_named_and_all_else_goes_to_a_thread():
     assert asyncio_cure("open_connection").endswith("In corolib: " + NAMES["open_connection"])
-    assert "to_thread(asyncio.run, f())" in asyncio_cure("start_tls")
+    assert "to_thread(asyncio.run, f())" in asyncio_cure("staggered_race")
 
 
 @pytest.mark.found("E3")
-@pytest.mark.parametrize("name", ["sleep", "open_connection", "open_nursery"])
+@pytest.mark.parametrize(
+    "name", ["sleep", "open_connection", "open_nursery", "call_later", "listen"]
+)
 def test_a_name_that_is_not_there_says_what_is(name):
     with pytest.raises(AttributeError, match=r"In corolib: ") as caught:
         getattr(corolib, name)
-    assert str(caught.value).endswith(NAMES[name])
+    assert str(caught.value).endswith(NAMES.get(name) or WORDS[name])
     assert not hasattr(corolib, name)
     with pytest.raises(ImportError, match=rf"^cannot import name '{name}' from 'corolib'\. In co"):
         exec(f"from corolib import {name}")

@@ -400,6 +400,7 @@ def test_what_cannot_wait_is_called_without_yield_from():
         (lambda stream: Queue(1), "maxsize", "queue.size"),
         (lambda stream: stream, "write", "yield from stream.sendall(data)"),
         (lambda stream: stream, "read", "data = yield from stream.recv(65536)"),
+        (lambda stream: corolib.to_thread, "run_sync", "yield from to_thread(f, *args)"),
     ],
 )
 def test_a_name_of_another_library_is_answered_with_ours(thing, name, cure, stream):

@@ -33,7 +33,14 @@ WRONG = {
     'x = yield from slow() == b"x"': (
         'slow() waits, and was not run. Write `x = (yield from slow()) == b"x"`'
     ),
+    "news = Topic(1).subscribe(); news.get()": (
+        "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
+    ),
+    "for x in Topic(1).subscribe(): yield": (
+        "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
+    ),
     # Nothing is known of these.
+    "[Topic(1)][0].subscribe().get()": None,
     "yield from None": None,
     "for x in event: yield": None,
     "for x in slow(1) if port == 1 else 5: yield": None,
@@ -59,6 +66,9 @@ WRONG_AWAITS = {
     "async for x in every(1): pass": "Write `for tick in every(1): missed = await tick`",
     "async with timeout(1): pass": (
         "It bounds a block without `async`: write `with timeout(...):`"
+    ),
+    "async for x in Topic(1).subscribe(): pass": (
+        "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
     ),
     "async with event: pass": None,
     "async for x in 5: pass": None,
@@ -119,6 +129,7 @@ def test_what_is_yielded_instead_of_called_is_shown_by_its_name(tmp_path):
         ("x = yield queue", "Did you mean `x = yield from queue.get()`?"),
         ("yield Event()", "Did you mean `yield from event.wait()`?"),
         ("yield [print][0]", "`yield from f()`"),
+        ("x = yield Topic(1).subscribe()", "write `with Topic(1).subscribe() as x:`"),
         ("x = yield [slow(1), slow(2)]", "`x = yield from gather(*[slow(1), slow(2)])`"),
     ]:
         message, _ = said_of(line, tmp_path)
