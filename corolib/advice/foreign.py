@@ -383,7 +383,6 @@ MEMBERS = {
         **_all(LOOKUP, "getaddrinfo getnameinfo"),
         "is_running": "scheduler.current",
         "sleep": SLEEP,
-        "start": "run(f, *args)",
         "start_tls": "yield from stream.start_tls(context)",
         "subprocess_shell": "process = yield from open_process(['sh', '-c', line])",
         "add_reader": "yield ReadWait(file), in a task",
