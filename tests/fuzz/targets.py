@@ -7,6 +7,7 @@ the bytes were cut into segments.
 
 import contextlib
 import io
+import logging
 import math
 import os
 import random
@@ -14,11 +15,15 @@ import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import copy
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from zlib import crc32
+
+import pytest
 
 from corolib import (
     Coro,
@@ -32,9 +37,16 @@ from corolib import (
     move_on_after,
     notify_systemd,
     run,
+    spawn,
+    timeout,
 )
+from corolib.net.proxy_header import ProxyHeaderError, missing, read_header
 from corolib.testing import virtual_time
+from corolib.trace import looking
+from corolib.trace.command import convert
+from demos.keyvalue.__main__ import TRANSACTION, Client, Service
 from demos.keyvalue.protocol import ELEMENTS, REQUEST, Refused, Requests
+from demos.keyvalue.store import SortedSet, Store, cost
 from demos.web import static, websocket
 from tests.fuzz.inputs import Target
 from tests.helpers.inside import forget_handed_over
@@ -303,13 +315,203 @@ def answers(data: bytes) -> str:
     return f"{results[0][0]}, {int(math.log2(len(results[0][1]) + 1))}"
 
 
+def proxies(data: bytes) -> str:
+    """The header that a balancer sends before anything else, of both versions."""
+
+    def read(stream: Stream) -> Coro[tuple[Any, bytes]]:
+        peer = yield from read_header(stream, 10, set())
+        rest = b""
+        while part := (yield from stream.recv(65536)):
+            rest += part
+        return peer, rest
+
+    results = [served(read, list(pieces(data, salt)))[0] for salt in (0, 1)]
+    results.append(served(read, [data] if data else [])[0])
+    if any(isinstance(each, ProxyHeaderError) for each in results):
+        assert all(isinstance(each, ProxyHeaderError) for each in results), results
+        assert all(str(each).isprintable() and len(str(each)) < 300 for each in results)
+        return "refused"
+    assert results[0] == results[1] == results[2], results
+    peer, rest = results[0]
+    if peer is None:
+        assert not data
+        return "nothing"
+    header = data[: len(data) - len(rest)]
+    assert data == header + rest
+    assert missing(header) == 0
+    assert all(1 <= missing(header[:at]) <= len(header) - at for at in range(len(header)))
+    if not isinstance(peer, tuple):
+        return "its own"
+    assert ip_address(peer[0]).version == (4 if len(peer) == 2 else 6)
+    assert 0 <= peer[1] <= 0xFFFF
+    return f"version {2 - header.startswith(b'PROXY')}, {len(peer)}, {min(len(rest), 1)}"
+
+
+def commands(data: bytes) -> str:
+    """Requests of two clients of the key-value store, a line each; `@` lets time pass.
+
+    What is refused has changed nothing, and what is counted is there.
+    """
+    memory = 8000
+    service: Any = object.__new__(Service)
+    Store.__init__(service, memory)
+    service.pending, service.begun, service.settings = 0, 0, {}
+    service.server = SimpleNamespace(stats=lambda: {"open": 2, "accepted": 2})
+    clients = [Client(1), Client(2)]
+    came_to = set[str]()
+
+    def check() -> None:
+        assert service.used == sum(cost(*each) for each in service.values.items()) <= memory
+        assert service.deadlines.keys() <= service.values.keys()
+        assert all(value or value == b"" for value in service.values.values())
+        assert service.pending == sum(client.kept for client in clients)
+        for value in service.values.values():
+            if isinstance(value, SortedSet):
+                assert value.order == sorted((score, each) for each, score in value.scores.items())
+
+    def view() -> dict[bytes, Any]:
+        return {
+            key: value.order.copy() if isinstance(value, SortedSet) else copy(value)
+            for key, value in service.values.items()
+        }
+
+    def feed(client: Client, line: bytes) -> None:
+        before, queue = view(), client.queue
+        reply = b"".join(service.replies(client, line + b"\r\n"))
+        assert reply.endswith(b"\r\n") or not reply
+        assert client.size <= REQUEST + TRANSACTION + len(line)
+        if reply.startswith(b"-") and reply.count(b"\n") == 1:
+            assert view() == before or service.expired
+            assert queue is None or client.queue is None or client.broken or client.ended
+        came_to.add(re.sub(rb"[^-+:$*%,_].*", b"", reply[:1]).decode() or "other")
+
+    def main() -> Coro[None]:
+        for number, line in enumerate(data.split(b"\n")):
+            client = clients[line[:1] == b"2"]
+            if line.startswith(b"@"):
+                yield Sleep(min(len(line), 50) / 10)
+                for key in list(service.deadlines):
+                    service.find(key)
+            elif not client.ended:
+                feed(client, line.removeprefix(b"2"))
+            check()
+            if number % 100 == 99:
+                yield
+
+    options: Any = virtual_time()
+    run(main, **options)
+    kinds = {type(value).__name__ for value in service.values.values()}
+    return " ".join(sorted(came_to)) + ", " + " ".join(sorted(kinds))
+
+
+def replies(data: bytes) -> str:
+    """What a server answers to the client of Redis."""
+    redis = pytest.importorskip("corolib.interop.redis")
+    lost: list[object] = []
+    connections: list[Any] = []
+    came_to: list[str] = []
+
+    def open_tcp(*_: object, **__: object) -> Coro[Stream]:
+        yield
+        if connections:
+            raise ConnectionRefusedError
+        connections.extend(socket.socketpair())
+        for sock in connections:
+            sock.setblocking(False)
+        spawn(server, Stream(connections[1]), daemon=True)
+        return Stream(connections[0])
+
+    def server(stream: Stream) -> Coro[None]:
+        with contextlib.suppress(ConnectionError):
+            yield from stream.recv(65536)
+            for piece in pieces(data):
+                yield from stream.sendall(piece)
+                yield Sleep(0.01)
+            yield from stream.send_eof()
+            while (yield from stream.recv(65536)):
+                pass
+
+    def ask(call: Any) -> Coro[None]:
+        try:
+            with timeout(60):
+                came_to.append(type((yield from call)).__name__)
+        except (redis.RedisError, ConnectionError, TimeoutError) as exc:
+            came_to.append(type(exc).__name__)
+
+    def main() -> Coro[None]:
+        with redis.Redis("x", 1) as client:
+            made = client.subscribe("a", "b", backlog=2)
+            yield from gather(
+                ask(client.call("GET", "a")), ask(made), ask(client.call_all([["A"], ["B"]]))
+            )
+
+    with mock.patch.object(redis, "open_tcp", open_tcp):
+        options: Any = {**virtual_time(), "on_task_error": lambda task, exc: lost.append(exc)}
+        logging.disable()
+        try:
+            run(main, **options)
+        finally:
+            logging.disable(logging.NOTSET)
+            for sock in connections:
+                sock.close()
+    assert lost == []
+    return ", ".join(came_to)
+
+
+def traces(data: bytes) -> str:
+    """A file that is said to be a trace, and is to become a page or a file for Perfetto."""
+    came_to = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "trace.jsonl")
+        path.write_bytes(data)
+        for suffix in (".html", ".json"):
+            to, err = path.with_suffix(suffix), io.StringIO()
+            with contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+                convert([str(path), str(to)])
+            said = err.getvalue().removesuffix("\n")
+            assert said.isprintable(), said
+            assert len(said) < 1000
+            assert bool(said) != to.exists(), said
+            if not said and suffix == ".html":
+                page = to.read_text("utf-8")
+                assert page.count("</script>") == page.count("<script") <= 2, page[:1000]
+            why = re.match(r"[a-z ]*(: \w+)?", said.partition(": ")[2])
+            came_to.append(why[0] if said and why else "done")
+    return ", ".join(came_to)
+
+
+def dumps(data: bytes) -> str:
+    """What another process is said to answer to `ps`."""
+    out = []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "1.json").write_bytes(data)
+        Path(folder, "1.answer").write_bytes(data)
+        told = looking.announced(folder, 1)
+        out.append("none" if told is None else "told")
+        for as_json in (False, True):
+            Path(folder, "1.answer").write_bytes(data)
+            try:
+                text = looking.shown(looking.answer_at(str(Path(folder, "1.answer"))), as_json)
+                if not as_json:
+                    assert all(line.isprintable() for line in text.split("\n")), text
+                out.append("shown")
+            except looking.CannotAsk:
+                out.append("refused")
+    return ", ".join(out)
+
+
 TARGETS: dict[str, Target] = {
     "answers": answers,
+    "commands": commands,
+    "dumps": dumps,
     "frames": frames,
     "handshake": handshake,
     "http": http,
     "lines": lines,
+    "proxies": proxies,
+    "replies": replies,
     "resp": resp,
     "streams": streams,
+    "traces": traces,
     "variables": variables,
 }
