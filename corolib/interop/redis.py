@@ -465,7 +465,7 @@ class _Link:
         reader = hiredis.Reader(replyError=RedisError, notEnoughData=_MORE)
         while data := (yield from self._receive()):
             reader.feed(data)
-            while (reply := reader.gets()) is not _MORE:
+            while (reply := _parsed(reader)) is not _MORE:
                 if isinstance(reply, hiredis.PushNotification):
                     self._take_push(reply)
                 else:
@@ -513,6 +513,16 @@ class _Link:
         for batch in dict.fromkeys(self._waiting):
             batch.result.fail(ConnectionLost("the connection to Redis was lost before the reply"))
         self._waiting.clear()
+
+
+def _parsed(reader: hiredis.Reader) -> Any:
+    """Return the next reply, or `_MORE`. What Python cannot have, as a dict whose keys are lists,
+    is as wrong as what the protocol does not allow.
+    """
+    try:
+        return reader.gets()
+    except (TypeError, ValueError) as exc:
+        raise hiredis.ProtocolError(f"the server's reply cannot be read: {exc}") from None
 
 
 def _refuse_messages(command: Command) -> None:

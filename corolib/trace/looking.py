@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from corolib.kernel import meeting_folder, signal_is_caught, user_of
+from corolib.net.peer_log import printable
 
 PATIENCE = 2.0  # seconds until an answer must be there
 CANNOT = 3  # the exit status
@@ -28,6 +29,8 @@ Start it with COROLIB_DUMP=USR1 in its environment, or have it say run(f, dump_s
 Where both are the same Python, 3.14 or newer, nothing need be prepared; but
 PYTHON_DISABLE_REMOTE_DEBUG must not be set there, and Linux must let one process look at another:
 kernel.yama.ptrace_scope is 0, or you are root."""
+
+NO_ANSWER = "what it has answered is of another form than this corolib's"
 
 # What the other process does. It may have no corolib.
 SCRIPT = """\
@@ -98,7 +101,7 @@ def listed() -> str:
             with suppress(OSError):
                 os.remove(os.path.join(folder, f"{pid}.json"))
         else:
-            lines.append(f"{pid:7}  {' '.join(told[1])}")
+            lines.append(f"{pid:7}  {printable(' '.join(told[1]))}")
     return "\n".join(lines) or "there is no program that says it can be asked"
 
 
@@ -113,7 +116,7 @@ def announced(folder: str, pid: int) -> tuple[int, list[str]] | None:
             told = json.load(file)
         signum, argv = int(told["signal"]), [str(word) for word in told["argv"]]
         return (signum, argv) if signal_is_caught(pid, signum) else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except Exception:  # of a file that is not there, or has whatever else in it
         return None
 
 
@@ -166,7 +169,10 @@ def answer_at(path: str) -> dict[str, Any]:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
         with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
+            try:
+                found: dict[str, Any] = json.load(file)
+            except (ValueError, RecursionError):
+                raise CannotAsk(NO_ANSWER) from None
             os.remove(path)
             return found
         time.sleep(0.005)
@@ -174,12 +180,18 @@ def answer_at(path: str) -> dict[str, Any]:
 
 
 def shown(found: dict[str, Any], as_json: bool) -> str:
-    """Return an answer as text."""
-    if as_json:
-        return json.dumps(found, indent=1)
-    lines = [f"{found['pid']}  {' '.join(found['argv'])}  (Python {found['python']})"]
-    for each in found["schedulers"]:
-        lines += ["", f"thread {each['thread']}: {each['report']}"]
-    if not found["schedulers"]:
-        lines.append("no scheduler has a task")
-    return "\n".join(lines)
+    """Return an answer as text. Who has written it is another user, perhaps, and root reads it.
+
+    Raises CannotAsk: it is not what corolib answers.
+    """
+    try:
+        if as_json:
+            return json.dumps(found, indent=1)
+        lines = [f"{found['pid']}  {' '.join(found['argv'])}  (Python {found['python']})"]
+        for each in found["schedulers"]:
+            lines += ["", *f"thread {each['thread']}: {each['report']}".split("\n")]
+        if not found["schedulers"]:
+            lines.append("no scheduler has a task")
+    except (LookupError, TypeError, RecursionError):
+        raise CannotAsk(NO_ANSWER) from None
+    return "\n".join(map(printable, lines))

@@ -290,8 +290,11 @@ def hello(stream):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"?what\r\n", b"+cut sh", b"", b">3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n+x\r\n"],
-    ids=["not the protocol", "cut short", "closed", "too much"],
+    [
+        *(b"?what\r\n", b"+cut sh", b"", b">3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n+x\r\n"),
+        b"%1\r\n*0\r\n:1\r\n",
+    ],
+    ids=["not the protocol", "cut short", "closed", "too much", "lists as keys"],
 )
 def test_a_server_that_does_not_keep_to_the_protocol(answer):
     """The call is told; the connection is made anew."""

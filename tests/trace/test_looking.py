@@ -202,6 +202,8 @@ def test_no_question_is_written_through_a_link(folder, tmp_path, monkeypatch):
         '{"signal": "x", "argv": []}',
         '{"signal": -9, "argv": []}',
         '{"signal": 10, "argv": 1}',
+        '{"signal": 1e400, "argv": []}',
+        "[" * 100_000,
     ],
 )
 def test_what_is_no_announcement_is_passed_over(text, folder, capsys):
@@ -210,6 +212,30 @@ def test_what_is_no_announcement_is_passed_over(text, folder, capsys):
     Path(meeting_folder(), f"{me}.json").write_text(text)
     assert outcome(capsys) == (0, "there is no program that says it can be asked\n", "")
     assert os.listdir(folder) == ["settings.json"]
+
+
+@pytest.mark.parametrize("answer", ["", "{", "[]", "{}", "[" * 100_000, '{"argv": 1, "pid": 1}'])
+def test_an_answer_that_corolib_does_not_give_is_refused(answer, monkeypatch, capsys):
+    """Another user may have written it, and root reads it."""
+    reply = lambda pid, path: Path(path).with_suffix(".answer").write_text(answer)  # noqa: E731
+    monkeypatch.setattr(looking, "run_there", reply)
+    status, out, err = outcome(capsys, os.getpid())
+    assert (status, out) == (looking.CANNOT, "")
+    assert "what it has answered is of another form" in err
+
+
+def test_neither_an_answer_nor_an_announcement_moves_the_cursor(monkeypatch, capsys):
+    odd, shown = "\x1b[2J\ud800", "\\x1b[2J\\ud800"
+    report = {"thread": odd, "report": f"1 task\n{odd}"}
+    answer = json.dumps({"pid": 1, "argv": [odd], "python": odd, "schedulers": [report]})
+    reply = lambda pid, path: Path(path).with_suffix(".answer").write_text(answer)  # noqa: E731
+    monkeypatch.setattr(looking, "run_there", reply)
+    lines = [f"1  {shown}  (Python {shown})", "", f"thread {shown}: 1 task", shown, ""]
+    assert outcome(capsys, os.getpid()) == (0, "\n".join(lines), "")
+    monkeypatch.setattr(looking, "signal_is_caught", lambda pid, signum: True)
+    told = json.dumps({"signal": 10, "argv": [odd]})
+    Path(meeting_folder(), "7.json").write_text(told)
+    assert outcome(capsys) == (0, f"      7  {shown}\n", "")
 
 
 @pytest.mark.parametrize(
