@@ -17,8 +17,11 @@ corolib sees by this module that it is imported under pytest, and has debug mode
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import math
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -29,6 +32,7 @@ import pytest
 if TYPE_CHECKING:
     from corolib.testing import Runner
     from corolib.testing.leaks import Leaks
+    from corolib.trace import Trace
 
 MODES = ("strict", "auto")
 OTHERS = ("asyncio", "anyio", "trio", "tornado_asyncio")  # whose marker claims an `async def`
@@ -69,10 +73,17 @@ INI = {
     "corolib_timeout": ("seconds, on its clock, that a test may take", ""),
     "corolib_teardown_timeout": ("real seconds that the teardown of a fixture may take", "10"),
     "corolib_linger": ("seconds in which children may end when the body is over", "5"),
+    "corolib_trace": ("whose page of what the scheduler did is kept: failed, all, off", "failed"),
+    "corolib_trace_dir": ("the folder of these pages", ".corolib"),
     "corolib_leaks": ("what must not be left: tasks timers files threads children", ""),
 }
 
 NUMBERS = ("corolib_timeout", "corolib_teardown_timeout", "corolib_linger")
+
+TRACED = ("failed", "all", "off")
+LAST = 20_000  # events that a page goes back at most
+PAGES = 50  # that a session writes at most
+TRACE = "corolib trace"  # the section of a report that says where its page is
 
 MARKER = (
     "corolib(clock=, timeout=, wall=, leaks=): run a test that yields, or an `async def`, on "
@@ -84,6 +95,10 @@ MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     for name, (text, default) in INI.items():
         parser.addini(name, text, default=default)
+    group = parser.getgroup("corolib")
+    what = "see the ini option of that name"
+    group.addoption("--corolib-trace", choices=TRACED, help=what)
+    group.addoption("--corolib-trace-dir", metavar="DIR", help=what)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,6 +106,10 @@ def pytest_configure(config: pytest.Config) -> None:
     mode = config.getini("corolib_mode")
     if mode not in MODES:
         raise pytest.UsageError(f"corolib_mode = {mode}: it is one of {' and '.join(MODES)}")
+    if wish(config, "corolib_trace") not in TRACED:
+        raise pytest.UsageError(
+            f"corolib_trace = {wish(config, 'corolib_trace')}: it is one of {', '.join(TRACED)}"
+        )
     for name in NUMBERS:
         number(config, name)
     config.stash[STATE] = State(config)
@@ -239,6 +258,7 @@ class Plan:
         self.sections: dict[str, str] = {}  # of the report, if it fails
         self.runner: Runner | None = None
         self.leaks: Leaks | None = None
+        self.trace: Trace | None = None  # of the last run
 
     def begin(self, state: State) -> None:
         """Find or make the runner."""
@@ -260,6 +280,7 @@ class Plan:
             self.runner = state.shared_runner()
         else:
             self.runner = state.make_runner(self.clock)
+        self.trace = self.runner.trace
         self.look()
 
     def may_wait(self, definition: pytest.FixtureDef[Any]) -> bool:
@@ -305,6 +326,7 @@ class Plan:
             __tracebackhide__ = is_hidden
             self.failed = True  # unless it ends well, without leaks
             with state.make_runner(self.clock, leaks=self.kinds) as runner:
+                self.trace = runner.trace
                 value = self.run(runner, functools.partial(f, *args, **kwargs))
             self.failed = False
             return value
@@ -354,6 +376,7 @@ class State:
         self.shared: Runner | None = None
         # Whether a test waits.
         self.needed = False
+        self.pages = 0  # that were written
 
     @property
     def plan(self) -> Plan | None:
@@ -362,7 +385,13 @@ class State:
     def make_runner(self, clock: Any, leaks: Any = ()) -> Runner:
         from corolib.testing import Runner
 
-        runner = Runner(clock=clock, leaks=leaks, linger=number(self.config, "corolib_linger"))
+        trace = None
+        if wish(self.config, "corolib_trace") != "off":
+            from corolib.trace import Trace
+
+            trace = Trace(last=LAST)
+        linger = number(self.config, "corolib_linger")
+        runner = Runner(clock=clock, leaks=leaks, linger=linger, trace=trace)
         runner.on_hang = functools.partial(end_the_session, self.config)
         return runner
 
@@ -390,6 +419,11 @@ class State:
 PLAN = pytest.StashKey[Plan]()
 MISUSE = pytest.StashKey[str]()
 STATE = pytest.StashKey[State]()
+
+
+def wish(config: pytest.Config, name: str) -> str:
+    """Return what the command line says, or else the ini file."""
+    return str(config.getoption(name) or config.getini(name))
 
 
 def number(config: pytest.Config, name: str) -> float:
@@ -480,6 +514,7 @@ def is_hidden(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def call_test(item: pytest.Item) -> Generator[None, Any, Any]:
+    __tracebackhide__ = is_hidden
     plan = item.stash.get(PLAN, None)
     if plan is None or not plan.runs_test or not isinstance(item, pytest.Function):
         return (yield)
@@ -512,6 +547,7 @@ def make_report(
         hint = hint_on("\n".join(messages_of(call.excinfo.value)), call.when, ours)
         if hint:
             report.sections.append(("corolib", hint))
+    keep_trace(item, report)
     return report
 
 
@@ -559,6 +595,61 @@ def say_what_is_left(plan: Plan) -> str:
     text = left_behind(found)
     plan.item.add_report_section("teardown", "corolib leaks", text)
     return text
+
+
+def keep_trace(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Keep a page of what the scheduler did, if the test has failed; the report says where."""
+    plan, over = item.stash.get(PLAN, None), report.when == "teardown"
+    if plan is None or plan.trace is None:
+        return
+    trace, config = plan.trace, item.config
+    wanted = report.failed or (over and wish(config, "corolib_trace") == "all")
+    if wanted and trace.events:
+        page = ("corolib_trace", keep_page(config.stash[STATE], item, trace))
+        report.sections.append((TRACE, page[1]))
+        report.user_properties.append(page)
+        item.user_properties.append(page)  # for the reports that follow
+    if wanted or over:
+        plan.trace = None
+
+
+def keep_page(state: State, item: pytest.Item, trace: Trace) -> str:
+    """Write the page of a test; return its path, or why there is none."""
+    from corolib.trace import write
+
+    if state.pages == PAGES:
+        return f"not kept: {PAGES} pages were written before"
+    config = state.config
+    folder = config.rootpath / wish(config, "corolib_trace_dir")
+    mark = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]  # what is cut may be alike
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', item.nodeid)[:100]}-{mark}.html"
+    header = {**trace.header, "argv": [item.name.replace("/", "-")]}
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / ".gitignore").write_text("*\n")
+        write(str(path), header, trace.events)
+    except OSError as exc:
+        return f"not kept: {exc}"
+    state.pages += 1
+    return os.path.relpath(path) if path.is_relative_to(os.getcwd()) else str(path)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many pages there are, and how many would not fit in."""
+    found = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for title, text in getattr(report, "sections", ())
+        if title == TRACE
+    ]
+    missing = sum(text.startswith("not kept") for text in found)
+    if found:
+        folder = wish(terminalreporter.config, "corolib_trace_dir")
+        kept = len(found) - missing
+        words = f"{kept} page{'s' * (kept != 1)} of what the scheduler did: {folder}"
+        terminalreporter.write_line(f"{words}; {missing} not kept" if missing else words)
 
 
 class EachTest:

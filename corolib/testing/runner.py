@@ -26,7 +26,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from corolib.coordination.timeouts import timeout as timeout_block
 from corolib.kernel import (
@@ -49,6 +49,9 @@ from corolib.kernel import (
 from corolib.testing.alarm import Alarm, stack_of
 from corolib.testing.clocks import virtual_time
 from corolib.testing.leaks import KINDS, Leaks
+
+if TYPE_CHECKING:
+    from corolib.trace import Trace
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class Runner:
         leaks: which of "tasks", "timers", "files", "threads" and "children" must not be left, in
             one string or in several.
         linger: seconds in which the children of a body that is over may end; `math.inf`: any time.
+        trace: a `corolib.trace.Trace` that records what the scheduler does.
         scheduler_options: further arguments of `Scheduler`.
 
     Attributes:
@@ -100,6 +104,7 @@ class Runner:
         clock: str | Callable[[], float] = "real",
         leaks: str | Iterable[str] = DEFAULT_LEAKS,
         linger: float = LINGER,
+        trace: Trace | None = None,
         **scheduler_options: Any,
     ) -> None:
         check_options("Runner()", {"clock": clock, "leaks": leaks})
@@ -108,7 +113,9 @@ class Runner:
             options["clock"] = clock
         elif clock == "virtual":
             options.update(virtual_time())
-        self.scheduler = Scheduler(**{**options, **scheduler_options})
+        make: Callable[..., Scheduler] = Scheduler if trace is None else trace.scheduler
+        self.scheduler = make(**{**options, **scheduler_options})
+        self.trace = trace
         self.failures: list[BaseException] = []
         self.linger = check_number(linger, "linger=", "a duration")
         self.on_hang: Callable[[str], object] = end_the_process

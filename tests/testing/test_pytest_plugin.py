@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers.driving import FULL
 from tests.helpers.programs import ROOT
+from tests.trace.test_page import data_of
 
 SUITES = Path(__file__).parent / "suites"
 NAMES = sorted(
@@ -75,6 +76,18 @@ class Session:
         for report in json.loads(self.record.read_text()):
             found.setdefault(report["test"], []).append(report)
         return found
+
+
+class Crowded(Session):
+    """A session with all plugins that are installed."""
+
+    plugins = True
+
+
+def with_plugin(module):
+    """Mark a test that needs a plugin, and is made in full runs only."""
+    missing = find_spec(module) is None
+    return pytest.mark.skipif(missing or not FULL, reason=f"COROLIB_SWEEP=full, with {module}")
 
 
 def complaints(reports):
@@ -200,6 +213,7 @@ def test_in_auto_mode_an_async_method_of_unittests_is_left_to_its_class(tmp_path
     ("option", "mark", "complaint"),
     [
         ("corolib_mode=lax", "", "corolib_mode = lax: it is one of strict and auto"),
+        ("corolib_trace=some", "", "corolib_trace = some: it is one of failed, all, off"),
         ("corolib_linger=soon", "", "corolib_linger = soon: give seconds"),
         ("corolib_timeout=-1", "", "corolib_timeout = -1: give seconds"),
         ("", "clok='virtual'", "mark.corolib has no keyword 'clok': did you mean 'clock'?"),
@@ -394,6 +408,136 @@ def test_help_and_markers_show_what_there_is_in_few_lines(tmp_path, monkeypatch,
     assert "@pytest.mark.corolib(clock=, timeout=, wall=, leaks=): " in capsys.readouterr().out
 
 
+TRACED = {
+    "traced.py": """
+        import pytest
+        from corolib import Sleep, spawn
+        from corolib.testing import fixture, give
+
+        pytestmark = pytest.mark.corolib(clock="virtual")
+
+        @fixture
+        def begins_badly():
+            yield Sleep(1)
+            raise ValueError
+
+        @fixture
+        def ends_badly():
+            yield give(1)
+            yield Sleep(1)
+            raise ValueError
+
+        @fixture(scope="module")
+        def wide():
+            yield give(1)
+
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_it(n):
+            for _ in range(30):
+                yield Sleep(n)
+            assert n == 2
+
+        def test_setup(begins_badly):
+            yield
+
+        def test_teardown(ends_badly):
+            yield
+
+        @pytest.mark.corolib(clock="real")
+        def test_on_the_shared_runner(wide):
+            yield
+            assert False
+
+        def test_leaves_a_task(corolib_runner):
+            corolib_runner.scheduler.spawn(Sleep(9).__iter__(), name="left")
+
+        @pytest.mark.xfail
+        def test_is_known_to_fail():
+            yield
+            assert False
+
+        def test_never_yields():
+            assert False
+    """,
+    "small.py": """
+        import pytest_corolib
+
+        pytest_corolib.PAGES, pytest_corolib.LAST = 3, 40
+    """,
+}
+
+
+def pages_of(folder):
+    """Return the header and the events of each page in a folder, by the name of its file."""
+    found = {}
+    for path in (folder / ".corolib").glob("*.html"):
+        data = data_of(path.read_text("utf-8"))
+        found[path.name] = data["header"], data["rows"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["-n", "2"], marks=with_plugin("xdist"))], ids=["alone", "xdist"]
+)
+def test_a_page_is_kept_of_a_test_that_fails(options, tmp_path):
+    session = (Crowded if options else Session)(tmp_path, TRACED)
+    reports = session.reports(*options, "traced.py")
+    told = {
+        (test.partition("::")[2], each["when"]): each["sections"]["corolib trace"]
+        for test, found in reports.items()
+        for each in found
+        if "corolib trace" in each["sections"]
+    }
+    assert told.keys() == {
+        ("test_it[1]", "call"),
+        ("test_setup", "setup"),
+        ("test_teardown", "teardown"),
+        ("test_on_the_shared_runner", "call"),
+        ("test_leaves_a_task", "teardown"),
+    }
+    pages = pages_of(tmp_path)
+    assert sorted(told.values()) == sorted(f".corolib/{name}" for name in pages)
+    header, rows = pages[told["test_it[1]", "call"].removeprefix(".corolib/")]
+    assert header["argv"] == ["test_it[1]"]
+    assert header["dropped"] == 0
+    assert len(rows) > 150
+    assert [name for name, *_ in header["tasks"].values()] == ["test_it"]
+    assert (tmp_path / ".corolib" / ".gitignore").read_text() == "*\n"
+
+
+def test_pages_are_few_and_of_what_came_last(tmp_path):
+    session = Session(tmp_path, TRACED)
+    junit = tmp_path / "junit.xml"
+    status, out = session.run("-p", "small", "--corolib-trace=all", f"--junitxml={junit}")
+    assert status == 1, out
+    pages = pages_of(tmp_path)
+    rows = {header["argv"][0]: (len(rows), header["dropped"]) for header, rows in pages.values()}
+    assert rows.keys() == {"test_it[1]", "test_it[2]", "test_setup"}
+    for name in ("test_it[1]", "test_it[2]"):
+        kept, dropped = rows[name]
+        assert (kept, dropped > 0) == (40, True)
+    assert re.search(r"^3 pages of what the scheduler did: .corolib; \d not kept$", out, re.M), out
+    assert "not kept: 3 pages were written before" in out
+    assert 'name="corolib_trace" value=".corolib/traced.py-test_it-1-' in junit.read_text()
+
+
+def test_a_page_that_cannot_be_written_is_no_failure(tmp_path):
+    reports = Session(tmp_path, TRACED).reports(
+        "--corolib-trace-dir=conftest.py/pages", "traced.py", "-k", "test_it or setup"
+    )
+    sections = [each["sections"] for found in reports.values() for each in found]
+    told = [each["corolib trace"] for each in sections if "corolib trace" in each]
+    assert len(told) == 2
+    assert all(each.startswith("not kept: [Errno") for each in told)
+
+
+def test_no_page_is_made_where_none_is_wanted(tmp_path):
+    _, out = Session(tmp_path, TRACED).run("--corolib-trace=off", "traced.py")
+    assert "corolib trace" not in out
+    assert "pages of what" not in out
+    assert not (tmp_path / ".corolib").exists()
+
+
 ENDLESS = {
     "endless.py": """
         import threading
@@ -497,18 +641,6 @@ def test_the_entry_point_is_named():
 
 
 # Beside others ------------------------------------------------------------------------------------
-
-
-class Crowded(Session):
-    """A session with all plugins that are installed."""
-
-    plugins = True
-
-
-def with_plugin(module):
-    """Mark a test that needs a plugin, and is made in full runs only."""
-    missing = find_spec(module) is None
-    return pytest.mark.skipif(missing or not FULL, reason=f"COROLIB_SWEEP=full, with {module}")
 
 
 full = with_plugin("pytest")

@@ -56,7 +56,7 @@ class Page {
       found.others.push([event.i, event.cycle[0] ?? event.tasks[0], "in a deadlock"]);
     } else if (kind === "over") {
       const held = [...state.locks.values()].filter((each) => each[1] === id).map(([label]) => label);
-      if (held.length) found.others.push([event.i, id, `ended, and held ${held.join(", ")}`]);
+      if (held.length && event.how !== "cancelled") found.others.push([event.i, id, `ended, and held ${held.join(", ")}`]);
       if (event.how === "failed") found.others.push([event.i, id, `failed: ${event.error}`]);
     }
   }
