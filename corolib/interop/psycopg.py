@@ -13,7 +13,7 @@ its asynchronous classes with other waits, so what psycopg documents of `AsyncCo
 `async with`, so they stand in an `async def`, which a generator calls with `yield from
 spawn(f, conn)`.
 
-Needs psycopg 3.3: `pip install 'corolib[postgres]'`.
+Needs psycopg 3.3: `pip install '.[postgres]'`, in a checkout.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ try:
     import psycopg
 except ModuleNotFoundError as exc:
     raise ModuleNotFoundError(
-        "corolib.interop.psycopg needs psycopg 3: pip install 'corolib[postgres]', or in a "
-        "checkout pip install '.[postgres]'",
+        "corolib.interop.psycopg needs psycopg 3: pip install '.[postgres]' in a checkout of "
+        "corolib, or pip install 'psycopg[binary]>=3.3,<3.4'",
         name=exc.name,
     ) from exc
 from psycopg import AsyncConnection, AsyncCursor, AsyncServerCursor, Notify, errors, generators, pq

@@ -9,7 +9,7 @@ One connection carries all of it, for all tasks: what several ask at once goes o
 replies come in the order of the calls. A connection that is lost is made anew, and what was
 subscribed to is subscribed to again. hiredis reads and writes the protocol.
 
-Needs hiredis 3 and Redis 6 (RESP3): `pip install 'corolib[redis]'`.
+Needs hiredis 3 and Redis 6 (RESP3): `pip install '.[redis]'`, in a checkout.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ try:
     import hiredis
 except ModuleNotFoundError as exc:
     raise ModuleNotFoundError(
-        "corolib.interop.redis needs hiredis: pip install 'corolib[redis]', or in a checkout "
-        "pip install '.[redis]'",
+        "corolib.interop.redis needs hiredis: pip install '.[redis]' in a checkout of corolib, or "
+        "pip install 'hiredis>=3.0'",
         name=exc.name,
     ) from exc
 

@@ -236,9 +236,10 @@ class Serving(metaclass=Documented):
                 self.log.warning("%s: stopped: %s", self.place, self._report())
             self._servers.ended(self)
 
-    def under_way(self) -> int:
-        """Return how many handlers are."""
-        return len(self._open)
+    def under_way(self) -> tuple[int, int]:
+        """Return how many handlers are, and how many connections are only being closed."""
+        closing = sum(each.closing for each in self._open)
+        return len(self._open) - closing, closing
 
     def _leave(self) -> None:
         """Let go of what lasts to the end: the last that was under way is over."""

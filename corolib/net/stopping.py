@@ -33,7 +33,7 @@ class Stoppable(Protocol):
     task: Task[Any]
     grace: float
 
-    def under_way(self) -> int: ...
+    def under_way(self) -> tuple[int, int]: ...
     def stop_for_signal(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -122,13 +122,18 @@ class Servers:
 
     def _tell_who_is_left(self) -> None:
         """Say at a terminal why the program does not end at once, if it does not."""
-        left = [server for server in self._running if server.under_way()]
+        left = [server for server in self._running if any(server.under_way())]
         if left:
-            many = sum(server.under_way() for server in left)
+            handlers, closing = map(sum, zip(*(server.under_way() for server in left), strict=True))
+            parts = [f"{handlers} handler{'s' * (handlers > 1)} may finish"] if handlers else []
+            if closing:
+                parts.append(f"{closing} client{'s' * (closing > 1)} may read the rest and close")
             grace = max(server.grace for server in left)
-            text = f"{many} handler{'s' * (many > 1)} may finish, within {grace:g} s"
             # The terminal has shown ^C.
-            to_stderr(f"\nstopping: {text}; Ctrl-C again ends all at once")
+            to_stderr(
+                f"\nstopping: {' and '.join(parts)}, within {grace:g} s; Ctrl-C again ends all at "
+                "once"
+            )
 
     def end(self) -> None:
         """The run is over. That it was told to end is no failure of its main task."""

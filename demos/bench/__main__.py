@@ -13,9 +13,8 @@ strace; without `--workloads`, of an echo of 1 KiB on 50 connections.
 Every process begins with the C library's allocator in one state: `allocator.py` says why. For
 servers a second column tells what they take as shipped.
 
-What is not installed is named and left out: `pip install 'corolib[bench]'`, or from a clone
-`pip install -e '.[bench]'`, has all of it. The table is printed, and written beside a JSON file and
-a chart.
+What is not installed is named and left out: in a checkout, `pip install -e '.[bench]'` has all of
+it. The table is printed, and written beside a JSON file and a chart.
 
 You hold that a figure is wrong? Measure it where you are, with enough pairs:
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.helpers.programs import ROOT
+
 
 @pytest.mark.parametrize(
     ("name", "library", "extra"),
@@ -18,5 +20,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(name, library, extra,
     assert caught.value.name == library
     text = str(caught.value)
     assert text.startswith(f"corolib.interop.{name} needs {library}")
-    assert f"pip install 'corolib[{extra}]'" in text
-    assert f"pip install '.[{extra}]'" in text
+    first, _, second = text.partition(", or ")
+    assert first.endswith(f"pip install '.[{extra}]' in a checkout of corolib")
+    requirement = second.removeprefix("pip install '").removesuffix("'")
+    assert f'{extra} = ["{requirement}"]' in (ROOT / "pyproject.toml").read_text()

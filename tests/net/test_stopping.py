@@ -567,6 +567,28 @@ def test_ctrl_c_tells_at_a_terminal_for_whom_it_waits(looks, monkeypatch, capfd)
     assert capfd.readouterr().err == (said if looks else "")
 
 
+def test_ctrl_c_tells_of_connections_that_are_only_being_closed(monkeypatch, capfd):
+    def leaves(stream):
+        yield
+
+    def main():
+        server = listen_tcp(LOCAL, 0).serve(leaves)
+        clients.append(socket.create_connection(server.listener.addresses[0]))
+        yield from accepted(server)
+        yield Sleep(0.1)
+        hit(SIGINT)
+        yield from server
+        yield Sleep(100)
+
+    clients = []
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    with pytest.raises(KeyboardInterrupt):
+        run(main, **virtual_time())
+    clients[0].close()
+    said = "\nstopping: 1 client may read the rest and close, within 5 s; Ctrl-C again ends"
+    assert capfd.readouterr().err.startswith(said)
+
+
 def test_ctrl_c_says_nothing_where_nobody_is_waited_for(monkeypatch, capfd):
     def main():
         server = listen_tcp(LOCAL, 0).serve(echo)
