@@ -29,7 +29,7 @@ WORDS = {
     "poll": "Nobody is ready, and the next timer is due in {span}: "
     "the scheduler sleeps at most so long.",
     "polled none": "The selector reports no file.",
-    "polled": "The selector reports {files}.",
+    "polled": "The selector reports: {files}.",
     "watch": "The selector is told to watch fd {fd}, to be {mask}.",
     "unwatch": "The selector is told to watch fd {fd} no more.",
     "spawn": "{by} spawns {task} at {where}. "
@@ -50,9 +50,9 @@ WORDS = {
     + QUEUED,
     "wake thread": "Another thread has ended the wait of {task}. It " + QUEUED,
     "wake signal": "A signal handler has ended the wait of {task}. It " + QUEUED,
-    "step first": "{task} is next: the scheduler starts it.",
-    "step send": "{task} is next: the scheduler resumes it at {where}.",
-    "step throw": "{task} is next: the scheduler resumes it at {where} by raising {error}.",
+    "step first": "{task} is next{queued}: the scheduler starts it.",
+    "step send": "{task} is next{queued}: the scheduler resumes it at {where}.",
+    "step throw": "{task} is next{queued}: the scheduler resumes it at {where} by raising {error}.",
     "yield": "{task} ran for {span}{from} to {where} and gave way: it can go on, after the others.",
     "yield read": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} can be read.",
@@ -83,9 +83,13 @@ WORDS = {
     "done abandoned": "{task} is left as it is: the run ends without it.",
     "cancel.ask task": "{by} asks {task} to end: {reason}.",
     "cancel.ask": "{by} asks {task} to leave the block {label}: {reason}.",
+    "cancel.deliver task": "The wait that {task} was in is undone. "
+    "{error} will be raised there, so that it ends.",
     "cancel.deliver": "The wait that {task} was in is undone. "
     "{error} will be raised there, so that it leaves {label}.",
     "scope.enter": "{task} enters the block {label}.",
+    "scope.leave caught": "{task} leaves the block {label}, "
+    "which catches the Cancelled that was meant for it.",
     "scope.leave": "{task} leaves the block {label}.",
     "timer.set": "A timer is set, for {for}: the clock is to say {at}.",
     "timer.fire": "The clock says that the timer {id} is due.",
@@ -97,7 +101,8 @@ WORDS = {
     "queue.get": "{by} takes an item out of {label}, which has {length} now.",
     "call": "A call from outside of the tasks is made ({from}): {function}.",
     "deadlock": "No task can ever run again: a deadlock. All are cancelled.",
-    "deadlock cycle": "No task can ever run again, for some wait for each other: {cycle}.",
+    "deadlock cycle": "No task can ever run again, for some wait for each other: {cycle}. "
+    "All are cancelled.",
     "mark": "{by} notes: {name}.",
     "mark data": "{by} notes: {name} ({data}).",
 }
@@ -179,7 +184,7 @@ def _poll(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _polled(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["files"] = ", ".join(f"fd {fd} ({mask})" for fd, mask in event["files"])
+    values["files"] = ", ".join(f"fd {fd} can be {_MASKS[mask]}" for fd, mask in event["files"])
     return "polled" if event["files"] else "polled none"
 
 
@@ -204,6 +209,7 @@ def _wake(event: Event, state: State, values: Values, codes: Table) -> str:
 def _step(event: Event, state: State, values: Values, codes: Table) -> str:
     task = state.task(event["task"])
     values["where"] = place(codes, task.code, task.line)
+    values["queued"] = "" if task.queued < 0 else f", after {span(task.queued)} in the queue"
     return "step first" if event["n"] == 1 else f"step {event['via']}"
 
 
@@ -248,6 +254,14 @@ def _ask(event: Event, state: State, values: Values, codes: Table) -> str:
     return "cancel.ask" if event["scope"] else "cancel.ask task"
 
 
+def _deliver(event: Event, state: State, values: Values, codes: Table) -> str:
+    return "cancel.deliver" if event["scope"] else "cancel.deliver task"
+
+
+def _leave(event: Event, state: State, values: Values, codes: Table) -> str:
+    return "scope.leave caught" if event["caught"] else "scope.leave"
+
+
 def _set(event: Event, state: State, values: Values, codes: Table) -> str:
     values["at"] = span(event["at"]) if "at" in event else "never"
     return "timer.set"
@@ -263,8 +277,18 @@ def _put(event: Event, state: State, values: Values, codes: Table) -> str:
 
 def _deadlock(event: Event, state: State, values: Values, codes: Table) -> str:
     cycle = event["cycle"]
-    values["cycle"] = " -> ".join(state.label(each) for each in [*cycle, *cycle[:1]])
+    values["cycle"] = ", ".join(
+        f"{state.label(one)} waits for {state.label(other)} ({_wish(state.task(one), state)})"
+        for one, other in zip(cycle, [*cycle[1:], *cycle[:1]], strict=True)
+    )
     return "deadlock cycle" if cycle else "deadlock"
+
+
+def _wish(task: TaskState, state: State) -> str:
+    """Return why a task of a cycle waits for the next."""
+    if task.state == "completing":
+        return "its child"
+    return "its end" if "join" in task.on else waits_in_words(task.on, state)
 
 
 def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
@@ -293,6 +317,8 @@ _MORE = {
     "over": _over,
     "done": _done,
     "cancel.ask": _ask,
+    "cancel.deliver": _deliver,
+    "scope.leave": _leave,
     "timer.set": _set,
     "queue.put": _put,
     "queue.get": _put,

@@ -30,7 +30,7 @@ class TaskState:
         *("trap", "on", "code", "line", "stack"),  # of its last yield
         *("locals", "changed"),  # variables, and the names of those that changed
         *("steps", "ran", "busy", "ready", "waiting"),  # `ran`: its last step
-        "began",  # that, in which code and line
+        *("began", "queued"),  # that, in which code and line; and for how long it was ready before
         *("longest", "longest_at"),  # step, and the event at which that ended
         *("how", "error"),  # it ended
         "held",  # locks that it had not given back then
@@ -54,6 +54,7 @@ class TaskState:
         self.steps = self.ran = self.busy = self.ready = self.waiting = self.longest = 0
         self.longest_at = -1
         self.began = [-1, -1]
+        self.queued = -1  # not known
         self.held: list[str] = []
         self.asked = False
         self.scopes: list[list[Any]] = []
@@ -236,7 +237,9 @@ def _step(state: State, event: Event) -> None:
     task = state.task(event["task"])
     if task.id in state.ready:
         state.ready.remove(task.id)
-    task.change("running", event["ns"])
+    was_ready = task.state == "ready"
+    took = task.change("running", event["ns"])
+    task.queued = took if was_ready else -1
     task.steps = event["n"]
     task.began = [task.code, task.line]
     state.running = task.id

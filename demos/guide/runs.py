@@ -54,7 +54,9 @@ TASKS = MARKS | {  # where a task has no children
     "over returned": "{task} ran for {span}{from} and returned.",
     "over failed": "{task} ran for {span}{from} and raised {error}.",
 }
-AT_ONCE = {"spawn": "{by} spawns {task} at {where}. The first step of it is taken at once."}
+AT_ONCE = {
+    "spawn": "{by} spawns {task} at {where}. The first step of it is taken at once.",
+}
 
 
 class Run(NamedTuple):

@@ -137,7 +137,7 @@ def test_what_is_worth_a_look_leads_there(page):
     )
     page.ask("document.getElementById('looks').firstChild.click()")
     assert at(page)["kind"] == "deadlock"
-    assert page.ask("page.selected") == 2
+    assert page.ask("page.ran") == 2  # its source is shown, and that of who runs next
     held = page.ask("document.getElementById('waits').textContent")
     assert "Lock ais held byann#2" in held
     assert "Lock bis held bybob#3" in held

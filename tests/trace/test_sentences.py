@@ -141,7 +141,7 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [yields(), {"kind": "step", "task": 2, "n": 1, "via": "send"}],
-            "echo#2 is next: the scheduler starts it.",
+            "echo#2 is next, after 2 µs in the queue: the scheduler starts it.",
         ),
         (
             [yields(), {"kind": "step", "task": 1, "n": 2, "via": "send"}],
@@ -199,7 +199,7 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [{"kind": "polled", "files": [[7, "r"], [8, "rw"]], "count": 2}],
-            "The selector reports fd 7 (r), fd 8 (rw).",
+            "The selector reports: fd 7 can be read, fd 8 can be read or written.",
         ),
         ([{"kind": "polled", "files": [], "count": 0}], "The selector reports no file."),
         (
@@ -235,6 +235,28 @@ QUEUED = "goes to the end of the ready queue, place 2."
             ],
             "The wait that echo#2 was in is undone. Cancelled will be raised there, so that it "
             "leaves shield.",
+        ),
+        (
+            [{"kind": "cancel.deliver", "task": 2, "scope": 0, "error": "Cancelled"}],
+            "The wait that echo#2 was in is undone. Cancelled will be raised there, so that it "
+            "ends.",
+        ),
+        (
+            [{"kind": "scope.leave", "task": 2, "scope": 3, "label": "shield", "caught": False}],
+            "echo#2 leaves the block shield.",
+        ),
+        (
+            [
+                {
+                    "kind": "scope.leave",
+                    "task": 2,
+                    "scope": 3,
+                    "label": "CancelScope",
+                    "caught": True,
+                }
+            ],
+            "echo#2 leaves the block CancelScope, which catches the Cancelled that was meant for "
+            "it.",
         ),
         (
             [{"kind": "timer.set", "id": 3, "at": 2_000, "for": "echo#2"}],
@@ -276,7 +298,8 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [{"kind": "deadlock", "tasks": [1, 2], "cycle": [1, 2]}],
-            "No task can ever run again, for some wait for each other: main#1 -> echo#2 -> main#1.",
+            "No task can ever run again, for some wait for each other: main#1 waits for echo#2 (?)"
+            ", echo#2 waits for main#1 (?). All are cancelled.",
         ),
         ([{"kind": "mark", "name": "begins", "data": {}}], "The scheduler notes: begins."),
         (

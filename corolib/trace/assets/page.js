@@ -29,7 +29,7 @@ class Page {
     const state = new State(this.data.header.tasks);
     this.snapshots = [[0, state.copy()]];
     let since = 0;
-    this.noticed = { ready: null, others: [] };
+    this.noticed = { ready: null, cancels: [], deadlock: false, others: [] };
     this.events.forEach((event, n) => {
       if (since >= EVERY && since >= state.tasks.size) {
         this.snapshots.push([n, state.copy()]);
@@ -53,7 +53,11 @@ class Page {
       const took = was === "ready" ? event.ns - since : 0;
       if (took > (found.ready?.took ?? 0)) found.ready = { took, id, i: event.i };
     } else if (kind === "deadlock") {
+      found.deadlock = true; // which cancels all
       found.others.push([event.i, event.cycle[0] ?? event.tasks[0], "in a deadlock"]);
+    } else if (kind === "cancel.ask" && !found.deadlock) {
+      const words = event.scope ? `is to leave ${event.label}` : "is asked to end";
+      if (found.cancels.length < 3) found.cancels.push([event.i, id, words]);
     } else if (kind === "over") {
       const held = [...state.locks.values()].filter((each) => each[1] === id).map(([label]) => label);
       if (held.length && event.how !== "cancelled") found.others.push([event.i, id, `ended, and held ${held.join(", ")}`]);
@@ -94,7 +98,7 @@ class Page {
       ["Python", header.python], ["corolib", header.corolib], ["lasted", span(whole)],
       ["began", header.wall_t0 ? new Date(header.wall_t0 * 1000).toLocaleString() : "?"],
       ["tasks", String(state.tasks.size)], ["steps", String(steps)], ["turns", String(state.turn)],
-      ["in the selector", whole ? `${Math.round((100 * state.selecting) / whole)} %` : "0 %"],
+      ["asleep", whole ? `${Math.round((100 * state.selecting) / whole)} %` : "0 %"],
     ];
     const nodes = facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
     if (header.dropped) {
@@ -105,7 +109,7 @@ class Page {
       nodes.push(el("div", {}, el("dt", {}, "ended"), el("dd", { class: "bad" }, state.ended)));
     }
     $("facts").replaceChildren(...nodes);
-    const looks = this.noticed.others.slice(0, 6);
+    const looks = [...this.noticed.others.slice(0, 5), ...this.noticed.cancels];
     if (longest && longest.longest_at >= 0) {
       looks.push([longest.longest_at, longest.id, `ran longest: ${span(longest.longest)}`]);
     }
@@ -113,7 +117,7 @@ class Page {
     if (ready) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
     $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
       class: "chip", style: { "--hue": hueOf(id) },
-      onclick: () => { this.selected = id; this.go(i - this.data.first); },
+      onclick: () => { this.selected = null; this.go(i - this.data.first); },
     }, `${this.nameOf(id)}`, el("span", { class: "why" }, words))));
     $("slider").max = Math.max(0, this.events.length - 1);
     $("legend").textContent = "Solid: runs. Hatched: ready. Lines: waits, plain for files, dotted for "
@@ -135,6 +139,9 @@ class Page {
     this.ran = this.lastTask(this.now);
     const shown = this.selected ?? this.ran;
     $("sentence").replaceChildren(...view.withChips(state, sentence(event, state, this.data)));
+    if (this.now === 0) {
+      $("sentence").append(el("small", {}, " Press ▶ or the right arrow key to see what happens next."));
+    }
     $("position").textContent =
       `${this.now + 1} of ${this.events.length}, turn ${state.turn}, ${span(event.ns)}`;
     $("slider").value = this.now;

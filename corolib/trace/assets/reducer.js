@@ -32,7 +32,7 @@ function newTask(id, name, parent) {
     id, name, parent: parent ?? null, daemon: false, state: "unknown", since: 0,
     why: "", by: null, trap: "", on: NOTHING, code: -1, line: -1, stack: null,
     locals: NOTHING, changed: [], steps: 0, ran: 0, busy: 0, ready: 0, waiting: 0,
-    longest: 0, longest_at: -1, began: [-1, -1], held: [], how: "", error: "", asked: false, scopes: [],
+    longest: 0, longest_at: -1, began: [-1, -1], queued: -1, held: [], how: "", error: "", asked: false, scopes: [],
   };
 }
 
@@ -188,7 +188,9 @@ const CHANGES = {
   step: (s, e) => {
     const task = s.edit(e.task);
     s.unready(task.id);
-    change(task, "running", e.ns);
+    const wasReady = task.state === "ready";
+    const took = change(task, "running", e.ns);
+    task.queued = wasReady ? took : -1;
     task.steps = e.n;
     task.began = [task.code, task.line];
     s.running = task.id;
@@ -297,7 +299,7 @@ const MORE = {
     return "poll";
   },
   polled: (e, state, v) => {
-    v.files = e.files.map(([fd, mask]) => `fd ${fd} (${mask})`).join(", ");
+    v.files = e.files.map(([fd, mask]) => `fd ${fd} can be ${MASKS[mask]}`).join(", ");
     return e.files.length ? "polled" : "polled none";
   },
   watch: (e, state, v) => { v.mask = MASKS[e.mask]; return "watch"; },
@@ -315,6 +317,7 @@ const MORE = {
   step: (e, state, v, codes) => {
     const task = state.task(e.task);
     v.where = place(codes, task.code, task.line);
+    v.queued = task.queued < 0 ? "" : `, after ${span(task.queued)} in the queue`;
     return e.n === 1 ? "step first" : `step ${e.via}`;
   },
   yield: (e, state, v, codes) => {
@@ -348,6 +351,8 @@ const MORE = {
     v.reason = e.reason ?? "no reason is given";
     return e.scope ? "cancel.ask" : "cancel.ask task";
   },
+  "cancel.deliver": (e) => (e.scope ? "cancel.deliver" : "cancel.deliver task"),
+  "scope.leave": (e) => (e.caught ? "scope.leave caught" : "scope.leave"),
   "timer.set": (e, state, v) => { v.at = "at" in e ? span(e.at) : "never"; return "timer.set"; },
   "queue.put": (e, state, v) => {
     v.by = state.label(e.task);
@@ -356,8 +361,9 @@ const MORE = {
   },
   "queue.get": (e, state, v) => { v.by = state.label(e.task); return "queue.get"; },
   deadlock: (e, state, v) => {
-    const cycle = e.cycle.concat(e.cycle.slice(0, 1));
-    v.cycle = cycle.map((each) => state.label(each)).join(" -> ");
+    const cycle = e.cycle;
+    v.cycle = cycle.map((one, n) => `${state.label(one)} waits for `
+      + `${state.label(cycle[(n + 1) % cycle.length])} (${wish(state.task(one), state)})`).join(", ");
     return cycle.length ? "deadlock cycle" : "deadlock";
   },
   mark: (e, state, v) => {
@@ -367,6 +373,12 @@ const MORE = {
     return data.length ? "mark data" : "mark";
   },
 };
+
+// Why a task of a cycle waits for the next.
+function wish(task, state) {
+  if (task.state === "completing") return "its child";
+  return "join" in task.on ? "its end" : waitsInWords(task.on, state);
+}
 
 // How long its last step was, and where that began.
 function ran(task, v, codes) {

@@ -141,8 +141,10 @@ class View {
 
   // The source of a task: its line, who else stands in the same file, its variables.
   source(state, task) {
-    const known = task && task.code >= 0 ? this.codes[task.code] : null;
-    this.find("where").textContent = known ? `${known[0]}, ${baseName(known[1])}:${task.line}` : "";
+    // Before the first task there is nothing to point at, but a program to read.
+    const known = task ? this.codes[task.code] : this.codes.length ? [null, this.codes[0][1]] : null;
+    const name = known ? baseName(known[1]) : "";
+    this.find("where").textContent = known && task ? `${known[0]}, ${name}:${task.line}` : name;
     const crumbs = (task && task.stack) || [];
     this.find("crumbs").textContent = crumbs.length > 1
       ? crumbs.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ") : "";
@@ -177,7 +179,8 @@ class View {
     this.marked = [];
     const count = new Map();
     for (const other of state.tasks.values()) {
-      if (other.state === "done" || other.code < 0) continue;
+      // One that has not begun stands nowhere: its line is that in which it was spawned.
+      if (other.state === "done" || other.code < 0 || other.steps === 0) continue;
       const node = this.codes[other.code][1] === this.file ? this.lines[other.line - 1] : null;
       if (!node) continue;
       const there = count.get(node) || 0;
@@ -186,7 +189,7 @@ class View {
       if (there === 4) node.lastChild.append(" …");
       this.marked.push(node);
     }
-    const here = this.lines[task.line - 1];
+    const here = task ? this.lines[task.line - 1] : null;
     if (here) {
       here.classList.add("here");
       this.marked.push(here);

@@ -92,8 +92,9 @@ function frame(run, number) {
         el("div", { class: "source", tabindex: 0, role: "group", "aria-label": "Source" }),
         el("dl", { class: "variables" })),
       el("div", { class: "panels" },
-        panel("Ready", "the oldest first", "ready"), panel("Running", "", "running"),
-        panel("Selector", "waiting for files", "files"), panel("Timers and waits", "", "waits"),
+        panel("Ready", "can go on; the first is next", "ready"),
+        panel("Running", "one at a time", "running"),
+        panel("Selector", "waiting for files", "files"), panel("Timers and waits", "for a time, a task, a lock", "waits"),
         panel("Done", "", "done"))));
 }
 
