@@ -86,7 +86,7 @@ class Closable(Waitable):
             raise self._end()
 
     def _end(self) -> QueueShutDown:
-        return QueueShutDown(f"{self.title()} was shut down")
+        return QueueShutDown(f"{self.title()} was shut down; to end there: `except QueueShutDown`")
 
 
 @public

@@ -195,7 +195,7 @@ class _Check:
         if tls is None:
             return None
         if not isinstance(tls, ssl.SSLContext):
-            text = "give an ssl.SSLContext that has a certificate"
+            text = "give an ssl.SSLContext, which has a certificate by load_cert_chain(path)"
             raise self._wrong(TypeError, name, tls, text)
         if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError(

@@ -55,6 +55,9 @@ RECORDS = 32
 keys has 27 bytes, and takes it up to 50 microseconds.
 """
 
+UNTRUSTED = (18, 19, 20, 21)
+"""What OpenSSL says of a certificate that nobody has vouched for whom the context knows."""
+
 HEAD = 5
 """Bytes at the beginning of a record: its kind, a version in two, and the length of the rest."""
 
@@ -120,6 +123,10 @@ class TLS:
     ) -> None:
         if not isinstance(context, ssl.SSLContext):
             raise TypeError(f"TLS got {brief(context)} as its context: give an ssl.SSLContext")
+        if context.protocol == ssl.PROTOCOL_TLS_SERVER and not server_side:
+            raise ValueError(
+                "a client got a context for servers: make it by ssl.create_default_context()"
+            )
         if context.check_hostname and not (server_side or server_hostname):
             raise ValueError("the context checks the name of the server: give server_hostname=")
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -526,7 +533,12 @@ class TLS:
             # This is neither an alert nor a handshake.
             what = f"does not speak TLS, it sent {brief(first)}"
         else:
-            return f"the TLS handshake failed: {exc.strerror}"
+            trust = ""
+            if getattr(exc, "verify_code", None) in UNTRUSTED:
+                trust = "; to trust it: context.load_verify_locations(path)"
+                if not self.ssl.server_side:
+                    trust = "; to trust it: tls=ssl.create_default_context(cafile=path)"
+            return f"the TLS handshake failed: {exc.strerror}{trust}"
         return f"the TLS handshake failed: the other side {what} ({exc.strerror})"
 
     def shutdown(self, how: int, /) -> None:

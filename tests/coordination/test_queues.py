@@ -193,7 +193,7 @@ def test_the_repr_shows_items_and_waiters():
         yield
         assert repr(queue) == "<Queue q 0 of any number of items, 1 waiting>"
         queue.shutdown()
-        with pytest.raises(QueueShutDown, match="<Queue q> was shut down"):
+        with pytest.raises(QueueShutDown, match="<Queue q> was shut down; to end there: `exc"):
             yield from task
         assert repr(queue) == "<Queue q 0 of any number of items, shut down>"
 

@@ -173,7 +173,8 @@ def test_a_certificate_that_is_not_trusted_is_refused_and_both_sides_learn_it(pl
 
     def main():
         task = spawn(server)
-        with pytest.raises(ssl.SSLCertVerificationError, match=r"handshake failed: .*self.signed"):
+        said = r"handshake failed: .*self.signed.*; to trust it: tls=ssl.create_default_context\(ca"
+        with pytest.raises(ssl.SSLCertVerificationError, match=said):
             yield from near.start_tls(ssl.create_default_context(), server_hostname="localhost")
         yield from task
 
@@ -204,6 +205,8 @@ def test_arguments_that_do_not_go_together_are_refused_and_nothing_has_happened(
     def main():
         with pytest.raises(ValueError, match="checks the name of the server"):
             yield from near.start_tls(client_tls)
+        with pytest.raises(ValueError, match="a client got a context for servers: make it by"):
+            yield from near.start_tls(server_tls, server_hostname="localhost")
         yield from near.sendall(b"plain")
         return (yield from far.recv(9)), near.tls
 
@@ -778,6 +781,25 @@ def test_a_client_may_show_a_certificate(plain, strict_tls, client_tls, certific
         return dict(far.tls.getpeercert()["subject"][0]), (yield from far.recv(9))
 
     assert run(main) == ({"commonName": "localhost"}, b"x")
+
+
+def test_a_client_whose_certificate_is_not_trusted_is_refused(
+    plain, server_tls, client_tls, certificate
+):
+    near, far = plain
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    client_tls.load_cert_chain(certificate)
+    client_tls.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def main():
+        task = spawn(near.start_tls(client_tls, server_hostname="localhost"))
+        said = r"; to trust it: context.load_verify_locations\(path\)"
+        with pytest.raises(ssl.SSLCertVerificationError, match=said):
+            yield from far.start_tls(server_tls, server_side=True)
+        with pytest.raises(ssl.SSLError):
+            yield from task
+
+    run(main, on_task_error=lambda task, exc: None)
 
 
 @pytest.mark.found("N11")
