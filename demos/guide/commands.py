@@ -9,8 +9,11 @@ import os
 import sys
 from typing import Any
 
-import pytest_corolib
 from corolib.__main__ import command
+from demos.extra import extra
+
+with extra("docs"):
+    import pytest_corolib
 
 COMMANDS = {
     "serve": "Serve with a handler of yours: host and port, a Unix socket, or what systemd opened.",

@@ -17,7 +17,7 @@ from corolib.trace.sentences import WORDS, chosen
 from demos.drawing import contrast
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.driving import FULL
-from tests.helpers.programs import Program
+from tests.helpers.programs import Program, python
 
 pytest.importorskip("markdown_it")
 pytest.importorskip("pygments")
@@ -335,6 +335,15 @@ def test_no_heading_of_the_tour_is_lost(made):
 def test_each_chapter_stands_in_the_index():
     files = {f"demos/guide/{path.name}" for path in GUIDE.glob("*.md")} - {pages.INDEX}
     assert files <= {file for _, part in pages.chapters() for file in part}
+
+
+@pytest.mark.parametrize("library", ["markdown_it", "pytest"])
+def test_a_package_that_is_missing_is_named(library):
+    status, _, err = python(
+        f"import sys; sys.modules[{library!r}] = None; import demos.guide.__main__"
+    )
+    assert (status, err.count("\n")) == (1, 1), err
+    assert err.startswith(f"this demo needs {library}; in this checkout: pip install -e '.[")
 
 
 def test_the_colours_can_be_read():
