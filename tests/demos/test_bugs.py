@@ -69,12 +69,23 @@ def test_who_ends_with_the_lock_is_named(told):
 
 def test_the_long_step_and_who_has_to_wait_for_it_are_seen(told):
     events, sentences, state = told["sums"]
-    longest = max(state.tasks.values(), key=lambda task: task.longest)
-    assert longest.name == "client"
-    begin, end = line_of("sums", "yield Sleep(0.003)"), line_of("sums", "yield Sleep(0.001)")
-    at = next(n for n, event in enumerate(events) if event["i"] == longest.longest_at)
-    assert f"from sums.py:{begin} to sums.py:{end} and yielded" in sentences[at]
-    assert sum(task.ready > longest.longest / 2 for task in state.tasks.values()) == 2
+    long = 4  # heartbeat is 2, and the second client asks for the long sum
+    end = next(
+        n
+        for n, event in enumerate(events)
+        if event.get("task") == long and "answer" in event.get("locals", {})
+    )
+    begin = max(n for n in range(end) if events[n]["kind"] == "step")
+    assert events[begin]["task"] == long
+    first, last = line_of("sums", "yield from opened"), line_of("sums", "yield Sleep(0.001)")
+    assert re.match(
+        rf"client#4 ran for .* from sums.py:{first} to sums.py:{last} and yielded", sentences[end]
+    )
+    before = State()
+    for event in events[: begin + 1]:
+        before.apply(event)
+    assert before.ready[:2] == [5, 6]  # and so they are until it is over
+    assert state.task(long).longest >= events[end]["ns"] - events[begin]["ns"]
 
 
 def test_each_of_two_holds_what_the_other_one_wants(told):

@@ -1,6 +1,6 @@
 """Four clients ask for sums, and each should have its answer within a few milliseconds."""
 
-from corolib import Coro, Sleep, every, run, spawn
+from corolib import Coro, Event, Sleep, every, run, spawn
 from corolib.trace import mark
 
 
@@ -11,8 +11,8 @@ def total(numbers: int) -> int:
     return found
 
 
-def client(numbers: int) -> Coro[None]:
-    yield Sleep(0.003)  # its question comes
+def client(opened: Event, numbers: int) -> Coro[None]:
+    yield from opened.wait()  # the questions come, all at the same time
     answer = total(numbers)
     mark("answered", numbers=numbers, answer=answer)
     yield Sleep(0.001)  # the answer is sent
@@ -26,9 +26,11 @@ def heartbeat() -> Coro[None]:
 
 def service() -> Coro[None]:
     spawn(heartbeat, daemon=True)
+    opened = Event("opened")
     for numbers in (10, 500_000, 20, 30):
-        spawn(client, numbers)
-    yield
+        spawn(client, opened, numbers)
+    yield Sleep(0.003)
+    opened.set()
 
 
 if __name__ == "__main__":
