@@ -110,7 +110,7 @@ def kind_of(node: ast.AST | None) -> tuple[str, list[ast.expr]]:
     if name == "exit":
         return EXITED, node.args
     if name in LOGGED:
-        return WARNED, node.args[:1]
+        return WARNED, node.args
     if name == "_wrong":
         return "TypeError, ValueError", node.args[-1:]
     if name[:1].isupper() and name.endswith(ERRORS) and name not in INSIDE:
