@@ -639,7 +639,8 @@ def spawn_is_no_call(mine: Any, say: Say) -> None:
     "first reads hello",
     needs=f"{TRAPS} Sleep",
     otherwise="Two tasks waited for the same file, and one of them came to harm.",
-    hint="Before you write into the table, look whether somebody stands there, and say so.",
+    hint="Before you write into the table, look whether somebody stands there, and say so to the "
+    "second task. If that error ends the whole run, the next law is what does not hold.",
 )
 def second_reader(mine: Any, say: Say) -> None:
     a, b = pair()
