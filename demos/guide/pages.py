@@ -163,11 +163,21 @@ class Site:
             self.taken[file] = place
         return posixpath.relpath(place, here or ".") + mark + anchor
 
+    def with_links(self, source: str) -> str:
+        """Return the text of a page. What it calls by a title in quotes, since it is on the site
+        alone, is linked here.
+        """
+        text = self.texts[source]
+        for file, title in REFERENCE.items():
+            up = "../" * source.count("/")
+            text = text.replace(f'"{title}"', f"[{title}]({up}{file})")
+        return text
+
     def pages(self) -> Iterator[tuple[str, Page]]:
         """Give each page that is rendered, with its file."""
-        for source, text in self.texts.items():
+        for source in self.texts:
             page = render(
-                text,
+                self.with_links(source),
                 lambda target, source=source: self.link(source, target),  # type: ignore[misc]
                 self.names.keys() - AMBIGUOUS,
                 html=not source.startswith("reference/") or source == "reference/messages.md",

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable, Container
 from functools import cache
+from html import escape
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -176,7 +177,17 @@ def table_close(self: Any, tokens: list[Token], index: int, options: Any, env: A
     return "</table>\n</div>\n"
 
 
+SHORT = 20  # characters of code that stay in one line
+
+
+def code_inline(self: Any, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+    text = tokens[index].content
+    style = ' class="short"' if len(text) <= SHORT else ""
+    return f"<code{style}>{escape(text)}</code>"
+
+
 RULES = {
+    "code_inline": code_inline,
     "fence": fence,
     "code_block": fence,
     "table_open": table_open,

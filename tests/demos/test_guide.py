@@ -236,6 +236,12 @@ def test_every_exception_of_corolib_has_its_cure():
     assert {name: base.removeprefix("queue.") for name, base in rows} == found
 
 
+def test_what_is_on_the_site_alone_is_linked_there(site):
+    text = site[0]["/errors.html"].text
+    for name, title in (("mistakes", "Wrong lines, right lines"), ("messages", "All messages")):
+        assert f'<li><a href="reference/{name}.html">{title}</a>' in text.partition("<nav")[0]
+
+
 def as_pattern(text):
     return ".*".join(map(re.escape, text.split("…")))
 
@@ -647,7 +653,7 @@ def test_how_single_things_are_shown():
     assert page.title == "A b"
     assert [section.anchor for section in page.sections] == ["a-b", "same", "same-1"]
     assert 'href="&lt;y.md#z&gt;"' in page.html
-    assert 'href="&lt;name:spawn&gt;" class="name"><code>spawn()</code></a>' in page.html
+    assert 'href="&lt;name:spawn&gt;" class="name"><code class="short">spawn()</code></a>' in page.html
     assert "gone" not in page.html
     assert '<td></td>\n<th scope="col">b</th>' in page.html
 
