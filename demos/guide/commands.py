@@ -50,7 +50,7 @@ def command_line() -> str:
     """Return the page of `python3 -m corolib`."""
     parts = [
         "# The command line",
-        "`python3 -m corolib` has these commands. What they say with `--help` stands below each.",
+        "`python3 -m corolib` has these commands. Below each stands its `--help`.",
         f"```text\n{help_of([])}\n```",
     ]
     for name, text in COMMANDS.items():

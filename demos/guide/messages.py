@@ -151,9 +151,9 @@ def page(found: list[Message], public: set[str]) -> str:
     """Return the page that lists all messages."""
     parts = [
         "# All messages",
-        "What corolib raises, logs and says, read from its sources. `…` stands for what is put "
-        "in: a name, a number, a place. Search for a few words of the message that you have. "
-        "Behind each stands where it comes from.",
+        "The messages that corolib raises, logs or prints, read from its sources, with the function "
+        "that each comes from. `…` stands for a name, a number or a place that is put in. To find "
+        "a message, search for some words of it.",
         "Most messages say what to write. [Wrong lines, right lines](mistakes.md) shows the most "
         "frequent ones with their programs.",
     ]

@@ -311,12 +311,13 @@ def page(found: dict[str, list[Said]]) -> str:
     """Return the page: for each mistake its line, what is said, and the right line."""
     parts = [
         "# Wrong lines, right lines",
-        "Lines that newcomers write, with what corolib says of each, and the right line. All are "
-        "run when this page is made. They stand in a task `main` that has a `lock`, an `event`, "
-        "a `queue` and a `stream`; `slow` is a generator function, `plain` is none, `marked` has "
-        "`@waits`, and `coroutine` is an `async def`.",
-        "What is said of a mistake that is not here: [all messages](messages.md). What a name of "
-        "asyncio's, trio's or another library's is here: [other names](other-names.md).",
+        "Frequent mistakes: the wrong line, the message, and the right line. Each wrong line is run "
+        "when this page is made, so the messages are true. The lines stand in a task `main`. It "
+        "has a `lock`, an `event`, a `queue` and a `stream`. `slow` is a generator function, "
+        "`marked` has `@waits` as well, `plain` is an ordinary function, and `coroutine` is an "
+        "`async def`.",
+        "[All messages](messages.md) lists every message of corolib. [Other names](other-names.md) "
+        "translates names of asyncio, trio, curio and threads.",
     ]
     for heading, lines in found.items():
         parts.append(f"## {heading}")
@@ -324,7 +325,7 @@ def page(found: dict[str, list[Said]]) -> str:
             parts.append(f"### `{each.wrong.splitlines()[-1].strip()}`")
             if "\n" in each.wrong:
                 parts.append(fence("python wrong", each.wrong))
-            parts.append(fence("text said", wrapped(each.message)))
+            parts.append(fence("text message", wrapped(each.message)))
             parts.append(fence("python right", each.right))
     return "\n\n".join(parts) + "\n"
 

@@ -27,8 +27,8 @@ def page() -> str:
     """
     parts = [
         "# Other names",
-        "The names by which asyncio, trio, curio, threading, queue and socket call things of "
-        "corolib, and what to write here. An error that comes of such a name says the same.",
+        "Names of asyncio, trio, curio, threading, queue and socket, and what to write in corolib. "
+        "An error that such a name causes says the same.",
     ]
     before = None
     for owner, name, cure in rows():
