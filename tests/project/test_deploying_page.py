@@ -44,7 +44,7 @@ def running(folder, port, *before, **variables):
     with subprocess.Popen(
         [*before, sys.executable, "app.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0", **variables},
         stderr=subprocess.PIPE,
         text=True,
     ) as program:
