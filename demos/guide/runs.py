@@ -54,7 +54,8 @@ TASKS = MARKS | {  # where a task has no children
     "over returned": "{task} ran for {span}{from} and returned.",
     "over failed": "{task} ran for {span}{from} and raised {error}.",
 }
-AT_ONCE = {
+AT_ONCE = {  # where there is no queue
+    "step first": "{task} is next: the scheduler starts it.",
     "spawn": "{by} spawns {task} at {where}. The first step of it is taken at once.",
 }
 

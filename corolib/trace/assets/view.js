@@ -45,6 +45,12 @@ class View {
     }
   }
 
+  // The file in which tasks wait most often.
+  program() {
+    const sums = [...this.counts].map(([file, lines]) => [file, [...lines.values()].reduce((a, b) => a + b)]);
+    return sums.filter(([file]) => file).sort((a, b) => b[1] - a[1])[0]?.[0];
+  }
+
   chip(state, id, why, small) {
     const task = state.task(id);
     const selected = id === this.selected ? " selected" : "";
@@ -142,9 +148,9 @@ class View {
   // The source of a task: its line, who else stands in the same file, its variables.
   source(state, task) {
     // Before the first task there is nothing to point at, but a program to read.
-    const known = task ? this.codes[task.code] : this.codes.length ? [null, this.codes[0][1]] : null;
-    const name = known ? baseName(known[1]) : "";
-    this.find("where").textContent = known && task ? `${known[0]}, ${name}:${task.line}` : name;
+    const known = task ? this.codes[task.code] : ["", this.program()];
+    const name = known?.[1] ? baseName(known[1]) : "";
+    this.find("where").textContent = known && task ? `${known[0].split("<locals>.").pop()}, ${name}:${task.line}` : name;
     const crumbs = (task && task.stack) || [];
     this.find("crumbs").textContent = crumbs.length > 1
       ? crumbs.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ") : "";
@@ -189,9 +195,10 @@ class View {
       if (there === 4) node.lastChild.append(" …");
       this.marked.push(node);
     }
-    const here = task ? this.lines[task.line - 1] : null;
+    const first = Math.min(...(this.counts.get(this.file) ?? new Map()).keys()); // with a wait
+    const here = this.lines[(task ? task.line : first) - 1];
     if (here) {
-      here.classList.add("here");
+      if (task) here.classList.add("here");
       this.marked.push(here);
       const box = this.find("source");
       const top = here.offsetTop - box.offsetTop;
