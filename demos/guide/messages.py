@@ -152,8 +152,8 @@ def page(found: list[Message], public: set[str]) -> str:
     parts = [
         "# All messages",
         "The messages that corolib raises, logs or prints, read from its sources, with the "
-        "function that each comes from. `…` stands for a name, a number or a place that is put in. To find "
-        "a message, search for some words of it.",
+        "function that each comes from. `…` stands for a name, a number or a place that is put in. "
+        "To find a message, search for some words of it.",
         "Most messages say what to write. [Wrong lines, right lines](mistakes.md) shows the most "
         "frequent ones with their programs.",
     ]

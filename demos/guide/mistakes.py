@@ -312,8 +312,8 @@ def page(found: dict[str, list[Said]]) -> str:
     parts = [
         "# Wrong lines, right lines",
         "Frequent mistakes: the wrong line, the message, and the right line. Each wrong line is "
-        "run when this page is made, so the messages are true. The lines stand in a task `main`. It "
-        "has a `lock`, an `event`, a `queue` and a `stream`. `slow` is a generator function, "
+        "run when this page is made, so the messages are true. The lines stand in a task `main`. "
+        "It has a `lock`, an `event`, a `queue` and a `stream`. `slow` is a generator function, "
         "`marked` has `@waits` as well, `plain` is an ordinary function, and `coroutine` is an "
         "`async def`.",
         "[All messages](messages.md) lists every message of corolib. [Other names](other-names.md) "
