@@ -257,6 +257,8 @@ class Redis:
     def _check_begun(self) -> None:
         if self._task is None:
             raise RuntimeError("Redis is a `with` block: `with Redis(...) as redis:`")
+        if self._closed:
+            raise ConnectionLost("the client of Redis was closed")
 
     def _ask(self, command: str, channel: str) -> None:
         """Ask for messages, or for no more, if there is a connection: a new one begins with it."""

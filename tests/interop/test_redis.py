@@ -457,3 +457,14 @@ def test_no_scheduler_no_client():
         Redis().__enter__()
     with pytest.raises(RuntimeError):
         current_scheduler()
+
+
+def test_a_client_whose_block_is_over_lets_nobody_wait():
+    def main():
+        with Redis("127.0.0.1", 1) as redis:
+            yield
+        for use in (redis.call("PING"), redis.call_all([["PING"]]), redis.subscribe("room")):
+            with pytest.raises(ConnectionLost, match="was closed"):
+                yield from use
+
+    run(main, **virtual_time())
