@@ -132,7 +132,8 @@ class Asyncio:
                 yield Suspend(call.arm_again, call, outside=True)
             raise
         finally:
-            call.discard()
+            if not call.begun:
+                call.discard()
             # A failure's traceback holds this frame, which would be a cycle.
             del call, self, awaitable
 
@@ -219,8 +220,8 @@ class _Call(Generic[T]):
             self.loop.call_soon_threadsafe(self._cancel_there)
 
     def discard(self) -> None:
-        """Close a coroutine that has not begun, so that it does not complain."""
-        if (self.over or not self.begun) and iscoroutine(self._awaitable):
+        """Close a coroutine that has not begun, or has ended, so that it does not complain."""
+        if iscoroutine(self._awaitable):
             self._awaitable.close()
 
     # In the thread of the loop
@@ -238,6 +239,7 @@ class _Call(Generic[T]):
             error = task.exception()
         except asyncio.CancelledError as exc:
             error = exc
+        self.discard()  # it may have been cancelled before its first step
         try:
             value = task.result() if error is None else None
             with suppress(RunFinished):

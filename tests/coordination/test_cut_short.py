@@ -34,6 +34,7 @@ from corolib import (
     every,
     first,
     gather,
+    now,
     open_signal_receiver,
     spawn,
     timeout,
@@ -406,6 +407,60 @@ def test_a_block_of_a_run_that_was_cut_short_was_left(cut, kind):
         yield
 
     cut_short_everywhere(cut, list, work, ask)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_subscription_of_a_run_that_was_cut_short_is_over(cut):
+    """One that was made and not entered can be entered in the next run."""
+
+    def work(things, done):
+        topic = Topic(9)
+        things[:] = topic, topic.subscribe()
+
+        def read():
+            with topic.subscribe() as news:
+                things.append(news)
+                yield from get_all(news, done)
+
+        spawn(read, daemon=True)
+        for item in range(2):
+            yield
+            yield from topic.publish(item)
+
+    def check(things, done):
+        for news in things[2:]:
+            with pytest.raises(QueueShutDown):
+                while True:
+                    yield from news.get()
+        if things:
+            with things[1] as news:
+                yield from things[0].publish("new")
+                assert (yield from news.get()) == "new"
+
+    cut_short_everywhere(cut, list, work, check)
+
+
+@pytest.mark.found("T6")
+@CUTS
+def test_a_deadline_of_a_run_that_was_cut_short_moves_nothing(cut):
+    def work(scopes, done):
+        with timeout(100) as scope:
+            scopes.append(scope)
+            for seconds in 50, 10, None, 5:
+                scope.deadline = None if seconds is None else now() + seconds
+                yield
+
+    def check(scopes, done):
+        with timeout(100) as scope:
+            for each in scopes:
+                each.deadline = now()
+                each.deadline = now() + 1
+                each.cancel()
+            yield Sleep(10)
+        assert not scope.expired
+
+    cut_short_everywhere(cut, list, work, check)
 
 
 @pytest.mark.found("T6")

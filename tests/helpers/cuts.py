@@ -1,5 +1,6 @@
 """Runs that are cut short after every step: a tool of the tests of what outlives them."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,10 @@ class OneByOne(deque[Any]):
         return min(1, super().__len__())
 
 
-def close_after(steps: int, work: Any, *args: Any) -> None:
+def close_after(steps: int, work: Any, *args: Any, **options: Any) -> None:
     """Run tasks for so many steps, in the order as ever, and close the scheduler."""
     lost: list[BaseException] = []
-    options: Any = {**virtual_time(), "on_task_error": lambda task, exc: lost.append(exc)}
+    options = {**(options or virtual_time()), "on_task_error": lambda task, exc: lost.append(exc)}
     scheduler = Scheduler(ready=OneByOne, **options)
     scheduler.spawn(work, *args)
     try:
@@ -37,6 +38,11 @@ def close_after(steps: int, work: Any, *args: Any) -> None:
     finally:
         scheduler.close()
     assert lost == []
+
+
+def close_in_time_after(steps: int, work: Any, *args: Any) -> None:
+    """As `close_after`, in real time, for what talks to other threads and programs."""
+    close_after(steps, work, *args, clock=time.monotonic, grace=0.01)
 
 
 def interrupt_after(turns: int, work: Any, *args: Any) -> None:
@@ -59,10 +65,18 @@ def interrupt_after(turns: int, work: Any, *args: Any) -> None:
 
 
 def cut_short_everywhere(
-    cut: Callable[..., None], make: Callable[[], Any], work: Any, check: Any
+    cut: Callable[..., None],
+    make: Callable[[], Any],
+    work: Any,
+    check: Any,
+    go: Callable[..., Any] = go,
+    every: int = 1,
 ) -> None:
-    """Cut `work(thing)` short after 0, 1, 2 ... steps, and each time use the thing once more."""
-    for steps in range(1000):
+    """Cut `work(thing)` short after 0, 1, 2 ... steps, and each time use the thing once more.
+
+    `every`: of so many steps one is tried, where each takes long.
+    """
+    for steps in range(0, 1000, every):
         thing = make()
         done: list[Any] = []
         try:

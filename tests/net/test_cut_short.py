@@ -184,6 +184,39 @@ def test_a_server_for_datagrams_is_closed_and_says_so():
 
 
 @pytest.mark.found("T6")
+def test_a_server_that_waits_for_headers_of_proxies_is_closed_and_says_so():
+    """One has said nothing, one the half, one all; that one is served."""
+    header = b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n"
+
+    def work(things, done):
+        things["listener"] = listener = listen_tcp("127.0.0.1", 0)
+        things["server"] = server = listener.serve(echo, proxy_from=["127.0.0.1"])
+        address = listener.addresses[0][:2]
+        things["streams"] = streams = []
+        for _ in range(3):
+            streams.append((yield from open_tcp(*address)))
+        yield from streams[1].sendall(header[:20])
+        for part in header[:9], header[9:], b"x":
+            yield from streams[2].sendall(part)
+            yield
+        yield from streams[2].recv(10)
+        yield from server.stop(grace=0.1)
+        for stream in streams:
+            stream.close()
+
+    def check(things, done):
+        for stream in things.get("streams", ()):
+            yield from the_stream_ends({"stream": stream}, done)
+            stream.close()
+        yield from the_server_is_told_of(things, done)
+        yield from the_listener_is_closed(things, done)
+
+    before = open_files()
+    cut_short_everywhere(close_after, dict, work, check)
+    assert open_files() == before
+
+
+@pytest.mark.found("T6")
 def test_a_datagram_socket_goes_on_in_the_next_run():
     def work(socks, done):
         socks.append((yield from open_udp(local=("127.0.0.1", 0))))
