@@ -429,6 +429,13 @@ def test_the_table_of_demos_lists_all_of_them_and_no_others():
     assert (missing, too_much, twice) == ([], [], []), f"{missing=}\n{too_much=}\n{twice=}"
 
 
+def test_each_short_answer_is_a_program():
+    text = TEXTS["answers"]
+    answers = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    assert f"There are {len(answers)}." in text
+    assert [answer.split("\n")[0] for answer in answers if "```python" not in answer] == []
+
+
 def section(title):
     """Return the text of one section."""
     return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
