@@ -349,7 +349,8 @@ class Plan:
         except BaseException as exc:
             self.failed = True
             hide_the_library()
-            self.sections["corolib tasks"] = part.report
+            if part.report:
+                self.sections["corolib tasks"] = part.report
             if isinstance(exc, TimeoutError) and self.clock == "virtual":
                 text = "the clock is virtual: data that is still on its way does not hold it back"
                 self.sections["corolib clock"] = text

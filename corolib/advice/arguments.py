@@ -27,13 +27,16 @@ from corolib.advice.places import (
     raiser_of,
 )
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
-from corolib.kernel.safely import attribute, is_a, module_of
+from corolib.kernel.safely import attribute, class_name, is_a, module_of
 
 if TYPE_CHECKING:
     import ast
 
 TIMED = {"acquire", "wait"}
 """Methods that other libraries give a time: `event.wait(5)`."""
+
+PROGRAMS = {"open_process", "run_process"}
+"""What takes a program and its arguments as one list."""
 
 BOUNDS = {"move_on_after", "shield", "timeout"}
 _PYTHONS_OWN = re.compile(r"\(\) (got (an unexpected|multiple|some)|missing|takes .*given)")
@@ -112,7 +115,7 @@ class _Call:
         shown = [
             each.replace(
                 annotation=each.empty,
-                default=each.empty if type(each.default) is object else each.default,
+                default=each.empty if class_name(each.default) == "Unsaid" else each.default,
             )
             for each in parameters_of(self.function)
         ]
@@ -131,6 +134,8 @@ class _Call:
         import ast
 
         right = copy.deepcopy(self.call)
+        if self.name in PROGRAMS and len(right.args) > 1:
+            right.args = [ast.List(right.args)]
         instead = self._bounded() or self._without_a_thread()
         if given_as_value:
             instead = instead or self._without_yield()

@@ -51,6 +51,8 @@ KEYWORDS = {
         ("capacity", "max_buffer_size", "max_items", "max_size"), ("size", "max_message")
     ),
     **dict.fromkeys(("limit", "max_line_size"), ("max_line",)),
+    "max_line": ("limit", "it is stream.max_line = bytes"),
+    "max_message": ("limit", "it is stream.max_message = bytes"),
     "parties": ("parties",),
     **dict.fromkeys(("listen_backlog", "queue", "request_queue_size"), ("backlog",)),
     # time

@@ -27,7 +27,7 @@ from corolib.advice.foreign import (
     member_cure,
 )
 from corolib.advice.places import Place, flags_of, frames, is_of_library, name_in, places
-from corolib.advice.uses import begun_block, misused, repeated_call
+from corolib.advice.uses import begun_block, misused, repeated_call, unpiped
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import Block, attribute, class_name, name_of, plain
 
@@ -50,6 +50,8 @@ def note_on(error: BaseException) -> str | None:
         thing = error.obj
         if isinstance(thing, GeneratorType | CoroutineType):
             return _forgotten(error, name_of(thing).lstrip("_"))
+        if thing is None:
+            return unpiped(error)
         if type(thing) is Block:
             return begun_block(error)
         cures = FUNCTIONS.get(name_of(thing)) if is_of_library(thing) else None

@@ -113,6 +113,21 @@ def begun_block(error: BaseException) -> str | None:
     return None
 
 
+def unpiped(error: BaseException) -> str | None:
+    """Return the note if what a process was not given was used: `process.stdout.read()`."""
+    import ast
+
+    for place in places(error):
+        for call, _ in place.line.calls:
+            match call.func:
+                case ast.Attribute(value=ast.Attribute(value=owner, attr=name)) if name in PIPES:
+                    if class_name(place.value_of(owner)) == "Process":
+                        right = f"open_process([...], {name}=subprocess.PIPE)"
+                        return f"process.{name} is None. Write `process = {place.word} {right}`"
+    return None
+
+
+PIPES = ("stderr", "stdin", "stdout")
 _CALLABLES = {
     *("function", "method", "builtin_function_or_method", "type", "Documented", "_Question"),
     *("_Asks", "ABCMeta"),

@@ -39,8 +39,17 @@ from corolib.kernel import (
 
 T = TypeVar("T")
 Items = deque[Any] | list[Any]
-UNSAID: Any = object()  # the size of one that must be said
 Store = tuple[Items, Callable[[Any], object], Callable[[], Any]]
+
+
+class Unsaid:
+    """The default of what must be said, as `help()` shows it."""
+
+    def __repr__(self) -> str:
+        return "<must be given>"
+
+
+UNSAID: Any = Unsaid()
 
 
 @public

@@ -482,7 +482,8 @@ class Stream:
             seen = end or searched
             if seen > limit:
                 text = f"{self!r}: a {what} has more than {limit} bytes, {seen} so far"
-                raise LimitExceeded(f"{text}; recv() still gets them", limit, seen)
+                more = f"limit= of the call, or max_{what}= of its server, allows more"
+                raise LimitExceeded(f"{text}: {more}; recv() still gets them", limit, seen)
             if end or not (yield from self._fill()):
                 return seen
 

@@ -35,6 +35,7 @@ from corolib.kernel import (
     Wake,
     brief,
     current_scheduler,
+    note,
     opens,
     public,
     spawn,
@@ -58,6 +59,11 @@ STUCK = 5.0
 
 CAPTURE = 2**24
 """Bytes of each output that `run_process` keeps: much for a report, little against a memory."""
+
+LAST = 90
+"""Bytes of what a program wrote to stderr that are shown of it when it fails."""
+
+EXAMPLE = "as in ['ls', '-l']"
 
 OURS = ("text", "encoding", "errors", "universal_newlines", "bufsize")
 """Options of `subprocess` that are refused: streams carry bytes, unbuffered."""
@@ -120,29 +126,41 @@ def open_process(
 
     Source: subprocess.Popen; trio.lowlevel.open_process.
     """
-    program = _check_program(args, options)
+    program = _check_program("open_process", args, options)
     yield
     files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     children = current_scheduler().run_local(Children)
-    return children.start(program, {**files, "cwd": cwd, "env": env, **options}, group)
+    try:
+        return children.start(program, {**files, "cwd": cwd, "env": env, **options}, group)
+    except FileNotFoundError as exc:
+        if len(program) == 1 and " " in str(program[0]):
+            note(exc, f"{EXAMPLE}: the program and each of its arguments are an item")
+        raise
 
 
-def _check_program(args: Program, options: Mapping[str, Any]) -> list[Any]:
+def _check_program(caller: str, args: Program, options: Mapping[str, Any]) -> list[Any]:
     """Return the program and its arguments as a list, if they can be started."""
     if isinstance(args, str | bytes):
         # The line itself is not shown: it may hold a password.
         raise TypeError(
-            "open_process() of one string: write the program and its arguments as a list, as in "
-            "['ls', '-l']; for a shell, ['sh', '-c', line]"
+            f"{caller}() of one string: write the program and its arguments as a list, {EXAMPLE}; "
+            "for a shell, ['sh', '-c', line]"
         )
     if not isinstance(args, Iterable):
-        raise TypeError(f"open_process({brief(args)}): write a list, as in ['ls', '-l']")
+        raise TypeError(f"{caller}({brief(args)}): write a list, {EXAMPLE}")
     program = list(args)
     if not program:
-        raise ValueError("open_process([]): the list begins with the program, as in ['ls', '-l']")
+        raise ValueError(f"{caller}([]): the list begins with the program, {EXAMPLE}")
+    for each in program:
+        if not isinstance(each, str | bytes | os.PathLike):
+            raise TypeError(f"{caller}() got {brief(each)} in the list: write str({brief(each)})")
     for name in OURS:
         if name in options:
-            raise TypeError(f"open_process({name}=): streams carry bytes, unbuffered")
+            what = "streams carry" if caller == "open_process" else "the result has"
+            raise TypeError(
+                f"{caller}({name}=): {what} bytes, unbuffered. Leave it out, and decode them: "
+                "`text = data.decode()`"
+            )
     return program
 
 
@@ -203,21 +221,32 @@ def run_process(
     """
     from subprocess import DEVNULL, PIPE, CalledProcessError, CompletedProcess
 
-    if input and "stdin" in options:
-        raise ValueError("run_process() takes the input itself, input=, or its file, stdin=")
-    if isinstance(input, str):
-        raise TypeError("run_process(input=) takes bytes: write input=text.encode()")
+    program = _check_run(args, input, options)
     files: dict[str, Any] = {
         "stdin": PIPE if input else DEVNULL,
         "stdout": PIPE if capture else None,
         "stderr": PIPE if capture else None,
     }
     files = {**files, "cwd": cwd, "env": env, "group": group, **options}
-    with (yield from open_process(args, **files)) as process:
+    with (yield from open_process(program, **files)) as process:
         code, out, err = yield from _communicate(process, input, limit, timeout)
     if check and code != 0:
-        raise CalledProcessError(code, process.args, out, err)
+        failure = CalledProcessError(code, process.args, out, err)
+        if err:
+            note(failure, f"It wrote to stderr: {brief(err[-LAST:].decode(errors='replace'))}")
+        raise failure
     return CompletedProcess(process.args, code, out, err)
+
+
+def _check_run(args: Program, input: bytes, options: Mapping[str, Any]) -> list[Any]:
+    """Return the program and its arguments, if `run_process` can run it."""
+    if input and "stdin" in options:
+        raise ValueError("run_process() takes the input itself, input=, or its file, stdin=")
+    if "capture_output" in options:
+        raise TypeError("run_process() captures what a program writes, unless it has capture=False")
+    if isinstance(input, str):
+        raise TypeError("run_process(input=) takes bytes: write input=text.encode()")
+    return _check_program("run_process", args, options)
 
 
 def _communicate(

@@ -293,7 +293,7 @@ class Part:
         self.gives = gives
         self.again = cancel is not None
         self._cancel = cancel
-        self.report = ""  # all tasks, when something left the body
+        self.report = ""  # all tasks, if there are others, when something left the body
         self._timeout = timeout
         self._limit: Limit | None = None  # the last that was set
         self._wall = wall
@@ -325,7 +325,8 @@ class Part:
             with self.bounded(self._timeout, self.place):
                 self._returned = yield from body_of("run", f, args)
         except BaseException as exc:
-            self.report = self.runner.scheduler.report()
+            if len(self.runner.scheduler.tasks) > 1:  # else the traceback says it all
+                self.report = self.runner.scheduler.report()
             if self.gives and isinstance(exc, TypeError) and "not a trap" in str(exc):
                 exc.add_note("to hand a value to the test: `yield give(...)`")
             # These would end the run, and with it what other tests need.

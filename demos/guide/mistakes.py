@@ -56,6 +56,8 @@ MISTAKES: dict[str, dict[str, str]] = {
     "A `yield from` that is missing": {
         "data = stream.recv(100)\ntext = data.decode()": "",
         "x = slow(1) + 1": "",
+        "x = yield from slow(1) + 1": "",
+        "x = slow(1) + slow(2)": "",
         "a, b = gather(slow(), slow(), slow())": "",
         "yield from stream.sendall(stream.recv(5))": "",
         "s = open_tcp('127.0.0.1', 1)\ns.sendall(b'x')": "",
@@ -72,7 +74,10 @@ MISTAKES: dict[str, dict[str, str]] = {
         "yield 0.5": "",
         "yield Sleep": "",
         "yield socket.socket()": "yield ReadWait(sock)",
-        "yield [slow(), slow()]": "yield from gather(slow(), slow())",
+        "yield [slow(), slow()]": "",
+        "yield 'text'": "return 'text'",
+        "yield from 5": "",
+        "x = yield Topic(1).subscribe()": "",
         "yield from slow": "",
         "yield from queue": "",
         "yield from event": "",
@@ -107,6 +112,8 @@ MISTAKES: dict[str, dict[str, str]] = {
         "for item in queue: yield": "",
         "for line in stream: yield": "",
         "for tick in every: yield": "",
+        "news = Topic(1).subscribe()\nitem = news.get()": "",
+        "for item in Topic(1).subscribe(): yield": "",
     },
     "In an `async def`": {
         "await slow()": "@waits\ndef slow(x=1): ...",
@@ -132,7 +139,8 @@ MISTAKES: dict[str, dict[str, str]] = {
         "gather(5)": "yield from gather(slow(5))",
         "spawn(slow(), 5)": "spawn(slow, 5)",
         "spawn(slow, patience=5)": "",
-        "run(slow)": "yield from slow()",
+        "x = run(slow, 5)": "",
+        "spawn(plain())": "def plain(x=None): yield",
         "yield from to_thread(spawn, slow)": "from_thread(scheduler, slow)  # in the thread",
         "yield from current_task()": "yield from spawn(slow)",
         "gather(slow, slow)": "yield from gather(slow(), slow())",
@@ -144,6 +152,8 @@ MISTAKES: dict[str, dict[str, str]] = {
             "yield from map_concurrent(slow, [1, 2], limit=10)"
         ),
         "yield from to_thread(slow(5))": "",
+        "x = yield from to_thread(slow, 5)": "",
+        "x = yield from to_thread(coroutine, 5)": "",
         "yield from to_thread(plain(5))": "",
     },
     "Arguments": {
@@ -171,6 +181,8 @@ MISTAKES: dict[str, dict[str, str]] = {
         "yield Sleep(math.nan)": "yield Sleep(math.inf)",
         "with timeout('3'): yield": "with timeout(3): yield",
         "yield from run_process('ls -l')": "yield from run_process(['ls', '-l'])",
+        "x = yield from run_process('ls', '-l')": "",
+        "process = yield from open_process(['true'])\nprocess.stdout.read()": "",
         "yield from run_process(['cat'], input='text')": (
             "yield from run_process(['cat'], input='text'.encode())"
         ),

@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -313,7 +314,8 @@ def report(verdicts: list[Verdict], path: str) -> str:
     lines += faults(failed)
     if failed:
         lines += ["", f"The first of these, number {failed[0].law}:", "", detail(failed[0], path)]
-        lines.append(f"Alone, with all that it prints: --law {failed[0].law} {path}")
+        again = f"python3 -m demos.tour.check --law {failed[0].law} {shlex.quote(str(path))}"
+        lines.append(f"Alone, with all that it prints: {again}")
     elif untried:
         following = untried[0]
         lines.append(f"To go on: law {following.law} is not tried, since {following.why}.")

@@ -65,6 +65,8 @@ WRONG = {
     'yield from to_thread(print, "x", sep="")': (
         'Write `yield from to_thread(partial(print, sep=""), "x")`'
     ),
+    "yield from open_tcp('::1', 1, max_line=9)": "In corolib, it is stream.max_line = bytes",
+    'x = yield from run_process("ls", "-l")': 'Write `x = yield from run_process(["ls", "-l"])`',
     # In another order.
     f"yield from serve_tcp({HERE}, 0, echo)": f"Write `yield from serve_tcp(echo, {HERE}, 0)`",
     f"yield from serve_tcp({HERE}, echo, 0)": f"Write `yield from serve_tcp(echo, {HERE}, 0)`",

@@ -225,14 +225,59 @@ def test_what_is_no_list_is_refused_with_the_right_spelling(args):
 
 @pytest.mark.parametrize("start", [open_process, run_process])
 def test_a_list_without_a_program_is_refused(start):
-    with pytest.raises(ValueError, match=r"open_process\(\[\]\): the list begins with the program"):
+    name = start.__name__
+    with pytest.raises(ValueError, match=rf"{name}\(\[\]\): the list begins with the program"):
         run(start, [])
+
+
+@pytest.mark.found("E2")
+@pytest.mark.parametrize("start", [open_process, run_process])
+def test_each_item_of_the_list_is_a_string_of_its_own(start):
+    name = start.__name__
+    with pytest.raises(TypeError, match=rf"{name}\(\) got 5 in the list: write str\(5\)"):
+        run(start, ["sleep", 5])
+    with pytest.raises(FileNotFoundError) as caught:
+        run(start, ["ls -l"])
+    assert caught.value.__notes__[0].startswith("as in ['ls', '-l']: the program and each of its")
+    with pytest.raises(FileNotFoundError) as caught:
+        run(start, ["/no/such/program"])
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.found("E2")
+def test_what_was_not_piped_is_named():
+    def main():
+        with (yield from open_process(["true"])) as process:
+            process.stdout.read()
+
+    def other():
+        yield
+        None.stdout.read()
+
+    with pytest.raises(AttributeError) as caught:
+        run(main)
+    right = "process = yield from open_process([...], stdout=subprocess.PIPE)"
+    assert caught.value.__notes__ == [f"process.stdout is None. Write `{right}`"]
+    with pytest.raises(AttributeError) as caught:
+        run(other)
+    assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(TypeError, match="unless it has capture=False"):
+        run(run_process(["true"], capture_output=True))
+
+
+@pytest.mark.found("E2")
+def test_what_a_program_said_of_its_failure_is_shown():
+    with pytest.raises(CalledProcessError) as caught:
+        run(run_process(["sh", "-c", "echo gone >&2; exit 3"], check=True))
+    assert caught.value.__notes__ == [r"It wrote to stderr: 'gone\n'"]
 
 
 @pytest.mark.parametrize("option", ["text", "encoding", "bufsize"])
 def test_streams_of_text_are_refused(option):
     with pytest.raises(TypeError, match=rf"open_process\({option}=\): streams carry bytes"):
         run(open_process(["true"], **{option: 1}))
+    with pytest.raises(TypeError, match=rf"run_process\({option}=\): .*`text = data.decode\(\)`"):
+        run(run_process(["true"], **{option: 1}))
 
 
 def test_all_children_are_started_by_one_object():

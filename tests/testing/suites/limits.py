@@ -33,8 +33,9 @@ class TestVirtual:
         """
         call fails: (?s)TimeoutError: timeout of 60 s, opened in test_too_late.*Sleep\\(61
         shows: the clock is virtual
-        shows: test_too_late#1
+        shows: beside#2
         """
+        spawn(Event().wait, name="beside")
         yield Sleep(61)
 
     @pytest.mark.corolib(timeout=5)
