@@ -83,7 +83,7 @@ def first(*traps: Trap) -> Generator[Any, Any, tuple[int, Any]]:
     taken; the others are undone there and then, as if they had never been made, before the task
     goes on. So an item stays in its queue, and a lock with its holder.
 
-    What can be had at once is taken, and those behind it are not even looked at. The waits must
+    A wait that can end at once is taken, and those behind it are not made. The waits must
     not end each other, as do the two ends of one queue, a topic and one's own subscription, or two
     subscriptions to one topic of size 0.
 

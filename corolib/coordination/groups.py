@@ -58,8 +58,8 @@ class TaskGroup(CancelScope):
     `with TaskGroup() as g: g.spawn(f, x); ...; results = yield from g`. The last line may not be
     left out: a `with` block cannot wait by itself. In an `async def`, `async with` does it.
 
-    What comes back is the list of what the tasks returned, in the order in which they were
-    spawned, and None for a task that somebody cancelled by itself.
+    The result is the list of the tasks' results, in the order in which they were spawned, and None
+    for a task that was cancelled by itself.
 
     Args:
         limit: how many of the tasks may run at a time; the others wait for their turn in order.

@@ -215,9 +215,9 @@ class Acquirable(Waitable):
 class Lock(Acquirable):
     """A lock that one task at a time holds: `with (yield from lock): ...`.
 
-    A task that ends while it holds the lock has left what it guards in an unknown state: who waits
-    for the lock, and who acquires it later, gets a RuntimeError that names the task. `owner` is
-    the task that holds it, or None.
+    If a task ends while it holds the lock, the state that the lock guards is unknown: tasks that
+    wait for the lock, or acquire it later, get a RuntimeError that names the task. `owner` is the
+    task that holds it, or None.
 
     Args:
         name: for reports.
@@ -667,15 +667,15 @@ class Barrier(Waitable):
         self.broken = False
 
     def abort(self) -> None:
-        """Break the barrier: who waits, and who comes, gets BrokenBarrierError; does not wait.
+        """Break the barrier: each wait for it raises BrokenBarrierError; does not wait.
 
-        It stays broken until `reset()`.
+        It stays broken, also for later waits, until `reset()`.
         """
         self.broken = True
         wake_all(self._waiting, error=self._breach)
 
     def reset(self) -> None:
-        """Begin a new round: who waits gets BrokenBarrierError, who comes now does not."""
+        """Begin a new round: waits for the old one raise BrokenBarrierError; does not wait."""
         wake_all(self._waiting, error=self._breach)
         self.broken = False
 

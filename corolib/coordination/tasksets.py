@@ -394,10 +394,10 @@ def first_success(*calls: Call[T], stagger: float = 0) -> Waiting[tuple[int, T]]
 def first_success(*calls: Any, stagger: float = 0) -> Generator[Any, Any, tuple[int, Any]]:
     """Wait for the first that returns: `index, value = yield from first_success(f(), g())`.
 
-    The calls begin one after the other, `stagger` seconds apart, or as soon as one has failed. What
-    fails leaves it to the others. When one has returned, those under way are cancelled, and gone
-    when this returns; those whose turn never came are not begun. What two have obtained at the same
-    moment, one loses: see `race`. No failure is reported to `on_task_error`.
+    The calls begin one after the other, `stagger` seconds apart, or as soon as one has failed. When
+    one has returned, those under way are cancelled, and gone when this returns; those whose turn
+    never came are not begun. If two return at the same moment, the second result is lost: see
+    `race`. No failure is reported to `on_task_error`.
 
     Args:
         stagger: seconds; `math.inf`: one after the other, each when the one before has failed.

@@ -64,9 +64,10 @@ class Topic(Closable, Generic[T]):
     with topic.subscribe() as news:
         item = yield from news.get()
 
-    Subscriptions are queues: `get`, `getting`, `get_nowait`, `async for`. A subscriber is one from
-    the beginning of its block to the end, and who has left holds nobody up. All subscribers get
-    the items in the same order. Without a subscriber, publishing succeeds and nobody reads of it.
+    Subscriptions are queues: `get`, `getting`, `get_nowait`, `async for`. A subscription lasts from
+    the beginning of its block to the end. After that publishing does not wait for it. All
+    subscribers get the items in the same order. Without a subscriber, publishing succeeds, and the
+    item is dropped.
 
     Args:
         size: how many items a subscriber may be behind, at least 1.

@@ -328,13 +328,13 @@ class Pool:
     """Up to `size` connections, lent for one transaction each, in the order of asking.
 
     `value = yield from pool.run(f, *args)` runs `f(conn, *args)`; in an `async def` also `async
-    with pool.connection() as conn:`. What ends without an error is committed, all else rolled back.
-    Connections are made when they are needed. One that was lost meanwhile, as by a restart of the
-    server, is replaced. One that is lost in the middle is an error of who has it.
+    with pool.connection() as conn:`. It commits at the end, and rolls back after an error.
+    Connections are made when they are needed. One that was lost between two uses, as by a restart
+    of the server, is replaced. If one is lost in use, its task gets the error.
 
     Args:
         conninfo, params: as for `Connection.connect`.
-        size: how many connections there are at most; who asks for more waits.
+        size: how many connections there are at most; a task that needs one more waits.
 
     Raises:
         ValueError: with `autocommit` there would be no transaction.

@@ -31,7 +31,7 @@ EITHER = EVENT_READ | EVENT_WRITE
 
 
 class ReadinessDriver:
-    """Drives generators that yield for what they wait, over one file at a time.
+    """Drives generators that yield the events they wait for, over one file at a time.
 
     A file that `drive()` is told is registered with the selector once, at the first wait, and stays
     so between waits and between generators. `close()`, or the end of a `with` block, gives the
@@ -132,7 +132,7 @@ class ReadinessDriver:
         return events
 
     def close(self) -> None:
-        """Give the registration back; who waits for the file gets ClosedError. It stays open.
+        """Give the registration back; tasks that wait for the file get ClosedError. It stays open.
 
         It may be called again, also after the run. The next `drive` registers anew.
         """

@@ -240,8 +240,8 @@ def close(file: HasFileno | int) -> None:
     """Close a file and wake the tasks that wait for it with `ClosedError`; does not wait.
 
     Nothing comes in between, so no other file can get the number meanwhile. To close a file object
-    that is closed already changes nothing. What nobody waits for may as well be closed by its own
-    `close()` or by `with`.
+    that is closed already changes nothing. A file that no task waits for may as well be closed by
+    its own `close()` or by `with`.
 
     Args:
         file: a socket, another file object, or the number of an open file.

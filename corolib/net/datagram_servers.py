@@ -70,7 +70,7 @@ class ServedPorts:
 
 @public
 class DatagramServer(Serving):
-    """What answers the datagrams of a socket: `sock.serve(handler)` makes it.
+    """A server of datagrams on a socket: `sock.serve(handler)` makes it.
 
     `report = yield from server` waits until it has ended, and `yield from server.stop(grace=5)`
     stops it: it takes no more datagrams, and handlers that wait may finish. For both, and for what

@@ -199,8 +199,8 @@ class DatagramSocket:
         That it has left this machine is not said, and nobody will say that it has arrived. Several
         tasks may send at the same time.
 
-        The address of a sender can be forged, so that no answer can be sent there; and an answer
-        may do harm to whom it reaches. `serve()` heeds all that. Who answers by hand passes over
+        The address of a sender can be forged. Then the answer cannot be sent, or it reaches and
+        may harm a third party. `serve()` has limits for that. A loop of your own ignores each
         OSError.
 
         Args:
@@ -258,27 +258,27 @@ class DatagramSocket:
         """Have each datagram answered, by a task of its own; does not wait.
 
         `server = sock.serve(lambda data, sender: data)`. The caller owns the server, and the server
-        the socket. An answer leaves from the address that was asked. What cannot be sent is lost,
-        and what fails concerns one datagram. Whoever sends can forge the address that the answer
-        goes to: what follows from that is what most of the limits are for.
+        the socket. An answer leaves from the address that was asked. An answer that cannot be sent
+        is dropped, and a failure concerns one datagram. The sender can forge the address that the
+        answer goes to: most of the limits are for that.
 
         Args:
             handler: called with each datagram and the address of its sender; returns the answer,
                 bytes, or None. An ordinary function, or one that waits, a generator function or an
                 `async def`: then it is a task of its own.
-            rate: answers that one address gets in a second, and one network of IPv6 (/64). What it
-                asks beyond is not handled. Two services that answer each other for ever are stopped
-                by that too.
+            rate: answers that one address gets in a second, and one network of IPv6 (/64). Further
+                datagrams are not handled. That also stops two services that answer each other for
+                ever.
             amplify: how many times longer than its question an answer may be. A longer one is
                 withheld, unless it goes to this machine itself: it could be aimed at somebody else.
                 18 bytes are always allowed. `math.inf`: any.
-            services: answer also to where services are: ports below 1024, and those that servers
-                of this run have. Only for protocols in which an answer is never taken for a
-                question, as DNS and NTP.
+            services: answer also to the ports of services: those below 1024, and those of servers
+                of this run. Only for protocols in which an answer is never taken for a question,
+                as DNS and NTP.
             max_waiting: handlers that may wait at the same time; further datagrams are dropped.
             max_per_address: those of one address or network.
-            on_error: called as `f(exc, sender)` with what leaves a handler; by default it is logged
-                to "corolib.server", of each kind one line in ten seconds at most.
+            on_error: called as `f(exc, sender)` with an exception that leaves a handler; by default
+                it is logged to "corolib.server", at most one line of each kind in ten seconds.
             grace: seconds that handlers are given to finish, where `stop()` names no other time.
 
         Raises:

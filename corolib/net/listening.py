@@ -431,11 +431,11 @@ class Listening(metaclass=Documented):
                 self.log.warning("%s: nobody is accepted for %g s: %s", self.place, PAUSE, exc)
 
     def close(self) -> None:
-        """Close the sockets; does not wait. Who waits to accept gets `ClosedError`.
+        """Close the sockets; does not wait. A task that waits to accept gets `ClosedError`.
 
         Clients that were not accepted yet are refused. The file of a Unix socket is removed, if
-        this process has made it. What fails of that, as where the program has become another user
-        meanwhile, is logged as a warning of "corolib.server".
+        this process has made it. A failure of that, for instance after a change of the user, is
+        logged as a warning of "corolib.server".
         """
         if self.closed:
             return

@@ -193,7 +193,7 @@ def _whole(what: str, value: float, unit: int, most: int) -> int:
 
 @public
 class PeerCredentials(NamedTuple):
-    """Who has connected to a Unix socket, or listens on it: the kernel's word, not the peer's.
+    """The peer of a Unix socket, by the kernel's word and not the peer's.
 
     `pid` is the number of its process at that time (a number may be used again), `uid` and `gid`
     are the user and the group that it had.

@@ -103,27 +103,27 @@ class Listener(Listening):
     _served = False
 
     def serve(self, handler: Handler, **limits: Unpack[Limits]) -> Server:
-        """Serve what comes in, by a task of its own; does not wait. The caller owns the server.
+        """Serve connections, by a task of its own; does not wait. The caller owns the server.
 
         Args:
             handler: called with each connection, a `Stream`; a generator function or an `async
                 def`. When it and its children are done the stream is closed: gracefully after a
                 return, at once after a failure or a cancel.
-            max_connections: while as many are open, nobody is accepted; they wait in the backlog.
-                By default what the limit of open files leaves but for 64, or half of them if those
-                are fewer than 128: a program whose handlers open files gives a smaller number. The
-                servers of a run that give none share these places.
-            evict_idle: when all places are taken and somebody waits for one, the connection that
-                has been idle longest is cancelled, if that is at least so many seconds, by default
+            max_connections: while as many are open, no more are accepted; they wait in the backlog.
+                By default the limit of open files less 64, or half of it if it is below 128: a
+                program whose handlers open files gives a smaller number. The servers of a run that
+                give none share this number.
+            evict_idle: when the server is full and a client waits, the connection that has been
+                idle longest is cancelled, if it has been for at least so many seconds, by default
                 10; None: it is not. Idle is as for `idle_timeout`.
             max_per_address: connections that one address may have open, or one network of IPv6
                 (/64), or on a Unix socket one user; more are closed at once. By default any number.
             min_rate: bytes that have to move in a second, on average over half a minute, while the
-                handler waits for the peer; who lets some move but fewer is cancelled. While the
-                server is full, somebody waits and nobody is idle, the average over `evict_idle`
-                seconds counts. Who lets none move is idle, and between two messages, in
-                `stream.more()`, nobody is slow. By default there is no such limit. It holds for TCP
-                on Linux.
+                handler waits for the peer; a connection with fewer is cancelled. While the server
+                is full, a client waits and no connection is idle, the average over `evict_idle`
+                seconds counts. A connection without any is idle, and one in `stream.more()`,
+                between two messages, is not slow. By default there is no such limit. It holds for
+                TCP on Linux.
             accept: called with the address of each peer, or, on a Unix socket, with its
                 `PeerCredentials`; a false answer closes the connection.
             idle_timeout: seconds without a byte in either direction, after which the handler is
@@ -136,19 +136,19 @@ class Listener(Listening):
                 default the former is not bounded, and the latter by `max_line`.
             tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
             handshake: seconds that it may take; by default 10.
-            on_error: called as `f(exc, stream)` with what leaves a handler, or a child of one if
-                nobody takes it. By default it is logged to "corolib.server" with the peer's
+            on_error: called as `f(exc, stream)` with what leaves a handler, or a child that no task
+                joins. By default it is logged to "corolib.server" with the peer's
                 address: an error with a traceback, or a warning where clients can bring it about (a
                 timeout, a line too long, a bad handshake). Of each kind there is one line in ten
                 seconds at most; the next one says how many were left out. A peer that resets its
                 connection, ends TLS without a close_notify, leaves in the handshake or cannot be
                 reached any more, is counted, and is no failure.
             proxy_from: the balancers that are trusted, as addresses and networks:
-                `["10.0.0.0/8"]`; "unix" is whoever reaches a Unix socket. Each of their connections
-                begins with a header of the PROXY protocol, version 1 or 2, before TLS. It says who
-                the client is: that is `stream.peer`, and what `accept` and `max_per_address` judge.
-                One without a header that is right is closed within the time of `handshake`. What
-                others send is data, and never a header.
+                `["10.0.0.0/8"]`; "unix" is every peer of a Unix socket. Each of their connections
+                begins with a header of the PROXY protocol, version 1 or 2, before TLS. It has the
+                client's address: that is `stream.peer`, and `accept` and `max_per_address` apply to
+                it. A connection without a correct header is closed within the time of `handshake`.
+                A header from any other peer is data.
             grace: seconds that handlers are given to finish, where `stop()` names no other time;
                 by default 5.
             drain: seconds that a peer is given to read the rest, and to end, after the handler has
@@ -174,7 +174,7 @@ class Listener(Listening):
 
 @public
 class Server(Serving):
-    """What serves a listener: `listener.serve(handler)` makes it.
+    """A server on a listener: `listener.serve(handler)` makes it.
 
     `report = yield from server` waits until it has ended; a wait that is cancelled leaves it
     running. SIGTERM, unless the program handles it, and Ctrl-C stop it, as they do all servers of

@@ -57,7 +57,7 @@ class CancelledHandler(NamedTuple):
 
 @public
 class StopReport(NamedTuple):
-    """How a server ended: how many handlers `finished` meanwhile, and who was `cancelled`."""
+    """The end of a server: how many handlers `finished`, and those that were `cancelled`."""
 
     finished: int
     cancelled: Sequence[CancelledHandler]

@@ -139,8 +139,8 @@ class Stream:
     stream:` closes it at the end of the block; `async for line in stream:` reads lines. One task
     may read while another writes; a second one in the same direction gets `BusyError`.
 
-    Every operation that succeeds without waiting gives way now and then, so a task with endless
-    data starves no other. What was read and nobody has asked for is kept: an operation that is
+    Operations that succeed without waiting give way now and then, so a task with endless data
+    starves no other. Data that was read and not yet returned is kept: an operation that is
     cancelled, or finds a message too long, loses nothing.
 
     Args:
@@ -392,7 +392,7 @@ class Stream:
     def readline(self, limit: float | None = None) -> Generator[Any, Any, bytes]:
         """Wait for a line, and return it with its `\\n`: `b""` at the end of the file.
 
-        What the file ends with counts as a line, also without a `\\n`.
+        The last line counts as one also without a `\\n`.
 
         Args:
             limit: bytes that the line may have, the `\\n` included; by default `max_line`.
@@ -684,9 +684,9 @@ class Stream:
         handshake in one segment. Afterwards `stream.tls` tells what was agreed on.
 
         Args:
-            context: an `ssl.SSLContext`. What it says of certificates, ALPN and SNI holds.
-            server_side: which of the two this is.
-            server_hostname: whose certificate the client expects, and what it asks for by SNI.
+            context: an `ssl.SSLContext`, with its settings of certificates, ALPN and SNI.
+            server_side: whether this is the server.
+            server_hostname: the name of the server, for its certificate and for SNI.
             within: seconds for the handshake; None: no limit.
             allow_truncation: take a connection that ends without a `close_notify` as ended in
                 order. Only for protocols whose messages say themselves where they end.
@@ -730,7 +730,7 @@ class Stream:
 
     @property
     def tls(self) -> ssl.SSLObject | None:
-        """What was agreed on: `version()`, `selected_alpn_protocol()`, `getpeercert()`, or None."""
+        """The TLS session: `version()`, `selected_alpn_protocol()`, `getpeercert()`, or None."""
         return self._file.ssl if isinstance(self._file, TLS) else None
 
     # Closing --------------------------------------------------------------------------------------
@@ -765,8 +765,8 @@ class Stream:
     def reset(self) -> None:
         """Close the file so that the other side learns that this is no orderly end; does not wait.
 
-        Over TCP it gets ConnectionResetError, and what was sent and is not there yet is thrown
-        away. TLS says no farewell. Pipes and Unix sockets are just closed. Tasks that wait for it
+        Over TCP the peer gets ConnectionResetError, and data that has not arrived is discarded.
+        TLS sends no close_notify. Pipes and Unix sockets are just closed. Tasks that wait for it
         get `ClosedError`.
 
         Source: RFC 9293, 3.10.5 (ABORT); SO_LINGER in socket(7).
@@ -832,7 +832,7 @@ class Stream:
                     return
 
     def unsent(self) -> int:
-        """Return how many bytes of what was sent the kernel still keeps. Does not wait.
+        """Return how many of the bytes that were sent the kernel still keeps. Does not wait.
 
         It shrinks as the other side reads; 0 where this is not known, as of a pipe.
         """
@@ -870,7 +870,7 @@ class Stream:
     def socket(self) -> Socket:
         """The socket itself, also that under TLS, for its options: `s.socket.setsockopt(...)`.
 
-        What is read from it or written to it is missing in the stream. `ClosedError` if the stream
+        Data that is read from it or written to it bypasses the stream. `ClosedError` if the stream
         is closed, `io.UnsupportedOperation` if its file is no socket.
         """
         file = self._file
@@ -884,7 +884,7 @@ class Stream:
 
     @property
     def peer_credentials(self) -> PeerCredentials:
-        """Who is on the other side of a Unix socket, as the kernel knows it: pid, uid, gid (Linux).
+        """The peer of a Unix socket, as the kernel knows it: pid, uid, gid (Linux).
 
         `io.UnsupportedOperation` for other files, `ClosedError` if the stream is closed.
 

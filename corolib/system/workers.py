@@ -150,7 +150,7 @@ def run_workers(
             place stays empty, and the others go on. By default there is no end to it.
         kill_after: seconds that workers have to end when told to, before they are killed: more
             than the `grace` of their servers.
-        user, group: who the workers become before they call `f`, by name or number, with the
+        user, group: the user that the workers become before `f`, by name or number, with the
             supplementary groups of that user, or none if it has no name. The group is by default
             the user's. This process stays who it is, and the environment what it is.
         options: those of `run`; in the name of a trace comes the pid, as in `out-4711.html`.

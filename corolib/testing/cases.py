@@ -63,9 +63,9 @@ test.__test__ = False  # type: ignore[attr-defined]  # pytest: it is none
 class TestCase(unittest.TestCase):
     """A `unittest.TestCase` whose methods may wait: tests, `setUp`, `tearDown`, and clean-ups.
 
-    All that wait run in one task, one after another. What `setUp` has spawned lives until the end
-    of the test; what is still at work then, fails it, as in tests of the plugin. Methods that do
-    not wait are what they are elsewhere, and outside of that task.
+    All that wait run in one task, one after another. Tasks that `setUp` has spawned live until the
+    end of the test; one that is still at work then fails it, as in tests of the plugin. Methods
+    that do not wait are called as ever, outside of that task.
 
     Attributes:
         options: the keywords of `test()` but `wall`, for all tests of the class. `timeout` bounds

@@ -24,7 +24,7 @@ clock = time.perf_counter
 
 
 class Measures(NamedTuple):
-    """What one task has taken. Units: seconds.
+    """The times of one task. Units: seconds.
 
     Attributes:
         steps: how often it was resumed.

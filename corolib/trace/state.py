@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = {}
 
 
 class TaskState:
-    """What is known of one task. Times are in nanoseconds."""
+    """The state of one task. Times are in nanoseconds."""
 
     __slots__ = (
         *("id", "name", "parent", "daemon"),
