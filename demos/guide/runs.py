@@ -33,6 +33,7 @@ from corolib.trace.recorder import clock, shown
 from corolib.trace.sentences import WORDS
 from demos.pictures import story
 from demos.tour import (
+    step09_handlers,
     step10_generators,
     step11_timers,
     step14_join,
@@ -71,6 +72,18 @@ class Run(NamedTuple):
     words: dict[str, str]
 
 
+HANDLERS = MARKS | {  # where handlers are called, and no tasks are resumed
+    "spawn main": "The handler {task} is added at {where}.",
+    "spawn": "{by} adds the handler {task} at {where}.",
+    "step first": "The loop calls the handler {task}.",
+    "step send": "The loop calls the handler {task}.",
+    "yield read": "{task} wants to be called when fd {fd} can be read.",
+    "yield write": "{task} wants to be called when fd {fd} can be written.",
+    "over returned": "{task} ran for {span}, and wants nothing more: it is taken out and closed.",
+    "poll for ever": "The loop sleeps until a file is ready for what its handler wants.",
+}
+
+
 class Over(BaseException):
     """Nobody acts any more: the recording ends here."""
 
@@ -92,11 +105,15 @@ class Recording:
         self.script = deque(script)
         self.events: list[tuple[Any, ...]] = []
         self.tasks: dict[int, list[Any]] = {}
-        self.bodies: list[Body] = []
-        self.running: list[Body] = []  # a step may be taken within another one
+        self.bodies: list[Body | Handler] = []
+        self.running: list[Body | Handler] = []  # a step may be taken within another one
         self.turns = 0
-        self._spawn = scheduler.spawn
-        scheduler.spawn = self.spawn
+        if hasattr(scheduler, "spawn"):
+            self._spawn = scheduler.spawn
+            scheduler.spawn = self.spawn
+        else:
+            self._add = scheduler.add
+            scheduler.add = self.add
         scheduler.selector = NotingSelector(self, scheduler.selector)
         if hasattr(scheduler, "ready"):
             scheduler.ready = NotingQueue(self)
@@ -111,10 +128,13 @@ class Recording:
     def note(self, kind: str, *fields: object) -> None:
         self.events.append((kind, clock(), *fields))
 
-    def run(self, main: Any) -> Any:
+    def running_number(self) -> int | None:
+        return self.running[-1].number if self.running else None
+
+    def run(self, *main: Any) -> Any:
         reason = "returned"
         try:
-            return self.scheduler.run(main)
+            return self.scheduler.run(*main)
         except Over:
             reason = SILENT
         finally:
@@ -122,25 +142,34 @@ class Recording:
             for body in self.bodies:
                 body.inner.close()
 
+    def made(self, name: str, frame: FrameType) -> int:
+        """Note that something is made there; return its number."""
+        number = len(self.tasks) + 1
+        parent = self.running_number()
+        self.tasks[number] = [name, parent, f"{frame.f_code.co_filename}:{frame.f_lineno}"]
+        self.note("spawn", number, name, parent, False, frame.f_code, frame.f_lineno)
+        return number
+
     def spawn(self, body: Any) -> Any:
         """In the place of the scheduler's own."""
-        frame = sys._getframe(1)
-        number = len(self.tasks) + 1
-        parent = self.running[-1].number if self.running else None
+        number = self.made(body.__name__, sys._getframe(1))
         noted = Body(self, number, body)
         self.bodies.append(noted)
-        site = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        self.tasks[number] = [noted.__name__, parent, site]
-        self.note("spawn", number, noted.__name__, parent, False, frame.f_code, frame.f_lineno)
         task = self._spawn(noted)
         if hasattr(task, "cancel"):
             task.cancel = self.noting_cancel(number, task.cancel)
         return task
 
+    def add(self, handler: Any) -> None:
+        """In the place of a loop's own."""
+        number = self.made(type(handler).__name__, sys._getframe(1))
+        noted = Handler(self, number, handler)
+        self.bodies.append(noted)
+        self._add(noted)
+
     def noting_cancel(self, number: int, cancel: Callable[[], None]) -> Callable[[], None]:
         def noting() -> None:
-            by = self.running[-1].number if self.running else None
-            self.note("cancel.ask", number, 0, self.label(number), by, None)
+            self.note("cancel.ask", number, 0, self.label(number), self.running_number(), None)
             cancel()
 
         return noting
@@ -207,6 +236,42 @@ class Body:
         return trap
 
 
+class Handler:
+    """A handler of the step that has them, which notes when it is called, and what it wants."""
+
+    def __init__(self, recording: Recording, number: int, inner: Any) -> None:
+        self.recording = recording
+        self.number = number
+        self.inner = inner
+        self.fileno, self.wants = inner.fileno, inner.wants
+        self.calls = 0
+        self.told()
+
+    def handle(self) -> None:
+        self.calls += 1
+        self.recording.note("step", self.number, self.calls, "send", None)
+        self.recording.running.append(self)
+        self.inner.handle()
+        self.recording.running.pop()
+        if self.wants():
+            self.told()
+        else:
+            for kind in ("over", "done"):
+                self.recording.note(kind, self.number, "returned", None)
+
+    def told(self) -> None:
+        wants = "read" if self.wants() == selectors.EVENT_READ else "write"
+        code = self.inner.handle.__code__
+        plain = {name: value for name, value in vars(self.inner).items() if not callable(value)}
+        values = {name: shown(value) for name, value in plain.items()}
+        on = {wants: self.fileno()}
+        line = code.co_firstlineno
+        self.recording.note("yield", self.number, "handle", on, code, line, None, values)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
 def what_of(trap: Any, recording: Recording) -> tuple[str, dict[str, Any]]:
     """Return why the wait for a trap ends, and what is waited for."""
     kind = type(trap).__name__
@@ -251,9 +316,8 @@ class NotingQueue(deque[Any]):
             why = "cancel"
         elif error is not None and why != "join":
             why = "other"
-        running = self.recording.running
         super().append(task)
-        self.recording.note("wake", body.number, why, running[-1].number if running else None)
+        self.recording.note("wake", body.number, why, self.recording.running_number())
 
 
 class NotingSelector:
@@ -268,9 +332,11 @@ class NotingSelector:
 
     def register(self, file: Any, mask: int, data: Any = None) -> None:
         self.inner.register(file, mask, data)
-        running = self.recording.running
-        by = running[-1].number if running else None
-        self.recording.note("watch", file.fileno(), _MASKS[mask], by)
+        self.recording.note("watch", file.fileno(), _MASKS[mask], self.recording.running_number())
+
+    def modify(self, file: Any, mask: int, data: Any) -> None:
+        self.inner.modify(file, mask, data)
+        self.recording.note("watch", file.fileno(), _MASKS[mask], self.recording.running_number())
 
     def unregister(self, file: Any) -> None:
         self.recording.note("unwatch", self.inner.unregister(file).fd)
@@ -360,6 +426,17 @@ def listening(stack: ExitStack) -> socket.socket:
 # The runs -----------------------------------------------------------------------------------------
 
 
+def handlers() -> Iterator[Run]:
+    with ExitStack() as stack:
+        loop = step09_handlers.Loop()
+        stack.enter_context(loop.selector)
+        listener = listening(stack)
+        recording = Recording(loop, script=[*clients(listener, stack), END])
+        loop.add(step09_handlers.Door(loop, listener))
+        recording.run()
+        yield recording.recorded("handlers", words=HANDLERS)
+
+
 def generators() -> Iterator[Run]:
     with ExitStack() as stack:
         scheduler = step10_generators.Scheduler()
@@ -438,7 +515,7 @@ def runs() -> list[Run]:
     """Record all."""
     found: list[Run] = []
     with redirect_stdout(StringIO()):  # what the steps print
-        for program in (generators, timers, stories, compute, on_corolib):
+        for program in (handlers, generators, timers, stories, compute, on_corolib):
             found += program()
     return found
 

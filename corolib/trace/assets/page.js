@@ -508,7 +508,8 @@ class Page {
   fromAddress() {
     const address = new URLSearchParams(location.hash.slice(1));
     if (address.get("t")) this.selected = Number(address.get("t"));
-    this.go(address.get("i") ? Number(address.get("i")) - this.data.first : 0);
+    // Nothing has moved yet.
+    this.go(address.get("i") ? Number(address.get("i")) - this.data.first : 0, true);
   }
 }
 
