@@ -2,7 +2,7 @@
 
     $ python3 -m demos
     demos
-      demos.chat      A chat room: everybody hears everybody, and nobody waits for the slowest.
+      demos.chat      A chat room: messages go to all clients, and a slow one delays no other.
       ...
 
 `python3 -m demos web` lists one folder. Each demo is run by its own name, as in

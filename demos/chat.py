@@ -1,4 +1,4 @@
-"""A chat room: everybody hears everybody, and nobody waits for the slowest.
+"""A chat room: messages go to all clients, and a slow one delays no other.
 
     $ python3 -m demos.chat
     chat on 127.0.0.1 port 7010; try: nc 127.0.0.1 7010, in two terminals

@@ -1,4 +1,4 @@
-"""More than one process: HAProxy in front, Redis behind, two workers, and one is killed on a key.
+"""A cluster: HAProxy in front, Redis behind, and two workers, one of which is killed on a key.
 
     $ python3 -m demos.cluster
     clients talk to HAProxy at 127.0.0.1 port 7020; workers: a, process 4711; b, process 4712

@@ -1,4 +1,4 @@
-"""A server whose requests are computed by Dask, on other cores or machines, and given up with them.
+"""A server that computes requests with Dask, and cancels those of clients that leave.
 
     $ python3 -m demos.compute
     computing on 127.0.0.1 port 7021, with a Dask cluster of 2 processes; try: nc 127.0.0.1 7021

@@ -143,7 +143,7 @@ if __name__ == "__main__":
     arguments: dict[str, dict[str, Any]] = {
         "to_host": {"help": "the server"},
         "to_port": {"type": at_least(1, 65535), "help": "its port"},
-        "--delay": {**seconds, "help": "that everything comes later"},
+        "--delay": {**seconds, "help": "by which all data is delayed"},
         "--jitter": {**seconds, "help": "of further delay at random, at most"},
         "--rate": {"type": at_least(1.0), "default": math.inf, "help": "bytes per second"},
         "--pieces": {"type": at_least(1), "help": "bytes of a piece, at most"},

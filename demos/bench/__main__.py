@@ -1,4 +1,4 @@
-"""A benchmark: corolib's servers and tasks beside everything else people would pick.
+"""A benchmark: corolib's servers and tasks beside those of other libraries.
 
     $ python3 -m demos.bench --quick
     $ python3 -m demos.bench --workloads 'echo-1k-*' lines --contestants epoll uvloop_streams

@@ -1,4 +1,4 @@
-"""Each old program beside its twin: the same is done to both, and what comes of it is shown.
+"""Each old program beside its twin: both get the same clients, and the results are shown.
 
     $ python3 -m demos.cookbook.compare
     program        what is done            the old shape                       its twin

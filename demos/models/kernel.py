@@ -1,4 +1,4 @@
-"""What is below the models: file numbers, sleep, switches, the page cache, levels and edges.
+"""The layer below the models: file numbers, sleep, switches, the page cache, levels and edges.
 
     $ python3 -m demos.models.kernel
     A file number is an index into a table: open() gives 3 and 4; 3 is closed, and ...

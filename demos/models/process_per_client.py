@@ -1,4 +1,4 @@
-"""One process for each client: the blocking server, and a copy of it for everyone who comes.
+"""One process for each client: the blocking server, and a copy of it for each.
 
     $ python3 -m demos.models.process_per_client
     totals on 127.0.0.1 port 7050; try: nc 127.0.0.1 7050

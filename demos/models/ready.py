@@ -1,4 +1,4 @@
-"""What one ready client costs among many silent ones: `select`, `poll`, `epoll`, and threads.
+"""The cost of one ready client among many silent ones: `select`, `poll`, `epoll`, threads.
 
     $ python3 -m demos.models.ready --svg ready.svg
     idle          select      poll     epoll

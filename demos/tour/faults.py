@@ -1,4 +1,4 @@
-"""Six faults of the first generator schedulers, and what mends them: steps 12 to 14 of the tour.
+"""Six faults of the first generator schedulers, and their repairs: steps 12 to 14 of the tour.
 
     $ python3 -m demos.tour.faults
 
