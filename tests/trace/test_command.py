@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from inspect import signature
 from pathlib import Path
 from textwrap import dedent
 
@@ -59,6 +60,10 @@ def record(*words):
     with pytest.raises(SystemExit) as left:
         command.record([str(word) for word in words])
     return left.value.code
+
+
+def test_the_default_of_a_trace_says_what_it_is():
+    assert repr(signature(run).parameters["trace"].default) == "COROLIB_TRACE"
 
 
 def test_a_program_runs_as_python_would_run_it(folder, capsys):

@@ -301,6 +301,17 @@ QUEUED = "goes to the end of the ready queue, place 2."
             "No task can ever run again, for some wait for each other: main#1 waits for echo#2 (?)"
             ", echo#2 waits for main#1 (?). All are cancelled.",
         ),
+        (
+            [
+                {"kind": "over", "task": 1, "how": "returned"},
+                {"kind": "step", "task": 2, "n": 1, "via": "send"},
+                yields(2, "Join", join=1),
+                {"kind": "deadlock", "tasks": [1, 2], "cycle": [1, 2]},
+            ],
+            "No task can ever run again, for some wait for each other: "
+            "main#1 waits for echo#2 (its child), echo#2 waits for main#1 (its end). "
+            "All are cancelled.",
+        ),
         ([{"kind": "mark", "name": "begins", "data": {}}], "The scheduler notes: begins."),
         (
             [{"kind": "mark", "task": 2, "name": "begins", "data": {"n": "1"}}],
