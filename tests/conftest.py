@@ -18,6 +18,7 @@ from tests.helpers import certificates, children
 from tests.helpers.driving import LONG, our_threads
 from tests.helpers.postgres import find_programs, running_postgres
 from tests.helpers.redis import PROGRAM, RedisServer
+from tests.helpers.untraced import UNTRACED
 
 
 def pytest_addoption(pluginmanager):
@@ -46,6 +47,14 @@ def pytest_collection():
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items):
+    """Leave tests of runs that are not recorded out where each run is."""
+    if os.environ.get("COROLIB_TRACE"):
+        for item in items:
+            if reason := UNTRACED.get(item.nodeid.partition("[")[0]):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish():

@@ -10,9 +10,9 @@ of a run, `DEFAULT_TRACE` and `check_trace`; what a run changes in the process, 
 `OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
 `never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
 `function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
-what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `Join`, `Enqueue`,
-`ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`; and checks of what
-a caller gives.
+what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `default_selector`,
+`Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`;
+and checks of what a caller gives.
 
 To read it, begin with `traps.py`. Then the first three parts of `scheduler.py`: the loop, what the
 traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.py`, `suspend.py`,
@@ -76,7 +76,7 @@ from corolib.kernel.hooks import (
 )
 from corolib.kernel.late import LateModule
 from corolib.kernel.observing import DEFAULT_TRACE, check_trace, observed
-from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector
+from corolib.kernel.poller import BorrowedFile, OwnedSocket, Selector, default_selector
 from corolib.kernel.safely import (
     Block,
     attribute,
@@ -169,6 +169,7 @@ __all__ = [
     "current_effective_deadline",
     "current_scheduler",
     "current_task",
+    "default_selector",
     "doing",
     "file_name",
     "find_cycle",

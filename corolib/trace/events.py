@@ -59,15 +59,16 @@ class Codes:
     """The code objects that events name, numbered as they come."""
 
     def __init__(self) -> None:
-        self._numbers: dict[CodeType, int] = {}
+        # By the address: a hash of code looks at all of it.
+        self._numbers: dict[int, tuple[int, CodeType]] = {}
         self.table: list[list[Any]] = []  # by number: qualified name, file, first line
 
     def number(self, code: CodeType) -> int:
-        number = self._numbers.get(code)
-        if number is None:
-            number = self._numbers[code] = len(self.table)
+        found = self._numbers.get(id(code))
+        if found is None:
+            found = self._numbers[id(code)] = len(self.table), code
             self.table.append([code.co_qualname, code.co_filename, code.co_firstlineno])
-        return number
+        return found[0]
 
     def files(self) -> list[str]:
         """Return the files of the code, in the order in which they were first named."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any
 
 from corolib.trace.events import SCHEMA, Codes, Event, decode
 
@@ -22,7 +22,7 @@ class LineWriter:
     """Writes events to a file as they come."""
 
     def __init__(self, path: str, header: dict[str, Any], t0: int, codes: Codes) -> None:
-        self._file: TextIO = open(path, "w", encoding="utf-8")  # noqa: SIM115 - see `close`
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - see `close`
         self._t0 = t0
         self._codes = codes
         self._told = 0  # of the code objects
@@ -42,15 +42,16 @@ class LineWriter:
             self.flush()
 
     def flush(self) -> None:
-        try:
-            self._file.write("\n".join(self._lines) + "\n")
-            self._file.flush()
-        except OSError:
-            with suppress(OSError):
-                self._file.close()
-            raise
+        data = ("\n".join(self._lines) + "\n").encode()
+        while data:
+            data = data[self._file.write(data) :]
         self._lines = []
         self._size = 0
+
+    def leave(self) -> None:
+        """Write nothing more."""
+        with suppress(OSError):
+            self._file.close()
 
     def close(self, source: dict[str, str]) -> None:
         """Write the rest, and what is known only now."""

@@ -21,8 +21,8 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from math import inf
-from types import CodeType
+from socket import socket
+from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel import (
@@ -39,8 +39,8 @@ from corolib.kernel import (
     Task,
     UrgentWait,
     WriteWait,
-    attribute,
     class_name,
+    default_selector,
     find_cycle,
     handle_signal,
     handles_signals,
@@ -67,10 +67,10 @@ if TYPE_CHECKING:
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _DEMO = os.path.join(_HERE, "demo") + os.sep  # programs, though they come with the library
-_BODIES = (  # what a suspended body, of whatever kind, stands in and delegates to
-    ("gi_frame", "gi_yieldfrom"),
-    ("cr_frame", "cr_await"),
-    ("ag_frame", "ag_await"),
+_BODIES = (  # what a suspended body, of whatever kind, runs and delegates to, and where it stands
+    ("gi_code", "gi_yieldfrom", "gi_frame"),
+    ("cr_code", "cr_await", "cr_frame"),
+    ("ag_code", "ag_await", "ag_frame"),
 )
 _WORDS: dict[type, str] = {ReadWait: "read", WriteWait: "write", UrgentWait: "urgent"}
 _OF_PHASE = {"poll": "io", "io": "io", "timer": "timer"}  # why a wait ends in it
@@ -78,6 +78,7 @@ _PLAIN = (int, float, bool, str, bytes, type(None))
 _SIZED = (list, tuple, dict, set, frozenset, bytearray)
 LONGEST = 60  # characters of a value
 BITS = 180  # of a number that is shown in full
+NEVER = 1e18  # ns: thirty years
 SIGNAL = signal_named("COROLIB_TRACE_SIGNAL")  # that has a trace written at once
 clock = time.perf_counter_ns
 
@@ -88,6 +89,7 @@ class TracedScheduler(Scheduler):
     def __init__(self, trace: Trace, **options: Any) -> None:
         self.trace = trace
         self.add = trace.add  # takes an event
+        self.kept = trace.kept
         self.phase = "step"  # or poll, io, timer, call: what the loop is doing
         self.seen_turn = 0
         self.begun = self.ended = False
@@ -100,9 +102,11 @@ class TracedScheduler(Scheduler):
         self.told: dict[int, tuple[CodeType | None, dict[str, Any]]] = {}
         self.labels = Labels()
         self.deadlocked = False
-        self.ours: dict[CodeType, bool] = {}  # whether code is the library's
-        selector = options.pop("selector", None)
-        if selector is not None:
+        # Of code, the lines of its instructions; None: it is the library's. By the address, for a
+        # hash of code looks at all of it; and to ask a frame for its line takes as long as a wake.
+        self.codes: dict[int, tuple[CodeType, dict[int, int] | None]] = {}
+        selector = options.get("selector", default_selector)
+        if callable(selector):  # else it is refused
             options["selector"] = noting_selector(self, selector)
         super().__init__(**options)
         self.t0_clock = self.clock()
@@ -115,10 +119,14 @@ class TracedScheduler(Scheduler):
         if self._turns != self.seen_turn:
             self.turn_begins(len(self._ready))
         self.add((kind, clock(), *fields))
+        if len(self.kept) > self.trace.full:
+            self.trace.trim()
 
     def turn_begins(self, ready: int) -> None:
         """The first event of a turn is about to be noted: nothing else says that one begins."""
         self.seen_turn = self._turns
+        if len(self.kept) > self.trace.full:
+            self.trace.trim()
         self.add(("turn", clock(), self._turns, ready))
 
     # The run ----------------------------------------------------------------------------------
@@ -151,7 +159,7 @@ class TracedScheduler(Scheduler):
         if self.begun and not self.ended:
             self.ended = True
             swap_out()
-        self.add = self.trace.add = lambda event: None
+        self.trace.stop(self)
 
     def _reason(self) -> str:
         main = self.main
@@ -160,7 +168,8 @@ class TracedScheduler(Scheduler):
         if main is None:  # another loop has made the turns
             error = sys.exception()
             return "closed" if error is None else class_name(error)
-        error = main.failure or (None if main.done and not main.cancelled else sys.exception())
+        told = main.failure is not None or (main.done and not main.cancelled)
+        error = main.failure if told else sys.exception()
         return "returned" if error is None else class_name(error)
 
     # The loop ---------------------------------------------------------------------------------
@@ -224,14 +233,30 @@ class TracedScheduler(Scheduler):
         parent = task.parent
         code, line = task.site[0], int(task.spawned_at.rpartition(":")[2])
         over = None if parent is None else parent.id
-        self.note("spawn", task.id, plain(task.name), over, task.daemon, code, line)
+        name = plain(task.name)
+        self.trace.name_task(task.id, name, over, f"{code.co_filename}:{line}")
+        self.note("spawn", task.id, name, over, task.daemon, code, line)
         self.whys[task.id] = "new"
 
     def make_stepper(self, context: Context) -> Callable[..., Any]:
         inner = super().make_stepper(context)
 
+        stepped = self.stepped
+
         def step(f: Callable[..., Any], value: Any) -> Any:
-            self.begins(f, value)
+            """Note that a step begins, of which `f(value)` is the first instruction; and how it
+            ends.
+            """
+            task = self.current
+            assert task is not None
+            number = task.id
+            n = stepped[number] = stepped.get(number, 0) + 1
+            if f is task.send:
+                self.add(("step", clock(), number, n, "send", None))
+            else:
+                self.add(("step", clock(), number, n, "throw", class_name(value)))
+            if self.delivered == number:
+                self.delivered = None
             try:
                 trap = inner(f, value)
             except BaseException as exc:
@@ -239,23 +264,11 @@ class TracedScheduler(Scheduler):
                 raise
             finally:
                 # A traceback may hold this frame: it must not hold the body or the task.
-                del f, value
+                del f, value, task
             self.yields(trap)
             return trap
 
         return step
-
-    def begins(self, f: Callable[..., Any], value: Any) -> None:
-        """A step begins: `f(value)` is its first instruction."""
-        task = self.current
-        assert task is not None
-        n = self.stepped[task.id] = self.stepped.get(task.id, 0) + 1
-        if f is task.send:
-            self.add(("step", clock(), task.id, n, "send", None))
-        else:
-            self.add(("step", clock(), task.id, n, "throw", class_name(value)))
-        if self.delivered == task.id:
-            self.delivered = None
 
     def yields(self, trap: Any) -> None:
         """The running task has yielded a trap, or what is none."""
@@ -266,12 +279,44 @@ class TracedScheduler(Scheduler):
         on: dict[str, Any] = {}
         if trap is None:
             self.whys[number], name = "yield", ""
+        elif kind is ReadWait:  # as most are: with no call that can be left out
+            self.whys[number], name = "io", "ReadWait"
+            file = trap.file
+            on["read"] = file.fileno() if type(file) is socket else number_of(file)
         else:
             name = class_name(trap)
-            self.whys[number], on = self.waits_for(kind, trap)
-        stack, frame = self.frames(task.body)
-        code, line = (None, None) if frame is None else (frame.f_code, frame.f_lineno)
-        values = self.changed(number, frame) if self.trace.values and frame is not None else None
+            try:
+                self.whys[number], on = self.waits_for(kind, trap)
+            except Exception:  # it may be anything: the scheduler refuses it in a moment
+                self.whys[number] = "other"
+        # Which body, of those that delegate to each other, is the innermost of the program's own?
+        body: Any = task.body
+        innermost: Any = None
+        code: Any
+        lines: Any = None
+        while body is not None:
+            if type(body) is GeneratorType:
+                code, below = body.gi_code, body.gi_yieldfrom
+            else:
+                code, below = _below(body)
+                if code is None:
+                    break
+            try:
+                _, found = self.codes[id(code)]
+            except KeyError:
+                _, found = self.codes[id(code)] = code, None if is_ours(code) else {}
+            if found is not None:
+                innermost, lines = body, found
+            body = below
+        line = code = frame = None
+        if innermost is not None and (frame := frame_of(innermost)) is not None:
+            code, at = frame.f_code, frame.f_lasti
+            line = lines.get(at)
+            if line is None:
+                line = lines[at] = frame.f_lineno
+        trace = self.trace
+        stack = self.stack(task.body) if trace.stacks else None
+        values = self.changed(number, frame) if trace.values and frame is not None else None
         self.add(("yield", clock(), number, name, on, code, line, stack, values))
 
     def waits_for(self, kind: type, trap: Any) -> tuple[str, dict[str, Any]]:
@@ -295,26 +340,13 @@ class TracedScheduler(Scheduler):
             found["holders"] = known
         return why, found
 
-    def frames(self, body: Any) -> tuple[list[tuple[CodeType, int]] | None, FrameType | None]:
-        """Return all frames of a suspended body, if they are asked for; and the innermost one
-        that is the program's own.
-        """
-        all_of_them: list[tuple[CodeType, int]] | None = [] if self.trace.stacks else None
-        innermost = None
-        while body is not None:
-            frame, below = _below(body)
-            if frame is None:
-                break
-            code = frame.f_code
-            ours = self.ours.get(code)
-            if ours is None:
-                ours = self.ours[code] = is_ours(code)
-            if not ours:
-                innermost = frame
-            if all_of_them is not None:
-                all_of_them.append((code, frame.f_lineno))
-            body = below
-        return all_of_them, innermost
+    def stack(self, body: Any) -> list[tuple[CodeType, int]]:
+        """Return all frames of a suspended body, outermost first."""
+        found = []
+        while body is not None and (frame := frame_of(body)) is not None:
+            found.append((frame.f_code, frame.f_lineno))
+            _, body = _below(body)
+        return found
 
     def changed(self, number: int, frame: FrameType) -> dict[str, Any]:
         """Return the local variables that are not as they were told last, in short.
@@ -359,6 +391,9 @@ class TracedScheduler(Scheduler):
     def woken(self, task: Any) -> None:
         """A task, or one that waits in its place, is about to be put into the ready queue."""
         number = task.id
+        if self.phase == "io" and self.delivered is None and self.whys.get(number) == "io":
+            self.add(("wake", clock(), number, "io", None))  # as most are
+            return
         if type(task) is ProxyWaiter:
             self.proxied[number] = _OF_PHASE.get(self.phase, "other")
             return
@@ -379,7 +414,7 @@ class TracedScheduler(Scheduler):
             why = "at once"
         if phase != "step":
             by = None
-        self.note("wake", number, why, by)
+        self.add(("wake", clock(), number, why, by))  # the first of a turn is always another
 
     # Cancels, and what the program says itself ------------------------------------------------
 
@@ -401,8 +436,11 @@ class TracedScheduler(Scheduler):
         self.note("mark", task, str(name), {key: shown(value) for key, value in data.items()})
 
     def time(self, at: float) -> int | None:
-        """Return a time of the scheduler's clock, in ns since the trace began; None: never."""
-        return None if at == inf or at == -inf else round((at - self.t0_clock) * 1e9)
+        """Return a time of the scheduler's clock, in ns since the trace began; None: no time that
+        comes or that has been.
+        """
+        ns = (at - self.t0_clock) * 1e9
+        return round(ns) if -NEVER < ns < NEVER else None
 
 
 class _Call(partial[Any]):
@@ -412,12 +450,19 @@ class _Call(partial[Any]):
 
 
 def _below(body: Any) -> tuple[Any, Any]:
-    """Return the frame that a suspended body stands in, and what it delegates to."""
-    for of_frame, of_next in _BODIES:
-        frame = getattr(body, of_frame, None)
-        if frame is not None:
-            return frame, getattr(body, of_next)
+    """Return the code that a suspended body runs, and what it delegates to."""
+    for of_code, of_next, _ in _BODIES:
+        code = getattr(body, of_code, None)
+        if code is not None:
+            return code, getattr(body, of_next)
     return None, None
+
+
+def frame_of(body: Any) -> Any:
+    """Return the frame that a suspended body stands in; None: it stands in none."""
+    if type(body) is GeneratorType:
+        return body.gi_frame
+    return next((getattr(body, name) for _, _, name in _BODIES if hasattr(body, name)), None)
 
 
 def is_ours(code: CodeType) -> bool:
@@ -431,7 +476,7 @@ def number_of(file: Any) -> int:
     if type(file) is int:
         return file
     try:
-        number = attribute(file, "fileno")()
+        number = file.fileno()
     except Exception:
         return -1
     return number if type(number) is int else -1

@@ -18,6 +18,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 from corolib.kernel import (
@@ -103,15 +105,16 @@ class Trace:
         # Name, parent, site of all that are named, if the events are kept here.
         self.tasks: dict[int, list[Any]] = {}
         self.t0 = clock()
-        self._count = 0
         self._header: dict[str, Any] = {}
-        self._kept: deque[tuple[Any, ...]] = deque(maxlen=last)
+        self.kept: deque[tuple[Any, ...]] = deque()
+        self._last = last  # events that are to be kept; None: all
+        self._dropped = 0
         self.path = ""  # of the file, when it is known
         self.on_cause = False
         self._causes = 0
         self._used = False
         self._sink: Any = None
-        self.add: Callable[[tuple[Any, ...]], object] = self._keep
+        self.add: Callable[[tuple[Any, ...]], object] = self.kept.append
         if isinstance(self.to, str) and self.to != "-":
             suffix = suffix_of(self.to, "trace=", ' or "-" for text on stderr')
             folder = os.path.dirname(self.to) or "."
@@ -120,7 +123,9 @@ class Trace:
             self.to = os.path.abspath(self.to)  # the program may go to another folder
             self.on_cause = last is not None and suffix != LINES
             if last is None and suffix == ".html":
-                self._kept = deque(maxlen=PAGE_KEEPS)
+                self._last = PAGE_KEEPS
+        # So many are there at most. To drop them one by one would be a call for each event.
+        self.full = inf if self._last is None else self._last + self._last // 8 + 100
 
     def scheduler(self, *, measure: bool = False, **options: Any) -> Scheduler:
         """Return a scheduler that this records, for those who call `turn()`.
@@ -141,8 +146,10 @@ class Trace:
     @property
     def events(self) -> list[Event]:
         """What was recorded, as dictionaries: copies, and those that are kept."""
-        first = self._count - len(self._kept)
-        events = list(self._kept)
+        first, events = self._dropped, list(self.kept)
+        if self._last is not None and len(events) > self._last:
+            first += len(events) - self._last
+            del events[: -self._last]
         return [decode(event, first + n, self.t0, self.codes) for n, event in enumerate(events)]
 
     @property
@@ -179,30 +186,44 @@ class Trace:
         elif callable(self.to):
             self._use(scheduler, self.to)
         elif self.to is not None and self.to.endswith(LINES):
-            path = free_path(self.to)
-            self._use(scheduler, LineWriter(path, self._header, self.t0, self.codes))
-            self.path = path
+            self.path = free_path(self.to)
+            self._try(self._open_lines, scheduler)
+            if not self.path:
+                self.to = None
+        elif self.to is not None and not can_be_written(self.to.replace("%p", str(os.getpid()))):
+            # Rather said now than after a long run.
+            to_stderr(
+                f"corolib: the trace will not be written: {self.to} cannot be made or changed"
+            )
+            self.to = None
+
+    def _open_lines(self, scheduler: TracedScheduler) -> None:
+        self._use(scheduler, LineWriter(self.path, self._header, self.t0, self.codes))
 
     def _use(self, scheduler: TracedScheduler, sink: Any) -> None:
         """Hand events on to `sink` until it fails; those that came before, too."""
 
         def add(event: tuple[Any, ...]) -> None:
-            self._count += 1
             try:
                 sink(event)
             except Exception as exc:
+                self.stop(scheduler)
                 _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
-                scheduler.add = self.add = lambda event: None
-                self._sink = None
 
         self._sink = sink
-        before = list(self._kept)
-        self._kept.clear()
+        before = list(self.kept)
+        self.kept.clear()
         self.tasks.clear()
-        self._count = 0
         scheduler.add = self.add = add
         for event in before:
             self.add(event)
+
+    def stop(self, scheduler: TracedScheduler) -> None:
+        """Take no more events. What was written stays as it is."""
+        scheduler.add = self.add = lambda event: None
+        if isinstance(self._sink, LineWriter):
+            self._sink.leave()
+        self._sink = None
 
     def end(self, reason: str) -> None:
         """The run is over: write what is to be written. If that fails, the run is as it was."""
@@ -242,28 +263,33 @@ class Trace:
             to_stderr(f"corolib: the trace could not be written to {self.path}: {told(exc)}")
             self.path = ""
 
-    def _keep(self, event: tuple[Any, ...]) -> None:
-        self._count += 1
-        self._kept.append(event)
-        if event[0] == "spawn":
-            _, _, task, name, parent, _, code, line = event
-            self.tasks[task] = [name, parent, f"{code.co_filename}:{line}"]
-            kept = self._kept.maxlen
-            if kept is not None and len(self.tasks) > 2 * kept + 100:
-                self._forget_tasks()
+    def name_task(self, number: int, name: str, parent: int | None, site: str) -> None:
+        """A task is spawned. Who hands events on has its name from them."""
+        if self._sink is None:
+            self.tasks[number] = [name, parent, site]
+
+    def trim(self) -> None:
+        """Drop what is more than is to be kept."""
+        kept, last = self.kept, self._last
+        assert last is not None
+        while len(kept) > last:
+            kept.popleft()
+            self._dropped += 1
+        if len(self.tasks) > 2 * last + 100:
+            self._forget_tasks()
 
     def _forget_tasks(self) -> None:
         """Of a service that runs for ever, keep the names of those tasks that can be met again."""
         scheduler = running_scheduler()
         living = set() if scheduler is None else {task.id for task in scheduler.tasks}
-        for event in list(self._kept):
+        for event in list(self.kept):
             living.update(value for value in event[2:] if type(value) is int)
         self.tasks = {number: task for number, task in self.tasks.items() if number in living}
 
     def _whole_header(self, events: Sequence[Event]) -> dict[str, Any]:
         return {
             **self._header,
-            "dropped": self._count - len(events),
+            "dropped": events[0]["i"] if events else 0,
             "tasks": self.tasks,
             "code": self.codes.table,
             "source": self._sources(),
@@ -274,8 +300,11 @@ class Trace:
             return {}
         import linecache
 
-        texts = {file: "".join(linecache.getlines(file)) for file in self.codes.files()}
-        return {file: text for file, text in texts.items() if text}
+        found = {}
+        for file in self.codes.files():
+            with suppress(Exception):  # it cannot be read
+                found[file] = "".join(linecache.getlines(file))
+        return {file: text for file, text in found.items() if text}
 
 
 class TracedAndMeasured(MeasuredScheduler, TracedScheduler):
@@ -338,6 +367,13 @@ def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:
     text = FORMS[suffix_of(path)](header, events)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def can_be_written(path: str) -> bool:
+    """Return whether a file can be made at this path, or the one that is there changed."""
+    if os.path.lexists(path):
+        return not os.path.isdir(path) and os.access(path, os.W_OK)
+    return os.access(os.path.dirname(path), os.W_OK | os.X_OK)
 
 
 def free_path(path: str) -> str:

@@ -39,10 +39,12 @@ class NotingQueue:
     def __init__(self, scheduler: TracedScheduler, inner: Any) -> None:
         self._scheduler = scheduler
         self._inner = inner
+        self._woken = scheduler.woken
+        self._append = inner.append
 
     def append(self, task: Any) -> None:
-        self._scheduler.woken(task)
-        self._inner.append(task)
+        self._woken(task)
+        self._append(task)
 
     def popleft(self) -> Any:
         scheduler = self._scheduler
@@ -173,6 +175,7 @@ class NotingSelector:
         self._inner = inner
         self._closed = closed
         self._files: dict[int, None] = {}
+        self._said: dict[tuple[int, int], list[Any]] = {}
         if hasattr(inner, "pairs"):
             self.pairs = self._pairs
 
@@ -204,8 +207,15 @@ class NotingSelector:
 
     def _pairs(self, timeout: float | None) -> Any:
         found = self._inner.pairs(timeout)
-        self._scheduler.reported([[fd, _REPORTS.get(event, "rw")] for fd, event in found])
+        said = self._said
+        self._scheduler.reported([said.get(pair) or self._say(pair) for pair in found])
         return found
+
+    def _say(self, pair: tuple[int, int]) -> list[Any]:
+        """Put a report into words. The same ones come again and again."""
+        fd, event = pair
+        self._said[pair] = said = [fd, _REPORTS.get(event, "rw")]
+        return said
 
     def _watch(self, fd: int, mask: int) -> None:
         self._files[fd] = None

@@ -851,6 +851,43 @@ def test_a_callable_gets_each_event_and_one_that_fails_ends_the_trace(caplog):
     assert "the program goes on" in caplog.text
 
 
+def test_a_file_that_can_take_no_more_is_closed_and_the_program_goes_on(tmp_path, caplog):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    (tmp_path / "out.jsonl").symlink_to("/dev/full")
+
+    def main():
+        before = len(os.listdir("/dev/fd"))
+        yield from turns(1000)
+        return before - len(os.listdir("/dev/fd"))
+
+    with caplog.at_level(logging.ERROR, "corolib.trace"):
+        assert run(main, trace=tmp_path / "out.jsonl") == 1
+    assert "No space left" in caplog.text
+
+
+def test_source_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+    def fails(file):
+        raise OSError("no file is free")
+
+    monkeypatch.setattr("linecache.getlines", fails)
+    assert run(sleeper, 0, "value", trace=tmp_path / "out.jsonl") == "value"
+    assert (tmp_path / "out.jsonl").read_text().endswith('{"source":{}}\n')
+
+
+def test_of_a_step_without_end_the_last_events_are_kept_too():
+    def main():
+        for number in range(1000):
+            mark("again", number=number)
+        return len(trace.kept)
+        yield
+
+    trace = Trace(last=50)
+    assert run(main, trace=trace) <= 200
+    assert len(trace.events) == 50
+    assert trace.events[-1]["i"] == trace.header["dropped"] + 49
+
+
 def test_what_is_no_place_for_a_trace_is_refused_before_the_run(tmp_path):
     for to in ("out.txt", "out", tmp_path / "x.png"):
         with pytest.raises(ValueError, match=r"\.html.*\.jsonl.*\.json"):

@@ -215,9 +215,9 @@ def test_a_trace_that_could_not_be_written_is_not_told_to_be_there(tmp_path, cap
     folder = tmp_path / "gone"
     folder.mkdir()
     trace = Trace(folder / "out.html")
-    folder.rmdir()
 
     def main():
+        folder.rmdir()
         trace.write_now()
         yield
 
