@@ -88,7 +88,11 @@ SERVE = {
     "handler": {"help": "the function that is given each connection: app.py:echo"},
     "--unix": {"metavar": "PATH", "help": "a Unix socket instead of host and port"},
     "--tls": {"metavar": "FILE", "help": "the certificate and its key, in one file"},
-    "--workers": {"type": at_least(1), "default": 1, "help": "processes; default: %(default)s"},
+    "--workers": {
+        "type": at_least(1, 256),
+        "default": 1,
+        "help": "processes; default: %(default)s",
+    },
     "--trace": RECORD,
     "--production": PRODUCTION,
 }

@@ -322,9 +322,9 @@ if __name__ == "__main__":
         __doc__,
         port=7020,
         arguments={
-            "--clients": {"type": at_least(1), "default": 20, "help": "default: %(default)s"},
+            "--clients": {"type": at_least(1, 500), "default": 20, "help": "default: %(default)s"},
             "--settle": {
-                "type": at_least(0.0),
+                "type": at_least(0.0, 3600.0),
                 "default": 1.0,
                 "help": "seconds until a worker that has ended is started again",
             },

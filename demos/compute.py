@@ -126,7 +126,7 @@ if __name__ == "__main__":
         __doc__,
         port=7021,
         arguments={
-            "--workers": {"type": at_least(1), "default": 2, "help": "default: %(default)s"},
+            "--workers": {"type": at_least(1, 100), "default": 2, "help": "default: %(default)s"},
             "--scheduler": {"metavar": "ADDRESS", "help": "of a cluster that is there"},
         },
     )

@@ -207,8 +207,8 @@ if __name__ == "__main__":
     arguments: dict[str, dict[str, Any]] = {
         "url": {"nargs": "+", "type": http_url},
         "--into": {"default": ".", "metavar": "FOLDER", "help": "default: here"},
-        "--at-once": {"default": 4, "type": at_least(1), "help": "default: %(default)s"},
-        "--bytes": {"default": 10**9, "type": at_least(0), "help": "default: %(default)s"},
-        "--seconds": {"default": 600.0, "type": at_least(0.0), "help": "default: %(default)s"},
+        "--at-once": {"default": 4, "type": at_least(1, 100), "help": "default: %(default)s"},
+        "--bytes": {"default": 10**9, "type": at_least(0, 10**15), "help": "default: %(default)s"},
+        "--seconds": {"default": 600.0, "type": at_least(0.0, 1e6), "help": "default: %(default)s"},
     }
     start(main, __doc__, arguments=arguments)

@@ -139,15 +139,19 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    seconds = {"type": at_least(0.0), "default": 0.0, "metavar": "SECONDS"}
+    seconds = {"type": at_least(0.0, 3600.0), "default": 0.0, "metavar": "SECONDS"}
     arguments: dict[str, dict[str, Any]] = {
         "to_host": {"help": "the server"},
         "to_port": {"type": at_least(1, 65535), "help": "its port"},
         "--delay": {**seconds, "help": "by which all data is delayed"},
         "--jitter": {**seconds, "help": "of further delay at random, at most"},
-        "--rate": {"type": at_least(1.0), "default": math.inf, "help": "bytes per second"},
-        "--pieces": {"type": at_least(1), "help": "bytes of a piece, at most"},
-        "--after": {"type": at_least(0), "default": sys.maxsize, "help": "bytes, do this:"},
+        "--rate": {"type": at_least(1.0, 1e12), "default": math.inf, "help": "bytes per second"},
+        "--pieces": {"type": at_least(1, 1_000_000_000), "help": "bytes of a piece, at most"},
+        "--after": {
+            "type": at_least(0, sys.maxsize),
+            "default": sys.maxsize,
+            "help": "bytes, do this:",
+        },
         "--then": {"choices": ["cut", "reset", "hole"], "default": "cut", "help": "default: cut"},
         "--only": {"choices": ["requests", "answers"], "help": "put faults on these alone"},
         "--chance": {

@@ -202,15 +202,24 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    many = at_least(1)
+    many = at_least(1, 10_000_000)
     arguments: dict[str, dict[str, Any]] = {
         "to_host": {"help": "the server"},
         "to_port": {"type": at_least(1, 65535), "help": "its port"},
-        "-c": {"dest": "connections", "type": many, "default": 50, "help": "clients"},
+        "-c": {
+            "dest": "connections",
+            "type": at_least(1, 20_000),
+            "default": 50,
+            "help": "clients",
+        },
         "-n": {"dest": "messages", "type": many, "default": 10000, "help": "messages of all"},
         "--size": {"type": many, "default": 64, "help": "bytes of a message"},
         "--pipeline": {"type": many, "default": 1, "help": "messages a client sends at a time"},
-        "--timeout": {"type": at_least(0.0), "default": 10.0, "help": "seconds for an answer"},
+        "--timeout": {
+            "type": at_least(0.0, 3600.0),
+            "default": 10.0,
+            "help": "seconds for an answer",
+        },
         "--json": {"action": "store_true", "help": "print the numbers for a program"},
     }
     start(main, __doc__, arguments=arguments)

@@ -143,8 +143,12 @@ if __name__ == "__main__":
         __doc__,
         arguments={
             "--conninfo": {"default": "", "help": "how to reach PostgreSQL"},
-            "--jobs": {"type": at_least(2), "default": 20, "help": "default: %(default)s"},
-            "--seconds": {"type": at_least(0.0), "default": 0.2, "help": "that a job takes"},
+            "--jobs": {"type": at_least(2, 10_000), "default": 20, "help": "default: %(default)s"},
+            "--seconds": {
+                "type": at_least(0.0, 3600.0),
+                "default": 0.2,
+                "help": "that a job takes",
+            },
             "--worker": {"metavar": "NAME", "help": "be one worker, and nothing else"},
         },
     )

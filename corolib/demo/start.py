@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import errno
 import io
-import math
 import os
 import socket
 import sys
@@ -46,12 +45,16 @@ def start(
     """Read the options, call `main(options)`, and exit.
 
     Args: `port` is the default of `--port`, which comes with `--host` (None: neither is there);
-    `arguments` are further ones, as `{"--size": {"type": at_least(1), "default": 10}}`; `name` is
-    how the program is called, and `given` what it was given, if that is not all of the line.
+    `arguments` are further ones, as `{"--size": {"type": at_least(1, 99), "default": 9}}`; `name`
+    is how the program is called, and `given` what it was given, if that is not all of the line.
 
     Exit status: 0; 1, with one line, for an address that is not to be had; 2 for a wrong option;
     130 after Ctrl-C; 141 when nobody reads on what it prints, as after `| head -1`.
     """
+    if sys.stdin is None:  # as after `<&-`: then it is empty, as after `</dev/null`
+        sys.stdin = vars(sys)["__stdin__"] = io.TextIOWrapper(
+            io.BufferedReader(io.FileIO(os.devnull))
+        )
     if sys.stdout is not None and not sys.stdout.isatty():
         output = io.BufferedWriter(Output(sys.stdout.fileno(), "w", closefd=False))
         sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, sys.stdout.errors, None, True)
@@ -122,13 +125,17 @@ def host(text: str) -> str:
     return text
 
 
-def at_least(least: N, most: float = math.inf) -> Callable[[str], N]:
-    """Return the `type=` of an option: a number of this kind that is not less, nor more."""
+def at_least(least: N, most: N) -> Callable[[str], N]:
+    """Return the `type=` of an option: a number of this kind that is not less, nor more.
+
+    There is always a most: what is far too much is refused here, in one line, and not by a program
+    that has begun.
+    """
 
     def number(text: str) -> N:
         value = type(least)(text)
         if not least <= value <= most:
-            limits = f"at least {least:g}" + (f", at most {most:g}" if most < math.inf else "")
+            limits = f"at least {least}, at most {most}"
             raise argparse.ArgumentTypeError(f"{text}: give a number that is {limits}")
         return value
 

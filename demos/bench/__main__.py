@@ -63,8 +63,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "the server that the others are compared with; default: %(default)s",
     },
-    "--pairs": {"type": at_least(1), "help": "default: 9; --record 6, --quick 3"},
-    "--seconds": {"type": float, "default": Plan.seconds, "help": "of one sample; default: 0.06"},
+    "--pairs": {"type": at_least(1, 1000), "help": "default: 9; --record 6, --quick 3"},
+    "--seconds": {
+        "type": at_least(0.001, 60.0),
+        "default": Plan.seconds,
+        "help": "of one sample; default: 0.06",
+    },
     "--settled": {
         "action": "store_true",
         "help": "leave out the column of what servers take as shipped",

@@ -149,7 +149,7 @@ if __name__ == "__main__":
                 "help": "default: the well-known one, plus 7000",
             },
             "--lines": {
-                "type": at_least(1),
+                "type": at_least(1, 1_000_000),
                 "default": 95,
                 "help": "of chargen; default: %(default)s",
             },

@@ -228,7 +228,11 @@ if __name__ == "__main__":
         main,
         __doc__,
         arguments={
-            "--ticks": {"type": at_least(0), "default": 5, "help": "of the clock; default: 5"},
+            "--ticks": {
+                "type": at_least(0, 1_000_000),
+                "default": 5,
+                "help": "of the clock; default: 5",
+            },
             "--pause": {
                 "type": at_least(0.0, 3600.0),
                 "default": 2.0,

@@ -68,6 +68,10 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    largest = {"type": at_least(0), "default": 40, "help": "that is computed; default: %(default)s"}
+    largest = {
+        "type": at_least(0, 100_000),
+        "default": 40,
+        "help": "that is computed; default: %(default)s",
+    }
     pool = {"choices": list(POOLS), "default": "threads", "help": "default: %(default)s"}
     start(main, __doc__, port=16000, arguments={"--largest": largest, "--pool": pool})

@@ -48,5 +48,5 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    interval = {"type": at_least(0.01), "default": 5.0, "help": "seconds; default: 5"}
+    interval = {"type": at_least(0.01, 3600.0), "default": 5.0, "help": "seconds; default: 5"}
     start(main, __doc__, port=9904, arguments={"--interval": interval})

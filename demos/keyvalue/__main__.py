@@ -372,6 +372,6 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    limit = {"type": at_least(1), "default": 256, "metavar": "MIB"}
+    limit = {"type": at_least(1, 1 << 20), "default": 256, "metavar": "MIB"}
     limit["help"] = "for keys and values, about; default: %(default)s"
     start(main, __doc__, port=7379, arguments={"--memory": limit})

@@ -175,13 +175,19 @@ def growth(rows: list[Cost], names: tuple[str, ...] = CALLS) -> list[str]:
             (few, low), (many, high) = known[0], known[-1]
             text = f"{name}: {low:.2f} µs with {few} idle clients"
             if few != many:
-                text += f", {high:.2f} with {many}, which is {high / low:.1f} times as much"
+                text += f", {high:.2f} with {many}, which is {compared(low, high)}"
             text += "."
         refused = [count for count, value in measured if value is None]
         if refused and known:
             text += f" With {refused[0]} it fails: no file number may reach 1 024."
         found.append(text)
     return found
+
+
+def compared(low: float, high: float) -> str:
+    """Say how a figure has changed; one that is not larger is no so many times as much."""
+    times = round(high / low, 1)
+    return f"{times} times as much" if times > 1 else "as much" if times == 1 else "less"
 
 
 def quickest(rows: list[Cost], names: tuple[str, ...]) -> list[str]:

@@ -149,8 +149,6 @@ def ask(found: list[Step]) -> None:
 def main(options: argparse.Namespace) -> None:
     found = steps()
     if options.step is not None:
-        if options.step > len(found):
-            sys.exit(f"there are {len(found)} steps")
         show(found[options.step - 1])
         run(found[options.step - 1])
         return
@@ -162,5 +160,5 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    number = {"nargs": "?", "type": at_least(1), "help": "show and run this step"}
+    number = {"nargs": "?", "type": at_least(1, len(steps())), "help": "show and run this step"}
     start(main, __doc__, arguments={"step": number})

@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +45,7 @@ from demos.tour.laws import LAWS, Law, made
 HOLDS, FAILS, NOT_TRIED = "holds", "FAILS", "not tried"
 LINES = 20  # of what a program says: more are not kept for the case that it hangs
 IN_FILE, HANGS = "of your file", "it hung"
+PLACE = re.compile(rf"{IN_FILE}|in line \d+ of ")
 BEFORE = (", when the file was loaded", ", when a task that does nothing was run")
 HUNG = """It hung: it waited in a line, or went round in a circle. Print what your scheduler knows
 there. Is somebody ready? Then it must not wait. Is nobody waiting? Then `run` has to return.
@@ -82,12 +84,16 @@ class Mine:
 def load(path: str) -> Any:
     """Return the module that a file is; a new one each time, so that no law sees another's."""
     name = f"judged_{Path(path).stem}"  # it may be called select.py
-    spec = spec_from_file_location(name, path)
+    folder = str(Path(path).parent)
+    if folder not in sys.path:  # what it imports may be beside it
+        sys.path.insert(0, folder)
+    sys.argv = [path]  # the judge's options are none of its own
+    loader = SourceFileLoader(name, path)
+    spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[name] = module  # as for an import: dataclasses look there
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 
@@ -147,14 +153,22 @@ def last_line(exc: BaseException) -> str:
 
 def place_of(exc: BaseException, file: str | None) -> str:
     """Return where in the file an exception was raised; or in the program of a law, by a task."""
-    if isinstance(exc, SyntaxError) and exc.filename == file and exc.lineno:
-        return f", in line {exc.lineno} {IN_FILE}"
+    if isinstance(exc, SyntaxError) and exc.lineno and (whose := words_for(exc.filename, file)):
+        return f", in line {exc.lineno} {whose}"
     for frame in reversed(traceback.extract_tb(exc.__traceback__)):
-        if frame.filename == file:
-            return f", in line {frame.lineno} {IN_FILE}, in {frame.name}"
+        if whose := words_for(frame.filename, file):
+            return f", in line {frame.lineno} {whose}, in {frame.name}"
         if frame.filename == laws.__file__ and frame.line:
             return f", in the program's line `{frame.line.partition('  #')[0]}`"
     return ""
+
+
+def words_for(path: str | None, file: str | None) -> str:
+    """Return what a file is called that is judged, or beside that; an empty string for others."""
+    if path is None or file is None or path in (__file__, laws.__file__):
+        return ""
+    same_folder = Path(path).parent == Path(file).parent
+    return IN_FILE if path == file else f"of {Path(path).name}" if same_folder else ""
 
 
 def missing(law: Law, can: set[str]) -> str:
@@ -194,7 +208,6 @@ def serve(path: str, first: int, limit: float, results: IO[str]) -> None:
     with open(f"{results.name}.trace", "w") as trace:
         limit_memory()
         tell({"begun": True})
-        sys.path.insert(0, str(Path(path).parent))
         try:
             module = load(path)
         except BaseException as exc:
@@ -286,9 +299,10 @@ def read(file: Path) -> str:
 def how_it_ended(trace: str, path: str, limit: float, status: int) -> str:
     if not trace:
         return f"it ended the process, with status {status}"
-    where = re.search(rf'File "{re.escape(path)}", line (\d+) in (\S+)', trace)
-    line = f": it was in line {where[1]} of your file, in {where[2]}" if where else ""
-    return f"{HANGS}, for {limit:g} s{line}"
+    for file, line, name in re.findall(r'File "(.*)", line (\d+) in (\S+)', trace):
+        if whose := words_for(file, path):
+            return f"{HANGS}, for {limit:g} s: it was in line {line} {whose}, in {name}"
+    return f"{HANGS}, for {limit:g} s"
 
 
 # What is told -------------------------------------------------------------------------------------
@@ -334,7 +348,7 @@ def told_of(pairs: list[tuple[Law, Verdict]]) -> Iterator[str]:
 
 def faults(failed: list[Verdict]) -> Iterator[str]:
     """Say what was wrong; what struck several laws at the same place is told as one thing."""
-    shared = Counter(verdict.why for verdict in failed if IN_FILE in verdict.why)
+    shared = Counter(verdict.why for verdict in failed if PLACE.search(verdict.why))
     for verdict in failed:
         count = shared[verdict.why]
         if count > 1:
@@ -400,7 +414,12 @@ def program_of(law: Law, path: str) -> str:
 def one_law(number: int, path: str) -> int:
     """Run one law in this process, so that all is seen that it prints."""
     law = LAWS[number - 1]
-    module = load(path)
+    try:
+        module = load(path)
+    except (Exception, SystemExit) as exc:
+        why = f"{last_line(exc)}{place_of(exc, path)}{BEFORE[0]}"
+        print(detail(Verdict(number, FAILS, why), path), end="")
+        return 1
     why = missing(law, abilities(module))
     if why:
         print(f"{law.text} Not tried: {why}.")
@@ -428,6 +447,8 @@ def main(options: argparse.Namespace) -> None:
     path = str(Path(options.file).resolve())
     if options.start:
         sys.exit(begin(options.file))
+    if Path(path).is_dir():
+        sys.exit(f"{options.file} is a folder: name the file in it that has your scheduler")
     if not Path(path).is_file():
         sys.exit(f"{options.file}: there is no such file; --start writes one to begin with")
     if options.serve:

@@ -125,12 +125,12 @@ if __name__ == "__main__":
         arguments={
             "--clients": {"type": at_least(1, 1000), "default": 20, "help": "default: %(default)s"},
             "--patience": {
-                "type": at_least(0.0, 3600),
+                "type": at_least(0.0, 3600.0),
                 "default": 0.2,
                 "help": "seconds after which nothing more is expected; default: %(default)s",
             },
             "--flood": {
-                "type": at_least(1),
+                "type": at_least(1, 1_000_000_000),
                 "metavar": "BYTES",
                 "help": "send so much without reading",
             },

@@ -94,30 +94,34 @@ def later(seconds: float, call: Callable[..., object], *args: object) -> None:
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[], str]]:
-    """Count the calls in the block that may wait, and its CPU time; what is given tells of them.
+def watching() -> Iterator[Callable[[], Callable[[], str]]]:
+    """Count the calls in the block that may wait; give a function that begins a quiet time.
 
-    In the block, nothing happens for QUIET seconds. (Who looks less often than every 60 ms is not
-    found out.)
+    That returns a function which tells, when the QUIET seconds have passed, what the scheduler has
+    done in them. (Who looks less often than every 60 ms is not found out.)
     """
     count = 0
-    begin, used = time.monotonic(), time.process_time()
 
     def see(frame: object, event: str, arg: object) -> None:
         nonlocal count
         count += event == "c_call" and getattr(arg, "__name__", "") in WAITING
 
-    def told() -> str:
-        if time.monotonic() - begin < QUIET / 4:
-            return GOES_ON
-        if time.process_time() - used > QUIET / 2:
-            return SPINS
-        return RESTS if count < FEW else POLLS
+    def watch() -> Callable[[], str]:
+        calls, begin, used = count, time.monotonic(), time.process_time()
+
+        def told() -> str:
+            if time.monotonic() - begin < QUIET / 4:
+                return GOES_ON
+            if time.process_time() - used > QUIET / 2:
+                return SPINS
+            return RESTS if count - calls < FEW else POLLS
+
+        return told
 
     before = sys.getprofile()
-    sys.setprofile(see)
+    sys.setprofile(see)  # out here: in a task it has crashed Python 3.11
     try:
-        yield told
+        yield watch
     finally:
         sys.setprofile(before)
 
@@ -345,12 +349,13 @@ def does_not_spin(mine: Any, say: Say) -> None:
             pass
         yield mine.WriteWait(b)  # there is room; and the reader waits by now
         later(QUIET, d.recv, 1_000_000)
-        with watching() as told:
-            yield mine.WriteWait(c)
+        told = watch()
+        yield mine.WriteWait(c)
         b.send(b"x")
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(
@@ -369,11 +374,12 @@ def left_unread(mine: Any, say: Say) -> None:
         b.send(b"hello")
         yield mine.ReadWait(a)  # and reads nothing
         later(QUIET, d.send, b"x")
-        with watching() as told:
-            yield mine.ReadWait(c)
+        told = watch()
+        yield mine.ReadWait(c)
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(
@@ -467,9 +473,9 @@ def no_sleep_ends_early(mine: Any, say: Say) -> None:
     def main() -> Coro:
         mine.spawn(noise())
         begin = time.monotonic()
-        yield mine.Sleep(0.02)
+        yield mine.Sleep(0.05)
         passed = time.monotonic() - begin
-        say("slept" if passed > 0.019 else f"was woken after {passed} s")
+        say("slept" if passed > 0.049 else f"was woken after {passed} s")
 
     mine.run(main())
 
@@ -484,11 +490,12 @@ def no_sleep_ends_early(mine: Any, say: Say) -> None:
 )
 def does_not_spin_in_a_sleep(mine: Any, say: Say) -> None:
     def main() -> Coro:
-        with watching() as told:
-            yield mine.Sleep(QUIET)
+        told = watch()
+        yield mine.Sleep(QUIET)
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(
@@ -952,11 +959,12 @@ def unheard_file(mine: Any, say: Say) -> None:
         yield mine.Sleep(0.01)
         task.cancel()
         b.send(b"x")
-        with watching() as told:
-            yield mine.Sleep(QUIET)
+        told = watch()
+        yield mine.Sleep(QUIET)
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(
@@ -1105,11 +1113,12 @@ def join_does_not_spin(mine: Any, say: Say) -> None:
         task = mine.spawn(child())
         yield
         yield
-        with watching() as told:
-            yield from task
+        told = watch()
+        yield from task
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(
@@ -1371,11 +1380,12 @@ def thread_wakes(mine: Any, say: Say) -> None:
 
     def main() -> Coro:
         later(QUIET, thread)
-        with watching() as told:
-            say((yield mine.Suspend(arm)))
+        told = watch()
+        say((yield mine.Suspend(arm)))
         say(told())
 
-    mine.run(main())
+    with watching() as watch:
+        mine.run(main())
 
 
 @law(

@@ -60,5 +60,5 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    pause = {"type": at_least(0.0, 3600), "default": 0.05, "help": "default: %(default)s"}
+    pause = {"type": at_least(0.0, 3600.0), "default": 0.05, "help": "default: %(default)s"}
     start(main, __doc__, port=7007, arguments={"--pause": pause})

@@ -159,7 +159,7 @@ def main(options: argparse.Namespace) -> None:
         scheduler.run(accept_clients(listener, scheduler.spawn))
 
 
-TICK = {"--tick": {"type": at_least(0.0, 3600), "default": 5, "help": "default: %(default)s"}}
+TICK = {"--tick": {"type": at_least(0.0, 3600.0), "default": 5, "help": "default: %(default)s"}}
 
 if __name__ == "__main__":
     start(main, __doc__, port=7007, arguments=TICK)

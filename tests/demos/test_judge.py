@@ -1,6 +1,7 @@
 """The judge of the tour: what it says of the tour's own schedulers, of corolib, and of bad ones."""
 
 import socket
+import sys
 import textwrap
 import threading
 import time
@@ -31,10 +32,22 @@ from tests.helpers.programs import outcome
 BY_NAME = {law.program.__name__: law.number for law in LAWS}
 
 
+GOOD = "from demos.tour.step10_generators import ReadWait, Scheduler, WriteWait"
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Take back what loading a file changes in this process."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    yield
+    sys.modules.pop("parts", None)
+
+
 @pytest.fixture
 def brief(monkeypatch):
     """Have the quiet times of the laws be short: enough for all but those who look now and then."""
-    monkeypatch.setattr(laws, "QUIET", 0.02)
+    monkeypatch.setattr(laws, "QUIET", 0.1)
 
 
 def outcomes(module):
@@ -892,6 +905,38 @@ def test_a_file_that_cannot_be_loaded_fails_the_first_law(tmp_path, text, why):
     assert {verdict.outcome for verdict in others} == {NOT_TRIED}
 
 
+def test_a_file_beside_it_is_named_with_the_line(tmp_path):
+    (tmp_path / "parts.py").write_text("def stop(what):\n    raise ValueError(what)\n", "utf-8")
+    path = write(
+        tmp_path,
+        """
+        from demos.tour.step10_generators import ReadWait, Scheduler as Good, WriteWait
+        from parts import stop
+
+        class Scheduler(Good):
+            def run(self, main):
+                stop("no")
+        """,
+    )
+    why = "ValueError: no, in line 2 of parts.py, in stop"
+    assert check.try_law(LAWS[0], check.load(path)).why == why
+    verdicts = [check.try_law(law, check.load(path)) for law in LAWS[:2]]
+    assert list(check.faults(verdicts)) == [f"1 to 2. The same each time: {why}."]
+    trace = f'File "/lib/selectors.py", line 1 in f\n  File "{tmp_path}/parts.py", line 2 in stop\n'
+    hung = "it hung, for 3 s: it was in line 2 of parts.py, in stop"
+    assert check.how_it_ended(trace, path, 3, 1) == hung
+    (tmp_path / "parts.py").write_text("def stop(:\n", "utf-8")
+    first = check.judge_apart(path, 3)[0]
+    assert first.why.endswith(", in line 1 of parts.py, when the file was loaded")
+
+
+def test_a_file_may_have_any_name_and_read_its_command_line(tmp_path):
+    path = tmp_path / "mine"
+    path.write_text(f"{GOOD}\nimport argparse\nargparse.ArgumentParser().parse_args()\n", "utf-8")
+    assert check.judge_apart(str(path), 3)[0].outcome == HOLDS
+    assert check.one_law(1, str(path)) == 0
+
+
 # The command --------------------------------------------------------------------------------------
 
 
@@ -920,6 +965,22 @@ def test_a_file_that_is_not_there_gets_one_line(tmp_path):
     status, out, err = outcome("demos.tour.check", "nowhere.py")
     assert (status, out) == (1, "")
     assert err == "nowhere.py: there is no such file; --start writes one to begin with\n"
+
+
+def test_a_folder_gets_one_line(tmp_path):
+    status, out, err = outcome("demos.tour.check", str(tmp_path))
+    assert (status, out) == (1, "")
+    assert err == f"{tmp_path} is a folder: name the file in it that has your scheduler\n"
+
+
+def test_one_law_alone_of_a_file_that_cannot_be_loaded(tmp_path, capsys):
+    path = write(tmp_path, "import no_such_module")
+    assert check.one_law(3, path) == 1
+    why = (
+        "ModuleNotFoundError: No module named 'no_such_module', in line 1 of your file, in <module>"
+    )
+    told = capsys.readouterr().out
+    assert told == f"It did not come so far: {why}, when the file was loaded.\n"
 
 
 def test_one_law_alone_shows_what_the_file_prints(tmp_path, capsys):

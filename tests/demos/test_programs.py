@@ -90,6 +90,12 @@ class TestList:
         assert heading == "demos.web"
         names = [name for name in listing.demos() if name.startswith("demos.web.")]
         assert [row.split()[0] for row in rows] == names
+        assert outcome("demos.web") == (0, out, "")
+
+    def test_the_cookbook_is_listed_too(self):
+        status, out, err = outcome("demos.cookbook")
+        assert (status, err) == (0, "")
+        assert "\n  demos.cookbook.compare " in out and "\n  demos.cookbook.old " in out
 
     @pytest.mark.parametrize("args", [[], ["--help"]])
     def test_a_reader_who_has_gone_ends_it_quietly(self, args):
@@ -915,16 +921,36 @@ class TestForward:
             assert ours.fileno() == -1
 
 
+class TestWithoutInput:
+    """What a program does whose standard input is closed, as after `<&-`."""
+
+    close = staticmethod(partial(os.close, 0))
+
+    def test_it_is_as_if_the_input_were_empty(self):
+        status, out, err = outcome("demos.tour", preexec_fn=self.close)
+        assert (status, err) == (0, "") and out.startswith(" 1  one client at a time\n")
+        status, out, err = outcome(
+            "demos.classic.client", "daytime", "--port=0", preexec_fn=self.close
+        )
+        assert (status, out) == (1, "") and len(err.splitlines()) == 1
+
+    def test_a_program_that_cannot_go_on_says_so_in_one_line(self):
+        status, out, err = outcome("demos.cookbook.event_queue", "--ticks=0", preexec_fn=self.close)
+        assert (status, out) == (1, "")
+        assert err == "a file cannot be waited for: give a terminal, or a pipe\n"
+
+
 class TestLimitsOfOptions:
     @pytest.mark.parametrize(
         ("kind", "text"),
         [
-            (at_least(1), "0"),
-            (at_least(1), "1.5"),
-            (at_least(1), "many"),
+            (at_least(1, 9), "0"),
+            (at_least(1, 9), "1.5"),
+            (at_least(1, 9), "many"),
             (at_least(1, 65535), "65536"),
-            (at_least(0.0), "-0.1"),
-            (at_least(0.0), "nan"),
+            (at_least(0.0, 1.0), "-0.1"),
+            (at_least(0.0, 1.0), "nan"),
+            (at_least(0.0, 1.0), "inf"),
             (at_least(0.0, 1.0), "1.1"),
         ],
     )
@@ -934,9 +960,20 @@ class TestLimitsOfOptions:
 
     def test_the_limits_themselves_are_not(self):
         assert at_least(1, 65535)("1") == 1 and at_least(1, 65535)("65535") == 65535
-        assert at_least(0.0)("0") == 0.0 and at_least(0.0)("inf") == math.inf
-        assert type(at_least(0.0)("1")) is float
-        assert at_least(1).__name__ == "int"
+        assert at_least(0.0, 1.0)("0") == 0.0 and at_least(0.0, 1.0)("1") == 1.0
+        assert type(at_least(0.0, 1.0)("1")) is float
+        assert at_least(1, 9).__name__ == "int"
+
+    def test_far_too_much_is_refused_in_one_line(self):
+        status, out, err = outcome("demos.tour.client", "--clients", str(10**9))
+        assert (status, out) == (2, "")
+        assert err.splitlines()[-1].endswith(
+            "--clients: 1000000000: give a number that is at least 1, at most 1000"
+        )
+
+    def test_no_option_is_without_a_most(self):
+        with pytest.raises(TypeError, match="most"):
+            at_least(1)
 
 
 class TestForwardProgram:

@@ -932,7 +932,9 @@ def test_without_a_terminal_the_way_in_lists_the_steps_and_says_how_to_go_on():
     *lines, empty, last = out.splitlines()
     assert [int(line.split()[0]) for line in lines] == list(range(1, 18))
     assert (empty, last.endswith("python3 -m demos.tour 1")) == ("", True)
-    assert outcome("demos.tour", "18") == (1, "", "there are 17 steps\n")
+    status, out, err = outcome("demos.tour", "18")
+    assert (status, out) == (2, "")
+    assert err.endswith("18: give a number that is at least 1, at most 17\n")
 
 
 def test_a_step_is_shown_and_run_with_its_client_beside_it():
