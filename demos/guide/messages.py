@@ -87,14 +87,16 @@ class Values:
     """What names stand for in a statement of a function: what was assigned to them before."""
 
     def __init__(self, assigned: Sequence[ast.Assign] = (), at: ast.AST | None = None) -> None:
-        line, self._column = getattr(at, "lineno", 0), getattr(at, "col_offset", 0)
-        self._before = [each for each in assigned if each.lineno < line]
+        self._line, self._column = getattr(at, "lineno", 0), getattr(at, "col_offset", 0)
+        self._assigned = assigned
 
     def texts_of(self, name: str) -> Iterator[str]:
         """Give the texts that a name may be: the last, and those before it that are in branches."""
-        for each in reversed(self._before):
-            if any(isinstance(target, ast.Name) and target.id == name for target in each.targets):
-                yield from [*texts(each.value, Values(self._before, each))] or ["…"]
+        for each in sorted(self._assigned, key=lambda each: -each.lineno):
+            if each.lineno < self._line and any(
+                isinstance(target, ast.Name) and target.id == name for target in each.targets
+            ):
+                yield from [*texts(each.value, Values(self._assigned, each))] or ["…"]
                 if each.col_offset <= self._column:
                     break
 

@@ -14,6 +14,8 @@ import socket
 import tempfile
 import textwrap
 import warnings
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,7 +271,11 @@ def all_said() -> dict[str, list[Said]]:
     logger = logging.getLogger("corolib")
     disabled, logger.disabled = logger.disabled, True
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+            redirect_stderr(StringIO()),  # what is left of a run is named there
+        ):
             warnings.simplefilter("ignore")
             found = {}
             for heading, lines in MISTAKES.items():
