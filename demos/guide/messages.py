@@ -123,8 +123,8 @@ def kind_of(node: ast.AST | None) -> tuple[str, list[ast.expr]]:
 def texts(node: ast.expr, values: Values) -> Iterator[str]:
     """Give the texts that an expression may be; what is computed is shown as `…`."""
     if isinstance(node, ast.IfExp):
-        yield from texts(node.body, values)
-        yield from texts(node.orelse, values)
+        yield from [*texts(node.body, values)] or ["…"]
+        yield from [*texts(node.orelse, values)] or ["…"]
     elif isinstance(node, ast.BinOp):
         yield from joined([node.left, node.right], values)
     elif isinstance(node, ast.Name):
