@@ -100,7 +100,7 @@ LINES = {
     "in a loop": (
         SERVER,
         "for line in stream.readline(): print(line); yield",
-        "Write `for line in (yield from stream.readline()): print(line); yield`",
+        "Write `while line := (yield from stream.readline()):`",
     ),
     "in a block": (
         PROGRAM,
