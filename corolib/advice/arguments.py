@@ -184,7 +184,8 @@ class _Call:
         import ast
 
         inner = next((each for each in self.call.args if isinstance(each, ast.Call)), None)
-        if self.name not in BOUNDS or inner is None or len(self.call.args) < 2:
+        enough = 1 if self.name == "shield" else 2
+        if self.name not in BOUNDS or inner is None or len(self.call.args) < enough:
             return ""
         others = ", ".join(text_of(each) for each in self.call.args if each is not inner)
         target = self.place.line.assigned_to(self.call)
@@ -194,7 +195,7 @@ class _Call:
 
     def _without_a_thread(self) -> str:
         """Return the note for `to_thread(q.get())`: that waits by itself."""
-        if self.name not in ("to_process", "to_thread") or self.first:
+        if self.name not in ("to_process", "to_thread", "wait_future") or self.first:
             return ""
         name, text = given_call(self.place, self.call)
         if not text:

@@ -9,6 +9,9 @@ Imports nothing else from corolib.
 
 from __future__ import annotations
 
+import re
+import sys
+
 from corolib.kernel.safely import name_of
 
 IN_A_THREAD = "yield from to_thread(f, *args)"
@@ -24,6 +27,7 @@ OPEN_TCP = "stream = yield from open_tcp(host, port)"
 OPEN_TLS = "stream = yield from open_tcp(host, port, tls=True)"
 OPEN_UNIX = "stream = yield from open_unix(path)"
 SERVE = "yield from serve_tcp(handler, host, port)"
+SERVER = "server = listen_tcp(host, port).serve(handler)"
 SERVE_TLS = "yield from serve_tcp(handler, host, port, tls=context)"
 SERVE_UNIX = "yield from serve_unix(handler, path)"
 PROCESS = "process = yield from open_process([program, argument])"
@@ -580,15 +584,16 @@ def for_async(text: str) -> str:
     """Return what to write as it is in an `async def`."""
     for ours, there in (("yield from ", "await "), ("yield ", "await ")):
         text = text.replace(ours, there)
-    return text.replace("with TaskGroup", "async with TaskGroup")
+    return re.sub("(?<!async )with TaskGroup", "async with TaskGroup", text)
 
 
 def asyncio_cure(name: str) -> str:
     """Return what to do about the call of a coroutine function of asyncio's."""
     kind = name.rpartition(".")[0]
     cure = NAMES.get(name)
-    if kind in MEMBERS:
-        cure = f"{kind} is imported from corolib, too"
+    ours = kind or name
+    if kind in MEMBERS or (cure is None and ours in sys.modules["corolib"].__all__):
+        cure = f"{ours} is imported from corolib, too"
     what = f"In corolib: {cure}" if cure else ASYNCIO
     return f"asyncio.{name}() is asyncio's, and corolib cannot wait for it. {what}"
 

@@ -21,15 +21,24 @@ from corolib.advice.foreign import (
     FUNCTIONS,
     MODULES,
     NAMES,
+    SERVER,
     SLEEP,
     asyncio_cure,
     for_async,
     member_cure,
 )
-from corolib.advice.places import Place, flags_of, frames, is_of_library, name_in, places
+from corolib.advice.places import (
+    Place,
+    flags_of,
+    frames,
+    is_of_library,
+    name_in,
+    places,
+    raiser_of,
+)
 from corolib.advice.uses import begun_block, misused, repeated_call, unpiped
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import Block, attribute, class_name, name_of, plain
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
+from corolib.kernel.safely import Block, attribute, class_name, module_of, name_of, plain
 
 if TYPE_CHECKING:
     import ast
@@ -51,7 +60,7 @@ def note_on(error: BaseException) -> str | None:
         if isinstance(thing, GeneratorType | CoroutineType):
             return _forgotten(error, name_of(thing).lstrip("_"))
         if thing is None:
-            return unpiped(error)
+            return unpiped(error) or (_asyncios(error) if error.name == "create_future" else None)
         if type(thing) is Block:
             return begun_block(error)
         cures = FUNCTIONS.get(name_of(thing)) if is_of_library(thing) else None
@@ -60,7 +69,7 @@ def note_on(error: BaseException) -> str | None:
             cure = (cures or {}).get(name) or member_cure(type(thing), name)
             return cure and _as_there(error, f"In corolib: {cure}")
         return None
-    text = str(error)
+    text = _awaiting(error)
     if isinstance(error, TypeError):
         return _of_a_type_error(error, text)
     if isinstance(error, KeyError):
@@ -76,7 +85,7 @@ def note_on(error: BaseException) -> str | None:
         return _forgotten(error) if "to unpack" in text else None
     if "event loop" not in text:
         return None
-    return _as_there(error, f"{ASYNCIO}. To sleep: `{SLEEP}`")
+    return _asyncios(error) or _as_there(error, f"{ASYNCIO}. To sleep: `{SLEEP}`")
 
 
 def _of_a_type_error(error: TypeError, text: str) -> str | None:
@@ -91,6 +100,9 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
     if gives_none and (right := repeated_call(error, gives_none[1])):
         error.args = (f"{gives_none[0]} Write `{right}`",)
         return None
+    if text == "cannot unpack non-iterable Stream object":
+        right = "Write `stream = yield from ...`; `stream.peer` is who is there"
+        return _as_there(error, f"One stream is read and written. {right}")
     wrongly = misused(error, text)
     if wrongly or "`" in text or "corolib" in text:
         return wrongly
@@ -99,6 +111,21 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
         if forgotten:
             return forgotten
     return _called(error) if text.endswith("object is not callable") else None
+
+
+def _awaiting(error: BaseException) -> str:
+    """Return what an error says; one of ours has from now on `await` where it was made in an
+    `async def`.
+    """
+    text = str(error)
+    raiser = raiser_of(error)
+    ours = raiser is not None and module_of(raiser).startswith(LIBRARY)
+    if (ours or text.startswith("task ")) and error.args == (text,):
+        shown = re.sub("`[^`]+`", lambda found: _as_there(error, found[0]), text)
+        if shown != text:
+            error.args = (shown,)
+        return shown
+    return text
 
 
 def _as_there(error: BaseException, text: str) -> str:
@@ -130,11 +157,24 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
                     f"{called}() is an `async def`: a generator calls it with "
                     f"`yield from spawn({called}, *args)`"
                 )
-            if before == "await" and flags & CO_GENERATOR:
+            marked = is_of_library(function) or attribute(function, "__wrapped__") is not None
+            if before == "await" and flags & CO_GENERATOR and not marked:
                 return f"{called}() is a generator function: to await it, put `@waits` above it"
+            if not before and called.startswith("serve_") and is_of_library(function):
+                return _as_there(error, f"{called}() returns when it ends. Write `{SERVER}`")
             if not before:
                 right = place.line.with_words(_with_others(place, call), word)
                 return f"{called}() waits, and was not run. Write `{right or f'{word} {called}()'}`"
+    return None
+
+
+def _asyncios(error: BaseException) -> str | None:
+    """Return the note if something of asyncio's was called, which looks for its loop."""
+    for place in places(error):
+        for call, _ in place.line.calls:
+            function = place.function_of(call)
+            if plain(attribute(function, "__module__")).partition(".")[0] == "asyncio":
+                return _as_there(error, asyncio_cure(name_of(function, which="__qualname__")))
     return None
 
 
@@ -152,10 +192,10 @@ def _with_others(place: Place, call: ast.Call) -> list[ast.Call]:
 def _run_in_a_task(error: BaseException) -> str | None:
     """Return the note if a task called `run(f, x)`: it waits for `f(x)` itself."""
     for place in places(error):
-        for call, _ in place.line.calls:
+        for call, before in place.line.calls:
             if name_in(call.func) == "run" and place.word != "run":
-                text = given_call(place, call)[1]
-                return f"Write `{place.line.with_text(call, text, place.word)}`" if text else None
+                text, word = given_call(place, call)[1], "" if before else place.word
+                return f"Write `{place.line.with_text(call, text, word)}`" if text else None
     return None
 
 

@@ -65,6 +65,9 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
         if callable(made) and kind in _CALLABLES:
             return _of_a_function(place, node, thing, made)
         made = type(made)
+    if waits and made.__module__ in ("_queue", "_thread", "queue", "threading"):
+        name = "Lock" if kind == "lock" else kind
+        return f"It is made for threads. Write `from corolib import {name}`"
     if not is_of_library(made) or name_of(made) != kind:
         return None
     if use == "AsyncWith":
@@ -75,7 +78,7 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
         return f"{kind}() bounds a block: write `with {text}:`"
     if use == "Await" and hasattr(made, "__aenter__"):
         return f"Write `async with {text}:`"
-    if use == "For":
+    if use in ("For", "AsyncFor"):
         target = text_of(node.target)
         if place.word == "await" and hasattr(made, "__aiter__"):
             return f"Write `async for {target} in {text}:`"

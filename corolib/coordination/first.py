@@ -40,6 +40,19 @@ T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 
+TRAPS = {
+    "acquire": "`lock.acquiring()`",
+    "get": "`q.getting()`",
+    "publish": "`topic.publishing(item)`",
+    "put": "`q.putting(item)`",
+    "recv": "`ReadWait(stream.socket)`",
+    "wait": "`event.waiting()`",
+    "Event": "`event.waiting()`",
+    "Lock": "`lock.acquiring()`",
+    "Queue": "`q.getting()`",
+}
+"""What takes the place of what is given instead of a trap."""
+
 Plain = ReadWait | WriteWait | UrgentWait | Sleep
 """The traps whose value is None."""
 
@@ -121,8 +134,10 @@ def _check(traps: tuple[Trap, ...]) -> None:
             name = name_of(trap)
             for each in traps:
                 forgive(each)  # this error is enough
+            cure = f": write {TRAPS[name]}" if name in TRAPS else ""
             raise TypeError(
-                f"first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not {name}"
+                "first() takes traps, such as ReadWait(sock), Sleep(1) or q.getting(), not "
+                f"{name}{cure}"
             )
         match trap:
             case Suspend(what=(verb, Queue() as queue)):

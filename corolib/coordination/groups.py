@@ -158,7 +158,8 @@ class TaskGroup(CancelScope):
             if not callable(f):
                 # The error is enough: that it was never awaited is no other mistake.
                 forgive(f)
-            refusal = RuntimeError(f"this group has {state}: no task can be spawned into it")
+            cure = "" if self.task else ". It begins with its block: write `with TaskGroup() as g:`"
+            refusal = RuntimeError(f"this group has {state}: no task can be spawned into it{cure}")
             # If it leaves the block, the failure that is behind it leaves in its place.
             refusal.group = self  # type: ignore[attr-defined]
             raise refusal

@@ -280,7 +280,8 @@ class Lock(Acquirable):
     def check_holder(self, task: Task[Any], does: str) -> None:
         """Raise RuntimeError if `task` does not hold the lock."""
         if self.owner is not task:
-            raise RuntimeError(f"task {task.label} {does} {self!r} without holding it")
+            cure = ": write `with (yield from condition):` around it" if does != "releases" else ""
+            raise RuntimeError(f"task {task.label} {does} {self!r} without holding it{cure}")
 
     def holders(self) -> tuple[Task[Any], ...]:
         """Return the task that holds it, if one does."""

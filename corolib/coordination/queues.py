@@ -75,7 +75,7 @@ def check_size(size: float) -> float:
         )
     if size == math.inf:
         return size
-    return check_count(size, "Queue() takes math.inf, or else", 0)  # type: ignore[arg-type]
+    return check_count(size, "Queue() takes math.inf, or else it", 0)  # type: ignore[arg-type]
 
 
 class Closable(Waitable):
@@ -188,7 +188,7 @@ class Queue(Closable, Generic[T]):
         """
         self._check_open()
         if not (self._getters or len(self._items) < self.size):
-            raise QueueFull(f"{self!r} has no room")
+            raise QueueFull(f"{self!r} has no room: `yield from queue.put(item)` waits for it")
         self._put(item)
 
     def get_nowait(self) -> T:
@@ -200,7 +200,7 @@ class Queue(Closable, Generic[T]):
         """
         if not (self._items or self._putters):
             self._check_open()
-            raise QueueEmpty(f"{self!r} has no item")
+            raise QueueEmpty(f"{self!r} has no item: `yield from queue.get()` waits for one")
         return self._get()
 
     def task_done(self) -> None:

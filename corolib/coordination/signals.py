@@ -81,7 +81,7 @@ def open_signal_receiver(*signums: int) -> SignalReceiver:
     for each in signums:
         if isinstance(each, bool) or not isinstance(each, int):
             what = f"open_signal_receiver() got {brief(each)}"
-            raise TypeError(f"{what}, which is no signal's number")
+            raise TypeError(f"{what}, which is no signal's number: give signal.SIGHUP, or another")
         if each not in known:
             what = f"open_signal_receiver() got {brief(each)}"
             raise ValueError(f"{what}: there is no such signal here")

@@ -391,6 +391,7 @@ def _warn_of_statement(made: Any) -> None:
             else:
                 text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
                 right = corrected_at(code, lasti, "await" if word == "await" else "yield")
+                right = f"def main(): {right}" if right and word == "run" else right
             text += f". Write `{right}`" if right else ""
             warnings.warn_explicit(text, RuntimeWarning, *line[1:])
 

@@ -31,6 +31,7 @@ from corolib.kernel import (
     Sleep,
     Trap,
     WriteWait,
+    brief,
     check_number,
     current_scheduler,
     must_yield,
@@ -306,6 +307,9 @@ def _context(
             raise ValueError(f"{caller}(server_hostname=...) is for TLS: add tls=True")
         return None
     if tls is not True:
+        if not hasattr(tls, "wrap_bio"):
+            text = "give True, or an ssl.SSLContext, as ssl.create_default_context() makes one"
+            raise TypeError(f"{caller}(tls={brief(tls)}): {text}")
         return tls
     default = current_scheduler().run_local(DefaultTLSContext)
     if default.context is None:

@@ -109,6 +109,7 @@ WRONG = {
     "with move_on_after(1, slow()): yield": (
         "It bounds a block: write `with move_on_after(1): yield from slow()`"
     ),
+    "yield from shield(slow())": "It bounds a block: write `with shield(): yield from slow()`",
     # Where nothing more is known than what it takes.
     f"yield from open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",
     f"open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",

@@ -160,7 +160,14 @@ RIGHT = {
     "print(run(slow(3)))": "print((yield from slow(3)))",
     "x = run(coroutine, 3)": "x = yield from spawn(coroutine(3))",
     "x = run(plain)": None,
+    "yield from current_scheduler().run(slow, 3)": "yield from slow(3)",
+    # What goes on when it has returned.
+    'server = serve_tcp(echo, "::1", 0); server.stop()': (
+        "server = listen_tcp(host, port).serve(handler)"
+    ),
+    "a, b = yield from gather(marked(1))": None,
     # In no thread.
+    "x = yield from wait_future(slow())": "x = yield from slow()",
     "x = yield from to_thread(slow, 3)": "x = yield from slow(3)",
     "x = yield from to_thread(queue.get)": "x = yield from queue.get()",
     "x = yield from to_thread(coroutine, 3)": "x = yield from spawn(coroutine(3))",
@@ -174,6 +181,32 @@ def test_the_note_has_the_whole_line_as_it_should_be(line, tmp_path):
     _, notes = said_of(line, tmp_path, coroutine=coroutine)
     right = RIGHT[line]
     assert [each.partition("Write ")[2] for each in notes] == ([f"`{right}`"] if right else [])
+
+
+@pytest.mark.found("E4")
+@pytest.mark.filterwarnings("ignore:.*never")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("asyncio.create_task(slow())", "In corolib: task = spawn(f, *args)"),
+        ("async with asyncio.timeout(1): pass", "In corolib: timeout is imported from corolib, to"),
+        ("asyncio.get_running_loop()", "To sleep: `await Sleep(seconds)`"),
+        ("queue = asyncio.Queue(); await queue.get()", "Queue is imported from corolib, too"),
+    ],
+)
+def test_what_looks_for_the_loop_of_asyncio_is_named(line, said, tmp_path):
+    _, notes = said_of(line, tmp_path, COROUTINE)
+    assert said in notes[0]
+
+
+@pytest.mark.found("E2")
+def test_a_message_in_an_async_def_has_await_in_its_line(tmp_path):
+    message, notes = said_of("spawn(slow).result", tmp_path, COROUTINE)
+    assert (message, notes) == ("task slow#2 is not done yet: `result = await task` waits", [])
+    own = 'raise TypeError("`yield from x`")'
+    assert said_of(own, tmp_path, COROUTINE) == ("`yield from x`", [])
+    message, notes = said_of("a, b = await gather(marked(1))", tmp_path, COROUTINE)
+    assert notes == []
 
 
 @pytest.mark.found("E2")
@@ -258,8 +291,7 @@ def test_asyncio_is_named():
         "In corolib: yield Sleep(seconds)"
     )
     (note,) = notes(awaits)
-    assert "`await to_thread(asyncio.run, f())`" in note
-    assert note.endswith("To sleep: `await Sleep(seconds)`")
+    assert note.endswith("corolib cannot wait for it. In corolib: await Sleep(seconds)")
 
 
 def test_a_method_of_asyncios_is_named_with_its_class():

@@ -30,6 +30,13 @@ WRONG = {
         "slow() waits, and was not run. Write `x = (yield from slow(1)) + 1, not_reached()`"
     ),
     "yield from 5": "Write `yield Sleep(5)`",
+    "lock = asyncio.threads.events.threading.Lock(); yield from lock": (
+        "It is made for threads. Write `from corolib import Lock`"
+    ),
+    "conn, address = stream": (
+        "One stream is read and written. Write `stream = yield from ...`; `stream.peer` is who is "
+        "there"
+    ),
     'x = yield from slow() == b"x"': (
         'slow() waits, and was not run. Write `x = (yield from slow()) == b"x"`'
     ),
@@ -66,6 +73,9 @@ WRONG_AWAITS = {
     "async for x in every(1): pass": "Write `for tick in every(1): missed = await tick`",
     "async with timeout(1): pass": (
         "It bounds a block without `async`: write `with timeout(...):`"
+    ),
+    "listener = listen_tcp('::1', 0); listener.close()\nasync for conn in listener: pass": (
+        "Write `while True: conn = await listener.accept()`"
     ),
     "async for x in Topic(1).subscribe(): pass": (
         "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
