@@ -192,10 +192,10 @@ def hello(server: Server) -> str:
         for conn in clients[1:]:  # the first says nothing
             conn.sendall(MESSAGE)
         answered = 0
-        for conn in clients[1:]:
-            conn.settimeout(MOMENT / CLIENTS)
-            with suppress(TimeoutError):
-                answered += conn.recv(100) == MESSAGE
+        waiting = clients[1:]
+        while waiting and (ready := select.select(waiting, [], [], MOMENT)[0]):
+            answered += sum(conn.recv(100) == MESSAGE for conn in ready)
+            waiting = [conn for conn in waiting if conn not in ready]
         return f"{answered} of {CLIENTS} are answered"
 
 

@@ -187,7 +187,7 @@ def growth(rows: list[Cost], names: tuple[str, ...] = CALLS) -> list[str]:
 def compared(low: float, high: float) -> str:
     """Say how a figure has changed; one that is not larger is no so many times as much."""
     times = round(high / low, 1)
-    return f"{times} times as much" if times > 1 else "as much" if times == 1 else "less"
+    return f"{times} times as much" if times > 1 else "about as much" if times == 1 else "less"
 
 
 def quickest(rows: list[Cost], names: tuple[str, ...]) -> list[str]:

@@ -511,12 +511,14 @@ def test_what_is_said_of_the_costs_is_in_their_table():
         "select: 4.00 µs with 10 idle clients, 90.00 with 400, which is 22.5 times as much. "
         "With 1500 it fails: no file number may reach 1 024.",
         "poll: 2.00 µs with 10 idle clients, 300.25 with 1500, which is 150.1 times as much.",
-        "epoll: 1.50 µs with 10 idle clients, 1.50 with 1500, which is as much.",
+        "epoll: 1.50 µs with 10 idle clients, 1.50 with 1500, which is about as much.",
     ]
     assert growth([Cost(1500, (None, 1.0, 1.0))])[:2] == [
         "select: it takes none of these numbers of files.",
         "poll: 1.00 µs with 1500 idle clients.",
     ]
+    (less,) = growth([Cost(10, (2.0,)), Cost(400, (1.8,))], ("epoll",))
+    assert less == "epoll: 2.00 µs with 10 idle clients, 1.80 with 400, which is less."
     names = ("a", "b")
     assert quickest([Cost(1, (2.0, 1.5)), Cost(9, (1.0, 3.25)), Cost(9, (1.001, 1.0))], names) == [
         "With 1 client: b is the quickest, 1.50 µs; a takes 0.50 more.",
