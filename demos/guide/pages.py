@@ -175,11 +175,12 @@ class Site:
 
     def pages(self) -> Iterator[tuple[str, Page]]:
         """Give each page that is rendered, with its file."""
+        linked = self.names.keys() - AMBIGUOUS
         for source in self.texts:
             page = render(
                 self.with_links(source),
                 lambda target, source=source: self.link(source, target),  # type: ignore[misc]
-                self.names.keys() - AMBIGUOUS,
+                () if source in self.tour.texts else linked,  # the tour's names are its own
                 html=not source.startswith("reference/") or source == "reference/messages.md",
             )
             yield source, page

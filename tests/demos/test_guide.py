@@ -327,6 +327,12 @@ def test_the_tour_has_a_page_for_each_step_in_order(site, made):
             assert part in text, (number, part)
 
 
+def test_the_names_of_the_tour_are_its_own(site):
+    linked = re.compile('class="name"')
+    assert not linked.search(site[0]["/step-10.html"].text)
+    assert linked.search(site[0]["/waits.html"].text)
+
+
 def test_no_heading_of_the_tour_is_lost(made):
     for source in (TOUR, EXERCISES):
         for each in headings((pages.ROOT / source).read_text("utf-8")):
