@@ -724,7 +724,7 @@ def test_every_block_of_the_page_is_one_of_those_that_are_tested():
     assert len(LISTINGS) > 30
     assert len(SESSIONS) >= 10
     assert {name for name, _ in SESSIONS} <= {*SERVERS, "nothing"}
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
 
 
 @pytest.mark.parametrize(("name", "text"), LISTINGS, ids=[name for name, _ in LISTINGS])
@@ -810,13 +810,13 @@ def test_the_programs_that_need_no_client_print_what_is_shown():
 
 
 def test_the_program_that_shows_what_a_generator_is_prints_what_is_shown():
-    (text, (_, _, shown)), _ = PROGRAMS
+    (text, (_, _, shown)), *_ = PROGRAMS
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
 
 
-def test_the_echo_server_with_streams_serves_twenty_clients_together(tmp_path):
-    _, (text, _) = PROGRAMS
+@pytest.mark.parametrize("text", [text for text, _ in PROGRAMS[1:]], ids=["yield", "await"])
+def test_the_echo_server_with_streams_serves_twenty_clients_together(text, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     app = tmp_path / "app.py"
