@@ -25,7 +25,7 @@ INI = """
 [pytest]
 python_files = *.py
 norecursedirs = *
-addopts = -p no:cacheprovider -p no:asyncio --doctest-modules
+addopts = -p no:cacheprovider --doctest-modules
 corolib_teardown_timeout = 0.2
 corolib_linger = 0.5
 """
@@ -34,11 +34,9 @@ corolib_linger = 0.5
 class Session:
     """A session of pytest in a folder, which was made of `files` and perhaps of the suites."""
 
-    plugins = False
-    """Whether it loads the plugins that are installed beside ours, which takes its time."""
-
-    def __init__(self, folder, files=(), ini=INI, suites=False):
-        self.folder = folder
+    def __init__(self, folder, files=(), ini=INI, suites=False, beside=()):
+        """`beside` are the modules of other plugins, which are loaded, and no others."""
+        self.folder, self.beside = folder, beside
         if suites:
             shutil.copytree(SUITES, folder, dirs_exist_ok=True)
             (folder / "__init__.py").unlink()
@@ -49,11 +47,11 @@ class Session:
         (folder / "pytest.ini").write_text(textwrap.dedent(ini))
 
     def start(self, *options, stdin=False):
-        command = [sys.executable, "-m", "pytest", *options]
+        loaded = [f"-p{module}" for module in self.beside]
+        command = [sys.executable, "-m", "pytest", *loaded, *options]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RECORD_TO": str(self.record)}
         env.pop("PYTEST_ADDOPTS", None)
-        if not self.plugins:
-            env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         pipes["stdin"] = subprocess.PIPE if stdin else subprocess.DEVNULL
         return subprocess.Popen(command, cwd=self.folder, env=env, text=True, **pipes)
@@ -78,15 +76,9 @@ class Session:
         return found
 
 
-class Crowded(Session):
-    """A session with all plugins that are installed."""
-
-    plugins = True
-
-
 def with_plugin(module):
     """Mark a test that needs a plugin, and is made in full runs only."""
-    missing = find_spec(module) is None
+    missing = find_spec(module.partition(".")[0]) is None
     return pytest.mark.skipif(missing or not FULL, reason=f"COROLIB_SWEEP=full, with {module}")
 
 
@@ -477,10 +469,12 @@ def pages_of(folder):
 
 
 @pytest.mark.parametrize(
-    "options", [[], pytest.param(["-n", "2"], marks=with_plugin("xdist"))], ids=["alone", "xdist"]
+    "options",
+    [[], pytest.param(["-n", "2"], marks=with_plugin("xdist.plugin"))],
+    ids=["alone", "xdist"],
 )
 def test_a_page_is_kept_of_a_test_that_fails(options, tmp_path):
-    session = (Crowded if options else Session)(tmp_path, TRACED)
+    session = Session(tmp_path, TRACED, beside=["xdist.plugin"] if options else [])
     reports = session.reports(*options, "traced.py")
     told = {
         (test.partition("::")[2], each["when"]): each["sections"]["corolib trace"]
@@ -645,20 +639,34 @@ def test_the_entry_point_is_named():
 
 full = with_plugin("pytest")
 
+LOOP_SCOPE = "asyncio_default_fixture_loop_scope=function"
+
 
 @pytest.mark.parametrize(
-    "options",
+    ("plugin", "options"),
     [
-        pytest.param([], marks=full),
-        pytest.param(["-s"], marks=full),
-        pytest.param(["-n", "2", "--dist", "loadfile"], marks=with_plugin("xdist")),
-        pytest.param(["--timeout=60"], marks=with_plugin("pytest_timeout")),
-        pytest.param(["--cov", "--cov-report="], marks=with_plugin("pytest_cov")),
+        pytest.param(plugin, options, marks=with_plugin(plugin), id=plugin)
+        for plugin, options in {
+            "_hypothesis_pytestplugin": [],
+            "anyio.pytest_plugin": [],
+            "flaky.flaky_pytest_plugin": [],
+            "pytest_asyncio.plugin": ["-o", LOOP_SCOPE],
+            "pytest_cov.plugin": ["--cov", "--cov-report="],
+            "pytest_repeat": [],
+            "pytest_rerunfailures": [],
+            "pytest_timeout": ["--timeout=60"],
+            "pytest_trio.plugin": [],
+            "xdist.plugin": ["-n", "2", "--dist", "loadfile"],
+        }.items()
     ],
-    ids=" ".join,
 )
-def test_what_comes_of_the_suites_beside_others(options, tmp_path):
-    check(Crowded(tmp_path, suites=True).reports(*options))
+def test_what_comes_of_the_suites_beside_others(plugin, options, tmp_path):
+    check(Session(tmp_path, suites=True, beside=[plugin]).reports(*options))
+
+
+@full
+def test_what_comes_of_the_suites_when_nothing_is_captured(tmp_path):
+    check(Session(tmp_path, suites=True).reports("-s"))
 
 
 PASSES_AND_FAILS = {
@@ -681,17 +689,17 @@ PASSES_AND_FAILS = {
 }
 
 
-@with_plugin("pytest_cov")
+@with_plugin("pytest_cov.plugin")
 def test_each_line_of_a_test_that_waits_is_counted(tmp_path):
     text = PASSES_AND_FAILS["two.py"]
-    session = Crowded(tmp_path, {"two.py": text})
+    session = Session(tmp_path, {"two.py": text}, beside=["pytest_cov.plugin"])
     _, out = session.run("--cov=two", "--cov-branch", "--cov-report=term")
     assert re.search(r"two.py +\d+ +0 +\d+ +0 +100%", out), out
 
 
 @full
 def test_the_options_of_pytest_are_what_they_are(tmp_path):
-    session = Crowded(tmp_path, PASSES_AND_FAILS, INI.replace("-p no:cacheprovider", ""))
+    session = Session(tmp_path, PASSES_AND_FAILS, INI.replace("-p no:cacheprovider", ""))
     status, out = session.run("--junitxml=junit.xml")
     assert (status, "1 failed, 1 passed" in out) == (1, True)
     junit = (tmp_path / "junit.xml").read_text()
@@ -739,13 +747,13 @@ ASYNCIO = {
 }
 
 
-@with_plugin("pytest_asyncio")
+@with_plugin("pytest_asyncio.plugin")
 def test_beside_pytest_asyncio(tmp_path):
-    session = Crowded(tmp_path, ASYNCIO, INI.replace("-p no:asyncio", "") + "asyncio_mode = strict")
-    found = session.reports()
+    session = Session(tmp_path, ASYNCIO, beside=["pytest_asyncio.plugin"])
+    found = session.reports("-o", LOOP_SCOPE, "-o", "asyncio_mode=strict")
     assert len(found) == 3
     check(found, ["both"])
-    status, out = session.run("-o", "asyncio_mode=auto")
+    status, out = session.run("-o", LOOP_SCOPE, "-o", "asyncio_mode=auto")
     assert status == 4
     assert "asyncio_mode or a marker claims this async test for asyncio: set" in out
 
@@ -773,14 +781,19 @@ ANYIO = {
 
         async def test_ours():
             await Sleep(0)
+
+        def test_with_theirs(theirs):
+            yield Sleep(0)
+            assert theirs == 1
     """
 }
 
 
-@with_plugin("anyio")
+@with_plugin("anyio.pytest_plugin")
 def test_beside_anyio(tmp_path):
-    found = Crowded(tmp_path, ANYIO, f"{INI}corolib_mode = auto\n").reports()
-    assert len(found) == 2
+    ini = f"{INI}corolib_mode = auto\n"
+    found = Session(tmp_path, ANYIO, ini, beside=["anyio.pytest_plugin"]).reports()
+    assert len(found) == 3
     check(found, ["both"])
 
 
@@ -811,6 +824,114 @@ TIMEOUT = {
 
 @with_plugin("pytest_timeout")
 def test_beside_pytest_timeout(tmp_path):
-    found = Crowded(tmp_path, TIMEOUT).reports()
+    found = Session(tmp_path, TIMEOUT, beside=["pytest_timeout"]).reports()
     assert len(found) == 3
     check(found, ["late"])
+
+
+TRIO = {
+    "both.py": """
+        import pytest
+        import pytest_trio
+        import trio
+        from corolib import Sleep
+        from corolib.testing import fixture, give
+
+        @fixture
+        def ours():
+            yield give(1)
+
+        @pytest.fixture
+        async def theirs():
+            await trio.sleep(0)
+            return 2
+
+        @pytest.mark.trio
+        async def test_theirs(ours, theirs):
+            await trio.sleep(0)
+            assert (ours, theirs) == (1, 2)
+
+        @pytest.mark.corolib
+        async def test_ours(ours):
+            await Sleep(0)
+    """
+}
+
+
+@with_plugin("pytest_trio.plugin")
+def test_beside_pytest_trio(tmp_path):
+    session = Session(tmp_path, TRIO, beside=["pytest_trio.plugin"])
+    found = session.reports()
+    assert len(found) == 2
+    check(found, ["both"])
+    status, out = session.run("-o", "trio_mode=true")
+    assert status == 4
+    assert "trio_mode or a marker claims this async test for trio: set" in out
+
+
+TWISTED = {
+    "both.py": """
+        import pytest
+        import pytest_twisted
+        from corolib import Sleep
+        from corolib.testing import fixture, give
+        from twisted.internet import reactor, task
+
+        def soon():
+            return task.deferLater(reactor, 0.001, lambda: 1)
+
+        @fixture
+        def ours():
+            yield give(2)
+
+        @pytest_twisted.async_fixture
+        async def theirs():
+            return await soon()
+
+        @pytest_twisted.ensureDeferred
+        async def test_theirs(ours, theirs):
+            assert await soon() == 1
+            assert (ours, theirs) == (2, 1)
+
+        def test_ours(ours, theirs):
+            yield Sleep(0)
+            assert (ours, theirs) == (2, 1)
+    """
+}
+
+
+@with_plugin("pytest_twisted")
+def test_beside_pytest_twisted(tmp_path):
+    ini = f"{INI}corolib_mode = auto\n"
+    found = Session(tmp_path, TWISTED, ini, beside=["pytest_twisted"]).reports()
+    assert len(found) == 2
+    check(found, ["both"])
+
+
+RERUN = {
+    "again.py": """
+        import pytest
+        from corolib import Sleep
+        from corolib.testing import fixture, give
+
+        pytestmark = pytest.mark.corolib
+        made = []
+
+        @fixture
+        def ours():
+            made.append(1)
+            yield give(len(made))
+            yield Sleep(0)
+
+        @pytest.mark.flaky(reruns=2)
+        def test_it(ours):
+            yield Sleep(0)
+            assert ours == 3
+    """
+}
+
+
+@with_plugin("pytest_rerunfailures")
+def test_beside_pytest_rerunfailures(tmp_path):
+    status, out = Session(tmp_path, RERUN, beside=["pytest_rerunfailures"]).run()
+    assert (status, "1 passed, 2 rerun" in out) == (0, True), out

@@ -19,9 +19,10 @@ def pytest_addoption(pluginmanager):
 
 
 def pytest_fixture_setup(fixturedef, request):
-    """Have asyncio run what is left to other plugins."""
-    if inspect.iscoroutinefunction(fixturedef.func):
-        value = asyncio.run(fixturedef.func())
+    """Have asyncio run what `beside_others` leaves to other plugins."""
+    f = fixturedef.func
+    if inspect.iscoroutinefunction(f) and f.__module__.endswith("beside_others"):
+        value = asyncio.run(f())
         fixturedef.cached_result = value, fixturedef.cache_key(request), None
         return value
     return None
