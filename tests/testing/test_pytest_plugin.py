@@ -902,7 +902,8 @@ TWISTED = {
 
 @with_plugin("pytest_twisted")
 def test_beside_pytest_twisted(tmp_path):
-    ini = f"{INI}corolib_mode = auto\n"
+    # The reactor opens its pipes in the first test.
+    ini = f"{INI}corolib_mode = auto\ncorolib_leaks = tasks\n"
     found = Session(tmp_path, TWISTED, ini, beside=["pytest_twisted"]).reports()
     assert len(found) == 2
     check(found, ["both"])
