@@ -647,7 +647,7 @@ LOOP_SCOPE = "asyncio_default_fixture_loop_scope=function"
     [
         pytest.param(plugin, options, marks=with_plugin(plugin), id=plugin)
         for plugin, options in {
-            "_hypothesis_pytestplugin": [],
+            "hypothesis.extra.pytestplugin": [],
             "anyio.pytest_plugin": [],
             "flaky.flaky_pytest_plugin": [],
             "pytest_asyncio.plugin": ["-o", LOOP_SCOPE],
