@@ -67,7 +67,7 @@ def law(
 
 WAITING = ("select", "poll", "control", "sleep", "acquire")  # the calls that may wait
 QUIET = 0.2  # seconds in which nothing happens
-FEW = 4  # of these calls: who looks every 50 ms makes as many in that time; who waits, 1 to 3
+MANY = 50  # calls in that time are no looking now and then
 RESTS, POLLS = "waits in one call", "asks again and again"
 SPINS, GOES_ON = "keeps the processor busy", "does not wait"
 made: list[socket.socket] = []  # by `pair`: who runs a law closes what it leaves open
@@ -95,26 +95,33 @@ def later(seconds: float, call: Callable[..., object], *args: object) -> None:
 
 @contextmanager
 def watching() -> Iterator[Callable[[], Callable[[], str]]]:
-    """Count the calls in the block that may wait; give a function that begins a quiet time.
+    """Time the calls in the block that may wait; give a function that begins a quiet time.
 
-    That returns a function which tells, when the QUIET seconds have passed, what the scheduler has
-    done in them. (Who looks less often than every 60 ms is not found out.)
+    That returns a function which tells, when the QUIET seconds have passed, how the scheduler has
+    waited in them. (Who looks only every half of that is not found out.)
     """
     count = 0
+    since = longest = 0.0
 
     def see(frame: object, event: str, arg: object) -> None:
-        nonlocal count
-        count += event == "c_call" and getattr(arg, "__name__", "") in WAITING
+        nonlocal count, since, longest
+        if getattr(arg, "__name__", "") in WAITING:
+            if event == "c_call":
+                count += 1
+                since = time.monotonic()
+            else:
+                longest = max(longest, time.monotonic() - since)
 
     def watch() -> Callable[[], str]:
-        calls, begin, used = count, time.monotonic(), time.process_time()
+        nonlocal longest
+        calls, begin, longest = count, time.monotonic(), 0.0
 
         def told() -> str:
             if time.monotonic() - begin < QUIET / 4:
                 return GOES_ON
-            if time.process_time() - used > QUIET / 2:
-                return SPINS
-            return RESTS if count - calls < FEW else POLLS
+            if longest >= QUIET / 2:  # one call waits for it all, if nobody delays it much
+                return RESTS
+            return POLLS if 0 < count - calls < MANY else SPINS
 
         return told
 
