@@ -274,10 +274,13 @@ class Watch:
         reads = waits_for_data(connection.task, stream)
         window = now - connection.counted
         enough = min(self._evict, RATE_WINDOW) if self.pressed else RATE_WINDOW
-        if (reads or connection.unsent) and window < enough * (1 - ROUNDING):
+        waited = reads or connection.unsent
+        if waited and window < enough * (1 - ROUNDING):
             return
         connection.counted = now
         before, connection.traffic = connection.traffic, traffic(stream)
+        if not waited:  # for the peer: its task is to be stepped, or waits for something else
+            return
         taken, come = (after - old for after, old in zip(connection.traffic, before, strict=True))
         least = self._rate * window
         # Who has taken nearly all is not slow, however little that was.

@@ -710,6 +710,27 @@ def test_a_steady_reader_gets_all_of_twenty_megabytes(rate):
 
 
 @pytest.mark.found("N2")
+def test_who_is_served_late_is_not_slow(monkeypatch):
+    """A task that gives way in the middle of sending is no sign: its peer has all that was sent."""
+    time = 0.0
+
+    def handler(stream):
+        for _ in range(10_000):
+            yield from stream.sendall(b"x")
+
+    def scenario(server):
+        nonlocal time
+        with dial(server):
+            while time < 20:
+                time += 0.5
+                yield
+        return server.stats()["slow"]
+
+    monkeypatch.setattr(Stream, "unsent", lambda self: 0)  # however late the system says so
+    assert serving(handler, scenario, {"clock": lambda: time}, min_rate=10_000) == 0
+
+
+@pytest.mark.found("N2")
 def test_a_steady_reader_of_single_bytes_gets_all():
     """Its window is a thousand bytes, and opens by single ones: so it is what the kernel keeps."""
 
