@@ -110,6 +110,9 @@ WRONG = {
         "It bounds a block: write `with move_on_after(1): yield from slow()`"
     ),
     "yield from shield(slow())": "It bounds a block: write `with shield(): yield from slow()`",
+    "x = spawn(slow, Queue(maxsize=3))": "Write `x = spawn(slow, Queue(size=3))`",
+    "yield from to_thread()": "In corolib: yield from to_thread(f, ",
+    "yield from to_thread(plain(), nonsense=1)": "In corolib: yield from to_thread(f, ",
     # Where nothing more is known than what it takes.
     f"yield from open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",
     f"open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",

@@ -118,6 +118,9 @@ TAKEN = {
     "for i, x in enumerate(queue.get()): yield": (
         "for i, x in enumerate((yield from queue.get())): yield"
     ),
+    "x = (yield from slow()), [*queue.get()]": (
+        "x = (yield from slow()), [*(yield from queue.get())]"
+    ),
     'exec("for item in queue.get(): pass")': "yield from get()",
 }
 

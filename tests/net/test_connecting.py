@@ -896,6 +896,11 @@ def test_a_name_for_a_certificate_without_tls_is_refused(tls):
             run(lambda: opening(tls=tls, server_hostname="example.org"))
 
 
+def test_what_is_no_context_is_refused_before_anything_is_opened():
+    with pytest.raises(TypeError, match=r"open_tcp\(tls='x'\): give True, or an ssl\.SSLContext"):
+        run(open_tcp("127.0.0.1", 1, tls="x"))
+
+
 def test_a_handshake_that_fails_closes_the_socket(handshakes):
     def refuse():
         yield
