@@ -29,11 +29,15 @@ def pytest_addoption(pluginmanager):
         pluginmanager.register(pytest_corolib, "corolib")
 
 
-def pytest_configure():
+def pytest_configure(config):
     """A shell that runs tests in the background has them ignore SIGINT, and with them all programs
     that they start. And where Python was told to keep nothing that it compiles, each of some
     hundred programs would compile the library anew.
+
+    What is tested is a run that nobody records, unless somebody asks for pages of it.
     """
+    if config.getoption("corolib_trace", "off") is None:  # else the plugin is left out
+        config.option.corolib_trace = "off"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
