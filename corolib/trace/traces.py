@@ -208,7 +208,10 @@ class Trace:
                 sink(event)
             except Exception as exc:
                 self.stop(scheduler)
-                _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
+                if isinstance(sink, LineWriter):
+                    to_stderr(f"corolib: the trace in {self.path} ends early: {told(exc)}")
+                else:
+                    _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
 
         self._sink = sink
         before = list(self.kept)

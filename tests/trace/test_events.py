@@ -851,21 +851,6 @@ def test_a_callable_gets_each_event_and_one_that_fails_ends_the_trace(caplog):
     assert "the program goes on" in caplog.text
 
 
-def test_a_file_that_can_take_no_more_is_closed_and_the_program_goes_on(tmp_path, caplog):
-    if not os.path.exists("/dev/full"):
-        pytest.skip("there is no /dev/full")
-    (tmp_path / "out.jsonl").symlink_to("/dev/full")
-
-    def main():
-        before = len(os.listdir("/dev/fd"))
-        yield from turns(1000)
-        return before - len(os.listdir("/dev/fd"))
-
-    with caplog.at_level(logging.ERROR, "corolib.trace"):
-        assert run(main, trace=tmp_path / "out.jsonl") == 1
-    assert "No space left" in caplog.text
-
-
 def test_source_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
     def fails(file):
         raise OSError("no file is free")

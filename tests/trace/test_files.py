@@ -17,7 +17,7 @@ from corolib import Sleep, run, spawn
 from corolib.interop import run_in_asyncio
 from corolib.kernel import signal_named
 from corolib.trace import Trace, read_lines, recorder, replay, write
-from tests.helpers.driving import sleeper
+from tests.helpers.driving import sleeper, turns
 from tests.helpers.programs import python
 from tests.helpers.random_programs import program
 from tests.trace.test_events import traced
@@ -134,19 +134,20 @@ def test_a_run_is_as_it_was_if_its_trace_cannot_be_written(tmp_path, capsys):
     assert "corolib: the trace could not be written to " in capsys.readouterr().err
 
 
-def test_a_full_disk_ends_the_trace_and_not_the_program(tmp_path, caplog):
+def test_a_full_disk_ends_the_trace_and_not_the_program(tmp_path, capsys):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no device that is always full")
     path = tmp_path / "out.jsonl"
     path.symlink_to("/dev/full")
 
     def main():
-        for _ in range(600):
-            yield
-        return "value"
+        before = len(os.listdir("/dev/fd"))
+        yield from turns(600)
+        return before - len(os.listdir("/dev/fd"))
 
-    assert run(main, trace=path) == "value"
-    assert "the program goes on" in caplog.text
+    assert run(main, trace=path) == 1  # its file is closed
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "out.jsonl ends early: OSError: [Errno 28] No space left" in line
 
 
 def test_a_trace_serves_once():
