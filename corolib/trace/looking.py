@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -112,7 +113,8 @@ def announced(folder: str, pid: int) -> tuple[int, list[str]] | None:
     process's by now, which such a signal would end.
     """
     try:
-        with open(os.path.join(folder, f"{pid}.json"), encoding="utf-8") as file:
+        path = os.path.join(folder, f"{pid}.json")
+        with open(path, encoding="utf-8", opener=regular) as file:
             told = json.load(file)
         signum, argv = int(told["signal"]), [str(word) for word in told["argv"]]
         return (signum, argv) if signal_is_caught(pid, signum) else None
@@ -168,7 +170,7 @@ def answer_at(path: str) -> dict[str, Any]:
     """Wait until the answer is there, and return it."""
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
-        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        with suppress(FileNotFoundError), open(path, encoding="utf-8", opener=regular) as file:
             try:
                 found: dict[str, Any] = json.load(file)
             except (ValueError, RecursionError):
@@ -177,6 +179,18 @@ def answer_at(path: str) -> dict[str, Any]:
             return found
         time.sleep(0.005)
     raise CannotAsk(f"it gave no answer in {PATIENCE:g} seconds, or has no corolib")
+
+
+def regular(path: str, flags: int) -> int:
+    """Open a file, which another user may have made: not a pipe or a device that is read for ever.
+
+    Raises CannotAsk: it is no regular file.
+    """
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise CannotAsk(NO_ANSWER)
 
 
 def shown(found: dict[str, Any], as_json: bool) -> str:

@@ -224,6 +224,16 @@ def test_an_answer_that_corolib_does_not_give_is_refused(answer, monkeypatch, ca
     assert "what it has answered is of another form" in err
 
 
+def test_a_pipe_in_the_place_of_an_answer_is_not_read_for_ever(monkeypatch, capsys):
+    reply = lambda pid, path: os.mkfifo(Path(path).with_suffix(".answer"))  # noqa: E731
+    monkeypatch.setattr(looking, "run_there", reply)
+    status, out, err = outcome(capsys, os.getpid())
+    assert (status, out) == (looking.CANNOT, "")
+    assert "what it has answered is of another form" in err
+    os.mkfifo(Path(meeting_folder(), "7.json"))
+    assert outcome(capsys) == (0, "there is no program that says it can be asked\n", "")
+
+
 def test_neither_an_answer_nor_an_announcement_moves_the_cursor(monkeypatch, capsys):
     odd, shown = "\x1b[2J\ud800", "\\x1b[2J\\ud800"
     report = {"thread": odd, "report": f"1 task\n{odd}"}
