@@ -13,7 +13,7 @@ from corolib.advice.arguments import BOUNDS, text_of
 from corolib.advice.foreign import BLOCKS, ITERATED, LOOPS, REPEATED, waiting_call
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import class_name, name_of
+from corolib.kernel.safely import attribute, class_name, name_of, plain
 
 if TYPE_CHECKING:
     import ast
@@ -65,7 +65,8 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
         if callable(made) and kind in _CALLABLES:
             return _of_a_function(place, node, thing, made)
         made = type(made)
-    if waits and made.__module__ in ("_queue", "_thread", "queue", "threading"):
+    home = plain(attribute(made, "__module__"))
+    if waits and home in ("_queue", "_thread", "queue", "threading"):
         name = "Lock" if kind == "lock" else kind
         return f"It is made for threads. Write `from corolib import {name}`"
     if not is_of_library(made) or name_of(made) != kind:

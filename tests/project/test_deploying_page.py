@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,14 +141,18 @@ def test_systemd_hands_the_program_its_socket(tmp_path, reserved_ports):
 def test_behind_haproxy_one_of_two_drains_and_no_client_notices(tmp_path, reserved_ports):
     one, two = reserved_ports
     words = re.search(r'echo "(set server .* state drain)"', PAGE)[1]
-    with socket.create_server((LOCAL, 0)) as listener:
+    with (
+        # The path of a socket is short: at most 107 bytes, with what HAProxy adds to it meanwhile.
+        tempfile.TemporaryDirectory(prefix="ha", dir="/tmp") as folder,
+        socket.create_server((LOCAL, 0)) as listener,
+    ):
         front, fd = listener.getsockname()[1], listener.fileno()
         text = file("haproxy.cfg")
         for shown, used in (
             (":7000", f"fd@{fd}"),
             ("7007", one),
             ("7008", two),
-            ("/run/haproxy/", f"{tmp_path}/"),
+            ("/run/haproxy/", f"{folder}/"),
         ):
             assert shown in text
             text = text.replace(shown, str(used))
@@ -165,7 +170,7 @@ def test_behind_haproxy_one_of_two_drains_and_no_client_notices(tmp_path, reserv
                         assert echoes(a)
                         assert echoes(b)
                         with socket.socket(socket.AF_UNIX) as admin:
-                            admin.connect(f"{tmp_path}/admin.sock")
+                            admin.connect(f"{folder}/admin.sock")
                             admin.sendall(f"{words}\n".encode())
                             assert admin.recv(100) == b"\n"
                         first.send_signal(signal.SIGTERM)
