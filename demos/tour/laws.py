@@ -429,11 +429,14 @@ def sleeps_in_order(mine: Any, say: Say) -> None:
         say(name)
 
     def main() -> Coro:
-        mine.spawn(nap(0.03, "longest"))
-        mine.spawn(nap(0.01, "shortest"))
-        yield from nap(0.02, "middle")
+        for seconds, name in ((0.03, "longest"), (0.01, "shortest"), (0.02, "middle")):
+            mine.spawn(nap(seconds, name))
+        yield
+        yield
+        go_on()
 
-    mine.run(main())
+    with same_time() as go_on:  # however long the machine takes from one step to the next
+        mine.run(main())
 
 
 @law(

@@ -772,6 +772,23 @@ def test_the_good_one_has_none_of_the_faults(brief):
     assert found[NOT_TRIED] == ["deadlock", "time_limit", "closed_while_waiting"]
 
 
+class Stalls(Guarded):
+    """Loses the processor for a moment before each of its first steps."""
+
+    steps = 0
+
+    def step(self, task):
+        self.steps += 1
+        if self.steps < 5:
+            time.sleep(0.012)
+        super().step(task)
+
+
+def test_sleeps_are_in_order_on_a_busy_machine():
+    law = LAWS[BY_NAME["sleeps_in_order"] - 1]
+    assert check.try_law(law, with_scheduler(Stalls)).outcome == HOLDS
+
+
 @pytest.mark.parametrize(
     ("module", "law"),
     [(module, law) for module, names in FAULTS for law in names.split()],
