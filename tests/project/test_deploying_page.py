@@ -31,21 +31,17 @@ def file(name):
     return found
 
 
-def ready(text, port):
-    """Return the program, with another port in the place of its own."""
-    assert text.count("7007") == 1
-    return text.replace("7007", str(port))
-
-
 @contextmanager
 def running(folder, port, *before, **variables):
-    """Run the chapter's program; end with it."""
+    """Run the chapter's program on that port; end with it."""
     folder.mkdir(exist_ok=True)
-    (folder / "app.py").write_text(ready(APP, port))
+    (folder / "app.py").write_text(APP)
     with subprocess.Popen(
         [*before, sys.executable, "app.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0", **variables},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "0", "PORT": str(port)}
+        | variables,
         stderr=subprocess.PIPE,
         text=True,
     ) as program:
@@ -129,7 +125,7 @@ def test_systemd_hands_the_program_its_socket(tmp_path, reserved_ports):
     """It is named as the unit names it. The port of the program itself is not used."""
     port, unused = reserved_ports
     activate = ["systemd-socket-activate", f"--listen={LOCAL}:{port}", "--fdname=echo.socket"]
-    with running(tmp_path, unused, *activate, "--setenv=PYTHONPATH") as program:
+    with running(tmp_path, unused, *activate, "--setenv=PYTHONPATH", "--setenv=PORT") as program:
         with dialled(port, program) as client:
             assert echoes(client)
             with pytest.raises(ConnectionRefusedError):
