@@ -145,6 +145,7 @@ def test_behind_haproxy_one_of_two_drains_and_no_client_notices(tmp_path, reserv
         front, fd = listener.getsockname()[1], listener.fileno()
         text = file("haproxy.cfg")
         for shown, used in (
+            ("    user haproxy\n    group haproxy\n", ""),  # only root may change them
             (":7000", f"fd@{fd}"),
             ("7007", one),
             ("7008", two),
