@@ -784,6 +784,19 @@ class Stalls(Guarded):
         super().step(task)
 
 
+class Talks(Guarded):
+    """Prints what it does."""
+
+    def step(self, task):
+        print("step", task.body.__name__)
+        super().step(task)
+
+
+def test_a_scheduler_may_print_its_steps():
+    law = LAWS[BY_NAME["cancel_is_no_failure"] - 1]
+    assert check.try_law(law, with_scheduler(Talks)).outcome == HOLDS
+
+
 def test_sleeps_are_in_order_on_a_busy_machine():
     law = LAWS[BY_NAME["sleeps_in_order"] - 1]
     assert check.try_law(law, with_scheduler(Stalls)).outcome == HOLDS
