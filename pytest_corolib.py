@@ -20,7 +20,6 @@ import functools
 import hashlib
 import inspect
 import math
-import os
 import re
 import sys
 import traceback
@@ -555,7 +554,7 @@ def make_report(
 def messages_of(error: BaseException) -> Iterator[str]:
     """Yield the text of an exception, and of all that it is a group of."""
     yield from traceback.format_exception_only(error)
-    for each in getattr(error, "exceptions", ()):
+    for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
         yield from messages_of(each)
 
 
@@ -622,6 +621,7 @@ def keep_page(state: State, item: pytest.Item, trace: Trace) -> str:
         return f"not kept: {PAGES} pages were written before"
     config = state.config
     folder = config.rootpath / wish(config, "corolib_trace_dir")
+    here = config.invocation_params.dir  # a test may go to another folder
     mark = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]  # what is cut may be alike
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', item.nodeid)[:100]}-{mark}.html"
     header = {**trace.header, "argv": [item.name.replace("/", "-")]}
@@ -630,10 +630,10 @@ def keep_page(state: State, item: pytest.Item, trace: Trace) -> str:
             folder.mkdir(parents=True)
             (folder / ".gitignore").write_text("*\n")
         write(str(path), header, trace.events)
-    except OSError as exc:
+    except Exception as exc:  # what a test has replaced by its own is not back yet
         return f"not kept: {exc}"
     state.pages += 1
-    return os.path.relpath(path) if path.is_relative_to(os.getcwd()) else str(path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -525,6 +525,51 @@ def test_a_page_that_cannot_be_written_is_no_failure(tmp_path):
     assert all(each.startswith("not kept: [Errno") for each in told)
 
 
+UNRULY = {
+    "unruly.py": """
+        import os
+        import pytest
+
+        class Told(Exception):
+            exceptions = ["no exception", 5]
+
+        @pytest.mark.corolib
+        def test_raises():
+            yield
+            raise Told
+
+        @pytest.mark.corolib
+        def test_goes_away(tmp_path):
+            (tmp_path / "gone").mkdir()
+            os.chdir(tmp_path / "gone")
+            os.rmdir(tmp_path / "gone")
+            yield
+            assert False
+
+        @pytest.mark.corolib
+        def test_breaks_what_pages_need(monkeypatch):
+            import zlib
+
+            monkeypatch.setattr(zlib, "compress", None)
+            yield
+            assert False
+    """
+}
+
+
+def test_whatever_a_test_does_its_failure_is_reported(tmp_path):
+    reports = Session(tmp_path, UNRULY).reports("unruly.py")
+    told = {
+        test.partition("::")[2]: each["sections"]["corolib trace"]
+        for test, found in reports.items()
+        for each in found
+        if each["when"] == "call"
+    }
+    assert told.keys() == {"test_raises", "test_goes_away", "test_breaks_what_pages_need"}
+    assert told.pop("test_breaks_what_pages_need").startswith("not kept: ")
+    assert all((tmp_path / path).exists() for path in told.values())
+
+
 def test_no_page_is_made_where_none_is_wanted(tmp_path):
     _, out = Session(tmp_path, TRACED).run("--corolib-trace=off", "traced.py")
     assert "corolib trace" not in out
