@@ -23,7 +23,7 @@ from corolib.kernel import (
     waits,
 )
 
-UNUSED = 10  # ticks that may be taken and not waited for
+UNUSED = 500  # ticks that may be taken and not waited for: a loop may leave some out
 
 
 @public
@@ -39,6 +39,7 @@ def every(seconds: float) -> Iterator[Waiting[int]]:
 
     Raises:
         TypeError, ValueError: the period is no number, or not above 0.
+        TypeError: a loop takes a thousand ticks and waits for none, nor for anything else.
         RuntimeError: no scheduler runs in this thread.
         (a tick) Cancelled: the wait was cancelled.
 

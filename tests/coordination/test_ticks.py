@@ -76,6 +76,15 @@ def test_a_loop_that_waits_for_no_tick_is_refused():
         yield from spawn(loops)
 
 
+@pytest.mark.filterwarnings("ignore:the loop at")
+def test_a_loop_may_leave_many_ticks_out():
+    for tick, n in zip(every(1), range(200), strict=False):
+        if n % 100:  # there is nothing to do
+            continue
+        yield from tick
+    assert now() == 2
+
+
 @pytest.mark.filterwarnings("ignore:.*never run")
 def test_ticks_may_be_left_out():
     rhythm = every(1)
