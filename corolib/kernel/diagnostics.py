@@ -402,6 +402,11 @@ def _is_asyncios(thing: Any) -> bool:
 
 def not_runnable(caller: str, f: Any, made: Any) -> str:
     """Return the message for `spawn(f)` or `run(f)` where no generator or coroutine came out."""
+    if isinstance(made, types.AsyncGeneratorType):
+        return (
+            f"{caller}() got an async generator from {function_at(f)}: it has both `async` and "
+            "`yield`; a task is one or the other. Use `await` instead of `yield`: `await Sleep(1)`"
+        )
     if made is f:
         got = f"{caller}() got {brief(f)}"
         many = caller not in TAKES_ARGUMENTS
@@ -419,14 +424,8 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
             f"{got}: give a generator function and its arguments, `{caller}(f, x)`, or what one "
             f"returned, `{caller}(f(x))`"
         )
-    name = function_at(f)
-    if isinstance(made, types.AsyncGeneratorType):
-        return (
-            f"{caller}() got an async generator from {name}: it has both `async` and `yield`; "
-            "a task is one or the other. Use `await` instead of `yield`"
-        )
     return (
-        f"{caller}() got {brief(made)} from {name}: it has no `yield`, so it is not a "
+        f"{caller}() got {brief(made)} from {function_at(f)}: it has no `yield`, so it is not a "
         "generator function, and its body has already run"
     )
 

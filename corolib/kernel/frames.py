@@ -15,7 +15,7 @@ from corolib.kernel.safely import class_name, is_a, module_of, trace_of, with_tr
 from corolib.kernel.source import line_of as line_of
 from corolib.kernel.waits import SKIPPED
 
-CO_GENERATOR, CO_COROUTINE = 0x20, 0x80  # as in `inspect`
+CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200  # as in `inspect`
 SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine`, and async ones
 
 KERNEL = ("corolib.kernel.", "corolib.trace.")  # what steps the user's code

@@ -498,6 +498,8 @@ def test_an_async_generator_function():
         match=r"an async generator from async_generator\(\) \(test_\w+.py:\d+\): it has both",
     ):
         run(async_generator)
+    with pytest.raises(TypeError, match=r"an async generator from async_gen.*`await Sleep\(1\)`$"):
+        run(async_generator())
 
 
 @pytest.mark.parametrize("f", [sleeper, coroutine])
