@@ -26,7 +26,7 @@ from corolib.advice.places import (
     places,
     raiser_of,
 )
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
+from corolib.kernel.frames import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import attribute, class_name, is_a, module_of
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ class _Call:
         if self.name not in ("run", "spawn") or not isinstance(inner, ast.Call):
             return ""
         called = self.place.function_of(inner)
-        if type(called) is not FunctionType or flags_of(called) & (CO_GENERATOR | CO_COROUTINE):
+        others = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
+        if type(called) is not FunctionType or flags_of(called) & others:
             return ""
         return (
             f"{name_in(inner.func)}() has no `yield`, so it is not a generator function, and its "
@@ -266,9 +267,14 @@ class _Call:
             if (best := next(fitting, None)) is not None:
                 found[name] = best
                 left.remove(best)
-        if left or not found or (None in by_name and len(found) < len(wanted)):
+        ports = [each.value for each in self.call.keywords if each.arg == "port"]
+        needs_host = any(
+            each.name == "host" and each.default is each.empty for each in self._parameters
+        )
+        by_port = needs_host and any(self._fits("port", each) for each in ports)
+        if left or not (found or by_port) or (None in by_name and len(found) < len(wanted)):
             return None
-        if "port" in found and "host" in wanted:
+        if "host" in wanted and (by_port or "port" in found):
             found.setdefault("host", ast.Constant("127.0.0.1"))
         while wanted and wanted[-1] not in found:
             wanted.pop()

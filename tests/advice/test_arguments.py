@@ -73,6 +73,9 @@ WRONG = {
     f"yield from serve_tcp(echo, 0, {HERE})": f"Write `yield from serve_tcp(echo, {HERE}, 0)`",
     f"yield from serve_tcp(({HERE}, 0), echo)": f"Write `yield from serve_tcp(echo, {HERE}, 0)`",
     "yield from serve_tcp(echo, 0)": f"Write `yield from serve_tcp(echo, {HERE}, 0)`",
+    "yield from serve_tcp(echo, port=0)": (f"Write `yield from serve_tcp(echo, {HERE}, port=0)`"),
+    "x = open_tcp(port=port)": f"Write `x = yield from open_tcp({HERE}, port=port)`",
+    "listen_tcp(port=0, listen_backlog=5)": "Write `listen_tcp(port=0, backlog=5)`",
     'yield from serve_tcp(echo, "127.0.0.1:0")': f"Write `yield from serve_tcp(echo, {HERE}, 0)`",
     "yield from spawn(serve_tcp, 0, echo)": (
         f"Write `yield from spawn(serve_tcp, echo, {HERE}, 0)`"
@@ -102,6 +105,7 @@ WRONG = {
         "plain() has no `yield`, so it is not a generator function, and its body has already run"
     ),
     "spawn(len([]))": None,
+    "async def both(): yield\nspawn(both())": None,
     # What bounds a block.
     "x = yield from timeout(0.1, queue.get())": (
         "It bounds a block: write `with timeout(0.1): x = yield from queue.get()`"
@@ -116,6 +120,7 @@ WRONG = {
     # Where nothing more is known than what it takes.
     f"yield from open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",
     f"open_tcp({HERE})": "In corolib: yield from open_tcp(host, port, *, tls=None, serv",
+    "yield from open_tcp(port=None)": "In corolib: yield from open_tcp(host, port, *, tls=None, s",
     "yield from queue.put()": "In corolib: yield from queue.put(item)",
     "Barrier()": "In corolib: Barrier(parties, name='')",
     "timeout(0.1, 5)": "In corolib: timeout(seconds=None, *, at=None)",
