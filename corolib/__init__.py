@@ -200,8 +200,10 @@ else:
 
         if name not in _MODULE_OF:
             # `from corolib import sleep` asks through this function, and forgets what it was told.
-            imported = sys._getframe(1).f_code.co_name == "_handle_fromlist"
-            cure = import_module("corolib.advice.foreign").name_cure(name, imported)
+            frame = sys._getframe(1)
+            imported = frame.f_code.co_name == "_handle_fromlist"
+            code = (frame.f_back if imported else frame).f_code
+            cure = import_module("corolib.advice.foreign").name_cure(name, imported, code)
             if cure and imported:
                 text = "cannot import name " + repr(name) + " from 'corolib'. In corolib: " + cure
                 raise ImportError(text, name="corolib", path=__file__)

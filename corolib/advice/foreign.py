@@ -3,15 +3,15 @@
 Who knows one of them types its names here. This table says what to write instead, for names of the
 module and for those of objects. It is looked at when a name was not found, and never before. What
 has no counterpart here is listed in the test that holds the table against those libraries.
-
-Imports nothing else from corolib.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from types import CodeType
 
+from corolib.kernel.frames import CO_COROUTINE
 from corolib.kernel.safely import name_of
 
 IN_A_THREAD = "yield from to_thread(f, *args)"
@@ -613,15 +613,17 @@ FUNCTIONS = {
 """What is looked for at functions of ours, which are modules elsewhere."""
 
 
-def name_cure(name: str, imported: bool) -> str | None:
+def name_cure(name: str, imported: bool, code: CodeType) -> str | None:
     """Return what is in `corolib` instead of a name that it has not; None if nothing is known.
 
     Args:
         imported: whether it is in `from corolib import name`, which finds packages by itself.
+        code: of what asks.
     """
     if name in PACKAGES and not imported:
         return f"import corolib.{name}"
-    return NAMES.get(name) or WORDS.get(name)
+    cure = NAMES.get(name) or WORDS.get(name)
+    return for_async(cure) if cure and code.co_flags & CO_COROUTINE else cure
 
 
 def member_cure(kind: type, name: str) -> str | None:

@@ -213,6 +213,23 @@ def test_a_name_that_is_not_there_says_what_is(name):
 
 
 @pytest.mark.found("E3")
+def test_a_name_that_is_not_there_is_named_as_an_async_def_writes_it():
+    async def asks():
+        return corolib.sleep
+
+    async def imports():
+        from corolib import sleep
+
+        return sleep
+
+    for f in asks, imports:
+        with pytest.raises(
+            (AttributeError, ImportError), match=r"corolib: await Sleep\(seconds\)$"
+        ):
+            corolib.run(f)
+
+
+@pytest.mark.found("E3")
 def test_the_import_of_a_name_that_nobody_has_fails_as_always():
     with pytest.raises(ImportError, match=r"^cannot import name 'spwan' from 'corolib' \("):
         exec("from corolib import spwan")
