@@ -15,7 +15,7 @@ import re
 from types import CoroutineType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from corolib.advice.arguments import given_call, refused_call
+from corolib.advice.arguments import given_call, refused_call, text_of
 from corolib.advice.foreign import (
     ASYNCIO,
     FUNCTIONS,
@@ -164,6 +164,9 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
                 return _as_there(error, f"{called}() returns when it ends. Write `{SERVER}`")
             if not before:
                 right = place.line.with_words(_with_others(place, call), word)
+                lock = getattr(call.func, "value", None)
+                if called == "acquire" and lock and right.startswith("async with ("):
+                    right = place.line.with_text(call, text_of(lock))
                 return f"{called}() waits, and was not run. Write `{right or f'{word} {called}()'}`"
     return None
 

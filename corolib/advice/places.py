@@ -218,8 +218,9 @@ class Place:
         return self.value_of(call.func)
 
     def owner_of(self, call: ast.Call) -> Any:
-        """Return whose method is called."""
-        return self.value_of(getattr(call.func, "value", call.func))
+        """Return whose method is called; None if it is none."""
+        owner = getattr(call.func, "value", None)
+        return None if owner is None else self.value_of(owner)
 
 
 def places(error: BaseException, name: str = "") -> Iterator[Place]:

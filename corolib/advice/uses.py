@@ -169,7 +169,8 @@ def _of_a_plain_call(place: Place, node: Any, call: ast.Call, made: Any) -> str 
     import ast
 
     plain = made is not None and not flags_of(made) & (CO_GENERATOR | CO_COROUTINE)
-    if not plain:
-        return None
+    given = (*call.args, *call.keywords)
+    if not plain or any(isinstance(each, ast.Call) for arg in given for each in ast.walk(arg)):
+        return None  # or what has failed may be a call in its arguments
     before = "await" if isinstance(node, ast.Await) else "yield from"
     return f"{name_in(call.func)}() cannot wait: write `{text_of(call)}`, without `{before}`"

@@ -230,12 +230,21 @@ class PendingCall(Waiting[T_co]):
     def __exit__(self, *exc: object) -> None:
         """Is never called; without it `with` would not ask `__enter__`."""
 
-    __aenter__, __aexit__ = __enter__, __exit__
+    def __aenter__(self) -> T_co:
+        raise TypeError(self._complaint("there is nothing yet that `with` could close", True))
 
-    def _complaint(self, what: str) -> str:
+    __aexit__ = __exit__
+
+    def _complaint(self, what: str, entered: bool = False) -> str:
+        """Return what is wrong. `entered`: it is in an `async with`, and what it gives belongs in a
+        `with`.
+        """
         forgive(self)  # this error is enough
         word = word_for(self._site[0])
         right = corrected_at(*self._site) or f"{word} {self.__name__}(...)"
+        if entered:
+            begin = right.find(f"({word} ")
+            right = f"with {right[begin:]}" if begin >= 0 else f"with ({right}) as it:"
         return f"{self.__name__}() was called without `{word}`, so {what}. Write `{right}`"
 
     def __repr__(self) -> str:

@@ -210,6 +210,20 @@ def test_a_message_in_an_async_def_has_await_in_its_line(tmp_path):
 
 
 @pytest.mark.found("E2")
+@pytest.mark.filterwarnings("ignore:.*never run")
+def test_what_is_opened_is_entered_without_async(tmp_path):
+    opened = "run_process(['true'])"
+    long = f"run_process(['{'true' * 30}'])"
+    for line, right in [
+        (f"async with {opened} as done: pass", f"with (await {opened}) as done: pass"),
+        (f"async with Lock(), {opened} as it: pass", f"with (await {opened}) as it: pass"),
+        (f"async with {long} as done: pass", "with (await run_process(...)) as it:"),
+    ]:
+        message, _ = said_of(line, tmp_path, COROUTINE)
+        assert message.endswith(f"that `with` could close. Write `{right}`")
+
+
+@pytest.mark.found("E2")
 @pytest.mark.filterwarnings("ignore:.*never")
 def test_a_run_in_an_async_def_is_awaited(tmp_path):
     _, notes = said_of("x = run(coroutine, 3)", tmp_path, COROUTINE, coroutine=coroutine)
@@ -473,6 +487,9 @@ def test_a_plain_value_that_is_called():
         elif name == "name":
             lock = Lock("x")
             lock.release if lock.locked() else lock.name()
+        elif name == "itself":
+            event = Event()
+            event()
         else:
             number = 5
             number()
@@ -482,7 +499,7 @@ def test_a_plain_value_that_is_called():
     (note,) = notes(main, "result")
     assert note == "Task.result is no method. In corolib: result = yield from task"
     assert notes(main, "name") == ["Lock.name is no method. In corolib: name"]
-    assert notes(main, "size") == notes(main, "") == []
+    assert notes(main, "size") == notes(main, "itself") == notes(main, "") == []
 
 
 # When it is looked at -----------------------------------------------------------------------------

@@ -47,6 +47,8 @@ WRONG = {
         "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
     ),
     # Nothing is known of these.
+    "yield from plain(list(5))": None,
+    "yield from plain(stream=[*plain()])": None,
     "[Topic(1)][0].subscribe().get()": None,
     "yield from None": None,
     "for x in event: yield": None,
@@ -79,6 +81,9 @@ WRONG_AWAITS = {
     ),
     "async for x in Topic(1).subscribe(): pass": (
         "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
+    ),
+    "async with Lock().acquire(): pass": (
+        "acquire() waits, and was not run. Write `async with Lock(): pass`"
     ),
     "async with event: pass": None,
     "async for x in 5: pass": None,
