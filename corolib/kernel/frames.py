@@ -25,7 +25,12 @@ PACKAGES = frozenset(
     for name in ("kernel", "advice", "coordination", "net", "system", "testing", "interop", "trace")
 )
 Site = tuple[CodeType, int]  # a place in the code: what was called there, and which instruction
-_PREFIXES = ("gi", "cr", "ag")  # of the attributes of generators, coroutines, async generators
+# Attributes of generators, coroutines, async generators: the code, the frame, what is delegated to.
+_BODIES = (
+    ("gi_code", "gi_frame", "gi_yieldfrom"),
+    ("cr_code", "cr_frame", "cr_await"),
+    ("ag_code", "ag_frame", "ag_await"),
+)
 
 
 def call_site(depth: int) -> Site:
@@ -116,9 +121,9 @@ def _inwards(outermost: FrameType) -> list[FrameType]:
 def _suspended(body: Any) -> Iterator[FrameType]:
     """Yield the frames of a suspended body and of all that it delegates to, outermost first."""
     while body is not None:
-        for prefix in _PREFIXES:
-            frame = getattr(body, f"{prefix}_frame", None)
-            if frame is not None:
+        for _, name, _ in _BODIES:
+            frame = getattr(body, name, None)
+            if type(frame) is FrameType:  # an object may answer every attribute
                 yield frame
         body, _ = _below(body)
 
@@ -129,8 +134,8 @@ def _below(body: Any) -> tuple[Any, bool]:
     The awaitables of async generators and of `coroutine.__await__()` name what they run to nobody
     but the garbage collector.
     """
-    for name in ("gi_yieldfrom", "cr_await", "ag_await"):
-        if hasattr(body, name):
+    for of_code, _, name in _BODIES:
+        if type(getattr(body, of_code, None)) is CodeType:
             return getattr(body, name), True
     if class_name(body) in (
         "async_generator_asend",

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from socket import socket
-from types import CodeType, GeneratorType
+from types import CodeType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel import (
@@ -61,8 +61,6 @@ from corolib.trace.watching import (
 )
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from corolib.trace.traces import Trace
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -453,7 +451,7 @@ def _below(body: Any) -> tuple[Any, Any]:
     """Return the code that a suspended body runs, and what it delegates to."""
     for of_code, of_next, _ in _BODIES:
         code = getattr(body, of_code, None)
-        if code is not None:
+        if type(code) is CodeType:  # an object may answer every attribute
             return code, getattr(body, of_next)
     return None, None
 
@@ -462,7 +460,8 @@ def frame_of(body: Any) -> Any:
     """Return the frame that a suspended body stands in; None: it stands in none."""
     if type(body) is GeneratorType:
         return body.gi_frame
-    return next((getattr(body, name) for _, _, name in _BODIES if hasattr(body, name)), None)
+    frames = (getattr(body, name, None) for _, _, name in _BODIES)
+    return next((each for each in frames if type(each) is FrameType), None)
 
 
 def is_ours(code: CodeType) -> bool:

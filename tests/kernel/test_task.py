@@ -29,6 +29,7 @@ from corolib import (
 from corolib.kernel.cancellation import Cancellation
 from corolib.kernel.frames import call_site
 from corolib.testing import virtual_time
+from corolib.trace import Trace
 from tests.helpers.driving import double, failing, go, in_a_thread, sleeper, turn
 from tests.helpers.garbage import garbage_of
 from tests.helpers.odd import misnamed
@@ -149,6 +150,38 @@ def test_frames_are_shown_through_the_other_steps_of_an_async_generator(how):
         return names
 
     assert go(main)[:2] == ["child", "numbers"]
+
+
+class Anything:
+    """An iterator that answers every attribute, as a stand-in for something else may."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if now() > 0:
+            raise StopIteration
+        return Sleep(1)
+
+    def send(self, value):
+        return next(self)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_answers_every_attribute_is_the_end_of_a_stack(traced):
+    def child():
+        yield from Anything()
+
+    def main():
+        task = spawn(child)
+        yield Sleep(0.5)
+        assert [frame.f_code.co_name for frame in task.stack()] == ["child"]
+        yield from task
+
+    run(main, trace=Trace(stacks=True) if traced else None, **virtual_time())
 
 
 def test_a_call_that_nobody_made_has_a_site_all_the_same():
