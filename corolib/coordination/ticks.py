@@ -85,7 +85,7 @@ class _Rhythm:
             if turn == self._turn:
                 raise TypeError(
                     f"every() has given {2 * UNUSED} ticks, and none was waited for: write "
-                    "`for tick in every(...): missed = yield from tick`, or `await tick`"
+                    "`for tick in every(...): missed = yield from tick`"
                 )
             self._given, self._turn = 0, turn
         return self.tick()

@@ -34,7 +34,7 @@ from corolib.kernel.safely import (
 )
 from corolib.kernel.source import lines_of
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
-from corolib.kernel.waits import PendingCall, forgive
+from corolib.kernel.waits import PendingCall, Steps, forgive
 
 if TYPE_CHECKING:
     from corolib.kernel.scheduler import Scheduler
@@ -369,6 +369,10 @@ def _advice(thing: Any, before: str, after: str) -> str:
     if kind is Block:
         name = before.removesuffix(" = ").rstrip("( ")
         return f"It is the beginning of a block: write `with{after} as {name or 'news'}:`"
+    if kind is Steps:
+        made = after if thing.maker in after else f" {thing.maker}(...)"
+        loop = f"for {thing.step} in{made}: {thing.result} = yield from {thing.step}"
+        return f"It gives one wait after the other. Write `{loop}`"
     module = class_module(thing)
     if module.startswith(("asyncio", "_asyncio")):
         return f"It is asyncio's, and corolib cannot wait for it. {ASYNCIO}"

@@ -112,6 +112,9 @@ def test_what_gives_waits_is_not_waited_for_itself(tmp_path):
             "ev": f"Write `for tick in {made}: missed = yield from tick`",
         }[made[:2]]
         assert message.endswith(right)
+        assert said_of(f"yield {made}", tmp_path)[0].endswith(right.replace("x = ", ""))
+    message, _ = said_of("steps = as_completed(slow(1)); yield steps", tmp_path)
+    assert message.endswith("Write `for step in as_completed(...): value = yield from step`")
     message, _ = said_of("steps = as_completed(slow(1)); yield from steps", tmp_path)
     assert message.endswith("Write `for step in as_completed(...): value = yield from step`")
 
