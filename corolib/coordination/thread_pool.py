@@ -73,7 +73,8 @@ def check_was_run(caller: str, name: str, args: tuple[Any, ...], value: object) 
     """Raise TypeError if what a call has returned is only a call, which nobody would run."""
     if isinstance(value, NOT_RUN):
         forgive(value)
-        call = f"{name}({'...' if args else ''})"
+        own = name.rpartition(".")[2]  # of `main.<locals>.work`
+        call = f"{own if own.isidentifier() else 'f'}({'...' if args else ''})"
         raise TypeError(
             f"{caller}() got {name}, which returned a {class_name(value)}: its code would not run "
             f"in there. Write `yield from spawn({call})`"

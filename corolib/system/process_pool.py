@@ -269,8 +269,9 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-# What programs say that heed that they are run again, in each process.
-GUARDS = ("__name__", "__mp_main__", "current_process", "parent_process")
+# What programs say that heed that they are run again, in each process. (`__name__` alone is said
+# for logs, too.)
+GUARDS = ("__main__", "__mp_main__", "current_process", "parent_process")
 
 
 def _check_guard() -> None:

@@ -663,6 +663,15 @@ def test_such_a_call_is_refused_by_threads_and_where_it_is_yielded():
         run(yields)
 
 
+def test_what_has_no_name_of_its_own_in_the_program_is_called_f():
+    def work():
+        yield
+
+    for f, call in ((work, "work"), (lambda: work(), "f")):
+        with pytest.raises(TypeError, match=rf"Write `yield from spawn\({call}\(\)\)`"):
+            run(corolib.to_thread, f)
+
+
 # Methods that ask ---------------------------------------------------------------------------------
 
 

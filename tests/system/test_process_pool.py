@@ -57,7 +57,7 @@ def test_a_function_runs_in_another_process_and_what_it_does_comes_back():
 
 UNPROTECTED = """
 import corolib
-def main():
+def main(log=__name__):
     yield from corolib.to_process(pow, 2, 3)
 corolib.run(main)
 """
