@@ -82,7 +82,7 @@ def note_on(error: BaseException) -> str | None:
         # It is one of ours, and says by itself what to write.
         return None
     if isinstance(error, ValueError):
-        return _forgotten(error) if "to unpack" in text else None
+        return _forgotten(error, unpacked=True) if "to unpack" in text else None
     if "event loop" not in text:
         return None
     return _asyncios(error) or _as_there(error, f"{ASYNCIO}. To sleep: `{SLEEP}`")
@@ -137,9 +137,12 @@ def _as_there(error: BaseException, text: str) -> str:
 # What may be meant --------------------------------------------------------------------------------
 
 
-def _forgotten(error: BaseException, name: str = "") -> str | None:
+def _forgotten(error: BaseException, name: str = "", unpacked: bool = False) -> str | None:
     """Return the note if a call that waits was not run, or not as it must be: of the function
     with that name, if one is given, or of any.
+
+    Args:
+        unpacked: only a call that several names are assigned to.
     """
     for place in places(error):
         word = place.word
@@ -148,7 +151,7 @@ def _forgotten(error: BaseException, name: str = "") -> str | None:
             function = place.function_of(call)
             flags = flags_of(function)
             known = called.lstrip("_") == name if name else flags & WAITS
-            if not known or before == "given":
+            if not known or before == "given" or (unpacked and id(call) not in place.line.unpacked):
                 continue
             if flags & CO_COROUTINE and word == "yield from":
                 if plain(attribute(function, "__module__")).startswith("asyncio"):

@@ -41,6 +41,7 @@ class Line:
             nothing: "yield from", "await", "yield". For those that are given to `spawn()` and its
             like it is "given".
         uses: what is iterated, awaited or entered in it: the node that does, and the thing.
+        unpacked: the calls, by their `id`, that several names are assigned to: `a, b = f()`.
     """
 
     def __init__(self, code: CodeType, lineno: int) -> None:
@@ -61,6 +62,7 @@ class Line:
         self._words: dict[int, Any] = {}
         self._around: dict[int, ast.AST] = {}  # what a call has in front of it: `yield from f()`
         self._assigned: dict[int, str] = {}  # what a call is assigned to
+        self.unpacked: set[int] = set()
         for node in nodes:
             match node:
                 case ast.YieldFrom() | ast.Await() | ast.Yield():
@@ -72,6 +74,8 @@ class Line:
                     used.add(name)
                 case ast.Assign(targets=[ast.Name(id=name), *_]):
                     self._assigned[id(node.value)] = name
+                case ast.Assign(targets=[ast.Tuple() | ast.List(), *_]):
+                    self.unpacked.add(id(node.value))
         found = [each for each in nodes if isinstance(each, ast.Call)]
         found.sort(key=lambda call: (call.lineno, call.col_offset))
         given = {id(arg) for call in found if name_in(call.func) in TAKERS for arg in call.args}

@@ -240,6 +240,22 @@ def test_what_is_unpacked_too(stream):
     assert "Write `a, b = yield from gather(slow(), slow(), slow())`" in said
 
 
+def test_what_a_loop_unpacks_is_no_call():
+    def rows():
+        yield 1, 2, 3
+
+    def main():
+        yield
+        for a, b in rows():
+            print(a, b)
+
+    def collects():
+        yield
+        return {a: a + b for a, b in rows()}
+
+    assert notes(main) == notes(collects) == []
+
+
 @pytest.mark.found("E1")
 def test_where_there_is_no_source_the_error_has_no_note():
     names = {"slow": slow}
@@ -594,7 +610,7 @@ def test_what_opens_something_says_that_it_has_not_been_run():
         assert str(caught.value).startswith(text)
     with pytest.raises(TypeError, match=r"Write `with \(yield from open_udp\(local=.*\)\) as sock"):
         go(block)
-    with pytest.raises(TypeError, match=r"without `await`.* `async with \(await open_udp\(local"):
+    with pytest.raises(TypeError, match=r"without `await`.* `with \(await open_udp\(local"):
         go(asynchronous)
 
 
