@@ -231,10 +231,10 @@ class Serving(metaclass=Documented):
         self._forget_cut()
         if self._over:
             self._leave()
-            if self._signalled and self._cancelled and self.grace:
+            is_new = self._servers.ended(self)
+            if is_new and self._signalled and self._cancelled and self.grace:
                 # Nobody may look at what `run()` returns. Without a grace it is what was asked for.
                 self.log.warning("%s: stopped: %s", self.place, self._report())
-            self._servers.ended(self)
 
     def under_way(self) -> tuple[int, int]:
         """Return how many handlers are, and how many connections are only being closed."""

@@ -92,11 +92,13 @@ class Servers:
         else:
             self._end_run()
 
-    def ended(self, server: Stoppable) -> None:
-        """Note that a server is over; called before those who wait for it are told."""
+    def ended(self, server: Stoppable) -> bool:
+        """Note that a server is over, and return whether that is new; called before those who wait
+        for it are told.
+        """
         self._open.pop(server, None)
         if server not in self._running:
-            return
+            return False
         del self._running[server]
         if self._terminated:
             for task in _waiting_for(server.task, self._scheduler.tasks):
@@ -104,6 +106,7 @@ class Servers:
                 self._going_on[task] = None
         if not self._running:
             self._all_ended()
+        return True
 
     def orphaned(self, task: Task[Any]) -> None:
         """Note that the body of a task that has waited for a server is over."""

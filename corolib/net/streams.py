@@ -74,6 +74,9 @@ PIECES = 1024
 WINDOW = 256
 """Bytes searched for all separators before those behind are searched for any."""
 
+PAST_END = 1000
+"""How often a stream may be read after its end: more is a loop that does not look for the end."""
+
 DRAIN = 5.0
 """Seconds in which something has to move until the other side closes: some lost segments."""
 
@@ -183,6 +186,7 @@ class Stream:
         "_drained",
         "_file",
         "_home",
+        "_past",
         "_peer",
         "_reader",
         "_reading",
@@ -220,6 +224,8 @@ class Stream:
         # Whether somebody waits for a message that has not begun: in more().
         self._between = False
         self._peer = peer
+        # How often it was read after its end.
+        self._past = 0
         self.ended = False
         self.max_line = LINE
         self.max_message: float | None = None
@@ -238,6 +244,7 @@ class Stream:
             BusyError: another task reads from this stream.
             ClosedError: the stream is closed, or was closed during the wait.
             ValueError: `most` is less than 1, which would look like the end of the file.
+            RuntimeError: it was read a thousand times after its end.
             OSError: as the operating system says.
             Cancelled: the wait was cancelled; nothing was read.
         """
@@ -258,6 +265,8 @@ class Stream:
                     self._calm = True
                 if data:
                     self.moved = True
+                elif self.ended:
+                    self._read_past_end()
                 else:
                     self.ended = True
                 return data
@@ -319,9 +328,20 @@ class Stream:
             self._drained = size < most
             if size:
                 self.moved = True
+            elif self.ended:
+                self._read_past_end()
             else:
                 self.ended = True
             return data
+
+    def _read_past_end(self) -> None:
+        """Stop a loop that does not look for the end: it would keep the processor busy for ever."""
+        self._past += 1
+        if self._past >= PAST_END:
+            raise RuntimeError(
+                f"the peer of {self!r} sends no more, and it was read {PAST_END} times since: leave "
+                "the loop at its end, which reads as b'': `if not data: return`"
+            )
 
     def _fill(self) -> Generator[Any, Any, bool]:
         """Wait for data of the file, and put it into the buffer; return False at its end."""

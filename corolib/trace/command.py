@@ -53,9 +53,8 @@ def record(words: Sequence[str]) -> NoReturn:
         file, _, function = options.program.rpartition(":")
         text = f"{options.program}: there is no such program here, in {os.getcwd()}"
         if os.path.exists(file):
-            text += (
-                f"; a function is recorded by `corolib run {file}:{function} --trace {options.to}`"
-            )
+            command = f"python3 -m corolib run {file}:{function} --trace {options.to}"
+            text += f"; a function is recorded by `{command}`"
         sys.exit(text)
     traces: list[Trace] = []
 

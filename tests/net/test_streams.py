@@ -482,11 +482,26 @@ def test_reading_at_the_end_of_the_file_in_a_loop_times_out(ends):
     writer.close()
 
     def main():
-        with timeout(0.01):
+        with timeout(0.001):
             while True:
                 yield from reader.recv(100)
 
     with pytest.raises(TimeoutError):
+        run(main)
+
+
+@pytest.mark.parametrize(
+    ("operation", "argument"), [("recv", 10), ("recv_into", bytearray(9)), ("readline", 10)]
+)
+def test_a_loop_that_does_not_look_for_the_end_is_told(ends, operation, argument):
+    reader, writer = ends
+    writer.close()
+
+    def main():
+        while True:
+            yield from getattr(reader, operation)(argument)
+
+    with pytest.raises(RuntimeError, match="was read 1000 times since: leave the loop at its end"):
         run(main)
 
 
