@@ -339,8 +339,8 @@ class Stream:
         self._past += 1
         if self._past >= PAST_END:
             raise RuntimeError(
-                f"the peer of {self!r} sends no more, and it was read {PAST_END} times since: leave "
-                "the loop at its end, which reads as b'': `if not data: return`"
+                f"the peer of {self!r} sends no more, and it was read {PAST_END} times since: "
+                "leave the loop at its end, which reads as b'': `if not data: return`"
             )
 
     def _fill(self) -> Generator[Any, Any, bool]:

@@ -334,7 +334,10 @@ def mistakes(folder):
             r"`python3 -m corolib run app.py:main`",
         ),
         ("trace nothing.py", r"nothing.py: there is no such program here, in /.*"),
-        ("trace app.py:main", r".*recorded by `python3 -m corolib run app.py:main --trace trace.html`"),
+        (
+            "trace app.py:main",
+            r".*recorded by `python3 -m corolib run app.py:main --trace trace.html`",
+        ),
         ("run app.py:number", r"app.py has no function 'number'; it has: .*"),
         ("run app.py:of_asyncio", r"of_asyncio\(\) takes reader, writer, and `run` gives .*"),
         (
