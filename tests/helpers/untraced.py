@@ -35,5 +35,9 @@ UNTRACED = {
     "test_the_workers_are_that_user_and_the_parent_stays_who_it_is": USER,
     "tests/system/test_identity.py::"
     "test_who_may_not_become_another_user_is_told_before_there_is_a_worker": USER,
+    "tests/system/test_subprocesses.py::"
+    "test_one_more_ctrl_c_at_any_moment_after_the_start_of_a_program_leaves_none_behind": (
+        "interrupts at any moment, also while the file of the trace is being opened"
+    ),
 }
 """Of each test, without parameters, why it is left out."""
