@@ -153,7 +153,7 @@ class Watch:
         self._scheduler = scheduler
         self.places = scheduler.run_local(Places)
         self.places.watches[self] = None
-        self._shares = shares
+        self.shares = shares
         self._opened = opened
         self._counts = counts
         self._idle = limits["idle_timeout"] or math.inf
@@ -189,13 +189,13 @@ class Watch:
 
     def is_full(self) -> bool:
         """Return whether there is no place for another connection."""
-        return (self.places.taken if self._shares else self._taken) >= self._most
+        return (self.places.taken if self.shares else self._taken) >= self._most
 
     def took_one(self) -> None:
         """Note that one more connection is open: look from now on, if there are enough of them."""
         self._count()
         places = self.places
-        if self._timer is None and self._enough <= (places.taken if self._shares else self._taken):
+        if self._timer is None and self._enough <= (places.taken if self.shares else self._taken):
             for watch in places.watches:
                 watch._begin()
 
@@ -216,7 +216,7 @@ class Watch:
         self._taken = many
 
     def _begin(self) -> None:
-        taken = self.places.taken if self._shares else self._taken
+        taken = self.places.taken if self.shares else self._taken
         if self._timer is None and self._taken and taken >= self._enough:
             self._look_at(self._scheduler.clock() + self.tick, None)
 
@@ -308,7 +308,7 @@ class Watch:
 
     def make_room(self) -> None:
         """Make room on this server, or, if it shares its places, on any."""
-        if self._shares:
+        if self.shares:
             self.places.make_room()
         else:
             make_room([self])

@@ -227,6 +227,9 @@ class Server(Serving):
                 try:
                     if self._watch.is_full():
                         self._counts["full"] += 1
+                        if self._watch.shares:
+                            text = "%s connections are open, all `ulimit -n` bears; others wait"
+                            self.peer_log.warn("full", text, self._watch.places.taken)
                         yield from self._wait_for_room()
                     # Nothing here refers to the stream: one that does not get as far is closed.
                     self._begin((yield from self.listener.take()))

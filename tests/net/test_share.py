@@ -366,6 +366,20 @@ def test_by_default_there_are_as_many_places_as_the_limit_of_files_leaves(file_l
     assert serving(echo, scenario, max_connections=None)[0] is None
 
 
+@pytest.mark.parametrize(("given", "lines"), [({}, 1), ({"max_connections": 3}, 0)])
+def test_a_server_that_is_full_by_the_limit_of_files_says_so(monkeypatch, caplog, given, lines):
+    def scenario(server):
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(dial(server))
+            yield Sleep(1)
+            return counts_of(server, "accepted")
+
+    monkeypatch.setattr("corolib.net.limits.places", lambda: 3)
+    assert serving(echo, scenario, virtual_time(), **given) == (3,)
+    assert caplog.text.count("3 connections are open, all `ulimit -n` bears") == lines
+
+
 @pytest.mark.found("N20")
 def test_without_a_limit_of_files_there_is_none_of_places(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
