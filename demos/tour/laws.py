@@ -98,30 +98,30 @@ def watching() -> Iterator[Callable[[], Callable[[], str]]]:
     """Time the calls in the block that may wait; give a function that begins a quiet time.
 
     That returns a function which tells, when the QUIET seconds have passed, how the scheduler has
-    waited in them. (Who looks only every half of that is not found out.)
+    waited in them: in one call, but for a quarter of the time at most. (So a scheduler that looks
+    only now and then is found out if it looks twice. It does not matter how late it began.)
     """
-    count = 0
-    since = longest = 0.0
+    calls: list[list[float]] = []  # of those that may wait, when each began and ended
 
     def see(frame: object, event: str, arg: object) -> None:
-        nonlocal count, since, longest
         if getattr(arg, "__name__", "") in WAITING:
             if event == "c_call":
-                count += 1
-                since = time.monotonic()
-            else:
-                longest = max(longest, time.monotonic() - since)
+                calls.append([time.monotonic()] * 2)
+            elif calls:
+                calls[-1][1] = time.monotonic()
 
     def watch() -> Callable[[], str]:
-        nonlocal longest
-        calls, begin, longest = count, time.monotonic(), 0.0
+        calls.clear()
+        begin = time.monotonic()
 
         def told() -> str:
             if time.monotonic() - begin < QUIET / 4:
                 return GOES_ON
-            if longest >= QUIET / 2:  # one call waits for it all, if nobody delays it much
-                return RESTS
-            return POLLS if 0 < count - calls < MANY else SPINS
+            if not 0 < len(calls) < MANY:
+                return SPINS
+            longest = max(ended - began for began, ended in calls)
+            enough = max(QUIET / 4, 0.75 * (calls[-1][1] - calls[0][0]))
+            return RESTS if longest >= enough else POLLS
 
         return told
 
