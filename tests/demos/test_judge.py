@@ -131,11 +131,11 @@ class Guarded(step16_threads.Scheduler):
 
     def __init__(self):
         super().__init__()
-        self.threads = threading.active_count()
+        self.threads = set(threading.enumerate())  # some may be of a law before, and end
 
     def turn(self):
         if self.patience() is None:
-            outside = threading.active_count() > self.threads  # somebody may still wake it
+            outside = {*threading.enumerate()} - self.threads  # somebody may still wake it
             if not self.selector.select(5 if outside else 0):
                 raise RuntimeError("hangs")
         super().turn()
