@@ -19,7 +19,7 @@ QUEUED = "goes to the end of the ready queue, place {place}."
 WORDS = {
     "run": "The run begins.",
     "end": "The run is over: {reason}.",
-    "turn 0": "Turn {n} begins. No task is ready.",
+    "turn 0": "Turn {n} begins. No task is ready yet.",
     "turn 1": "Turn {n} begins. 1 task is ready.",
     "turn": "Turn {n} begins. {ready} tasks are ready.",
     "poll now": "The scheduler looks which files are ready, and does not wait: tasks are ready.",
@@ -43,6 +43,8 @@ WORDS = {
     "wake join": "{what} is done, and {task} waited for that. It " + QUEUED,
     "wake lock": "{by} lets go, and {task} was the first in line: {what}. "
     "It has it now, and " + QUEUED,
+    "wake refused": "{by} has ended and gives nothing back, so {task}, the first in line, "
+    "gets an error instead: {what}. It " + QUEUED,
     "wake queue": "{by} ends the wait of {task}: {what}. It " + QUEUED,
     "wake event": "{by} ends the wait of {task}: {what}. It " + QUEUED,
     "wake other": "{by} ends the wait of {task}. It " + QUEUED,
@@ -91,7 +93,8 @@ WORDS = {
     "scope.leave caught": "{task} leaves the block {label}, "
     "which catches the Cancelled that was meant for it.",
     "scope.leave": "{task} leaves the block {label}.",
-    "timer.set": "A timer is set, for {for}: the clock is to say {at}.",
+    "timer.set": "The timer {id} is set, for {for}: it is due when the clock says {at}.",
+    "timer.set never": "The timer {id} is set, for {for}, and is never due.",
     "timer.fire": "The clock says that the timer {id} is due.",
     "timer.cancel": "The timer {id} is taken back.",
     "lock.take": "{task} holds {label} now.",
@@ -203,6 +206,8 @@ def _wake(event: Event, state: State, values: Values, codes: Table) -> str:
     task = state.task(event["task"])
     values["place"] = state.ready.index(task.id) + 1
     values["what"] = waits_in_words(task.on, state)
+    if event["why"] == "lock" and event.get("by") and state.task(event["by"]).how:
+        return "wake refused"
     return f"wake {event['why']}"
 
 
@@ -263,7 +268,9 @@ def _leave(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _set(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["at"] = span(event["at"]) if "at" in event else "never"
+    if "at" not in event:
+        return "timer.set never"
+    values["at"] = span(event["at"])
     return "timer.set"
 
 

@@ -61,6 +61,9 @@ def test_who_ends_with_the_lock_is_named(told):
     assert state.task(2).held == []
     assert (state.task(4).how, state.task(4).error) == ("failed", "RuntimeError")
     end = next(n for n, each in enumerate(sentences) if "It still held" in each)
+    assert sentences[end + 1].startswith(
+        "bob#3 has ended and gives nothing back, so cleo#4, the first in line, gets an error"
+    )
     before = State()
     for event in told["printer"][0][:end]:
         before.apply(event)

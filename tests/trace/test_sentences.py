@@ -51,7 +51,7 @@ QUEUED = "goes to the end of the ready queue, place 2."
     [
         ([], "echo#2 is new, and goes to the end of the ready queue, place 1."),
         ([{"kind": "run", "tasks": 1}], "The run begins."),
-        ([{"kind": "turn", "n": 4, "ready": 0}], "Turn 4 begins. No task is ready."),
+        ([{"kind": "turn", "n": 4, "ready": 0}], "Turn 4 begins. No task is ready yet."),
         ([{"kind": "turn", "n": 4, "ready": 1}], "Turn 4 begins. 1 task is ready."),
         ([{"kind": "turn", "n": 4, "ready": 2}], "Turn 4 begins. 2 tasks are ready."),
         ([yields(trap="")], f"{RAN} and gave way: it can go on, after the others."),
@@ -120,6 +120,15 @@ QUEUED = "goes to the end of the ready queue, place 2."
             [yields(what="acquire Lock till"), wakes("lock", by=2)],
             "echo#2 lets go, and main#1 was the first in line: acquire Lock till. It has it now, "
             f"and {QUEUED}",
+        ),
+        (
+            [
+                yields(what="acquire Lock till"),
+                {"kind": "over", "task": 2, "how": "returned"},
+                wakes("lock", by=2),
+            ],
+            "echo#2 has ended and gives nothing back, so main#1, the first in line, gets an error "
+            "instead: acquire Lock till. It goes to the end of the ready queue, place 1.",
         ),
         (
             [yields(what="get from Queue 1"), wakes("queue", by=2)],
@@ -260,11 +269,11 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [{"kind": "timer.set", "id": 3, "at": 2_000, "for": "echo#2"}],
-            "A timer is set, for echo#2: the clock is to say 2 µs.",
+            "The timer 3 is set, for echo#2: it is due when the clock says 2 µs.",
         ),
         (
             [{"kind": "timer.set", "id": 3, "for": "echo#2"}],
-            "A timer is set, for echo#2: the clock is to say never.",
+            "The timer 3 is set, for echo#2, and is never due.",
         ),
         ([{"kind": "timer.fire", "id": 3}], "The clock says that the timer 3 is due."),
         (

@@ -3,6 +3,7 @@
 const EVERY = 512; // events between two snapshots of the state, or more if there are many tasks
 const SOON = 120; // ms after the last move, the tab below and the address follow
 const LINE = 24; // height of a row in the list of events
+const LONG = 1e6; // ns: a step, or a time in the queue, that is worth a look
 
 class Page {
   constructor(data) {
@@ -110,11 +111,11 @@ class Page {
     }
     $("facts").replaceChildren(...nodes);
     const looks = [...this.noticed.others.slice(0, 5), ...this.noticed.cancels];
-    if (longest && longest.longest_at >= 0) {
+    if (longest && longest.longest >= LONG) {
       looks.push([longest.longest_at, longest.id, `ran longest: ${span(longest.longest)}`]);
     }
     const { ready } = this.noticed;
-    if (ready) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
+    if (ready && ready.took >= LONG) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
     $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
       class: "chip", style: { "--hue": hueOf(id) },
       onclick: () => { this.selected = null; this.go(i - this.data.first); },

@@ -312,6 +312,7 @@ const MORE = {
     const task = state.task(e.task);
     v.place = state.ready.indexOf(task.id) + 1;
     v.what = waitsInWords(task.on, state);
+    if (e.why === "lock" && e.by && state.task(e.by).how) return "wake refused";
     return `wake ${e.why}`;
   },
   step: (e, state, v, codes) => {
@@ -353,7 +354,11 @@ const MORE = {
   },
   "cancel.deliver": (e) => (e.scope ? "cancel.deliver" : "cancel.deliver task"),
   "scope.leave": (e) => (e.caught ? "scope.leave caught" : "scope.leave"),
-  "timer.set": (e, state, v) => { v.at = "at" in e ? span(e.at) : "never"; return "timer.set"; },
+  "timer.set": (e, state, v) => {
+    if (!("at" in e)) return "timer.set never";
+    v.at = span(e.at);
+    return "timer.set";
+  },
   "queue.put": (e, state, v) => {
     v.by = state.label(e.task);
     if ("to" in e) { v.to = state.label(e.to); return "queue.put to"; }
