@@ -35,7 +35,7 @@ from corolib import (
 )
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, failing, go, in_a_thread, sleeper, strike, swallow
-from tests.helpers.inside import Bound, lifecycle_of
+from tests.helpers.inside import Bound, fork_in_child, lifecycle_of
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
@@ -1435,6 +1435,34 @@ def test_what_ends_the_run_in_the_last_step_of_one_task_keeps_no_other_from_its_
     with pytest.raises(KeyboardInterrupt):
         run(main)
     assert log == [1, 3, "two", "one"]
+
+
+def test_what_ends_a_child_in_a_last_step_that_has_forked_leaves_the_run_at_once():
+    log, wakes = [], []
+
+    def wait():
+        return Suspend(lambda wake: wakes.append(wake) or (lambda: None), "x")
+
+    def forks():
+        yield wait()
+        fork_in_child(current_scheduler())
+        raise SystemExit(3)
+
+    def takes():
+        log.append((yield wait()))
+
+    def main():
+        for body in (forks(), takes()):
+            spawn(body)
+        yield
+        for wake in wakes:
+            wake(1)
+        strike()
+        strike()
+
+    with pytest.raises(SystemExit):
+        run(main)
+    assert log == []
 
 
 def test_a_task_that_the_clean_up_after_a_deadlock_has_spawned_is_ended_as_well():

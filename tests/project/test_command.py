@@ -301,6 +301,8 @@ def no_yield(stream):
 def of_asyncio(reader, writer):
     yield
 
+of_python = iter  # which does not say what it takes
+
 def fails():
     yield
     raise LookupError("gone")
@@ -325,6 +327,7 @@ def mistakes(folder):
         ("serve app.py:no_yield --port=0", r"TypeError: serve\(\) got no_yield\(\) .*no `yield`.*"),
         ("serve app.py:no_yield --port=0 --workers=2", r"TypeError: serve\(\) got no_yield\(\) .*"),
         ("serve app.py:of_asyncio --port=0", r"TypeError: serve\(\) calls of_asyncio\(\) .*"),
+        ("run app.py:of_python", r"TypeError: .*"),
         ("serve app.py:echo --unix=/no/x", r"--unix: cannot listen on '/no/x': No such file .*"),
         ("serve app.py:echo --unix=app.sock --port 0", r"--unix and --host or --port: a server .*"),
         ("serve app.py:echo --tls=app.py", r"--tls app.py: .*`cat cert.pem key.pem > both.pem`"),
