@@ -65,6 +65,7 @@ def visit(engine: Executor, places: Semaphore, stream: Stream) -> Coro[None]:
         while line := (yield from stream.readline()):
             yield from questions.put(line)
         group.cancel("the client has left")
+        yield from group
 
 
 def answer_all(

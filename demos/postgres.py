@@ -120,6 +120,8 @@ def show(options: argparse.Namespace) -> Coro[None]:
                 raise SystemExit("worker b is gone, too: what is left waits for another one")
             yield Sleep(0.1)
         group.cancel("all jobs are done")
+        # Who follows a worker ends before the pipe that it reads is closed.
+        yield from group
     cursor = yield from conn.execute("select done_by, times from corolib_jobs")
     rows = yield from cursor.fetchall()
     yield from conn.execute("drop table corolib_jobs")
