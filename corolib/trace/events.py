@@ -17,7 +17,9 @@ SCHEMA = "corolib-trace/1"
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "run": ("tasks",),  # how many were spawned before it
-    "end": ("reason",),
+    # "returned", "closed", or the class of what leaves the run, and what that says; how many tasks
+    # failed, and the first: `echo#3`.
+    "end": ("reason", "message", "failed", "first"),
     "turn": ("n", "ready"),  # how many are ready
     "poll": ("timeout",),  # seconds; None: for ever
     "polled": ("files", "count"),  # [[fd, "r"]...], 64 at most, of so many
@@ -25,10 +27,12 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "unwatch": ("fd",),
     "spawn": ("task", "name", "parent", "daemon", "code", "line"),
     "wake": ("task", "why", "by"),  # it is put into the ready queue, by the task that was running
-    "step": ("task", "n", "via", "error"),  # its nth, by `send` or `throw`, with an error's class
+    # Its nth, by `send` or `throw`: then with an error's class, and what that says if it is plain.
+    "step": ("task", "n", "via", "error", "message"),
     "yield": ("task", "trap", "on", "code", "line", "stack", "locals"),
-    "over": ("task", "how", "error"),  # its body: returned, failed, cancelled
-    "done": ("task", "how", "error"),  # and its children
+    # Its body: returned, failed, cancelled; and where it failed.
+    "over": ("task", "how", "error", "message", "code", "line"),
+    "done": ("task", "how", "error", "message"),  # and its children
     "cancel.ask": ("task", "scope", "label", "by", "reason"),  # scope 0 is the task itself
     "cancel.deliver": ("task", "scope", "label", "error"),
     "scope.enter": ("task", "scope", "label", "at"),  # `at`: the deadline, as in timer.set

@@ -14,7 +14,6 @@ An event keeps no object of the program's alive: it is made of numbers, words an
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from _thread import get_ident
@@ -49,6 +48,7 @@ from corolib.kernel import (
     plain,
     signal_named,
 )
+from corolib.trace.messages import BITS, PLAIN, is_ours, left_at, words_of
 from corolib.trace.watching import (
     Holds,
     Labels,
@@ -63,8 +63,6 @@ from corolib.trace.watching import (
 if TYPE_CHECKING:
     from corolib.trace.traces import Trace
 
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_DEMO = os.path.join(_HERE, "demo") + os.sep  # programs, though they come with the library
 _BODIES = (  # what a suspended body, of whatever kind, runs and delegates to, and where it stands
     ("gi_code", "gi_yieldfrom", "gi_frame"),
     ("cr_code", "cr_await", "cr_frame"),
@@ -72,10 +70,8 @@ _BODIES = (  # what a suspended body, of whatever kind, runs and delegates to, a
 )
 _WORDS: dict[type, str] = {ReadWait: "read", WriteWait: "write", UrgentWait: "urgent"}
 _OF_PHASE = {"poll": "io", "io": "io", "timer": "timer"}  # why a wait ends in it
-_PLAIN = (int, float, bool, str, bytes, type(None))
 _SIZED = (list, tuple, dict, set, frozenset, bytearray)
 LONGEST = 60  # characters of a value
-BITS = 180  # of a number that is shown in full
 NEVER = 1e18  # ns: thirty years
 SIGNAL = signal_named("COROLIB_TRACE_SIGNAL")  # that has a trace written at once
 clock = time.perf_counter_ns
@@ -100,6 +96,8 @@ class TracedScheduler(Scheduler):
         self.told: dict[int, tuple[CodeType | None, dict[str, Any]]] = {}
         self.labels = Labels()
         self.deadlocked = False
+        self.failed = 0  # tasks
+        self.first_failed: str | None = None
         # Of code, the lines of its instructions; None: it is the library's. By the address, for a
         # hash of code looks at all of it; and to ask a frame for its line takes as long as a wake.
         self.codes: dict[int, tuple[CodeType, dict[int, int] | None]] = {}
@@ -146,9 +144,9 @@ class TracedScheduler(Scheduler):
             self.unhandle()
             swap_out()
             for task in self.tasks:
-                self.note("done", task.id, "abandoned", None)
-            reason = self._reason()
-            self.note("end", reason)
+                self.note("done", task.id, "abandoned", None, None)
+            reason, message = self._reason()
+            self.note("end", reason, message, self.failed or None, self.first_failed)
             self.trace.end(reason)
 
     def disown(self) -> None:
@@ -159,16 +157,17 @@ class TracedScheduler(Scheduler):
             swap_out()
         self.trace.stop(self)
 
-    def _reason(self) -> str:
+    def _reason(self) -> tuple[str, str | None]:
+        """Return how the run ends: a word or the class of an exception, and what that says."""
         main = self.main
         if self.deadlocked:
-            return "Deadlock"
+            return "Deadlock", None
         if main is None:  # another loop has made the turns
             error = sys.exception()
-            return "closed" if error is None else class_name(error)
+            return ("closed", None) if error is None else words_of(error)
         told = main.failure is not None or (main.done and not main.cancelled)
         error = main.failure if told else sys.exception()
-        return "returned" if error is None else class_name(error)
+        return ("returned", None) if error is None else words_of(error)
 
     # The loop ---------------------------------------------------------------------------------
 
@@ -250,9 +249,9 @@ class TracedScheduler(Scheduler):
             number = task.id
             n = stepped[number] = stepped.get(number, 0) + 1
             if f is task.send:
-                self.add(("step", clock(), number, n, "send", None))
+                self.add(("step", clock(), number, n, "send", None, None))
             else:
-                self.add(("step", clock(), number, n, "throw", class_name(value)))
+                self.add(("step", clock(), number, n, "throw", *words_of(value)))
             if self.delivered == number:
                 self.delivered = None
             try:
@@ -362,22 +361,26 @@ class TracedScheduler(Scheduler):
         """A step has ended with the body."""
         task = self.current
         assert task is not None
+        now = clock()
         if type(error) is StopIteration:
-            how, name = "returned", None
+            self.add(("over", now, task.id, "returned", None, None, None, None))
         elif type(error) is Cancelled and task.is_left_by(error):
-            how, name = "cancelled", None
+            self.add(("over", now, task.id, "cancelled", None, None, None, None))
         else:
-            how, name = "failed", class_name(error)
-        self.add(("over", clock(), task.id, how, name))
+            self.add(("over", now, task.id, "failed", *words_of(error), *left_at(error)))
 
     def give_up(self, task: Task[Any]) -> None:
-        self.note("over", task.id, "failed", "RuntimeError")
+        self.note("over", task.id, "failed", "RuntimeError", None, None, None)
         super().give_up(task)
 
     def task_done(self, task: Task[Any]) -> Task[Any] | None:
         failure = task.failure
         how = "cancelled" if task.cancelled else "returned" if failure is None else "failed"
-        self.note("done", task.id, how, None if failure is None else class_name(failure))
+        error = (None, None) if failure is None else words_of(failure)
+        self.note("done", task.id, how, *error)
+        if how == "failed" and task is not self.main:  # that is how the run ends
+            self.failed += 1
+            self.first_failed = self.first_failed or f"{plain(task.name)}#{task.id}"
         for kept in (self.whys, self.proxied, self.stepped, self.told):
             kept.pop(task.id, None)
         return super().task_done(task)
@@ -464,12 +467,6 @@ def frame_of(body: Any) -> Any:
     return next((each for each in frames if type(each) is FrameType), None)
 
 
-def is_ours(code: CodeType) -> bool:
-    """Return whether code is the library's own, and no program's."""
-    file = code.co_filename
-    return file.startswith(_HERE) and not file.startswith(_DEMO)
-
-
 def number_of(file: Any) -> int:
     """Return the number of a file, -1 if it has none or fails to say."""
     if type(file) is int:
@@ -486,7 +483,7 @@ def shown(value: object) -> str:
     and of containers the length. It asks no object of the program's anything.
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         if kind is str or kind is bytes:
             value = value[: LONGEST + 1]  # type: ignore[index]
         elif kind is int and value.bit_length() > BITS:  # type: ignore[attr-defined]

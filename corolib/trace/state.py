@@ -32,7 +32,7 @@ class TaskState:
         *("steps", "ran", "busy", "ready", "waiting"),  # `ran`: its last step
         *("began", "queued"),  # that, in which code and line; and for how long it was ready before
         *("longest", "longest_at"),  # step, and the event at which that ended
-        *("how", "error"),  # it ended
+        *("how", "error", "message"),  # it ended
         "held",  # locks that it had not given back then
         *("asked", "scopes"),  # whether it was asked to end; those that it is in, [number, label]
     )
@@ -44,7 +44,7 @@ class TaskState:
         self.daemon = False
         self.state = "unknown"
         self.since = 0
-        self.why = self.trap = self.how = self.error = ""
+        self.why = self.trap = self.how = self.error = self.message = ""
         self.by: int | None = None
         self.on: dict[str, Any] = NOTHING
         self.code = self.line = -1
@@ -80,7 +80,8 @@ class State:
     """The scheduler after an event: who is ready, running, waiting, and for what."""
 
     __slots__ = (
-        *("i", "ns", "turn", "polling", "timeout", "ended"),
+        *("i", "ns", "turn", "polling", "timeout"),
+        *("ended", "failed", "first_failed"),  # how the run did; how many tasks failed, and which
         *("tasks", "ready", "running", "done", "done_count"),
         *("timers", "watched", "locks", "queues", "selecting", "polls", "named"),
     )
@@ -90,7 +91,8 @@ class State:
         self.ns = self.turn = 0
         self.polling = False
         self.timeout: float | None = None  # of that
-        self.ended = ""
+        self.ended = self.first_failed = ""
+        self.failed = 0  # known when the run has ended
         self.tasks: dict[int, TaskState] = {}
         self.ready: list[int] = []  # the oldest first
         self.running: int | None = None
@@ -206,6 +208,7 @@ def _polled(state: State, event: Event) -> None:
 
 def _end(state: State, event: Event) -> None:
     state.ended = event["reason"]
+    state.failed, state.first_failed = event.get("failed", 0), event.get("first", "")
     state.polling = False
 
 
@@ -276,14 +279,23 @@ def _over(state: State, event: Event) -> None:
     # A lock that it holds is nobody's from now on.
     task.held = [label for label, holder in state.locks.values() if holder == task.id]
     state.locks = {lock: held for lock, held in state.locks.items() if held[1] != task.id}
+    _end_of(task, event)
+    if "code" in event:
+        if task.code != event["code"]:
+            task.locals, task.changed = NOTHING, []  # of another function
+        task.code, task.line, task.stack = event["code"], event["line"], None
+
+
+def _end_of(task: TaskState, event: Event) -> None:
     task.how, task.error = event["how"], event.get("error", "")
+    task.message = event.get("message", "")
 
 
 def _done(state: State, event: Event) -> None:
     task = _stop(state, event, "done")
     if task.id in state.ready:
         state.ready.remove(task.id)
-    task.how, task.error = event["how"], event.get("error", "")
+    _end_of(task, event)
     state.done = [*state.done[1 - DONE_KEPT :], task.id]
     state.done_count += 1
 

@@ -126,7 +126,8 @@ class Recording:
         self.note("run", 0)
 
     def note(self, kind: str, *fields: object) -> None:
-        self.events.append((kind, clock(), *fields))
+        nothing = [None] * (len(EVENTS[kind]) - len(fields))  # of what only corolib knows
+        self.events.append((kind, clock(), *fields, *nothing))
 
     def running_number(self) -> int | None:
         return self.running[-1].number if self.running else None

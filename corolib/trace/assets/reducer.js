@@ -32,7 +32,8 @@ function newTask(id, name, parent) {
     id, name, parent: parent ?? null, daemon: false, state: "unknown", since: 0,
     why: "", by: null, trap: "", on: NOTHING, code: -1, line: -1, stack: null,
     locals: NOTHING, changed: [], steps: 0, ran: 0, busy: 0, ready: 0, waiting: 0,
-    longest: 0, longest_at: -1, began: [-1, -1], queued: -1, held: [], how: "", error: "", asked: false, scopes: [],
+    longest: 0, longest_at: -1, began: [-1, -1], queued: -1, held: [],
+    how: "", error: "", message: "", asked: false, scopes: [],
   };
 }
 
@@ -42,7 +43,8 @@ class State {
     this.ns = this.turn = 0;
     this.polling = false;
     this.timeout = null;
-    this.ended = "";
+    this.ended = this.first_failed = "";
+    this.failed = 0; // known when the run has ended
     this.tasks = new Map(); // a task is never changed: it is replaced
     this.ready = [];
     this.running = null;
@@ -161,6 +163,12 @@ function stop(state, event, next) {
   return task;
 }
 
+function endOf(task, event) {
+  task.how = event.how;
+  task.error = event.error ?? "";
+  task.message = event.message ?? "";
+}
+
 const CHANGES = {
   turn: (s, e) => { s.turn = e.n; },
   poll: (s, e) => { s.polling = true; s.timeout = e.timeout ?? null; s.polls = e.ns; },
@@ -168,7 +176,12 @@ const CHANGES = {
     if (s.polling) s.selecting += e.ns - s.polls;
     s.polling = false;
   },
-  end: (s, e) => { s.ended = e.reason; s.polling = false; },
+  end: (s, e) => {
+    s.ended = e.reason;
+    s.failed = e.failed ?? 0;
+    s.first_failed = e.first ?? "";
+    s.polling = false;
+  },
   watch: (s, e) => { s.watched.set(e.fd, e.mask); },
   unwatch: (s, e) => { s.watched.delete(e.fd); },
   spawn: (s, e) => {
@@ -212,14 +225,16 @@ const CHANGES = {
     s.unready(task.id);
     task.held = [...s.locks.values()].filter((each) => each[1] === task.id).map(([label]) => label);
     for (const [lock, held] of s.locks) if (held[1] === task.id) s.locks.delete(lock);
-    task.how = e.how;
-    task.error = e.error ?? "";
+    endOf(task, e);
+    if ("code" in e) {
+      if (task.code !== e.code) Object.assign(task, { locals: NOTHING, changed: [] }); // of another
+      Object.assign(task, { code: e.code, line: e.line, stack: null });
+    }
   },
   done: (s, e) => {
     const task = stop(s, e, "done");
     s.unready(task.id);
-    task.how = e.how;
-    task.error = e.error ?? "";
+    endOf(task, e);
     s.done = [...s.done.slice(1 - DONE_KEPT), task.id];
     s.done_count += 1;
   },
