@@ -17,6 +17,7 @@ import pytest
 from tests.helpers import certificates, children
 from tests.helpers.driving import LONG, our_threads
 from tests.helpers.postgres import find_programs, running_postgres
+from tests.helpers.programs import SLOW
 from tests.helpers.redis import PROGRAM, RedisServer
 from tests.helpers.untraced import UNTRACED
 
@@ -31,8 +32,8 @@ def pytest_addoption(pluginmanager):
 
 def pytest_configure(config):
     """A shell that runs tests in the background has them ignore SIGINT, and with them all programs
-    that they start. And where Python was told to keep nothing that it compiles, each of some
-    hundred programs would compile the library anew.
+    that they start; so does `nohup` with SIGHUP. And where Python was told to keep nothing that it
+    compiles, each of some hundred programs would compile the library anew.
 
     What is tested is a run that nobody records, unless somebody asks for pages of it.
     """
@@ -40,6 +41,8 @@ def pytest_configure(config):
         config.option.corolib_trace = "off"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -67,6 +70,18 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def caplog(caplog):
+    """What is logged, without the slow steps that debug mode tells of: a busy machine has some."""
+
+    def is_wanted(record):
+        return SLOW not in record.getMessage()
+
+    caplog.handler.addFilter(is_wanted)
+    yield caplog
+    caplog.handler.removeFilter(is_wanted)
 
 
 @pytest.fixture(scope="session")

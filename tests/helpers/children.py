@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.programs import ROOT
+from tests.helpers.programs import ROOT, without_slow_steps
 
 strangers: set[int] = set()
 """Children of this process that other tests have left running."""
@@ -47,4 +47,6 @@ def outside(command: list[str], **options: Any) -> subprocess.CompletedProcess[s
     """Run a program that uses corolib, apart from this one."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     options = {"capture_output": True, "text": True, "timeout": 60, "env": env, **options}
-    return subprocess.run(command, **options)
+    done = subprocess.run(command, **options)
+    done.stderr = without_slow_steps(done.stderr)
+    return done

@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds: for what happens at once unless the machine is very busy
+SLOW = "all other tasks waited meanwhile"
+"""What the lines have in common that tell of slow steps."""
 
 
 def python(
@@ -347,11 +349,11 @@ def readable(socks: list[socket.socket], wait: float) -> list[socket.socket]:
 
 
 def without_slow_steps(err: str) -> str:
-    """Return stderr without the slow steps that debug mode tells of: a busy machine has some."""
-    if os.environ.get("COROLIB_DEBUG", "0") in ("", "0"):
-        return err
-    slow = "all other tasks waited meanwhile"
-    return "".join(line for line in err.splitlines(keepends=True) if slow not in line)
+    """Return stderr without the slow steps that debug mode tells of: a busy machine has some.
+
+    A program may be in debug mode although these tests are not.
+    """
+    return "".join(line for line in err.splitlines(keepends=True) if SLOW not in line)
 
 
 def quiet(err: str) -> bool:
@@ -360,13 +362,17 @@ def quiet(err: str) -> bool:
 
 
 def at_terminal(
-    path: Path, *options: str, before: Callable[[int], object] = lambda pid: None, **variables: str
+    path: Path,
+    *options: str,
+    watch: Callable[[int, bytes], object] = lambda pid, shown: None,
+    **variables: str,
 ) -> str:
     """Run a file of Python at a terminal of its own, and return all that it shows there.
 
     Args:
         options: those of the interpreter.
-        before: called with the number of the process, which may be sent signals.
+        watch: called each time something is shown, with the number of the process and with all
+            that was shown so far.
         variables: of the environment; "" is none.
     """
     import pty
@@ -383,11 +389,11 @@ def at_terminal(
         start_new_session=True,
     ) as process:
         os.close(terminal)
-        before(process.pid)
         shown = bytearray()
         try:
             while data := os.read(main, 65536):
                 shown += data
+                watch(process.pid, bytes(shown))
         except OSError:
             pass  # that is the end of a terminal, on Linux
         finally:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
@@ -21,6 +22,7 @@ from corolib import Sleep, run, run_workers, spawn
 from corolib.system.workers import ALONE, MINUTE, PAUSES, START
 from tests.helpers.driving import in_a_thread
 from tests.helpers.inside import EXIT_STATUS, Place, exit_status, run_until
+from tests.helpers.programs import without_slow_steps
 
 ROOT = str(Path(__file__).resolve().parents[2])
 LOCAL = "127.0.0.1"
@@ -117,8 +119,7 @@ class Program:
 
     def complaints(self):
         self.err.seek(0)
-        lines = self.err.read().splitlines()  # debug mode says so when the machine is slow
-        return "\n".join(line for line in lines if "all other tasks waited meanwhile" not in line)
+        return without_slow_steps(self.err.read()).removesuffix("\n")
 
 
 @pytest.fixture
@@ -1078,7 +1079,10 @@ def test_a_worker_that_stops_is_not_kept_busy_by_clients_of_the_others(program):
 def still_listens(pid, client):
     """Return whether a worker still has the listening socket open: it has one file more then."""
     assert int(client.ask(b"pid")) == pid
-    sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    sockets = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            sockets.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
     inode = listening_inode(client.sock.getpeername()[1])
     return f"socket:[{inode}]" in sockets
 
