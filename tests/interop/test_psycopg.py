@@ -16,7 +16,6 @@ from corolib import (
     TaskGroup,
     gather,
     move_on_after,
-    now,
     run,
     spawn,
     timeout,
@@ -217,19 +216,30 @@ def test_others_go_on_while_rows_are_copied(conninfo):
 
 
 def test_ten_queries_on_ten_connections_wait_at_the_same_time(conninfo):
+    """For a lock, until another connection, which has it, sees that all of them wait."""
+
+    def ask(conn, text, *values):
+        cursor = yield from conn.execute(text, values)
+        return (yield from cursor.fetchone())[0]
+
     def query(number):
         conn = yield from Connection.connect(conninfo, autocommit=True)
-        cursor = yield from conn.execute("select %s::int, pg_sleep(0.2)", (number,))
-        row = yield from cursor.fetchone()
+        yield from conn.execute("select pg_advisory_lock_shared(1)")
+        number = yield from ask(conn, "select %s::int", number)
         yield from conn.close()
-        return row[0]
+        return number
 
     def main():
-        began = now()
-        assert (yield from gather(*[query(n) for n in range(10)])) == list(range(10))
-        return now() - began
+        conn = yield from Connection.connect(conninfo, autocommit=True)
+        yield from conn.execute("select pg_advisory_lock(1)")
+        tasks = [spawn(query, n) for n in range(10)]
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while (yield from ask(conn, waiting)) < 10:
+            assert not any(task.done for task in tasks)
+        yield from conn.close()
+        assert (yield from gather(*tasks)) == list(range(10))
 
-    assert run(main) < 1.5  # one after another they take two seconds
+    run(main)
 
 
 def test_notifications_come_as_values_also_beside_queries(conninfo):
