@@ -23,7 +23,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "turn": ("n", "ready"),  # how many are ready
     "poll": ("timeout",),  # seconds; None: for ever
     "polled": ("files", "count"),  # [[fd, "r"]...], 64 at most, of so many
-    "watch": ("fd", "mask", "task"),  # the selector is told; "r", "w", "rw"
+    # The selector is told; "r", "w", "rw". `own`: by this the scheduler itself is woken.
+    "watch": ("fd", "mask", "task", "own"),
     "unwatch": ("fd",),
     "spawn": ("task", "name", "parent", "daemon", "code", "line"),
     "wake": ("task", "why", "by"),  # it is put into the ready queue, by the task that was running

@@ -420,7 +420,8 @@ class TracedScheduler(Scheduler):
     # Cancels, and what the program says itself ------------------------------------------------
 
     def cancel_asked(self, task: Task[Any], scope: Scope, reason: object) -> None:
-        by = None if self.current is None else self.current.id
+        running = self.current
+        by = None if running is None or running.body_over else running.id
         number, label = self.labels.scope(task, scope)
         self.note("cancel.ask", task.id, number, label, by, _reason(reason))
         super().cancel_asked(task, scope, reason)

@@ -12,104 +12,105 @@ from collections.abc import Sequence
 from typing import Any
 
 from corolib.trace.events import Event
-from corolib.trace.state import State, TaskState
+from corolib.trace.state import OWN, State, TaskState
 
-QUEUED = "goes to the end of the ready queue, place {place}."
+QUEUED = "goes to {queue}."
 
 WORDS = {
     "run": "The run begins.",
-    "end": "The run is over: {reason}.",
+    "end": "The run is over: {reason}.{failures}",
     "turn 0": "Turn {n} begins. No task is ready yet.",
     "turn 1": "Turn {n} begins. 1 task is ready.",
     "turn": "Turn {n} begins. {ready} tasks are ready.",
-    "poll now": "The scheduler looks which files are ready, and does not wait: tasks are ready.",
-    "poll due": "The scheduler looks which files are ready, and does not wait: a timer is due.",
-    "poll for ever": "Nobody is ready, and no timer is set: "
+    "poll now": "Tasks are ready, so the scheduler does not sleep: "
+    "it only asks the selector which files are ready.",
+    "poll due": "A timer is due, so the scheduler does not sleep: "
+    "it only asks the selector which files are ready.",
+    "poll for ever": "No task is ready, and no timer is set: "
     "the scheduler sleeps until a file is ready.",
-    "poll": "Nobody is ready, and the next timer is due in {span}: "
-    "the scheduler sleeps at most so long.",
-    "polled none": "The selector reports no file.",
+    "poll": "No task is ready, and the next timer is due in {span}: "
+    "the scheduler sleeps until then, or until a file is ready.",
+    "polled none": "The selector reports that no file is ready.",
     "polled": "The selector reports: {files}.",
-    "watch": "The selector is told to watch fd {fd}, to be {mask}.",
-    "unwatch": "The selector is told to watch fd {fd} no more.",
-    "spawn": "{by} spawns {task} at {where}. "
-    "It takes its first step when those before it have had theirs.",
+    "watch": "From now on the selector watches whether fd {fd} can be {mask}.",
+    "watch own": "From now on the selector watches fd {fd} for the scheduler itself: "
+    "signals and other threads wake it by that.",
+    "unwatch": "The selector does not watch fd {fd} any more.",
+    "spawn": "{by} spawns {task} at {where}. The new task does not run at once.",
     "spawn main": "{task} is made at {where}.",
     "wake new": "{task} is new, and " + QUEUED,
-    "wake yield": "{task} gave way: it waits for nothing, and " + QUEUED,
-    "wake at once": "{task} need not wait, for what it asked for is there. It " + QUEUED,
-    "wake io": "What {task} waited for has happened: {what}. It " + QUEUED,
-    "wake timer": "The time that {task} waited for has come. It " + QUEUED,
-    "wake join": "{what} is done, and {task} waited for that. It " + QUEUED,
-    "wake lock": "{by} lets go, and {task} was the first in line: {what}. "
-    "It has it now, and " + QUEUED,
-    "wake refused": "{by} has ended and gives nothing back, so {task}, the first in line, "
-    "gets an error instead: {what}. It " + QUEUED,
-    "wake queue": "{by} ends the wait of {task}: {what}. It " + QUEUED,
-    "wake event": "{by} ends the wait of {task}: {what}. It " + QUEUED,
-    "wake other": "{by} ends the wait of {task}. It " + QUEUED,
-    "wake cancel": "The wait of {task} is taken back, and Cancelled is waiting for it. It "
-    + QUEUED,
-    "wake thread": "Another thread has ended the wait of {task}. It " + QUEUED,
-    "wake signal": "A signal handler has ended the wait of {task}. It " + QUEUED,
+    "wake yield": "{task} gave way and waits for nothing: it " + QUEUED,
+    "wake at once": "{task} need not wait, for what it asked for is there: it " + QUEUED,
+    "wake io": "Now {what}. {task} waited for that, and " + QUEUED,
+    "wake timer": "The time that {task} waited for has come: {task} " + QUEUED,
+    "wake join": "{what} is done. {task} waited for that, and " + QUEUED,
+    "wake lock": "{task} was the first to wait for {lock} and holds it now: {task} " + QUEUED,
+    "wake refused": "{by} ended and did not release {lock}. {task} was the first to wait for it: "
+    "{task} gets an error instead, and " + QUEUED,
+    "wake ended": "{by} ends the wait of {task}{wish}: {task} " + QUEUED,
+    "wake cancel": "{task} can go on, with that exception, and " + QUEUED,
+    "wake thread": "Another thread has ended the wait of {task}: {task} " + QUEUED,
+    "wake signal": "A signal handler has ended the wait of {task}: {task} " + QUEUED,
     "step first": "{task} is next{queued}: the scheduler starts it.",
-    "step send": "{task} is next{queued}: the scheduler resumes it at {where}.",
-    "step throw": "{task} is next{queued}: the scheduler resumes it at {where} by raising {error}.",
-    "yield": "{task} ran for {span}{from} to {where} and gave way: it can go on, after the others.",
-    "yield read": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
+    "step send": "{task} is next{queued}: the scheduler resumes it{where}.",
+    "step throw": "{task} is next{queued}: the scheduler resumes it{where} by raising {error}.",
+    "yield": "{task} ran for {span}{from}{to} and gave way: it can go on after the others.",
+    "yield read": "{task} ran for {span}{from}{to} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} can be read.",
-    "yield write": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
+    "yield write": "{task} ran for {span}{from}{to} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} can be written.",
-    "yield urgent": "{task} ran for {span}{from} to {where} and yielded {trap}(fd {fd}). "
+    "yield urgent": "{task} ran for {span}{from}{to} and yielded {trap}(fd {fd}). "
     "It is parked: nothing runs it until fd {fd} has urgent data.",
-    "yield until": "{task} ran for {span}{from} to {where} and yielded {trap}. "
+    "yield until": "{task} ran for {span}{from}{to} and yielded {trap}. "
     "It is parked: nothing runs it until the clock says {at}.",
-    "yield for ever": "{task} ran for {span}{from} to {where} and yielded {trap}. "
+    "yield for ever": "{task} ran for {span}{from}{to} and yielded {trap}. "
     "It is parked for ever: only a cancel ends that.",
-    "yield join": "{task} ran for {span}{from} to {where}. "
+    "yield join": "{task} ran for {span}{from}{to}. "
     "It is parked: nothing runs it until {what} is done.",
-    "yield what": "{task} ran for {span}{from} to {where}. It is parked, and waits: {what}.",
-    "yield held": "{task} ran for {span}{from} to {where}. "
-    "It is parked, and waits: {what}, which depends on {holders}.",
-    "yield other": "{task} ran for {span}{from} to {where} and yielded {trap}.",
-    "over returned": "{task} ran for {span}{from} and returned. "
-    "It is done when its children are, if it has any.",
-    "over failed": "{task} ran for {span}{from} and raised {error}. "
-    "Its children, if any, are cancelled.",
-    "over cancelled": "{task} ran for {span}{from} and ended, as it was asked to.",
-    "over held": "{task} ran for {span}{from} and ended. It still held {held}: "
-    "nobody gives that back any more.",
+    "yield what": "{task} ran for {span}{from}{to}. It is parked, and waits{wish}{holders}.",
+    "yield other": "{task} ran for {span}{from}{to} and yielded {trap}.",
+    "over returned": "{task} ran for {span}{from} and returned.{held}{children}",
+    "over failed": "{task} ran for {span}{from} and failed{at} with {error}.{held}{children}",
+    "over cancelled": "{task} ran for {span}{from} and ended, for it was cancelled."
+    "{held}{children}",
     "done returned": "{task} is done.",
-    "done failed": "{task} is done: {error} left it.",
+    "done failed": "{task} is done: it failed with {error}.",
     "done cancelled": "{task} is done: it was cancelled.",
     "done abandoned": "{task} is left as it is: the run ends without it.",
-    "cancel.ask task": "{by} asks {task} to end: {reason}.",
-    "cancel.ask": "{by} asks {task} to leave the block {label}: {reason}.",
-    "cancel.deliver task": "The wait that {task} was in is undone. "
-    "{error} will be raised there, so that it ends.",
-    "cancel.deliver": "The wait that {task} was in is undone. "
-    "{error} will be raised there, so that it leaves {label}.",
-    "scope.enter": "{task} enters the block {label}.",
-    "scope.leave caught": "{task} leaves the block {label}, "
-    "which catches the Cancelled that was meant for it.",
-    "scope.leave": "{task} leaves the block {label}.",
-    "timer.set": "The timer {id} is set, for {for}: it is due when the clock says {at}.",
-    "timer.set never": "The timer {id} is set, for {for}, and is never due.",
-    "timer.fire": "The clock says that the timer {id} is due.",
-    "timer.cancel": "The timer {id} is taken back.",
+    "cancel.ask task": "{by} cancels {task}{reason}.",
+    "cancel.ask": '{by} cancels the block "{label}" of {task}{reason}.',
+    "cancel.deliver task": "The wait of {task} is undone: "
+    "{error} is raised in its next step, so that the task ends.",
+    "cancel.deliver": "The wait of {task} is undone: "
+    '{error} is raised in its next step, so that the task leaves the block "{label}".',
+    "scope.enter": '{task} enters the block "{label}".',
+    "scope.leave caught": '{task} leaves the block "{label}", '
+    "which catches the exception that was raised for it.",
+    "scope.leave": '{task} leaves the block "{label}".',
+    "timer.set": "Timer {id} is set for {for}: it is due when the clock says {at}.",
+    "timer.set never": "Timer {id} is set for {for}, and is never due.",
+    "timer.fire": "Timer {id} is due.",
+    "timer.cancel": "Timer {id} is taken back.",
     "lock.take": "{task} holds {label} now.",
-    "lock.give": "{task} gives {label} back.",
-    "queue.put to": "{by} puts an item into {label}. It is handed to {to}, who waited for one.",
-    "queue.put": "{by} puts an item into {label}, which has {length} now.",
-    "queue.get": "{by} takes an item out of {label}, which has {length} now.",
-    "call": "A call from outside of the tasks is made ({from}): {function}.",
-    "deadlock": "No task can ever run again: a deadlock. All are cancelled.",
-    "deadlock cycle": "No task can ever run again, for some wait for each other: {cycle}. "
-    "All are cancelled.",
+    "lock.give": "{task} releases {label}.",
+    "queue.put to": "{by} puts an item into {label}. {to} waited for one, and gets it.",
+    "queue.put": "{by} puts an item into {label}, which has {items} now.",
+    "queue.get": "{by} takes an item out of {label}, which has {items} now.",
+    "call": "The scheduler calls {function}, as {origin} asked for.",
+    "deadlock": "A deadlock: no task can ever go on. All of them are cancelled.",
+    "deadlock cycle": "A deadlock: {cycle}. No task can ever go on, and all of them are cancelled.",
     "mark": "{by} notes: {name}.",
     "mark data": "{by} notes: {name} ({data}).",
 }
 
+OUTSIDE = "Code outside of the tasks"
+ITEMS = ("no item", "1 item")
+"""How many items are in a queue, if there are so few."""
+
+NAMED = 5  # tasks, of many
+ACQUIRE = "acquire "  # so begins what is waited for, if tasks hold it
+_VERBS = ("acquire", "get", "put", "publish", "join", "receive")
+_NOUNS = ("a", "an", "the", "its", "input", "TLS")
 _MASKS = {"r": "read", "w": "written", "rw": "read or written"}
 
 
@@ -150,11 +151,11 @@ def span(ns: int) -> str:
 def place(codes: Sequence[Sequence[Any]], code: int, line: int) -> str:
     """Return a place in the program: `chat.py:41`."""
     if not 0 <= code < len(codes):
-        return "its end"
+        return "no line of the program"
     return f"{os.path.basename(codes[code][1])}:{line}"
 
 
-def waits_in_words(on: dict[str, Any], state: State) -> str:
+def waits_in_words(on: dict[str, Any], state: State, unknown: str = "?") -> str:
     """Return what a task waits for, in a few words."""
     for name, words in (("read", "can be read"), ("write", "can be written")):
         if name in on:
@@ -163,7 +164,28 @@ def waits_in_words(on: dict[str, Any], state: State) -> str:
         return f"fd {on['urgent']} has urgent data"
     if "join" in on:
         return state.label(on["join"])
-    return str(on.get("what", "?"))
+    return str(on.get("what", unknown))
+
+
+def wish_in_words(what: str) -> str:
+    """Return what a wait is for, as it is said behind "waits"; nothing if that is not known.
+
+    A wait of the program's own may be called anything.
+    """
+    first, _, rest = what.partition(" ")
+    if first == "wait":
+        return f" {rest}"
+    if first in _VERBS:
+        return f" to {what}"
+    if first in _NOUNS:
+        return f" for {what}"
+    return f" ({what})" if what else ""
+
+
+def error_in_words(event: Event) -> str:
+    """Return the error of an event as a traceback ends with it, but for a full stop."""
+    error = event.get("error", "")
+    return f"{error}: {event['message'].removesuffix('.')}" if "message" in event else error
 
 
 # Which words, and what is put in ------------------------------------------------------------------
@@ -187,13 +209,18 @@ def _poll(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _polled(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["files"] = ", ".join(f"fd {fd} can be {_MASKS[mask]}" for fd, mask in event["files"])
+    values["files"] = ", ".join(
+        f"fd {fd}, the scheduler's own, can be read"
+        if state.watched.get(fd) == OWN
+        else f"fd {fd} can be {_MASKS[mask]}"
+        for fd, mask in event["files"]
+    )
     return "polled" if event["files"] else "polled none"
 
 
 def _watch(event: Event, state: State, values: Values, codes: Table) -> str:
     values["mask"] = _MASKS[event["mask"]]
-    return "watch"
+    return "watch own" if event.get("own") else "watch"
 
 
 def _spawn(event: Event, state: State, values: Values, codes: Table) -> str:
@@ -203,18 +230,28 @@ def _spawn(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _wake(event: Event, state: State, values: Values, codes: Table) -> str:
-    task = state.task(event["task"])
-    values["place"] = state.ready.index(task.id) + 1
-    values["what"] = waits_in_words(task.on, state)
-    if event["why"] == "lock" and event.get("by") and state.task(event["by"]).how:
-        return "wake refused"
-    return f"wake {event['why']}"
+    task, why = state.task(event["task"]), event["why"]
+    at = state.ready.index(task.id) + 1
+    first = "the ready queue, where it is first"
+    values["queue"] = first if at == 1 else f"the end of the ready queue, place {at}"
+    what = task.on.get("what", "")
+    values["wish"] = wish_in_words(what)
+    if why in ("io", "join"):
+        unknown = "a file is ready" if why == "io" else "Another task"
+        values["what"] = waits_in_words(task.on, state, unknown)
+    elif why == "lock" and what.startswith(ACQUIRE):
+        values["lock"] = what.removeprefix(ACQUIRE)
+        return "wake refused" if event.get("by") and state.task(event["by"]).how else "wake lock"
+    elif why in ("lock", "queue", "event", "other"):
+        return "wake ended"
+    return f"wake {why}"
 
 
 def _step(event: Event, state: State, values: Values, codes: Table) -> str:
     task = state.task(event["task"])
-    values["where"] = place(codes, task.code, task.line)
+    values["where"] = _place(" at", codes, task.code, task.line)
     values["queued"] = "" if task.queued < 0 else f", after {span(task.queued)} in the queue"
+    values["error"] = error_in_words(event)
     return "step first" if event["n"] == 1 else f"step {event['via']}"
 
 
@@ -222,7 +259,9 @@ def _yield(event: Event, state: State, values: Values, codes: Table) -> str:
     task = state.task(event["task"])
     on = event["on"]
     _ran(task, values, codes)
-    values["where"] = place(codes, task.code, task.line)
+    values["to"] = _place(" to", codes, task.code, task.line)
+    if values["to"] and task.steps > 1 and _is_back(task):
+        values["from"], values["to"] = "", f"{values['to']} again"
     if event["trap"] == "":
         return "yield"
     for name in ("read", "write", "urgent"):
@@ -234,20 +273,46 @@ def _yield(event: Event, state: State, values: Values, codes: Table) -> str:
             return "yield for ever"
         values["at"] = span(on["until"])
         return "yield until"
-    if "join" not in on and "what" not in on:
-        return "yield other"
-    values["what"] = waits_in_words(on, state)
     if "join" in on:
+        values["what"] = waits_in_words(on, state)
         return "yield join"
-    values["holders"] = ", ".join(state.label(each) for each in on.get("holders", ()))
-    return "yield held" if values["holders"] else "yield what"
+    if "what" not in on:
+        return "yield other"
+    values["wish"] = wish_in_words(on["what"])
+    holders = _names(on.get("holders", []), state)
+    held = f", held by {holders}" if on["what"].startswith(ACQUIRE) else f" ({holders})"
+    values["holders"] = held if holders else ""
+    return "yield what"
 
 
 def _over(event: Event, state: State, values: Values, codes: Table) -> str:
-    task = state.task(event["task"])
+    task, how = state.task(event["task"]), event["how"]
     _ran(task, values, codes)
-    values["held"] = ", ".join(task.held)
-    return "over held" if task.held else f"over {event['how']}"
+    values["at"] = _place(" at", codes, event.get("code", -1), task.line)
+    if values["at"] and _is_back(task):
+        values["from"] = ""
+    values["error"] = error_in_words(event)
+    held = ", ".join(task.held)
+    values["held"] = f" It still held {held}: nobody gives that back any more." if held else ""
+    values["children"] = _children(task, how, state)
+    return f"over {how}"
+
+
+def _children(task: TaskState, how: str, state: State) -> str:
+    """Return what becomes of the children of a task whose body has just ended."""
+    found = [
+        each.id
+        for each in state.tasks.values()
+        if each.parent == task.id
+        and each.state != "done"
+        and (how != "returned" or not each.daemon)
+    ]
+    names = _names(found, state)
+    if how == "returned":
+        words = "It is done when its child {} is.", "It is done when its children are: {}."
+    else:
+        words = "Its child {} is cancelled.", "Its children are cancelled: {}."
+    return " " + words[len(found) > 1].format(names) if found else ""
 
 
 def _done(event: Event, state: State, values: Values, codes: Table) -> str:
@@ -255,7 +320,7 @@ def _done(event: Event, state: State, values: Values, codes: Table) -> str:
 
 
 def _ask(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["reason"] = event.get("reason", "no reason is given")
+    values["reason"] = f" (reason: {event['reason']})" if "reason" in event else ""
     return "cancel.ask" if event["scope"] else "cancel.ask task"
 
 
@@ -274,32 +339,59 @@ def _set(event: Event, state: State, values: Values, codes: Table) -> str:
     return "timer.set"
 
 
-def _put(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["by"] = state.label(event.get("task"))
+def _move(event: Event, state: State, values: Values, codes: Table) -> str:
+    values["by"] = _whoever(event, state)
     if "to" in event:
         values["to"] = state.label(event["to"])
         return "queue.put to"
+    length = event["length"]
+    values["items"] = ITEMS[length] if length < len(ITEMS) else f"{length} items"
     return str(event["kind"])
+
+
+def _call(event: Event, state: State, values: Values, codes: Table) -> str:
+    origin = event["from"]
+    words = {"signal": "a signal handler", "task": "a task"}
+    values["origin"] = words.get(origin, f"the {origin}")
+    return "call"
 
 
 def _deadlock(event: Event, state: State, values: Values, codes: Table) -> str:
     cycle = event["cycle"]
-    values["cycle"] = ", ".join(
-        f"{state.label(one)} waits for {state.label(other)} ({_wish(state.task(one), state)})"
+    values["cycle"] = "; ".join(
+        f"{state.label(one)} waits{_wait(state.task(one), state.label(other))}"
         for one, other in zip(cycle, [*cycle[1:], *cycle[:1]], strict=True)
     )
     return "deadlock cycle" if cycle else "deadlock"
 
 
-def _wish(task: TaskState, state: State) -> str:
-    """Return why a task of a cycle waits for the next."""
+def _wait(task: TaskState, other: str) -> str:
+    """Return for what of another task a task of a cycle waits."""
     if task.state == "completing":
-        return "its child"
-    return "its end" if "join" in task.on else waits_in_words(task.on, state)
+        return f" for its child {other}"
+    what = task.on.get("what", "")
+    if what.startswith(ACQUIRE):
+        return f" to {what}, held by {other}"
+    return f" for {other}{wish_in_words(what)}"
+
+
+def _end(event: Event, state: State, values: Values, codes: Table) -> str:
+    words = {"returned": "the main task returned", "closed": "the scheduler was closed"}
+    reason, failed = event["reason"], event.get("failed", 0)
+    values["reason"] = words.get(reason) or error_in_words({**event, "error": reason})
+    values["failures"] = ""
+    if failed:
+        first = event["first"]
+        values["failures"] = (
+            f" 1 task failed: {first}."
+            if failed == 1
+            else f" {failed} tasks failed, {first} first."
+        )
+    return "end"
 
 
 def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
-    values["by"] = state.label(event.get("task"))
+    values["by"] = _whoever(event, state)
     values["data"] = ", ".join(f"{name}={value}" for name, value in event["data"].items())
     return "mark data" if event["data"] else "mark"
 
@@ -307,12 +399,31 @@ def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
 def _ran(task: TaskState, values: Values, codes: Table) -> None:
     """How long its last step was, and where that began."""
     values["span"] = span(task.ran)
-    code, line = task.began
-    known = task.steps > 1 and code >= 0
-    values["from"] = f" from {place(codes, code, line)}" if known else ""
+    values["from"] = _place(" from", codes, *task.began) if task.steps > 1 else ""
+
+
+def _place(word: str, codes: Table, code: int, line: int) -> str:
+    """Return a place in the program with a word in front, or nothing if it is not known."""
+    return f"{word} {place(codes, code, line)}" if code >= 0 else ""
+
+
+def _is_back(task: TaskState) -> bool:
+    """Return whether a task is in the line again in which its last step began."""
+    return [task.code, task.line] == task.began
+
+
+def _whoever(event: Event, state: State) -> str:
+    return state.label(event["task"]) if "task" in event else OUTSIDE
+
+
+def _names(tasks: Sequence[int], state: State) -> str:
+    """Return the names of some tasks."""
+    names = [state.label(task) for task in tasks[:NAMED]]
+    return ", ".join(names) + (f" and {len(tasks) - NAMED} more" if len(tasks) > NAMED else "")
 
 
 _MORE = {
+    "end": _end,
     "turn": _turn,
     "poll": _poll,
     "polled": _polled,
@@ -327,8 +438,9 @@ _MORE = {
     "cancel.deliver": _deliver,
     "scope.leave": _leave,
     "timer.set": _set,
-    "queue.put": _put,
-    "queue.get": _put,
+    "queue.put": _move,
+    "queue.get": _move,
+    "call": _call,
     "deadlock": _deadlock,
     "mark": _mark,
 }

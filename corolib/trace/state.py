@@ -17,6 +17,7 @@ from typing import Any
 from corolib.trace.events import Event
 
 DONE_KEPT = 20  # of the tasks that are done, so many of the last are named in `done`
+OWN = "own"  # what is watched for the scheduler itself
 NOTHING: dict[str, Any] = {}
 
 
@@ -213,7 +214,7 @@ def _end(state: State, event: Event) -> None:
 
 
 def _watch(state: State, event: Event) -> None:
-    state.watched[event["fd"]] = event["mask"]
+    state.watched[event["fd"]] = OWN if event.get("own") else event["mask"]
 
 
 def _unwatch(state: State, event: Event) -> None:

@@ -219,8 +219,10 @@ class NotingSelector:
 
     def _watch(self, fd: int, mask: int) -> None:
         self._files[fd] = None
-        running = self._scheduler.current
-        self._scheduler.note("watch", fd, _MASKS[mask], None if running is None else running.id)
+        scheduler = self._scheduler
+        task = None if scheduler.current is None else scheduler.current.id
+        own = True if fd in scheduler._poller._wakeups else None
+        scheduler.note("watch", fd, _MASKS[mask], task, own)
 
     def _unwatch(self, fd: int) -> None:
         self._files.pop(fd, None)

@@ -60,9 +60,11 @@ def test_who_ends_with_the_lock_is_named(told):
     assert state.task(3).held == ["Lock printer"]
     assert state.task(2).held == []
     assert (state.task(4).how, state.task(4).error) == ("failed", "RuntimeError")
+    assert sentences[-1] == "The run is over: the main task returned. 1 task failed: cleo#4."
     end = next(n for n, each in enumerate(sentences) if "It still held" in each)
     assert sentences[end + 1].startswith(
-        "bob#3 has ended and gives nothing back, so cleo#4, the first in line, gets an error"
+        "bob#3 ended and did not release Lock printer. cleo#4 was the first to wait for it: "
+        "cleo#4 gets an error instead"
     )
     before = State()
     for event in told["printer"][0][:end]:
@@ -94,9 +96,9 @@ def test_the_long_step_and_who_has_to_wait_for_it_are_seen(told):
 def test_each_of_two_holds_what_the_other_one_wants(told):
     events, sentences, _ = told["transfers"]
     assert (
-        "No task can ever run again, for some wait for each other: "
-        "to_bob#2 waits for to_ann#3 (acquire Lock bob), "
-        "to_ann#3 waits for to_bob#2 (acquire Lock ann). All are cancelled."
+        "A deadlock: to_bob#2 waits to acquire Lock bob, held by to_ann#3; "
+        "to_ann#3 waits to acquire Lock ann, held by to_bob#2. "
+        "No task can ever go on, and all of them are cancelled."
     ) in sentences
     state = State()
     for event in events:

@@ -105,7 +105,7 @@ def test_options_are_the_traces(folder, capsys):
     assert record("-o", "b.json", "--last", 5, "--no-values", "program.py") == 0
     assert len(json.loads((folder / "b.json").read_text())["traceEvents"]) < 20
     assert record("-o", "-", "program.py") == 0
-    assert "The run is over: returned." in capsys.readouterr().err
+    assert "The run is over: the main task returned." in capsys.readouterr().err
 
 
 def test_a_module_is_run_as_one_and_each_run_has_a_file(folder, capsys, monkeypatch):

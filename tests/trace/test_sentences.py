@@ -3,7 +3,7 @@
 import pytest
 
 from corolib.trace import State, sentence
-from corolib.trace.sentences import span
+from corolib.trace.sentences import place, span, wish_in_words
 
 CODES = [["main", "/srv/chat.py", 30], ["echo", "/srv/chat.py", 40]]
 BEGIN = [
@@ -42,19 +42,26 @@ def wakes(why, task=1, **more):
     return {"kind": "wake", "task": task, "why": why, **more}
 
 
+def spawns(task, **more):
+    about = {"name": "child", "parent": 1, "daemon": False, "code": 0, "line": 34}
+    return {"kind": "spawn", "task": task, **about, **more}
+
+
+FAILED = {"error": "ValueError", "message": "no such colour", "code": 1, "line": 47}
 RAN = "main#1 ran for 3 µs to chat.py:41"
 QUEUED = "goes to the end of the ready queue, place 2."
+FIRST = "goes to the ready queue, where it is first."
 
 
 @pytest.mark.parametrize(
     ("events", "text"),
     [
-        ([], "echo#2 is new, and goes to the end of the ready queue, place 1."),
+        ([], f"echo#2 is new, and {FIRST}"),
         ([{"kind": "run", "tasks": 1}], "The run begins."),
         ([{"kind": "turn", "n": 4, "ready": 0}], "Turn 4 begins. No task is ready yet."),
         ([{"kind": "turn", "n": 4, "ready": 1}], "Turn 4 begins. 1 task is ready."),
         ([{"kind": "turn", "n": 4, "ready": 2}], "Turn 4 begins. 2 tasks are ready."),
-        ([yields(trap="")], f"{RAN} and gave way: it can go on, after the others."),
+        ([yields(trap="")], f"{RAN} and gave way: it can go on after the others."),
         (
             [yields(read=11)],
             f"{RAN} and yielded ReadWait(fd 11). It is parked: nothing runs it until fd 11 can be "
@@ -84,42 +91,41 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [yields(trap="Enqueue", what="acquire Lock till")],
-            f"{RAN}. It is parked, and waits: acquire Lock till.",
+            f"{RAN}. It is parked, and waits to acquire Lock till.",
         ),
         (
             [yields(trap="Enqueue", what="acquire Lock till", holders=[2])],
-            f"{RAN}. It is parked, and waits: acquire Lock till, which depends on echo#2.",
+            f"{RAN}. It is parked, and waits to acquire Lock till, held by echo#2.",
         ),
         ([yields(trap="int")], f"{RAN} and yielded int."),
-        ([yields(trap=""), wakes("yield")], f"main#1 gave way: it waits for nothing, and {QUEUED}"),
+        ([yields(trap=""), wakes("yield")], f"main#1 gave way and waits for nothing: it {QUEUED}"),
         (
             [yields(write=7), wakes("at once", by=1)],
-            f"main#1 need not wait, for what it asked for is there. It {QUEUED}",
+            f"main#1 need not wait, for what it asked for is there: it {QUEUED}",
         ),
         (
             [yields(read=7), wakes("io")],
-            f"What main#1 waited for has happened: fd 7 can be read. It {QUEUED}",
+            f"Now fd 7 can be read. main#1 waited for that, and {QUEUED}",
         ),
         (
             [yields(write=7), wakes("io")],
-            f"What main#1 waited for has happened: fd 7 can be written. It {QUEUED}",
+            f"Now fd 7 can be written. main#1 waited for that, and {QUEUED}",
         ),
         (
             [yields(urgent=7), wakes("io")],
-            f"What main#1 waited for has happened: fd 7 has urgent data. It {QUEUED}",
+            f"Now fd 7 has urgent data. main#1 waited for that, and {QUEUED}",
         ),
         (
             [yields(until=7), wakes("timer")],
-            f"The time that main#1 waited for has come. It {QUEUED}",
+            f"The time that main#1 waited for has come: main#1 {QUEUED}",
         ),
         (
             [yields(join=2), wakes("join", by=2)],
-            f"echo#2 is done, and main#1 waited for that. It {QUEUED}",
+            f"echo#2 is done. main#1 waited for that, and {QUEUED}",
         ),
         (
             [yields(what="acquire Lock till"), wakes("lock", by=2)],
-            "echo#2 lets go, and main#1 was the first in line: acquire Lock till. It has it now, "
-            f"and {QUEUED}",
+            f"main#1 was the first to wait for Lock till and holds it now: main#1 {QUEUED}",
         ),
         (
             [
@@ -127,26 +133,33 @@ QUEUED = "goes to the end of the ready queue, place 2."
                 {"kind": "over", "task": 2, "how": "returned"},
                 wakes("lock", by=2),
             ],
-            "echo#2 has ended and gives nothing back, so main#1, the first in line, gets an error "
-            "instead: acquire Lock till. It goes to the end of the ready queue, place 1.",
+            "echo#2 ended and did not release Lock till. main#1 was the first to wait for it: "
+            f"main#1 gets an error instead, and {FIRST}",
         ),
         (
             [yields(what="get from Queue 1"), wakes("queue", by=2)],
-            f"echo#2 ends the wait of main#1: get from Queue 1. It {QUEUED}",
+            f"echo#2 ends the wait of main#1 to get from Queue 1: main#1 {QUEUED}",
         ),
         (
             [yields(what="wait for Event 1"), wakes("event", by=2)],
-            f"echo#2 ends the wait of main#1: wait for Event 1. It {QUEUED}",
+            f"echo#2 ends the wait of main#1 for Event 1: main#1 {QUEUED}",
         ),
-        ([yields(), wakes("other")], f"The scheduler ends the wait of main#1. It {QUEUED}"),
+        (
+            [yields(what="wait for Condition 1"), wakes("lock", by=2)],
+            f"echo#2 ends the wait of main#1 for Condition 1: main#1 {QUEUED}",
+        ),
+        ([yields(), wakes("other")], f"The scheduler ends the wait of main#1: main#1 {QUEUED}"),
         (
             [yields(), wakes("cancel", by=2)],
-            f"The wait of main#1 is taken back, and Cancelled is waiting for it. It {QUEUED}",
+            f"main#1 can go on, with that exception, and {QUEUED}",
         ),
-        ([yields(), wakes("thread")], f"Another thread has ended the wait of main#1. It {QUEUED}"),
+        (
+            [yields(), wakes("thread")],
+            f"Another thread has ended the wait of main#1: main#1 {QUEUED}",
+        ),
         (
             [yields(), wakes("signal")],
-            f"A signal handler has ended the wait of main#1. It {QUEUED}",
+            f"A signal handler has ended the wait of main#1: main#1 {QUEUED}",
         ),
         (
             [yields(), {"kind": "step", "task": 2, "n": 1, "via": "send"}],
@@ -161,25 +174,65 @@ QUEUED = "goes to the end of the ready queue, place 2."
             "main#1 is next: the scheduler resumes it at chat.py:41 by raising Cancelled.",
         ),
         (
+            [
+                yields(),
+                {"kind": "step", "task": 1, "n": 2, "via": "throw", "error": "OSError"}
+                | {"message": "no file."},
+            ],
+            "main#1 is next: the scheduler resumes it at chat.py:41 by raising OSError: no file.",
+        ),
+        (
             [{"kind": "over", "task": 1, "how": "returned"}],
-            "main#1 ran for 3 µs and returned. It is done when its children are, if it has any.",
+            "main#1 ran for 3 µs and returned. It is done when its child echo#2 is.",
+        ),
+        (
+            [spawns(7), spawns(8, daemon=True), {"kind": "over", "task": 1, "how": "returned"}],
+            "main#1 ran for 5 µs and returned. It is done when its children are: echo#2, child#7.",
         ),
         (
             [{"kind": "over", "task": 1, "how": "failed", "error": "ValueError"}],
-            "main#1 ran for 3 µs and raised ValueError. Its children, if any, are cancelled.",
+            "main#1 ran for 3 µs and failed with ValueError. Its child echo#2 is cancelled.",
+        ),
+        (
+            [
+                *(spawns(n, daemon=n == 8) for n in range(3, 9)),
+                {"kind": "over", "task": 1, "how": "failed", **FAILED},
+            ],
+            "main#1 ran for 9 µs and failed at chat.py:47 with ValueError: no such colour. "
+            "Its children are cancelled: echo#2, child#3, child#4, child#5, child#6 and 2 more.",
+        ),
+        (
+            [
+                *(yields(), wakes("io"), {"kind": "step", "task": 1, "n": 2, "via": "send"}),
+                {"kind": "over", "task": 1, "how": "failed", **FAILED, "line": 41},
+            ],
+            "main#1 ran for 1 µs and failed at chat.py:41 with ValueError: no such colour. "
+            "Its child echo#2 is cancelled.",
+        ),
+        (
+            [
+                *(yields(), wakes("io"), {"kind": "step", "task": 1, "n": 2, "via": "send"}),
+                yields(read=11),
+            ],
+            "main#1 ran for 1 µs to chat.py:41 again and yielded ReadWait(fd 11). "
+            "It is parked: nothing runs it until fd 11 can be read.",
         ),
         (
             [{"kind": "over", "task": 1, "how": "cancelled"}],
-            "main#1 ran for 3 µs and ended, as it was asked to.",
+            "main#1 ran for 3 µs and ended, for it was cancelled. Its child echo#2 is cancelled.",
         ),
         (
-            [{"kind": "over", "task": 2, "how": "failed", "error": "RuntimeError"}],
-            "echo#2 ran for 0 ns and raised RuntimeError. Its children, if any, are cancelled.",
+            [
+                {"kind": "lock.take", "lock": 1, "label": "Lock till", "task": 2},
+                {"kind": "over", "task": 2, "how": "failed", "error": "RuntimeError"},
+            ],
+            "echo#2 ran for 0 ns and failed with RuntimeError. "
+            "It still held Lock till: nobody gives that back any more.",
         ),
         ([{"kind": "done", "task": 2, "how": "returned"}], "echo#2 is done."),
         (
             [{"kind": "done", "task": 2, "how": "failed", "error": "ValueError"}],
-            "echo#2 is done: ValueError left it.",
+            "echo#2 is done: it failed with ValueError.",
         ),
         ([{"kind": "done", "task": 2, "how": "cancelled"}], "echo#2 is done: it was cancelled."),
         (
@@ -188,37 +241,54 @@ QUEUED = "goes to the end of the ready queue, place 2."
         ),
         (
             [{"kind": "poll"}],
-            "Nobody is ready, and no timer is set: the scheduler sleeps until a file is ready.",
+            "No task is ready, and no timer is set: the scheduler sleeps until a file is ready.",
         ),
         (
             [{"kind": "poll", "timeout": 0.5}],
-            "Nobody is ready, and the next timer is due in 500.0 ms: the scheduler sleeps at most "
-            "so long.",
+            "No task is ready, and the next timer is due in 500.0 ms: the scheduler sleeps until "
+            "then, or until a file is ready.",
         ),
         (
             [{"kind": "poll", "timeout": 0}],
-            "The scheduler looks which files are ready, and does not wait: tasks are ready.",
+            "Tasks are ready, so the scheduler does not sleep: it only asks the selector which "
+            "files are ready.",
         ),
         (
             [
                 {"kind": "step", "task": 2, "n": 1, "via": "send"},
                 {"kind": "poll", "timeout": 0},
             ],
-            "The scheduler looks which files are ready, and does not wait: a timer is due.",
+            "A timer is due, so the scheduler does not sleep: it only asks the selector which "
+            "files are ready.",
         ),
         (
             [{"kind": "polled", "files": [[7, "r"], [8, "rw"]], "count": 2}],
             "The selector reports: fd 7 can be read, fd 8 can be read or written.",
         ),
-        ([{"kind": "polled", "files": [], "count": 0}], "The selector reports no file."),
+        (
+            [
+                {"kind": "watch", "fd": 7, "mask": "r", "own": True},
+                {"kind": "polled", "files": [[7, "r"]], "count": 1},
+            ],
+            "The selector reports: fd 7, the scheduler's own, can be read.",
+        ),
+        (
+            [{"kind": "polled", "files": [], "count": 0}],
+            "The selector reports that no file is ready.",
+        ),
         (
             [{"kind": "watch", "fd": 7, "mask": "rw"}],
-            "The selector is told to watch fd 7, to be read or written.",
+            "From now on the selector watches whether fd 7 can be read or written.",
         ),
-        ([{"kind": "unwatch", "fd": 7}], "The selector is told to watch fd 7 no more."),
+        (
+            [{"kind": "watch", "fd": 7, "mask": "r", "own": True}],
+            "From now on the selector watches fd 7 for the scheduler itself: signals and other "
+            "threads wake it by that.",
+        ),
+        ([{"kind": "unwatch", "fd": 7}], "The selector does not watch fd 7 any more."),
         (
             [{"kind": "cancel.ask", "task": 2, "scope": 0, "label": "echo#2", "by": 1}],
-            "main#1 asks echo#2 to end: no reason is given.",
+            "main#1 cancels echo#2.",
         ),
         (
             [
@@ -230,7 +300,8 @@ QUEUED = "goes to the end of the ready queue, place 2."
                     "reason": "the deadline has passed",
                 }
             ],
-            "The scheduler asks echo#2 to leave the block timeout of 5 s: the deadline has passed.",
+            'The scheduler cancels the block "timeout of 5 s" of echo#2 '
+            "(reason: the deadline has passed).",
         ),
         (
             [
@@ -242,17 +313,17 @@ QUEUED = "goes to the end of the ready queue, place 2."
                     "error": "Cancelled",
                 }
             ],
-            "The wait that echo#2 was in is undone. Cancelled will be raised there, so that it "
-            "leaves shield.",
+            "The wait of echo#2 is undone: Cancelled is raised in its next step, so that the task "
+            'leaves the block "shield".',
         ),
         (
             [{"kind": "cancel.deliver", "task": 2, "scope": 0, "error": "Cancelled"}],
-            "The wait that echo#2 was in is undone. Cancelled will be raised there, so that it "
+            "The wait of echo#2 is undone: Cancelled is raised in its next step, so that the task "
             "ends.",
         ),
         (
             [{"kind": "scope.leave", "task": 2, "scope": 3, "label": "shield", "caught": False}],
-            "echo#2 leaves the block shield.",
+            'echo#2 leaves the block "shield".',
         ),
         (
             [
@@ -264,18 +335,18 @@ QUEUED = "goes to the end of the ready queue, place 2."
                     "caught": True,
                 }
             ],
-            "echo#2 leaves the block CancelScope, which catches the Cancelled that was meant for "
-            "it.",
+            'echo#2 leaves the block "CancelScope", which catches the exception that was raised '
+            "for it.",
         ),
         (
             [{"kind": "timer.set", "id": 3, "at": 2_000, "for": "echo#2"}],
-            "The timer 3 is set, for echo#2: it is due when the clock says 2 µs.",
+            "Timer 3 is set for echo#2: it is due when the clock says 2 µs.",
         ),
         (
             [{"kind": "timer.set", "id": 3, "for": "echo#2"}],
-            "The timer 3 is set, for echo#2, and is never due.",
+            "Timer 3 is set for echo#2, and is never due.",
         ),
-        ([{"kind": "timer.fire", "id": 3}], "The clock says that the timer 3 is due."),
+        ([{"kind": "timer.fire", "id": 3}], "Timer 3 is due."),
         (
             [
                 {
@@ -287,28 +358,32 @@ QUEUED = "goes to the end of the ready queue, place 2."
                     "to": 2,
                 }
             ],
-            "main#1 puts an item into Queue 1. It is handed to echo#2, who waited for one.",
+            "main#1 puts an item into Queue 1. echo#2 waited for one, and gets it.",
         ),
         (
             [{"kind": "queue.put", "queue": 1, "label": "Queue 1", "length": 2}],
-            "The scheduler puts an item into Queue 1, which has 2 now.",
+            "Code outside of the tasks puts an item into Queue 1, which has 2 items now.",
         ),
         (
             [{"kind": "queue.get", "queue": 1, "label": "Queue 1", "task": 1, "length": 0}],
-            "main#1 takes an item out of Queue 1, which has 0 now.",
+            "main#1 takes an item out of Queue 1, which has no item now.",
         ),
         (
             [{"kind": "call", "from": "thread T", "function": "set"}],
-            "A call from outside of the tasks is made (thread T): set.",
+            "The scheduler calls set, as the thread T asked for.",
+        ),
+        (
+            [{"kind": "call", "from": "signal", "function": "set"}],
+            "The scheduler calls set, as a signal handler asked for.",
         ),
         (
             [{"kind": "deadlock", "tasks": [1, 2], "cycle": []}],
-            "No task can ever run again: a deadlock. All are cancelled.",
+            "A deadlock: no task can ever go on. All of them are cancelled.",
         ),
         (
             [{"kind": "deadlock", "tasks": [1, 2], "cycle": [1, 2]}],
-            "No task can ever run again, for some wait for each other: main#1 waits for echo#2 (?)"
-            ", echo#2 waits for main#1 (?). All are cancelled.",
+            "A deadlock: main#1 waits for echo#2; echo#2 waits for main#1. No task can ever go on, "
+            "and all of them are cancelled.",
         ),
         (
             [
@@ -317,16 +392,40 @@ QUEUED = "goes to the end of the ready queue, place 2."
                 yields(2, "Join", join=1),
                 {"kind": "deadlock", "tasks": [1, 2], "cycle": [1, 2]},
             ],
-            "No task can ever run again, for some wait for each other: "
-            "main#1 waits for echo#2 (its child), echo#2 waits for main#1 (its end). "
-            "All are cancelled.",
+            "A deadlock: main#1 waits for its child echo#2; echo#2 waits for main#1. "
+            "No task can ever go on, and all of them are cancelled.",
         ),
-        ([{"kind": "mark", "name": "begins", "data": {}}], "The scheduler notes: begins."),
+        (
+            [
+                yields(1, "Enqueue", what="acquire Lock till"),
+                {"kind": "step", "task": 2, "n": 1, "via": "send"},
+                yields(2, "Suspend", what="a shout"),
+                {"kind": "deadlock", "tasks": [1, 2], "cycle": [1, 2]},
+            ],
+            "A deadlock: main#1 waits to acquire Lock till, held by echo#2; "
+            "echo#2 waits for main#1 for a shout. "
+            "No task can ever go on, and all of them are cancelled.",
+        ),
+        (
+            [{"kind": "mark", "name": "begins", "data": {}}],
+            "Code outside of the tasks notes: begins.",
+        ),
         (
             [{"kind": "mark", "task": 2, "name": "begins", "data": {"n": "1"}}],
             "echo#2 notes: begins (n=1).",
         ),
-        ([{"kind": "end", "reason": "returned"}], "The run is over: returned."),
+        (
+            [{"kind": "end", "reason": "returned"}],
+            "The run is over: the main task returned.",
+        ),
+        (
+            [{"kind": "end", "reason": "closed", "failed": 1, "first": "echo#2"}],
+            "The run is over: the scheduler was closed. 1 task failed: echo#2.",
+        ),
+        (
+            [{"kind": "end", "reason": "OSError", "message": "x", "failed": 3, "first": "echo#2"}],
+            "The run is over: OSError: x. 3 tasks failed, echo#2 first.",
+        ),
     ],
 )
 def test_each_event_has_its_sentence(events, text):
@@ -336,18 +435,21 @@ def test_each_event_has_its_sentence(events, text):
 def test_main_is_made_by_nobody_and_others_by_who_spawns_them():
     assert said(begin=BEGIN[:1]) == "main#1 is made at chat.py:31."
     assert said(begin=BEGIN[:4]) == (
-        "main#1 spawns echo#2 at chat.py:33. "
-        "It takes its first step when those before it have had theirs."
+        "main#1 spawns echo#2 at chat.py:33. The new task does not run at once."
     )
 
 
 def test_what_was_dropped_is_not_known_and_the_rest_is_said_all_the_same():
     step = {"kind": "step", "task": 9, "n": 3, "via": "send"}
-    assert said(step, begin=[]) == "?#9 is next: the scheduler resumes it at its end."
-    assert said(wakes("io", 9), begin=[]) == (
-        "What ?#9 waited for has happened: ?. It goes to the end of the ready queue, place 1."
-    )
-    assert said({"kind": "polled", "files": [], "count": 0}, begin=[]).endswith("no file.")
+    assert said(step, begin=[]) == "?#9 is next: the scheduler resumes it."
+    for why, text in (
+        ("io", "Now a file is ready. ?#9 waited for that, and"),
+        ("join", "Another task is done. ?#9 waited for that, and"),
+        ("lock", "The scheduler ends the wait of ?#9: ?#9"),
+    ):
+        assert said(wakes(why, 9), begin=[]) == f"{text} {FIRST}"
+    assert said(yields(9, read=11), begin=[]).startswith("?#9 ran for 0 ns to chat.py:41 and")
+    assert said({"kind": "polled", "files": [], "count": 0}, begin=[]).endswith("no file is ready.")
     assert said({"kind": "over", "task": 9, "how": "returned"}, begin=[]).startswith(
         "?#9 ran for 0 ns"
     )
@@ -362,3 +464,27 @@ def test_what_was_dropped_is_not_known_and_the_rest_is_said_all_the_same():
 )
 def test_times_are_said_with_the_digits_that_matter(ns, text):
     assert span(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        *(("wait for Event go", " for Event go"), ("wait at Barrier 1", " at Barrier 1")),
+        *(("put into Queue 1", " to put into Queue 1"), ("receive SIGHUP", " to receive SIGHUP")),
+        *(("a shout", " for a shout"), ("the tasks of a group", " for the tasks of a group")),
+        *(("see a Thing", " (see a Thing)"), ("", "")),
+    ],
+)
+def test_what_a_wait_is_for_is_part_of_the_sentence(what, text):
+    assert wish_in_words(what) == text
+
+
+def test_holders_are_named_beside_what_they_hold_back():
+    waits = yields(what="the tasks of a group", holders=[2])
+    assert said(waits) == f"{RAN}. It is parked, and waits for the tasks of a group (echo#2)."
+
+
+def test_a_task_that_stands_in_the_library_alone_stands_in_no_line():
+    waits = {"kind": "yield", "task": 1, "trap": "ReadWait", "on": {"read": 4}}
+    assert said(waits).startswith("main#1 ran for 3 µs and yielded ReadWait(fd 4).")
+    assert place(CODES, -1, -1) == "no line of the program"

@@ -26,6 +26,7 @@ function eventsOf({ kinds, first, rows }) {
 
 const NOTHING = Object.freeze({});
 const DONE_KEPT = 20;
+const OWN = "own"; // what is watched for the scheduler itself
 
 function newTask(id, name, parent) {
   return {
@@ -182,7 +183,7 @@ const CHANGES = {
     s.first_failed = e.first ?? "";
     s.polling = false;
   },
-  watch: (s, e) => { s.watched.set(e.fd, e.mask); },
+  watch: (s, e) => { s.watched.set(e.fd, e.own ? OWN : e.mask); },
   unwatch: (s, e) => { s.watched.delete(e.fd); },
   spawn: (s, e) => {
     const task = newTask(e.task, e.name, e.parent);
@@ -291,21 +292,49 @@ function span(ns) {
 const baseName = (file) => file.slice(file.lastIndexOf("/") + 1);
 
 function place(codes, code, line) {
-  return code >= 0 && code < codes.length ? `${baseName(codes[code][1])}:${line}` : "its end";
+  return code >= 0 && code < codes.length ? `${baseName(codes[code][1])}:${line}`
+    : "no line of the program";
 }
 
-function waitsInWords(on, state) {
+function waitsInWords(on, state, unknown = "?") {
   if ("read" in on) return `fd ${on.read} can be read`;
   if ("write" in on) return `fd ${on.write} can be written`;
   if ("urgent" in on) return `fd ${on.urgent} has urgent data`;
   if ("join" in on) return state.label(on.join);
-  return on.what ?? "?";
+  return on.what ?? unknown;
 }
 
+// What a wait is for, as it is said behind "waits"; a wait of the program's own may be called anything.
+function wishInWords(what) {
+  const [first, ...rest] = what.split(" ");
+  if (first === "wait") return ` ${rest.join(" ")}`;
+  if (VERBS.includes(first)) return ` to ${what}`;
+  if (NOUNS.includes(first)) return ` for ${what}`;
+  return what ? ` (${what})` : "";
+}
+
+// The error of an event as the last line of a traceback shows it, without a full stop.
+function errorInWords(error, message) {
+  return message === undefined ? error ?? "" : `${error}: ${message.replace(/\.$/, "")}`;
+}
+
+const ACQUIRE = "acquire "; // so begins what is waited for, if tasks hold it
+const VERBS = ["acquire", "get", "put", "publish", "join", "receive"];
+const NOUNS = ["a", "an", "the", "its", "input", "TLS"];
 const MASKS = { r: "read", w: "written", rw: "read or written" };
+const OUTSIDE = "Code outside of the tasks";
+const ITEMS = ["no item", "1 item"];
+const NAMED = 5; // tasks, of many
 
 // Which words, and what is put in.
 const MORE = {
+  end: (e, state, v) => {
+    const words = { returned: "the main task returned", closed: "the scheduler was closed" };
+    v.reason = words[e.reason] ?? errorInWords(e.reason, e.message);
+    v.failures = !e.failed ? "" : e.failed === 1 ? ` 1 task failed: ${e.first}.`
+      : ` ${e.failed} tasks failed, ${e.first} first.`;
+    return "end";
+  },
   turn: (e) => (e.ready < 2 ? `turn ${e.ready}` : "turn"),
   poll: (e, state, v) => {
     if (e.timeout === undefined) return "poll for ever";
@@ -314,10 +343,11 @@ const MORE = {
     return "poll";
   },
   polled: (e, state, v) => {
-    v.files = e.files.map(([fd, mask]) => `fd ${fd} can be ${MASKS[mask]}`).join(", ");
+    v.files = e.files.map(([fd, mask]) => (state.watched.get(fd) === OWN
+      ? `fd ${fd}, the scheduler's own, can be read` : `fd ${fd} can be ${MASKS[mask]}`)).join(", ");
     return e.files.length ? "polled" : "polled none";
   },
-  watch: (e, state, v) => { v.mask = MASKS[e.mask]; return "watch"; },
+  watch: (e, state, v) => { v.mask = MASKS[e.mask]; return e.own ? "watch own" : "watch"; },
   spawn: (e, state, v, codes) => {
     v.where = place(codes, e.code, e.line);
     v.by = state.label(e.parent);
@@ -325,22 +355,34 @@ const MORE = {
   },
   wake: (e, state, v) => {
     const task = state.task(e.task);
-    v.place = state.ready.indexOf(task.id) + 1;
-    v.what = waitsInWords(task.on, state);
-    if (e.why === "lock" && e.by && state.task(e.by).how) return "wake refused";
+    const at = state.ready.indexOf(task.id) + 1;
+    v.queue = at === 1 ? "the ready queue, where it is first"
+      : `the end of the ready queue, place ${at}`;
+    const what = task.on.what ?? "";
+    v.wish = wishInWords(what);
+    if (e.why === "io" || e.why === "join") {
+      v.what = waitsInWords(task.on, state, e.why === "io" ? "a file is ready" : "Another task");
+    } else if (e.why === "lock" && what.startsWith(ACQUIRE)) {
+      v.lock = what.slice(ACQUIRE.length);
+      return e.by && state.task(e.by).how ? "wake refused" : "wake lock";
+    } else if (["lock", "queue", "event", "other"].includes(e.why)) {
+      return "wake ended";
+    }
     return `wake ${e.why}`;
   },
   step: (e, state, v, codes) => {
     const task = state.task(e.task);
-    v.where = place(codes, task.code, task.line);
+    v.where = placeWith(" at", codes, task.code, task.line);
     v.queued = task.queued < 0 ? "" : `, after ${span(task.queued)} in the queue`;
+    v.error = errorInWords(e.error, e.message);
     return e.n === 1 ? "step first" : `step ${e.via}`;
   },
   yield: (e, state, v, codes) => {
     const task = state.task(e.task);
     const on = e.on;
     ran(task, v, codes);
-    v.where = place(codes, task.code, task.line);
+    v.to = placeWith(" to", codes, task.code, task.line);
+    if (v.to && task.steps > 1 && isBack(task)) { v.from = ""; v.to += " again"; }
     if (e.trap === "") return "yield";
     for (const name of ["read", "write", "urgent"]) {
       if (name in on) { v.fd = on[name]; return `yield ${name}`; }
@@ -350,21 +392,27 @@ const MORE = {
       v.at = span(on.until);
       return "yield until";
     }
-    if (!("join" in on) && !("what" in on)) return "yield other";
-    v.what = waitsInWords(on, state);
-    if ("join" in on) return "yield join";
-    v.holders = (on.holders || []).map((each) => state.label(each)).join(", ");
-    return v.holders ? "yield held" : "yield what";
+    if ("join" in on) { v.what = waitsInWords(on, state); return "yield join"; }
+    if (!("what" in on)) return "yield other";
+    v.wish = wishInWords(on.what);
+    const holders = namesOf(on.holders ?? [], state);
+    v.holders = !holders ? "" : on.what.startsWith(ACQUIRE) ? `, held by ${holders}` : ` (${holders})`;
+    return "yield what";
   },
   over: (e, state, v, codes) => {
     const task = state.task(e.task);
     ran(task, v, codes);
-    v.held = task.held.join(", ");
-    return v.held ? "over held" : `over ${e.how}`;
+    v.at = placeWith(" at", codes, e.code ?? -1, task.line);
+    if (v.at && isBack(task)) v.from = "";
+    v.error = errorInWords(e.error, e.message);
+    const held = task.held.join(", ");
+    v.held = held ? ` It still held ${held}: nobody gives that back any more.` : "";
+    v.children = childrenOf(task, e.how, state);
+    return `over ${e.how}`;
   },
   done: (e) => `done ${e.how}`,
   "cancel.ask": (e, state, v) => {
-    v.reason = e.reason ?? "no reason is given";
+    v.reason = "reason" in e ? ` (reason: ${e.reason})` : "";
     return e.scope ? "cancel.ask" : "cancel.ask task";
   },
   "cancel.deliver": (e) => (e.scope ? "cancel.deliver" : "cancel.deliver task"),
@@ -374,37 +422,70 @@ const MORE = {
     v.at = span(e.at);
     return "timer.set";
   },
-  "queue.put": (e, state, v) => {
-    v.by = state.label(e.task);
-    if ("to" in e) { v.to = state.label(e.to); return "queue.put to"; }
-    return "queue.put";
+  "queue.put": (e, state, v) => moved(e, state, v),
+  "queue.get": (e, state, v) => moved(e, state, v),
+  call: (e, state, v) => {
+    v.origin = { signal: "a signal handler", task: "a task" }[e.from] ?? `the ${e.from}`;
+    return "call";
   },
-  "queue.get": (e, state, v) => { v.by = state.label(e.task); return "queue.get"; },
   deadlock: (e, state, v) => {
     const cycle = e.cycle;
-    v.cycle = cycle.map((one, n) => `${state.label(one)} waits for `
-      + `${state.label(cycle[(n + 1) % cycle.length])} (${wish(state.task(one), state)})`).join(", ");
+    v.cycle = cycle.map((one, n) => `${state.label(one)} waits`
+      + waitFor(state.task(one), state.label(cycle[(n + 1) % cycle.length]))).join("; ");
     return cycle.length ? "deadlock cycle" : "deadlock";
   },
   mark: (e, state, v) => {
     const data = Object.entries(e.data);
-    v.by = state.label(e.task);
+    v.by = whoever(e, state);
     v.data = data.map(([name, value]) => `${name}=${value}`).join(", ");
     return data.length ? "mark data" : "mark";
   },
 };
 
-// Why a task of a cycle waits for the next.
-function wish(task, state) {
-  if (task.state === "completing") return "its child";
-  return "join" in task.on ? "its end" : waitsInWords(task.on, state);
+function moved(e, state, v) {
+  v.by = whoever(e, state);
+  if ("to" in e) { v.to = state.label(e.to); return "queue.put to"; }
+  v.items = ITEMS[e.length] ?? `${e.length} items`;
+  return e.kind;
+}
+
+// For what of another task a task of a cycle waits.
+function waitFor(task, other) {
+  const what = task.on.what ?? "";
+  if (task.state === "completing") return ` for its child ${other}`;
+  if (what.startsWith(ACQUIRE)) return ` to ${what}, held by ${other}`;
+  return ` for ${other}${wishInWords(what)}`;
+}
+
+// What becomes of the children of a task whose body has just ended.
+function childrenOf(task, how, state) {
+  const found = [...state.tasks.values()].filter((each) => each.parent === task.id
+    && each.state !== "done" && (how !== "returned" || !each.daemon)).map((each) => each.id);
+  const names = namesOf(found, state);
+  const words = how === "returned"
+    ? [`It is done when its child ${names} is.`, `It is done when its children are: ${names}.`]
+    : [`Its child ${names} is cancelled.`, `Its children are cancelled: ${names}.`];
+  return found.length ? ` ${words[found.length > 1 ? 1 : 0]}` : "";
+}
+
+const whoever = (e, state) => ("task" in e ? state.label(e.task) : OUTSIDE);
+const isBack = (task) => task.code === task.began[0] && task.line === task.began[1];
+
+// The names of some tasks.
+function namesOf(tasks, state) {
+  return tasks.slice(0, NAMED).map((task) => state.label(task)).join(", ")
+    + (tasks.length > NAMED ? ` and ${tasks.length - NAMED} more` : "");
+}
+
+// A place in the program with a word in front, or nothing if it is not known.
+function placeWith(word, codes, code, line) {
+  return code >= 0 ? `${word} ${place(codes, code, line)}` : "";
 }
 
 // How long its last step was, and where that began.
 function ran(task, v, codes) {
   v.span = span(task.ran);
-  const [code, line] = task.began;
-  v.from = task.steps > 1 && code >= 0 ? ` from ${place(codes, code, line)}` : "";
+  v.from = task.steps > 1 ? placeWith(" from", codes, ...task.began) : "";
 }
 
 // What an event means; `state` is as it is after the event.
