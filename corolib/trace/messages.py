@@ -27,12 +27,14 @@ _PYTHON = os.path.dirname(os.__file__) + os.sep, "<frozen "
 # What the interpreter itself knows of a class and of an exception, whatever these say of it.
 _order = vars(type)["__mro__"].__get__
 _names = vars(type)["__dict__"].__get__
+_STR = "__str__"
 _args: Callable[[BaseException], tuple[Any, ...]] = vars(BaseException)["args"].__get__
 
 
 def _of_a_cancel(error: BaseException) -> tuple[Any, ...]:
-    task, *reason = _args(error)
-    return tuple(reason) if type(error) is TaskCancelled and type(task) is Task else (task,)
+    args = _args(error)
+    plain = type(error) is TaskCancelled and args and type(args[0]) is Task
+    return args[1:] if plain else (error,)
 
 
 def _fields(kind: Any, *names: str) -> Callable[[BaseException], tuple[Any, ...]]:
@@ -41,24 +43,23 @@ def _fields(kind: Any, *names: str) -> Callable[[BaseException], tuple[Any, ...]
     return lambda error: (*_args(error), *(field(error) for field in found))
 
 
-_WAYS: tuple[tuple[Any, Callable[[BaseException], tuple[Any, ...]]], ...] = (
-    (BaseException.__str__, _args),
-    (KeyError.__str__, _args),
-    (OSError.__str__, _fields(OSError, "errno", "strerror", "filename", "filename2")),
-    (UnicodeDecodeError.__str__, _fields(UnicodeDecodeError, "encoding", "object", "reason")),
-    (UnicodeEncodeError.__str__, _fields(UnicodeEncodeError, "encoding", "object", "reason")),
-    (BaseExceptionGroup.__str__, lambda error: _args(error)[:1]),
-    (TaskCancelled.__str__, _of_a_cancel),
+_MADE_OF: tuple[tuple[type, Callable[[BaseException], tuple[Any, ...]]], ...] = (
+    *((kind, _args) for kind in (BaseException, KeyError, AttributeError, NameError)),
+    (OSError, _fields(OSError, "errno", "strerror", "filename", "filename2")),
+    (ImportError, _fields(ImportError, "msg")),
+    (UnicodeDecodeError, _fields(UnicodeDecodeError, "encoding", "object", "reason")),
+    (UnicodeEncodeError, _fields(UnicodeEncodeError, "encoding", "object", "reason")),
+    (BaseExceptionGroup, lambda error: _args(error)[:1]),
+    (TaskCancelled, _of_a_cancel),
 )
-"""The ways to put an exception into words that may be gone, and what the words are made of."""
+"""Classes whose way to put an exception into words may be gone, and what the words are made of."""
 
 
 def message_of(error: BaseException) -> str | None:
     """Return the first line of what an exception says, in short; None: nothing, or not known."""
-    words = next(
-        names["__str__"] for kind in _order(type(error)) if "__str__" in (names := _names(kind))
-    )
-    made_of = next((found for way, found in _WAYS if way is words), None)
+    order = _order(type(error))
+    kind, words = next((kind, _names(kind)[_STR]) for kind in order if _STR in _names(kind))
+    made_of = next((found for each, found in _MADE_OF if each is kind), None)
     try:
         if made_of is None or not all(map(_is_plain, made_of(error))):
             return None
@@ -103,4 +104,6 @@ def is_ours(code: CodeType) -> bool:
 
 def _is_plain(value: object) -> bool:
     kind = type(value)
-    return kind in PLAIN and (kind is not int or value.bit_length() <= BITS)  # type: ignore[attr-defined]
+    if kind is int:
+        return value.bit_length() <= BITS  # type: ignore[attr-defined, no-any-return]
+    return kind in PLAIN

@@ -40,7 +40,7 @@ WORDS = {
     "spawn main": "{task} is made at {where}.",
     "wake new": "{task} is new, and " + QUEUED,
     "wake yield": "{task} gave way and waits for nothing: it " + QUEUED,
-    "wake at once": "{task} need not wait, for what it asked for is there: it " + QUEUED,
+    "wake at once": "{task} need not wait after all: it " + QUEUED,
     "wake io": "Now {what}. {task} waited for that, and " + QUEUED,
     "wake timer": "The time that {task} waited for has come: {task} " + QUEUED,
     "wake join": "{what} is done. {task} waited for that, and " + QUEUED,
@@ -48,7 +48,7 @@ WORDS = {
     "wake refused": "{by} ended and did not release {lock}. {task} was the first to wait for it: "
     "{task} gets an error instead, and " + QUEUED,
     "wake ended": "{by} ends the wait of {task}{wish}: {task} " + QUEUED,
-    "wake cancel": "{task} can go on, with that exception, and " + QUEUED,
+    "wake cancel": "{task} gets the exception in its next step, and " + QUEUED,
     "wake thread": "Another thread has ended the wait of {task}: {task} " + QUEUED,
     "wake signal": "A signal handler has ended the wait of {task}: {task} " + QUEUED,
     "step first": "{task} is next{queued}: the scheduler starts it.",

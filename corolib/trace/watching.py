@@ -22,6 +22,7 @@ from corolib.kernel import (
     attribute,
     class_name,
     name_of,
+    plain,
     running_scheduler,
 )
 
@@ -109,7 +110,9 @@ def _whose(f: Any, arg: Any) -> str:
     if isinstance(arg, CancelScope):
         whose = "?" if arg.task is None else arg.task.label
         return f"{class_name(arg)} of {whose}"
-    return name_of(f).strip("_<>")
+    name = name_of(f).strip("_<>")
+    ours = plain(attribute(f, "__module__")).startswith("corolib.")
+    return f"corolib itself ({name})" if ours else name
 
 
 class NotingCancellation(Cancellation):

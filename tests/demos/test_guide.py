@@ -421,9 +421,9 @@ def test_a_recorded_step_says_what_has_happened(recorded):
         assert re.search(r"The time that tick#\d waited for has come", told[picture][0])
     assert "resumes it at story.py:" in told["errors"][0]
     assert "by raising BusyError" in told["errors"][0]
-    assert "main#2 asks sleeper#1 to end" in told["cancel"][0]
-    assert "double#2 is done, and main#1 waited for that" in told["join"][0]
-    assert "A call from outside of the tasks is made (thread)" in told["thread_wakes"][0]
+    assert "main#2 cancels sleeper#1." in told["cancel"][0]
+    assert "double#2 is done. main#1 waited for that, and" in told["join"][0]
+    assert "as the thread asked for." in told["thread_wakes"][0]
     at_once, giving_way = (text.count("time that tick#") for text in told["compute"])
     assert at_once <= 1 < giving_way
 

@@ -261,9 +261,10 @@ def test_files_are_told_by_their_numbers(selector):
         assert whys(trace, 2) == ["new", "io"]
         assert {"write": fb} in waits_of(trace)
         assert whys(trace, 1)[:3] == ["new", "yield", "at once"]
-        assert {"fd": fa, "mask": "r", "task": 2} in of(trace, "watch")
         assert {"files": [[fa, "r"]], "count": 1} in of(trace, "polled")
         assert {"fd": fb} in of(trace, "unwatch")
+        assert "corolib itself (sweep)" in [event["for"] for event in of(trace, "timer.set")]
+        assert {"fd": fa, "mask": "r", "task": 2} in of(trace, "watch")
         kinds = [event["kind"] for event in trace.events]
         reported = kinds.index("polled", kinds.index("watch"))
         wakes = [e["i"] for e in trace.events if e["kind"] == "wake" and e["why"] == "io"]

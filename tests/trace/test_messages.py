@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from corolib import Lock, Sleep, TaskCancelled, gather, run, spawn
+from corolib import Lock, Sleep, TaskCancelled, current_task, gather, run, spawn
 from corolib.trace import Trace, replay
 from corolib.trace.messages import LONGEST, message_of
 from tests.helpers.driving import sleeper
@@ -42,10 +42,10 @@ class Changed(TaskCancelled):
     reason = property(lambda self: 1 / 0)
 
 
-def of_json():
+def error_of(f, *args):
     try:
-        json.loads("{")
-    except ValueError as exc:
+        f(*args)
+    except Exception as exc:
         return exc
 
 
@@ -58,7 +58,13 @@ def of_json():
         (KeyError("name"), "'name'"),
         (FileNotFoundError(2, "No such file", "a.txt"), "[Errno 2] No such file: 'a.txt'"),
         (ConnectionResetError(104, "reset"), "[Errno 104] reset"),
-        (of_json(), "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (
+            error_of(json.loads, "{"),
+            "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        (error_of(getattr, object(), "colour"), "'object' object has no attribute 'colour'"),
+        (error_of(eval, "colour"), "name 'colour' is not defined"),
+        (error_of(__import__, "colours"), "No module named 'colours'"),
         (
             UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
             "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
@@ -95,9 +101,28 @@ def test_what_says_nothing_or_would_have_to_be_asked():
         *(ValueError(Silent()), Plain("text", Silent()), Own("text")),
         *(OSError(2, Silent()), OSError(2, "No such file", Silent()), KeyError(Silent())),
         *(type("Described", (ValueError,), {"__str__": Silent()})("text"), SyntaxError("text")),
-        *(TaskCancelled(), TaskCancelled("task"), Changed("task", "no more")),
+        *(TaskCancelled(), TaskCancelled("task"), UnicodeDecodeError.__new__(UnicodeDecodeError)),
     ):
         assert message_of(error) is None
+
+    def main():
+        task = current_task()
+        assert message_of(TaskCancelled(task, "no more")).endswith(" was cancelled: no more")
+        for error in (TaskCancelled(task, Silent()), Changed(task, "no more")):
+            assert message_of(error) is None
+        yield
+
+    run(main)
+
+
+def test_an_exception_that_cannot_be_put_into_words_says_nothing():
+    error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    error.object = "no bytes"  # some Pythons refuse that in words, some read it as bytes
+    try:
+        text = str(error)
+    except TypeError:
+        text = None
+    assert message_of(error) == text
 
 
 def fails():

@@ -101,7 +101,7 @@ FIRST = "goes to the ready queue, where it is first."
         ([yields(trap=""), wakes("yield")], f"main#1 gave way and waits for nothing: it {QUEUED}"),
         (
             [yields(write=7), wakes("at once", by=1)],
-            f"main#1 need not wait, for what it asked for is there: it {QUEUED}",
+            f"main#1 need not wait after all: it {QUEUED}",
         ),
         (
             [yields(read=7), wakes("io")],
@@ -151,7 +151,7 @@ FIRST = "goes to the ready queue, where it is first."
         ([yields(), wakes("other")], f"The scheduler ends the wait of main#1: main#1 {QUEUED}"),
         (
             [yields(), wakes("cancel", by=2)],
-            f"main#1 can go on, with that exception, and {QUEUED}",
+            f"main#1 gets the exception in its next step, and {QUEUED}",
         ),
         (
             [yields(), wakes("thread")],
