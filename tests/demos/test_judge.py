@@ -808,9 +808,11 @@ def test_sleeps_are_in_order_on_a_busy_machine():
     ids=lambda what: what if isinstance(what, str) else what.Scheduler.__name__,
 )
 def test_a_planted_fault_is_named(module, law, capsys, request):
+    tries = 3  # on a busy machine one of many waits may be so long that it passes for the only one
     if module.Scheduler not in (Polls, PollsItsCalls):
         request.getfixturevalue("brief")
-    assert check.try_law(LAWS[BY_NAME[law] - 1], module).outcome == FAILS
+        tries = 1
+    assert FAILS in (check.try_law(LAWS[BY_NAME[law] - 1], module).outcome for _ in range(tries))
 
 
 def test_there_is_a_fault_for_each_law():
