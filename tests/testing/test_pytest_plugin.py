@@ -26,7 +26,7 @@ INI = """
 python_files = *.py
 norecursedirs = *
 addopts = -p no:cacheprovider --doctest-modules
-corolib_teardown_timeout = 0.2
+corolib_teardown_timeout = 2
 corolib_linger = 0.5
 """
 

@@ -299,7 +299,7 @@ def hangs_in_teardown():
 
 
 def test_hanging_teardown(hangs_in_teardown):
-    """teardown fails: the teardown of hangs_in_teardown took more than 0.2 s: wait for <Event"""
+    """teardown fails: the teardown of hangs_in_teardown took more than 2 s: wait for <Event"""
     yield
 
 
