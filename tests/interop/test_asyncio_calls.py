@@ -33,7 +33,7 @@ from corolib import (
     wait_future,
 )
 from corolib.interop import asyncio_calls, open_asyncio, run_in_asyncio
-from tests.helpers.driving import LONG, sleeper
+from tests.helpers.driving import LONG, sleeper, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import remake_selector
 
@@ -315,9 +315,10 @@ def test_what_is_no_body_is_told_by_the_name_of_the_call():
 
 
 def test_the_thread_ends_with_the_block_and_what_is_left_in_it_is_cancelled():
-    log = []
+    log, begun = [], []
 
     async def for_ever():
+        begun.append(0)
         try:
             await asyncio.sleep(1000)
         finally:
@@ -331,7 +332,7 @@ def test_the_thread_ends_with_the_block_and_what_is_left_in_it_is_cancelled():
         with open_asyncio() as aio:
             yield from aio(begin())
             waiter = spawn(aio(for_ever()))
-            yield Sleep(0.01)
+            yield from until(lambda: len(begun) == 2)
         with pytest.raises(asyncio.CancelledError):
             yield from waiter
 

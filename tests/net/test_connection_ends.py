@@ -23,6 +23,7 @@ from corolib import (
     spawn,
     timeout,
 )
+from corolib.testing import virtual_time
 from tests.helpers.certificates import RENEWED
 from tests.helpers.driving import echo, turn, until
 from tests.helpers.garbage import everything, garbage_of
@@ -352,7 +353,7 @@ def agreed(server_tls, client_tls):
 # What is counted, and what is said ----------------------------------------------------------------
 
 
-def outcome(handler, scenario, **limits):
+def outcome(handler, scenario, options=None, **limits):
     """Run `scenario(server)` beside a server; return how many have failed, and how many were gone,
     when all connections have ended.
     """
@@ -364,7 +365,7 @@ def outcome(handler, scenario, **limits):
         yield from server.stop(0)
         return server.stats()["failed"], server.stats()["reset"]
 
-    return run(main)
+    return run(main, **(options or {}))
 
 
 def said(caplog):
@@ -470,8 +471,11 @@ def test_what_was_sent_in_part_does_not_end_in_order(agreed, tmp_path, size, how
             yield from task.stop()
             if how == "resumed" and sent:
                 yield from send(near, sent[0])
-            with move_on_after(0.05):  # all output leaves meanwhile
-                yield from near.recv(1)
+            # All output leaves, while somebody reads.
+            whole = size if how == "resumed" or not sent else sent[0]
+            receiver = spawn(near.recv, 1)
+            yield from until(lambda: sum(map(len, got)) == whole)
+            yield from receiver.stop()
         near.close()
         yield from task.stop()
         with far:
@@ -510,7 +514,7 @@ def test_a_server_that_lets_a_client_go_between_two_messages_says_so(
 
     seen = []
     tls = server_tls if secure else None
-    assert outcome(handler, scenario, tls=tls, idle_timeout=0.2) == (0, 0)
+    assert outcome(handler, scenario, virtual_time(), tls=tls, idle_timeout=0.2) == (0, 0)
 
 
 def fails_half_way(stream):
@@ -568,7 +572,8 @@ def test_what_a_handler_has_sent_before_it_failed_is_not_taken_for_all(
                     pass
 
     got = []
-    outcome(handler, scenario, tls=server_tls, idle_timeout=0.3, on_error=lambda *_: 0)
+    idle = 1 if ends is is_idle_half_way else None
+    outcome(handler, scenario, tls=server_tls, idle_timeout=idle, on_error=lambda *_: 0)
     assert got == [b"half of the answer"]
 
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL, PIPE, STDOUT
 
 import pytest
 
@@ -1499,9 +1499,9 @@ def serve_once(server_tls, handle, wire=Wire):
     return listener.getsockname()[1], serve
 
 
-def s_client(port, *options):
+def s_client(port, *options, stderr=DEVNULL):
     command = [OPENSSL, "s_client", "-connect", f"127.0.0.1:{port}", *options]
-    return open_process(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    return open_process(command, stdin=PIPE, stdout=PIPE, stderr=stderr)
 
 
 def echo(stream):
@@ -1517,10 +1517,11 @@ def test_openssls_client_updates_its_keys(server_tls):
 
     def main():
         task = spawn(serve)
-        with (yield from s_client(port, "-tls1_3")) as process:
+        with (yield from s_client(port, "-tls1_3", stderr=STDOUT)) as process:
             for command in (b"", b"k\n", b"K\n", b"K\n"):
-                yield from process.stdin.sendall(command)
-                yield Sleep(0.05)
+                if command:
+                    yield from process.stdin.sendall(command)
+                    yield from said(process.stdout, b"KEYUPDATE\n")
                 yield from process.stdin.sendall(b"hello\n")
                 yield from said(process.stdout, b"echo hello\n")
             yield from process.stdin.sendall(b"Q\n")
@@ -1609,19 +1610,18 @@ def test_a_writer_learns_of_what_a_reader_has_read_without_waiting(server_tls):
         assert (yield from outer.readline()) == b"first\n"
         yield from outer.sendall(b"go\n")
         yield from inner.sendall((yield from raw.recv(CHUNK)))  # its new ClientHello
-        with move_on_after(0.05):
-            yield from outer.recv(9)
+        reader = spawn(outer.recv, 9)  # it answers that
         last = yield from raw.recv(CHUNK)
+        yield from reader.stop()
         writer = spawn(outer.sendall, b"0123456789\n")
-        yield Sleep(0.01)
-        assert writer.state == "waiting"
+        yield from until(lambda: writer.state == "waiting")
         yield from inner.sendall(last)
         disturb(outer)
         with move_on_after(0.01):
             yield from outer.recv(9)
         yield from writer
-        yield Sleep(0.05)
-        yield from back.stop()
+        outer.close()
+        yield from back
 
     def carry(source, target):
         while data := (yield from source.recv(CHUNK)):
