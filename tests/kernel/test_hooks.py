@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from contextvars import ContextVar
 from types import SimpleNamespace
 
@@ -15,10 +17,12 @@ import pytest
 
 import corolib
 from corolib import (
+    Cancelled,
     Scheduler,
     Sleep,
     Suspend,
     current_scheduler,
+    current_task,
     now,
     open_signal_receiver,
     run,
@@ -34,6 +38,7 @@ from tests.helpers.inside import (
     drop,
     fork_in_child,
     in_child,
+    is_polling,
     signal_module,
 )
 from tests.helpers.programs import python, pythons
@@ -462,18 +467,25 @@ def test_dump_signal_prints_all_tasks_while_the_program_waits(capfd):
     def sleeper():
         yield Sleep(1000)
 
+    def ask(scheduler, tasks):
+        while not is_polling(scheduler):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for task in tasks:
+            scheduler.call_soon_threadsafe(task.cancel)
+
     def main():
-        task = spawn(sleeper)
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
-        yield Sleep(0.2)
-        timer.join()
-        task.cancel()
+        tasks = [current_task(), spawn(sleeper)]
+        thread = threading.Thread(target=ask, args=(current_scheduler(), tasks))
+        thread.start()
+        with suppress(Cancelled):
+            yield Sleep(500)
+        thread.join()
 
     before = signal.getsignal(signal.SIGUSR1)
     corolib.run(main, dump_signal=signal.SIGUSR1)
     err = capfd.readouterr().err
-    assert "main#1  Sleep(0.2)" in err
+    assert "main#1  Sleep(500.0)" in err
     assert "sleeper#2  Sleep(1000.0)" in err
     assert "in sleeper at" in err
     assert signal.getsignal(signal.SIGUSR1) is before

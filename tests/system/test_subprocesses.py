@@ -992,8 +992,8 @@ def test_a_second_ctrl_c_while_the_end_names_a_child_leaves_none_running(
 def test_children_that_have_ended_or_were_killed_are_not_named(capfd):
     def main():
         with (yield from open_process(["sleep", "60"])):
-            yield from open_process(["true"])
-            time.sleep(0.05)
+            process = yield from open_process(["true"])
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
     run(main)
     assert capfd.readouterr().err == ""
