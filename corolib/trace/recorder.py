@@ -105,7 +105,7 @@ class TracedScheduler(Scheduler):
         if callable(selector):  # else it is refused
             options["selector"] = noting_selector(self, selector)
         super().__init__(**options)
-        self.t0_clock = self.clock()
+        self.t0_clock, trace.t0 = self.clock(), clock()  # so that events and deadlines agree
         timers = NotingTimers(self)
         self.timers = self._poller._timers = timers
         self.cancellation = NotingCancellation(self)

@@ -233,6 +233,18 @@ def test_a_sleep_without_end_is_said_to_have_none():
     assert waits_of(traced(main)) == [{"until": None}]
 
 
+def test_deadlines_and_events_are_on_one_clock():
+    def main():
+        yield Sleep(0.001)
+
+    trace = Trace()
+    trace.t0 -= 10**12  # it was made long ago
+    run(main, trace=trace)
+    step = next(event for event in trace.events if event["kind"] == "step")
+    (until,) = [event["on"]["until"] for event in trace.events if event["kind"] == "yield"]
+    assert until + 1000 >= step["ns"] + 1_000_000
+
+
 @pytest.mark.parametrize("selector", [default_selector, selectors.SelectSelector])
 def test_files_are_told_by_their_numbers(selector):
     a, b = socket.socketpair()
