@@ -3,12 +3,14 @@
 A browser takes seconds to begin: these run under COROLIB_SWEEP=full, where Chromium is installed.
 """
 
+import re
+
 import pytest
 
 from corolib import Event, Lock, Sleep, move_on_after, run, spawn
-from corolib.trace import Trace
+from corolib.trace import Trace, write
 from tests.helpers.browser import CHROMIUM, Browser
-from tests.helpers.driving import FULL
+from tests.helpers.driving import FULL, turns
 
 pytestmark = [
     pytest.mark.skipif(not FULL, reason="a browser is started under COROLIB_SWEEP=full"),
@@ -17,16 +19,16 @@ pytestmark = [
 
 
 def program():
-    def worker(one, other):
+    def worker(one, other, money):
         with (yield from one):
             yield Sleep(0.001)
             with (yield from other):
-                pass
+                money -= 1
 
     def main():
         a, b = Lock("a"), Lock("b")
-        spawn(worker, a, b, name="ann")
-        spawn(worker, b, a, name="bob")
+        spawn(worker, a, b, 10, name="ann")
+        spawn(worker, b, a, 20, name="bob")
         with move_on_after(0.002):
             yield from Event().wait()
         yield from Event("never").wait()
@@ -48,7 +50,7 @@ def page(tmp_path_factory):
         browser.open(browser.url)
         yield browser
     assert browser.complaints == []
-    assert {url.partition("#")[0] for url in browser.requests} <= {browser.url, "about:blank"}
+    assert all(url.startswith(("file:", "about:")) for url in browser.requests)
 
 
 def now(page):
@@ -100,6 +102,11 @@ def test_a_search_finds_events_and_tasks(page):
     page.press("t", "ArrowRight", "ArrowRight")
     assert at(page)["task"] == 3
     page.press("t")
+    page.ask("page.selected = null")
+    page.ask("document.getElementById('follow').click()")
+    assert page.ask("page.selected") == 3  # the one that ran last
+    assert page.ask("document.getElementById('follow').ariaPressed") == "true"
+    page.press("t")
     page.press("/")
     page.ask("document.getElementById('search').value = ''")
     page.write("nothing that there is")
@@ -127,7 +134,113 @@ def test_the_cycle_of_a_deadlock_is_shown(page):
     assert "bob#3" in page.ask("document.getElementById('sentence').textContent")
     page.ask("document.getElementById('tab-events').click()")
     assert page.ask("document.querySelectorAll('.event').length") < len(page.events)
+    row = page.ask("document.querySelector('.event.now').textContent")
+    assert row.startswith(str(found))  # the number that the head and the address have
+    position = page.ask("document.getElementById('position').textContent")
+    assert position.startswith(f"event {found} of {len(page.events) - 1},")
+    assert "No task can ever run again" in row
     page.ask("document.getElementById('tab-tasks').click()")
+
+
+def test_the_table_of_tasks_says_how_each_has_ended(page):
+    page.open(page.url)
+    page.press("End")
+    page.ask("page.showTab(page.last.state)")
+    states = page.ask(
+        "[...document.querySelectorAll('#panel tbody td:nth-child(2)')].map((it) => it.textContent)"
+    )
+    assert states == ["cancelled"] * 3
+
+
+def test_the_source_says_what_it_means_that_a_task_stands_in_a_line(page):
+    def tags():
+        return page.ask(
+            "[...document.querySelectorAll('#source .tags > span')].map((it) => it.textContent)"
+        )
+
+    def go(wanted):
+        found = next(e["i"] for e in page.events if wanted.items() <= e.items())
+        page.ask(f"page.selected = null, page.go({found})")
+
+    page.open(f"{page.url}#i=0")
+    assert tags() == []
+    go({"kind": "spawn", "task": 2})
+    assert "#2spawned here" in tags()
+    go({"kind": "timer.fire"})  # of ann, who is about to be ready
+    assert "#2#3waiting here" in tags()
+    go({"kind": "wake", "why": "timer", "task": 2})
+    assert "#2will go on here" in tags()
+    go({"kind": "step", "n": 2, "task": 2})
+    assert "#2went on from here" in tags()
+    page.ask("page.selected = 3")
+    page.press("End")
+    assert "#3last waited here" in tags()
+
+
+def test_the_variables_of_all_who_stand_in_the_source_are_shown_if_they_say_something(page):
+    deadlock = next(event["i"] for event in page.events if event["kind"] == "deadlock")
+    page.open(f"{page.url}#i={deadlock}")
+    tables = page.ask(
+        "[...document.querySelectorAll('#variables table')].map((table) => [...table.rows]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent)))"
+    )
+    assert tables == [[["in worker", "money"], ["#2", "10"], ["#3", "20"]]]  # no `<Lock>`
+
+
+def test_the_help_is_open_at_the_first_visit_until_it_is_closed(page):
+    hidden = "document.getElementById('keys').hidden"
+    page.ask("localStorage.clear()")
+    page.open(page.url)
+    assert page.ask(hidden) is False
+    shown = page.ask("document.querySelector('#keys p').textContent")
+    assert len(re.findall(r"[.]( |$)", shown.partition("page. ")[2])) == 6
+    below = "document.getElementById('sentence').getBoundingClientRect().top"
+    assert page.ask(f"document.getElementById('keys').getBoundingClientRect().bottom < {below}")
+    page.open(page.url)
+    assert page.ask(hidden) is False
+    page.open(f"{page.url}#i=3")  # who comes for one event is not held up
+    assert page.ask(hidden) is True
+    page.open(page.url)
+    for _ in range(20):
+        page.press("Tab")
+        if page.ask("document.activeElement.id") == "close":
+            break
+    page.press("Enter")
+    assert page.ask(hidden) is True
+    page.open(page.url)
+    assert page.ask(hidden) is True
+    page.press("?")
+    assert page.ask(hidden) is False
+    page.press("Escape")
+    assert page.ask(hidden) is True
+
+
+def test_a_browser_that_remembers_nothing_shows_the_page_all_the_same(page):
+    refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } })"
+    script = page.tell("Page.addScriptToEvaluateOnNewDocument", source=refuse)["identifier"]
+    page.open(page.url)
+    assert page.ask("document.getElementById('keys').hidden") is False
+    page.press("Escape")
+    assert page.ask("document.getElementById('keys').hidden") is True
+    page.tell("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+def test_a_long_time_in_which_nothing_happens_is_drawn_short(page, tmp_path):
+    trace = Trace(values=True)
+    run(turns, 20, trace=trace)
+    step = next(n for n, e in enumerate(trace.events) if e["kind"] == "step" and e["n"] == 10)
+    began = trace.events[step]["ns"]
+    late = [{**e, "ns": e["ns"] + 10**9 * (n > step)} for n, e in enumerate(trace.events)]
+    write(str(tmp_path / "late.html"), trace.header, late)
+    page.open(f"file://{tmp_path / 'late.html'}")
+    ended = late[step + 1]["ns"]
+    part = f"page.lanes.where({ended}) - page.lanes.where({began})"
+    assert [began, ended] in page.ask("page.lanes.short")
+    assert page.ask(part) < 0.5
+    page.ask("document.getElementById('squeeze').click()")
+    assert page.ask("page.lanes.short") == []
+    assert page.ask(part) > 0.9
+    page.open(page.url)
 
 
 def test_what_is_worth_a_look_leads_there(page):
@@ -159,11 +272,23 @@ def test_every_control_has_a_name_and_can_be_reached(page):
     assert hidden == 0
 
 
+COVERED = """[...document.querySelectorAll('#source .text')].flatMap((line) => {
+    const range = document.createRange();
+    range.selectNode(line.firstChild);
+    const hits = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2
+        && b.top < a.bottom - 2;
+    return [...line.querySelectorAll('.tags *')].filter((tag) => [...range.getClientRects()]
+        .some((text) => hits(text, tag.getBoundingClientRect()))).map((tag) => tag.textContent);
+})"""  # tags that lie over the text
+
+
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [400, 900, 1400])
+@pytest.mark.parametrize("width", [320, 400, 900, 1400])
 def test_the_page_fits_the_window(page, width, dark):
     page.resize(width, 900, dark)
     page.open(f"{page.url}#i=30&t=2")
     assert page.ask("document.documentElement.scrollWidth") <= width
+    assert page.ask("document.getElementById('source').scrollWidth") <= width
+    assert page.ask(COVERED) == []
     assert page.ask("document.documentElement.dataset.theme") == ("dark" if dark else "light")
     assert page.picture().startswith(b"\x89PNG")

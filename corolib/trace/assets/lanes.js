@@ -1,10 +1,14 @@
-// The lanes: what each task did over time, on a canvas. Idle times can be squeezed.
+// The lanes: what each task did over time, on a canvas. A time in which nothing happens, be it that
+// all wait or that one task runs for long, can be drawn short.
 
 const ROW = 20; // height of a lane
 const NAMES = 150; // width of the names
-const IDLE = 60; // a time in the selector longer than one part in so many of the busy time is idle
+const AXIS = 22; // height of the times above the lanes
+const TICK = 110; // between two times
+const LONGER = 30; // a time between two events that is so many times as long as usual is drawn short
 const CHANGING = new Set(["spawn", "wake", "step", "yield", "over", "done"]);
 const STATES = { running: 0, ready: 1, waiting: 2, completing: 3 };
+const DASHES = { file: [], time: [2, 4], other: [9, 4], children: [9, 3, 2, 3] }; // of each kind of wait
 
 class Lanes {
   constructor(data, pick) {
@@ -17,7 +21,6 @@ class Lanes {
     this.depth = new Map();
     this.children = new Map([[0, []]]);
     this.open = new Map(); // the part of each task that has not ended yet
-    this.selects = [];
     this.squeezed = true;
     this.zoom = 1;
     this.left = 0; // of the view, as a part of the whole
@@ -30,8 +33,7 @@ class Lanes {
     if (id === undefined) {
       if (event.kind === "poll") this.polled = event.ns;
       if (event.kind === "polled" && this.polled !== undefined) {
-        this.scheduler.push([this.polled, event.ns, 2, event.i, "select"]);
-        this.selects.push([this.polled, event.ns]);
+        this.scheduler.push([this.polled, event.ns, 2, event.i, "file"]);
       }
       return;
     }
@@ -54,7 +56,7 @@ class Lanes {
       if (last[2] === 0) this.scheduler.push([last[0], last[1], 0, last[3], id]);
     }
     const on = task.on;
-    const kind = task.state !== "waiting" ? "" : "until" in on ? "time"
+    const kind = task.state !== "waiting" ? "children" : "until" in on ? "time"
       : "read" in on || "write" in on || "urgent" in on ? "file" : "other";
     this.open.set(id, [event.ns, event.ns, STATES[task.state], event.i, kind]);
   }
@@ -85,24 +87,28 @@ class Lanes {
 
   // Lay time out: between two of these points it is even.
   warp() {
-    const slept = this.selects.reduce((sum, [from, to]) => sum + to - from, 0);
+    const times = this.data.events.map((event) => event.ns).filter(
+      (ns) => ns >= this.begin && ns <= this.end);
+    const gaps = Float64Array.from(times, (ns, n) => (n ? ns - times[n - 1] : 0)).sort();
+    const usual = gaps.subarray(0, Math.ceil(0.8 * gaps.length)); // few are long, but these very much
     const most = this.squeezed
-      ? Math.max(1, (this.end - this.begin - slept) / IDLE) : Infinity;
+      ? Math.max(1, (LONGER * usual.reduce((a, b) => a + b, 0)) / usual.length) : Infinity;
     this.at = [this.begin];
     this.x = [0];
+    this.short = []; // the times that are drawn short
     const add = (ns, width) => {
       this.at.push(ns);
-      this.x.push(this.x[this.x.length - 1] + width);
+      this.x.push(this.x.at(-1) + width);
     };
-    let from = this.begin;
-    for (const [began, ended] of this.selects) {
-      if (ended - began <= most || began < from || ended > this.end) continue;
-      add(began, began - from);
-      add(ended, most);
-      from = ended;
-    }
-    add(this.end, this.end - from);
-    this.width = this.x[this.x.length - 1] || 1;
+    times.forEach((ns, n) => {
+      const from = times[n - 1];
+      if (!(ns - from > most)) return;
+      add(from, from - this.at.at(-1));
+      add(ns, most);
+      this.short.push([from, ns]);
+    });
+    add(this.end, this.end - this.at.at(-1));
+    this.width = this.x.at(-1) || 1;
   }
 
   convert(value, from, to) {
@@ -139,13 +145,14 @@ class Lanes {
   // Draw the lanes, and the line that says where we are. Most steps move nothing but that.
   draw(selected) {
     const box = $("lanes"), canvas = $("canvas");
-    const wide = box.clientWidth, high = 330, scale = window.devicePixelRatio || 1;
+    const wide = box.clientWidth, high = box.clientHeight, scale = window.devicePixelRatio || 1;
     const root = document.documentElement;
-    const key = [wide, scale, box.scrollTop, this.zoom, this.left, this.squeezed, selected,
+    const key = [wide, high, scale, box.scrollTop, this.zoom, this.left, this.squeezed, selected,
       root.dataset.theme].join();
-    if (canvas.width !== Math.round(wide * scale)) {
+    if (canvas.width !== Math.round(wide * scale) || canvas.height !== Math.round(high * scale)) {
       canvas.width = Math.round(wide * scale);
       canvas.height = Math.round(high * scale);
+      canvas.style.height = `${high}px`;
     }
     if (this.drawn !== key) {
       this.drawn = key;
@@ -167,7 +174,7 @@ class Lanes {
   }
 
   drawLayer(c, selected, wide, high, scale, scrolled) {
-    $("spacer").style.height = `${Math.max(0, (this.rows.length + 1) * ROW - high)}px`;
+    $("spacer").style.height = `${Math.max(0, this.rows.length * ROW + AXIS + 8 - high)}px`;
     const color = (name) => this.style.getPropertyValue(`--${name}`).trim();
     const solid = color("solid-l"), text = color("text"), soft = color("soft"), line = color("line");
     c.setTransform(scale, 0, 0, scale, 0, 0);
@@ -178,7 +185,13 @@ class Lanes {
     const from = this.when(this.left), to = this.when(this.left + 1 / this.zoom);
     const top = Math.floor(scrolled / ROW);
     const rows = this.rows.slice(top, top + Math.ceil(high / ROW) + 1);
-    const yOf = (row) => (row - top) * ROW + 4 - (scrolled % ROW);
+    const yOf = (row) => AXIS + (row - top) * ROW + 4 - (scrolled % ROW);
+    const short = this.short.filter(([began, ended]) => ended >= from && began <= to);
+    c.fillStyle = line;
+    for (const [began, ended] of short) {
+      const left = Math.max(names, X(began));
+      c.fillRect(left, 0, Math.max(1, X(ended) - left), high);
+    }
     rows.forEach((id, n) => {
       const y = yOf(top + n);
       const hue = hueOf(id);
@@ -192,7 +205,34 @@ class Lanes {
       c.fillText(this.fit(c, name, names - 12 - this.indent(id)), 6 + this.indent(id), y + ROW / 2 - 1);
     });
     this.drawWakes(c, selected, { X, yOf, from, to, text });
+    c.fillStyle = color("shade");
+    c.fillRect(0, 0, names - 4, AXIS);
+    this.drawTimes(c, short, { X, names, wide, soft, text, back: color("shade"), line });
     $("scale").textContent = `${span(Math.max(0, Math.round(to - from)))} shown`;
+  }
+
+  // The times above the lanes: how long each is that is drawn short, and between these the clock.
+  drawTimes(c, short, { X, names, wide, soft, text, back, line }) {
+    c.fillStyle = back;
+    c.fillRect(names, 0, wide - names, AXIS);
+    const taken = [];
+    const write = (words, x, color) => {
+      const half = c.measureText(words).width / 2 + 5;
+      if (x - half < names || x + half > wide) return;
+      if (taken.some(([left, right]) => x - half < right && x + half > left)) return;
+      taken.push([x - half, x + half]);
+      c.fillStyle = color;
+      c.fillText(words, x - half + 5, AXIS / 2);
+    };
+    for (const [began, ended] of short.slice(0, 200)) {
+      const left = X(began), right = X(ended);
+      c.fillStyle = line;
+      c.fillRect(Math.max(names, left), 0, right - Math.max(names, left), AXIS);
+      if (right - left > ROW) write(span(ended - began), (left + right) / 2, text);
+    }
+    for (let x = names + TICK / 2; x < wide; x += TICK) {
+      write(span(Math.round(this.when(this.left + (x - names) / (wide - names) / this.zoom))), x, soft);
+    }
   }
 
   indent(id) { return Math.min(6, this.depth.get(id) || 0) * 8; }
@@ -217,7 +257,7 @@ class Lanes {
       else high = middle;
     }
     const middle = y + ROW / 2 - 1;
-    const ready = new Path2D(), dashes = { file: [], time: [2, 3], other: [7, 3], "": [1, 5] };
+    const ready = new Path2D();
     const lines = {};
     let right = Math.max(names, low < parts.length ? X(parts[low][0]) : names);
     c.fillStyle = `hsl(${hue} 62% ${solid})`;
@@ -252,7 +292,7 @@ class Lanes {
     c.lineWidth = 2;
     c.strokeStyle = id === 0 ? soft : `hsl(${hue} 40% ${solid})`;
     for (const [kind, path] of Object.entries(lines)) {
-      c.setLineDash(dashes[kind] || []);
+      c.setLineDash(DASHES[kind]);
       c.stroke(path);
     }
     c.setLineDash([]);
@@ -290,7 +330,7 @@ class Lanes {
     const names = Math.min(NAMES, box.clientWidth / 3);
     const bounds = box.getBoundingClientRect();
     const x = event.clientX - bounds.left, y = event.clientY - bounds.top + box.scrollTop;
-    const id = this.rows[Math.floor((y - 3) / ROW)];
+    const id = this.rows[Math.floor((y - AXIS - 3) / ROW)];
     if (id === undefined) return;
     if (x < names) return this.pick(null, id);
     const ns = this.when(this.left + (x - names) / (box.clientWidth - names) / this.zoom);

@@ -3,6 +3,7 @@
 const EVERY = 512; // events between two snapshots of the state, or more if there are many tasks
 const SOON = 120; // ms after the last move, the tab below and the address follow
 const LINE = 24; // height of a row in the list of events
+const HELPED = "corolib: the help was closed"; // what the browser remembers
 const LONG = 1e6; // ns: a step, or a time in the queue, that is worth a look
 
 class Page {
@@ -56,7 +57,7 @@ class Page {
     } else if (kind === "deadlock") {
       found.deadlock = true; // which cancels all
       found.others.push([event.i, event.cycle[0] ?? event.tasks[0], "in a deadlock"]);
-    } else if (kind === "cancel.ask" && !found.deadlock) {
+    } else if (kind === "cancel.ask" && !found.deadlock && !state.task(id).daemon) {
       const words = event.scope ? `is to leave ${event.label}` : "is asked to end";
       if (found.cancels.length < 3) found.cancels.push([event.i, id, words]);
     } else if (kind === "over") {
@@ -67,7 +68,8 @@ class Page {
   }
 
   // The state after event number n, counted from the first of this page.
-  stateAt(n) {
+  // `last`: what this has returned before, for another n.
+  stateAt(n, last) {
     let low = 0, high = this.snapshots.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
@@ -75,13 +77,11 @@ class Page {
       else high = middle - 1;
     }
     const [from, snapshot] = this.snapshots[low];
-    const last = this.last;
     // To go forth by one is to go on from where we are.
     const start = last && last.n <= n && last.n >= from ? last.n + 1 : from;
     const state = start === from || !last ? snapshot.copy() : last.state;
     for (let k = start; k <= n; k++) state.apply(this.events[k]);
-    this.last = { n, state };
-    return state;
+    return { n, state };
   }
 
   head() {
@@ -99,7 +99,7 @@ class Page {
       ["Python", header.python], ["corolib", header.corolib], ["lasted", span(whole)],
       ["began", header.wall_t0 ? new Date(header.wall_t0 * 1000).toLocaleString() : "?"],
       ["tasks", String(state.tasks.size)], ["steps", String(steps)], ["turns", String(state.turn)],
-      ["asleep", whole ? `${Math.round((100 * state.selecting) / whole)} %` : "0 %"],
+      ["the selector waited", `${whole ? Math.round((100 * state.selecting) / whole) : 0} % of the time`],
     ];
     const nodes = facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
     if (header.dropped) {
@@ -121,8 +121,6 @@ class Page {
       onclick: () => { this.selected = null; this.go(i - this.data.first); },
     }, `${this.nameOf(id)}`, el("span", { class: "why" }, words))));
     $("slider").max = Math.max(0, this.events.length - 1);
-    $("legend").textContent = "Solid: runs. Hatched: ready. Lines: waits, plain for files, dotted for "
-      + "times, dashed for others. Cap: ended. Click: go there. Ctrl and wheel: zoom.";
   }
 
   // Show event n.
@@ -133,7 +131,8 @@ class Page {
     }
     this.now = Math.max(0, Math.min(this.events.length - 1, n));
     const event = this.events[this.now];
-    const state = this.stateAt(this.now);
+    this.last = this.stateAt(this.now, this.last);
+    const { state } = this.last;
     const view = this.view;
     view.fast = quick;
     view.selected = this.selected;
@@ -143,12 +142,13 @@ class Page {
     if (this.now === 0) {
       $("sentence").append(el("small", {}, " Press ▶ or the right arrow key to see what happens next."));
     }
+    // As in the list of events, in the address, and for `replay`: the first one has the number 0.
     $("position").textContent =
-      `${this.now + 1} of ${this.events.length}, turn ${state.turn}, ${span(event.ns)}`;
+      `event ${event.i} of ${this.events.at(-1).i}, turn ${state.turn}, ${span(event.ns)}`;
     $("slider").value = this.now;
-    $("slider").setAttribute("aria-valuetext", `event ${this.now + 1}: ${event.kind}`);
+    $("slider").setAttribute("aria-valuetext", `event ${event.i}: ${event.kind}`);
     view.panels(state);
-    view.source(state, shown && state.tasks.has(shown) ? state.task(shown) : null);
+    view.source(state, shown && state.tasks.has(shown) ? state.task(shown) : null, event);
     this.lanes.show(event.ns);
     this.drawLanes();
     clearTimeout(this.later);
@@ -185,6 +185,13 @@ class Page {
   setFollowing(on) {
     this.following = on && this.selected !== null;
     $("follow").setAttribute("aria-pressed", String(this.following));
+  }
+
+  // Follow the selected task, else the one that ran last; or no more.
+  follow() {
+    this.selected ??= this.ran ?? null;
+    this.setFollowing(!this.following);
+    this.go(this.now);
   }
 
   // Go to the next event of a unit, in one direction.
@@ -243,7 +250,7 @@ class Page {
     } else if (at < 0) {
       at = 0;
     }
-    $("hits").textContent = `${at + 1} of ${this.hits.length}`;
+    $("hits").textContent = `hit ${at + 1} of ${this.hits.length}`;
     this.go(this.hits[at]);
   }
 
@@ -281,7 +288,7 @@ class Page {
 
   showTasks(state) {
     const columns = [
-      ["task", "id"], ["state", "state"], ["steps", "steps"], ["busy", "busy"], ["ready", "ready"],
+      ["task", "id"], ["state", "state"], ["steps", "steps"], ["running", "busy"], ["ready", "ready"],
       ["waiting", "waiting"], ["longest step", "longest"], ["where", "where"],
     ];
     const rows = [...state.tasks.values()];
@@ -299,7 +306,7 @@ class Page {
     } }, name, of === key ? (sign > 0 ? " ↑" : " ↓") : "")));
     const body = rows.slice(0, 100).map((task) => el("tr", {},
       el("td", {}, this.view.chip(state, task.id)),
-      el("td", {}, task.state === "waiting" ? `waits: ${this.waitOf(task, state)}` : task.state),
+      el("td", {}, task.state === "waiting" ? `waits: ${this.waitOf(task, state)}` : stateOf(task)),
       el("td", { class: "number" }, String(task.steps)),
       numbers.slice(1).map((name) => {
         const on = { running: "busy", ready: "ready", waiting: "waiting" }[task.state] === name;
@@ -315,7 +322,7 @@ class Page {
   waitOf(task, state) {
     const on = task.on;
     if ("until" in on) return on.until === null ? "for ever" : `until ${span(on.until)}`;
-    if ("join" in on) return `joins ${state.label(on.join)}`;
+    if ("join" in on) return `the end of ${state.label(on.join)}`;
     if (task.trap === "") return "gives way";
     return "what" in on || "read" in on || "write" in on || "urgent" in on
       ? waitsInWords(on, state) : task.trap;
@@ -383,15 +390,16 @@ class Page {
     }
     const first = Math.max(0, Math.floor((panel.scrollTop - 60) / LINE));
     const some = this.filtered.slice(first, first + Math.ceil(panel.clientHeight / LINE) + 4);
+    let then = null;
     rows.replaceChildren(...some.map((n, k) => {
       const event = this.events[n];
-      const { i, ns, kind: name, task, ...rest } = event;
+      then = this.stateAt(n, then);
+      const text = sentence(event, then.state, this.data);
       return el("div", {
         class: n === this.now ? "event now" : "event", style: { top: `${(first + k) * LINE}px` },
-        onclick: () => this.go(n),
-      }, el("span", { class: "number" }, String(i)), el("span", { class: "time" }, span(ns)),
-      el("span", {}, name), el("span", {}, task ? `${this.nameOf(task)}  ` : "",
-        Object.keys(rest).length ? JSON.stringify(rest).slice(1, -1).replaceAll('"', "") : ""));
+        title: `${text}\n${JSON.stringify(event)}`, onclick: () => this.go(n),
+      }, el("span", { class: "number" }, String(event.i)), el("span", { class: "time" }, span(event.ns)),
+      el("span", {}, event.kind), el("span", {}, text));
     }));
   }
 
@@ -403,9 +411,11 @@ class Page {
     this.drawLanes();
   }
 
-  help() {
-    $("keys").hidden = !$("keys").hidden;
-    $("help").setAttribute("aria-expanded", String(!$("keys").hidden));
+  help(open = $("keys").hidden) {
+    $("keys").hidden = !open;
+    $("help").setAttribute("aria-expanded", String(open));
+    if (open) $("keys").scrollIntoView({ block: "nearest" });
+    else remember(HELPED, "yes");
   }
 
   zoom(factor, around) {
@@ -422,9 +432,10 @@ class Page {
     on("forth", "click", () => this.move(unit(), 1));
     on("play", "click", () => this.play());
     on("slider", "input", () => this.go(Number($("slider").value), true));
-    on("follow", "click", () => { this.setFollowing(!this.following); });
+    on("follow", "click", () => this.follow());
     on("theme", "click", () => this.theme());
     on("help", "click", () => this.help());
+    on("close", "click", () => { this.help(false); $("help").focus(); });
     on("in", "click", () => this.zoom(2));
     on("out", "click", () => this.zoom(0.5));
     on("search", "search", () => this.search($("search").value));
@@ -488,16 +499,13 @@ class Page {
       "/": () => { $("search").focus(); $("search").select(); },
       n: () => this.nextHit(1),
       N: () => this.nextHit(-1),
-      t: () => {
-        if (this.selected === null) this.selected = this.ran ?? null;
-        this.setFollowing(!this.following);
-        this.go(this.now);
-      },
+      t: () => this.follow(),
       j: () => this.jump(),
       d: () => this.theme(),
       "+": () => this.zoom(2),
       "-": () => this.zoom(0.5),
       "?": () => this.help(),
+      Escape: () => this.help(false),
     };
     const act = keys[event.key];
     if (act) {
@@ -511,6 +519,16 @@ class Page {
     if (address.get("t")) this.selected = Number(address.get("t"));
     // Nothing has moved yet.
     this.go(address.get("i") ? Number(address.get("i")) - this.data.first : 0, true);
+  }
+}
+
+// What the browser remembers under a name. It may refuse: of a file, or in a private window.
+function remember(name, value) {
+  try {
+    if (value !== undefined) localStorage.setItem(name, value);
+    return localStorage.getItem(name);
+  } catch {
+    return null;
   }
 }
 
@@ -529,6 +547,7 @@ async function begin() {
   data.events = eventsOf(data);
   delete data.rows;
   window.page = new Page(data);
+  if (!location.hash && !remember(HELPED)) window.page.help(true);
   window.page.fromAddress();
   document.documentElement.dataset.ready = "true";
 }

@@ -2,6 +2,15 @@
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = 60; // tasks in a panel
+const ROWS = 12; // tasks in a table of variables
+const WHYS = { // why a task is ready, where one word does not say it
+  yield: "gave way", "at once": "need not wait", io: "file ready", timer: "time is up",
+  join: "task ended", cancel: "is cancelled",
+};
+const STANDS = { // what it means that a task stands in a line
+  waiting: "waiting here", ready: "will go on here", running: "went on from here",
+  completing: "last waited here", done: "last waited here",
+};
 
 // Make an element: el("p", {class: "x"}, "text", another, [more]).
 function el(name, attributes, ...inside) {
@@ -16,6 +25,25 @@ function el(name, attributes, ...inside) {
 }
 
 const hueOf = (id) => Math.round((id * 137.508) % 360);
+
+// The state of a task, in words.
+function stateOf(task) {
+  const how = { failed: `failed: ${task.error}`, abandoned: "left when the run ended" };
+  const ended = how[task.how] ?? task.how;
+  if (task.state === "completing") return `${ended}; done when its children are`;
+  return task.state === "done" ? ended : task.state;
+}
+
+// What it means for a task that it stands in its line; `own` is an event that says where it is.
+function standing(task, own) {
+  if (own && own.kind !== "spawn" && own.kind !== "yield") return "is here";
+  // Before its first wait its line is that in which it was spawned.
+  const parked = task.state === "waiting" || task.state === "ready";
+  return task.steps < (parked ? 1 : 2) ? "spawned here" : STANDS[task.state];
+}
+
+// Does a value say more than the name of its class?
+const says = (value) => value !== undefined && !/^<[^ ]+>$/.test(value);
 
 class View {
   // `find` gives the element in which a part of the page is shown, by the part's name.
@@ -58,7 +86,7 @@ class View {
     return el("button", {
       class: `chip${selected}${unknown}`,
       style: { "--hue": hueOf(id) },
-      title: `${task.name}#${id}: ${task.state}`,
+      title: `${task.name}#${id}: ${stateOf(task)}`,
       onclick: () => this.select(id),
     }, small ? `#${id}` : `${task.name}#${id}`, why ? el("span", { class: "why" }, why) : null);
   }
@@ -94,13 +122,13 @@ class View {
 
   panels(state) {
     this.fill("ready", state, state.ready.map(
-      (id) => [id, this.chip(state, id, state.task(id).why)]), "nobody");
+      (id) => [id, this.chip(state, id, WHYS[state.task(id).why] ?? state.task(id).why)]), "nobody");
     const running = [];
     if (state.running !== null) {
       const task = state.task(state.running);
       running.push([task.id, el("div", { class: "row" }, this.chip(state, task.id),
         el("span", { class: "why" },
-          task.steps > 1 ? `from ${place(this.codes, task.code, task.line)}` : "its first step"))]);
+          task.steps > 1 ? `went on from ${place(this.codes, task.code, task.line)}` : "its first step"))]);
     } else if (state.polling) {
       const most = state.timeout === null ? "until a file is ready"
         : `at most ${span(Math.floor(state.timeout * 1e9))}`;
@@ -113,7 +141,7 @@ class View {
       if (task.state !== "waiting") continue;
       const on = task.on;
       const fd = on.read ?? on.write ?? on.urgent;
-      const since = `since ${span(state.ns - task.since)}`;
+      const since = `for ${span(state.ns - task.since)}`;
       if (fd !== undefined) {
         const way = "read" in on ? "to read" : "write" in on ? "to write" : "for urgent data";
         files.push([fd, task.id, el("div", { class: "row" }, this.chip(state, task.id),
@@ -123,10 +151,11 @@ class View {
         const whom = "join" in on ? [on.join] : state.holders(task);
         const what = until !== null
           ? until === Infinity ? "for ever" : `until ${span(until)}`
-          : "join" in on ? "joins" : on.what ?? (task.trap || "gives way");
+          : "join" in on ? "the end of" : on.what ?? (task.trap || "gives way");
+        const depends = whom.length && !("join" in on)
+          ? what.startsWith("acquire ") ? ", held by" : ", depends on" : "";
         waits.push([until ?? Number.MAX_VALUE, task.id, el("div", { class: "row" },
-          this.chip(state, task.id), el("span", { class: "why" }, what),
-          whom.length ? el("span", { class: "why" }, "→") : null,
+          this.chip(state, task.id), el("span", { class: "why" }, what + depends),
           whom.slice(0, 5).map((id) => this.chip(state, id)))]);
       }
     }
@@ -137,74 +166,120 @@ class View {
     this.fill("waits", state, [...waits.sort(inOrder).map((each) => each.slice(1)), ...locks],
       "nobody");
     this.fill("done", state, state.done.slice().reverse().map((id) => {
-      const task = state.task(id);
-      const how = task.how === "failed" ? `failed: ${task.error}` : task.how;
+      const how = stateOf(state.task(id));
       return [id, this.chip(state, id, how === "returned" ? null : how)];
     }), "nobody yet");
     this.find("done-count").textContent = state.done_count > state.done.length
       ? `the last ${state.done.length} of ${state.done_count}` : "the last one first";
   }
 
-  // The source of a task: its line, who else stands in the same file, its variables.
-  source(state, task) {
+  // The source of a task: its line, who else stands in the same file, their variables.
+  // `event` may say better than the state where the task is.
+  source(state, task, event) {
+    const own = task && event?.task === task.id && event.line !== undefined ? event : null;
+    const { code, line } = own ?? task ?? { code: -1, line: 0 };
     // Before the first task there is nothing to point at, but a program to read.
-    const known = task ? this.codes[task.code] : ["", this.program()];
+    const known = task ? this.codes[code] : ["", this.program()];
     const name = known?.[1] ? baseName(known[1]) : "";
-    this.find("where").textContent = known && task ? `${known[0].split("<locals>.").pop()}, ${name}:${task.line}` : name;
-    const crumbs = (task && task.stack) || [];
-    this.find("crumbs").textContent = crumbs.length > 1
-      ? crumbs.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ") : "";
-    const variables = task ? Object.entries(task.locals) : [];
-    this.find("variables").replaceChildren(...variables.map(([name, value]) => el("div",
-      { class: task.changed.includes(name) ? "changed" : null },
-      el("dt", {}, name), el("dd", {}, value))));
+    this.find("where").textContent = known && task ? `${known[0].split("<locals>.").pop()}, ${name}:${line}` : name;
+    const frames = task && ["waiting", "ready"].includes(task.state) ? task.stack ?? [] : [];
+    this.find("crumbs").textContent = frames.length > 1
+      ? `Waits in: ${frames.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ")}` : "";
+    this.clear();
     const sources = this.data.header.source;
     const text = known && Object.hasOwn(sources, known[1]) ? sources[known[1]] : undefined;
     if (text === undefined) {
       this.file = null;
       this.find("source").replaceChildren(el("p", { class: "list none" }, !known
         ? "It stands in no line of the program." : "The source of this file is not in the trace."));
-      return;
-    }
-    if (this.file !== known[1]) {
+    } else if (this.file !== known[1]) {
       this.file = known[1];
-      const counts = this.counts.get(this.file) ?? new Map();
-      const words = (n) => (n === 1 ? "A task has waited here once" : `Tasks have waited here ${n} times`);
-      this.lines = text.split("\n").map((line, n) => el("div", { class: "code" },
-        counts.has(n + 1)
-          ? el("span", { class: "count", title: words(counts.get(n + 1)) }, `${counts.get(n + 1)}×`)
-          : el("span", { class: "count" }),
-        el("span", { class: "line" }, String(n + 1)), el("span", { class: "text" }, line), el("span")));
-      this.find("source").replaceChildren(...this.lines);
-      this.marked = [];
+      this.write(text);
     }
+    const there = [...state.tasks.values()].filter((each) => each === task || (each.state !== "done"
+      && each.steps > 0 && each.code >= 0 && this.codes[each.code][1] === this.file));
+    this.variables(state, task, there);
+    if (this.file === null) return;
+    const groups = new Map(); // of each line, the tasks that stand there, by what that means
+    for (const each of there) {
+      const mine = each === task ? own : null;
+      const means = standing(each, mine), at = mine ? line : each.line;
+      if (each !== task && means === "spawned here") continue;
+      const group = groups.get(at) ?? groups.set(at, new Map()).get(at);
+      group.set(means, [...group.get(means) ?? [], each.id]);
+    }
+    for (const [at, group] of groups) {
+      for (const [means, ids] of group) this.tag(state, this.lines[at - 1], means, ids);
+    }
+    if (task) this.point(this.lines[line - 1]);
+  }
+
+  // Write the source down.
+  write(text) {
+    const counts = this.counts.get(this.file) ?? new Map();
+    const words = (n) => (n === 1 ? "A task has waited here once" : `Tasks have waited here ${n} times`);
+    this.lines = text.trimEnd().split("\n").map((line, n) => el("div", { class: "code" },
+      counts.has(n + 1)
+        ? el("span", { class: "count", title: words(counts.get(n + 1)) }, `${counts.get(n + 1)}×`)
+        : el("span", { class: "count" }),
+      el("span", { class: "line" }, String(n + 1)),
+      el("span", { class: "text" }, line, el("span", { class: "tags" }))));
+    this.find("source").replaceChildren(...this.lines);
+    const first = this.lines[Math.min(...counts.keys()) - 1]; // with a wait
+    if (first) this.reveal(first);
+  }
+
+  clear() {
     for (const node of this.marked) {
       node.classList.remove("here");
-      node.lastChild.replaceChildren();
+      node.querySelector(".tags").replaceChildren();
     }
     this.marked = [];
-    const count = new Map();
-    for (const other of state.tasks.values()) {
-      // One that has not begun stands nowhere: its line is that in which it was spawned.
-      if (other.state === "done" || other.code < 0 || other.steps === 0) continue;
-      const node = this.codes[other.code][1] === this.file ? this.lines[other.line - 1] : null;
-      if (!node) continue;
-      const there = count.get(node) || 0;
-      count.set(node, there + 1);
-      if (there < 4) node.lastChild.append(this.chip(state, other.id, null, true));
-      if (there === 4) node.lastChild.append(" …");
-      this.marked.push(node);
+  }
+
+  tag(state, node, means, ids) {
+    if (!node) return;
+    this.marked.push(node);
+    node.querySelector(".tags").append(el("span", {},
+      ids.slice(0, 4).map((id) => this.chip(state, id, null, true)),
+      el("small", {}, ids.length > 4 ? `and ${ids.length - 4} more ${means}` : means)));
+  }
+
+  point(node) {
+    if (!node) return;
+    node.classList.add("here");
+    this.marked.push(node);
+    this.reveal(node);
+  }
+
+  reveal(node) {
+    const box = this.find("source");
+    const top = node.offsetTop - box.offsetTop;
+    if (top < box.scrollTop + 20 || top > box.scrollTop + box.clientHeight - 50) {
+      box.scrollTop = top - box.clientHeight / 2;
     }
-    const first = Math.min(...(this.counts.get(this.file) ?? new Map()).keys()); // with a wait
-    const here = this.lines[(task ? task.line : first) - 1];
-    if (here) {
-      if (task) here.classList.add("here");
-      this.marked.push(here);
-      const box = this.find("source");
-      const top = here.offsetTop - box.offsetTop;
-      if (top < box.scrollTop + 20 || top > box.scrollTop + box.clientHeight - 50) {
-        box.scrollTop = top - box.clientHeight / 2;
-      }
+  }
+
+  // The variables of tasks: a table for each function.
+  variables(state, task, tasks) {
+    const functions = new Map();
+    for (const each of tasks) {
+      if (!Object.values(each.locals).some(says)) continue;
+      const group = functions.get(each.code) ?? functions.set(each.code, []).get(each.code);
+      if (group.length < ROWS || each === task) group.push(each);
     }
+    const tables = [...functions].map(([code, group]) => {
+      const names = [...new Set(group.flatMap((each) => Object.keys(each.locals)))].filter(
+        (name) => group.some((each) => says(each.locals[name])));
+      const cell = (each, name) => el("td",
+        { class: each.changed.includes(name) ? "changed" : null }, each.locals[name] ?? "");
+      return el("table", {},
+        el("thead", {}, el("tr", {}, [`in ${this.codes[code][0].split("<locals>.").pop()}`, ...names].map(
+          (name) => el("th", { scope: "col" }, name)))),
+        el("tbody", {}, group.map((each) => el("tr", { class: each === task ? "here" : null },
+          el("td", {}, this.chip(state, each.id, null, true)), names.map((name) => cell(each, name))))));
+    });
+    this.find("variables").replaceChildren(...tables, tables.length
+      ? el("small", {}, "Variables at each task's last wait; bold: changed since the wait before.") : "");
   }
 }

@@ -42,7 +42,7 @@ class Player {
     this.find("slider").setAttribute("aria-valuetext", `event ${this.now + 1}: ${event.kind}`);
     this.view.panels(state);
     const shown = this.selected ?? this.ran;
-    this.view.source(state, state.tasks.has(shown) ? state.task(shown) : null);
+    this.view.source(state, state.tasks.has(shown) ? state.task(shown) : null, event);
   }
 
   select(id) {
@@ -90,7 +90,7 @@ function frame(run, number) {
       el("div", {},
         el("p", { class: "where" }),
         el("div", { class: "source", tabindex: 0, role: "group", "aria-label": "Source" }),
-        el("dl", { class: "variables" })),
+        el("div", { class: "variables" })),
       el("div", { class: "panels" },
         panel("Ready", "can go on; the first is next", "ready"),
         panel("Running", "one at a time", "running"),
