@@ -585,6 +585,29 @@ def test_a_run_of_the_tour_is_gone_through_event_by_event(browser, built, record
     assert browser.ask(says) == "accept_clients#1 is next: the scheduler starts it."
 
 
+def test_the_page_of_each_bug_shows_what_its_answer_speaks_of(browser, built):
+    def ask(name, wanted, what):
+        browser.open(f"{(built / 'bugs' / f'{name}.html').as_uri()}#i=0")
+        browser.ask(f"page.go(page.events.findIndex((e, n) => {wanted}))")
+        return browser.ask(what)
+
+    rows = "[...document.querySelectorAll('#variables tbody tr')].map((it) => it.textContent)"
+    tags = "[...document.querySelectorAll('#source .tags > span')].map((it) => it.textContent)"
+    browser.resize(1400, 900)
+    # All three have read the same total.
+    found = ask("till", "e.kind === 'yield' && e.task === 4", rows)
+    assert found == ["#21000", "#31000", "#41000"]
+    found = ask("orders", "e.kind === 'yield' && e.task === 2", tags)
+    assert found[0] == "#2waiting here"
+    assert "#2is inside this call" in found
+    found = ask("printer", "e.kind === 'over' && e.task === 4", tags)
+    assert "#4failed here" in found
+    found = ask("sums", "e.kind === 'step' && e.task === 4 && e.n === 2", tags)
+    assert found[:2] == ["#4went on from here", "#5#6will go on here"]
+    found = ask("transfers", "e.kind === 'deadlock'", tags)
+    assert found[0] == "#2#3waiting here"
+
+
 def test_the_head_can_be_skipped_and_the_search_is_done_by_keyboard(browser, built):
     browser.resize(1300, 900)
     show(browser, (built / "tasks.html").as_uri())

@@ -138,7 +138,7 @@ def test_the_cycle_of_a_deadlock_is_shown(page):
     assert row.startswith(str(found))  # the number that the head and the address have
     position = page.ask("document.getElementById('position').textContent")
     assert position.startswith(f"event {found} of {len(page.events) - 1},")
-    assert "No task can ever run again" in row
+    assert "A deadlock: ann#2 waits" in row
     page.ask("document.getElementById('tab-tasks').click()")
 
 

@@ -117,7 +117,7 @@ class Page {
     const { ready } = this.noticed;
     if (ready && ready.took >= LONG) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
     $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
-      class: "chip", style: { "--hue": hueOf(id) },
+      class: "chip", style: { "--hue": hueOf(id) }, title: `Go to event ${i}`,
       onclick: () => { this.selected = null; this.go(i - this.data.first); },
     }, `${this.nameOf(id)}`, el("span", { class: "why" }, words))));
     $("slider").max = Math.max(0, this.events.length - 1);
@@ -306,7 +306,7 @@ class Page {
     } }, name, of === key ? (sign > 0 ? " ↑" : " ↓") : "")));
     const body = rows.slice(0, 100).map((task) => el("tr", {},
       el("td", {}, this.view.chip(state, task.id)),
-      el("td", {}, task.state === "waiting" ? `waits: ${this.waitOf(task, state)}` : stateOf(task)),
+      el("td", {}, task.state === "waiting" ? this.waitIn(task, state) : stateOf(task)),
       el("td", { class: "number" }, String(task.steps)),
       numbers.slice(1).map((name) => {
         const on = { running: "busy", ready: "ready", waiting: "waiting" }[task.state] === name;
@@ -319,13 +319,9 @@ class Page {
       el("tbody", {}, body)), more);
   }
 
-  waitOf(task, state) {
-    const on = task.on;
-    if ("until" in on) return on.until === null ? "for ever" : `until ${span(on.until)}`;
-    if ("join" in on) return `the end of ${state.label(on.join)}`;
-    if (task.trap === "") return "gives way";
-    return "what" in on || "read" in on || "write" in on || "urgent" in on
-      ? waitsInWords(on, state) : task.trap;
+  waitIn(task, state) {
+    const whom = this.view.whom(state, task);
+    return `waits ${waitOf(task, whom.length)} ${whom.map((id) => state.label(id)).join(", ")}`;
   }
 
   showWaits(state) {
@@ -342,11 +338,10 @@ class Page {
       if (!whom.length || ++count > 200) continue;
       const bad = cycle.includes(id);
       const task = state.task(id);
+      const words = task.state === "completing" ? "for its children" : waitOf(task, true);
       nodes.push(el("div", { class: bad ? "row bad" : "row" }, this.view.chip(state, id),
-        bad ? " waits, in the cycle, for " : " waits for ",
-        whom.slice(0, 12).map((each) => this.view.chip(state, each)),
-        el("span", { class: "why" }, task.state === "completing" ? "its children"
-          : this.waitOf(task, state))));
+        `waits ${words}`, whom.slice(0, 12).map((each) => this.view.chip(state, each)),
+        bad ? "(in the cycle)" : ""));
     }
     if (count > 200) nodes.push(el("p", { class: "none" }, `and ${count - 200} more`));
     if (!count) nodes.push(el("p", { class: "none" }, "At this event no task waits for another one."));

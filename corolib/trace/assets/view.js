@@ -28,14 +28,28 @@ const hueOf = (id) => Math.round((id * 137.508) % 360);
 
 // The state of a task, in words.
 function stateOf(task) {
-  const how = { failed: `failed: ${task.error}`, abandoned: "left when the run ended" };
-  const ended = how[task.how] ?? task.how;
+  const ended = task.how === "failed" ? `failed: ${errorInWords(task.error, task.message || undefined)}`
+    : task.how === "abandoned" ? "left when the run ended" : task.how;
   if (task.state === "completing") return `${ended}; done when its children are`;
   return task.state === "done" ? ended : task.state;
 }
 
+// What a task waits for, as it is said behind "waits"; if that depends on tasks, they follow.
+function waitOf({ on, trap }, depends) {
+  if ("until" in on) return on.until === null ? "for ever" : `until ${span(on.until)}`;
+  if ("join" in on) return "for the end of";
+  if ("what" in on) {
+    const held = on.what.startsWith(ACQUIRE) ? ", held by" : ", depends on";
+    return wishInWords(on.what).trim() + (depends ? held : "");
+  }
+  const way = { read: "to read", write: "to write", urgent: "for urgent data of" };
+  for (const [name, words] of Object.entries(way)) if (name in on) return `${words} fd ${on[name]}`;
+  return trap ? `as ${trap} says` : "for its next turn";
+}
+
 // What it means for a task that it stands in its line; `own` is an event that says where it is.
 function standing(task, own) {
+  if (task.how === "failed") return "failed here";
   if (own && own.kind !== "spawn" && own.kind !== "yield") return "is here";
   // Before its first wait its line is that in which it was spawned.
   const parked = task.state === "waiting" || task.state === "ready";
@@ -120,6 +134,9 @@ class View {
     this.find(id).replaceChildren(...shown);
   }
 
+  // On whom the wait of a task depends.
+  whom(state, task) { return "join" in task.on ? [task.on.join] : state.holders(task); }
+
   panels(state) {
     this.fill("ready", state, state.ready.map(
       (id) => [id, this.chip(state, id, WHYS[state.task(id).why] ?? state.task(id).why)]), "nobody");
@@ -139,25 +156,15 @@ class View {
     const files = [], waits = [];
     for (const task of state.tasks.values()) {
       if (task.state !== "waiting") continue;
-      const on = task.on;
-      const fd = on.read ?? on.write ?? on.urgent;
-      const since = `for ${span(state.ns - task.since)}`;
-      if (fd !== undefined) {
-        const way = "read" in on ? "to read" : "write" in on ? "to write" : "for urgent data";
-        files.push([fd, task.id, el("div", { class: "row" }, this.chip(state, task.id),
-          el("span", { class: "why" }, `fd ${fd} ${way}, ${since}`))]);
-      } else {
-        const until = "until" in on ? on.until ?? Infinity : null;
-        const whom = "join" in on ? [on.join] : state.holders(task);
-        const what = until !== null
-          ? until === Infinity ? "for ever" : `until ${span(until)}`
-          : "join" in on ? "the end of" : on.what ?? (task.trap || "gives way");
-        const depends = whom.length && !("join" in on)
-          ? what.startsWith("acquire ") ? ", held by" : ", depends on" : "";
-        waits.push([until ?? Number.MAX_VALUE, task.id, el("div", { class: "row" },
-          this.chip(state, task.id), el("span", { class: "why" }, what + depends),
-          whom.slice(0, 5).map((id) => this.chip(state, id)))]);
-      }
+      const { read, write, urgent, until = -1 } = task.on;
+      const fd = read ?? write ?? urgent;
+      const whom = this.whom(state, task);
+      const node = el("div", { class: "row" }, this.chip(state, task.id),
+        el("span", { class: "why" }, waitOf(task, whom.length),
+          fd !== undefined ? `, for ${span(state.ns - task.since)}` : ""),
+        whom.slice(0, 5).map((id) => this.chip(state, id)));
+      if (fd !== undefined) files.push([fd, task.id, node]);
+      else waits.push([until < 0 ? Number.MAX_VALUE : until ?? Infinity, task.id, node]);
     }
     const inOrder = (a, b) => a[0] - b[0] || a[1] - b[1];
     this.fill("files", state, files.sort(inOrder).map((each) => each.slice(1)), "nobody");
@@ -166,8 +173,8 @@ class View {
     this.fill("waits", state, [...waits.sort(inOrder).map((each) => each.slice(1)), ...locks],
       "nobody");
     this.fill("done", state, state.done.slice().reverse().map((id) => {
-      const how = stateOf(state.task(id));
-      return [id, this.chip(state, id, how === "returned" ? null : how)];
+      const { how, error } = state.task(id);
+      return [id, this.chip(state, id, how === "failed" ? `failed: ${error}` : how === "returned" ? null : how)];
     }), "nobody yet");
     this.find("done-count").textContent = state.done_count > state.done.length
       ? `the last ${state.done.length} of ${state.done_count}` : "the last one first";
@@ -201,12 +208,17 @@ class View {
     this.variables(state, task, there);
     if (this.file === null) return;
     const groups = new Map(); // of each line, the tasks that stand there, by what that means
+    const add = (at, means, id) => {
+      const group = groups.get(at) ?? groups.set(at, new Map()).get(at);
+      group.set(means, [...group.get(means) ?? [], id]);
+    };
     for (const each of there) {
       const mine = each === task ? own : null;
-      const means = standing(each, mine), at = mine ? line : each.line;
-      if (each !== task && means === "spawned here") continue;
-      const group = groups.get(at) ?? groups.set(at, new Map()).get(at);
-      group.set(means, [...group.get(means) ?? [], each.id]);
+      const means = standing(each, mine);
+      if (each === task || means !== "spawned here") add(mine ? line : each.line, means, each.id);
+    }
+    for (const [code, at] of frames) {
+      if (this.codes[code][1] === this.file && at !== line) add(at, "is inside this call", task.id);
     }
     for (const [at, group] of groups) {
       for (const [means, ids] of group) this.tag(state, this.lines[at - 1], means, ids);
