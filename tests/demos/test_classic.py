@@ -210,7 +210,8 @@ def test_a_client_over_udp_says_who_does_not_answer():
     with socket.socket(type=socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    status, out, err = outcome("demos.classic.client", "time", "--udp", f"--port={port}")
+        unused.connect(("127.0.0.1", port))  # it hears only itself
+        status, out, err = outcome("demos.classic.client", "time", "--udp", f"--port={port}")
     assert (status, out) == (1, "")
     assert err == f"time at 127.0.0.1 port {port}: Connection refused\n"
 

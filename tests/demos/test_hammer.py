@@ -275,13 +275,11 @@ class TestProgram:
         assert shown.startswith(b"\r\x1b[K0 of 10 messages, 0 errors")
         assert shown.endswith(b"\r\x1b[K")
 
-    def test_nobody_there_gets_exit_status_1(self):
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            port = nobody.getsockname()[1]
-        status, out, err = outcome("demos.hammer", "127.0.0.1", str(port), "-c=3")
+    def test_nobody_there_gets_exit_status_1(self, reserved):
+        status, out, err = outcome("demos.hammer", "127.0.0.1", str(reserved), "-c=3")
         assert (status, err) == (1, "")
         assert out.splitlines()[0].startswith("0 of 10000 messages of 64 bytes came back")
-        assert out.splitlines()[-1] == f"failed: Connection refused: 127.0.0.1:{port} (3 times)"
+        assert out.splitlines()[-1] == f"failed: Connection refused: 127.0.0.1:{reserved} (3 times)"
 
     def test_a_server_that_is_killed_is_no_end_of_the_world(self):
         answers = threading.Semaphore(99)  # one fewer than each of ten clients sends

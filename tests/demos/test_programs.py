@@ -895,14 +895,12 @@ class TestForward:
         assert heard == [size]
         assert re.fullmatch(rf"1: \d+ bytes there, {size} back; reset", lines[0])
 
-    def test_without_a_server_the_client_is_refused(self, forwarding):
+    def test_without_a_server_the_client_is_refused(self, forwarding, reserved):
         def client(address):
             with (yield from open_tcp(*address)) as stream:
                 assert (yield from read_to_the_end(stream)) == (b"", True)
 
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            port = nobody.getsockname()[1]
-        lines = forwarding(client, to_port=port)
+        lines = forwarding(client, to_port=reserved)
         assert lines == ["1: [Errno 111] Connection refused"]
 
     def test_a_connection_that_leads_nowhere_yet_is_closed_with_its_task(self, monkeypatch):

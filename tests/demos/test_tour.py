@@ -264,12 +264,10 @@ def test_a_port_in_use_gives_one_line():
     assert re.fullmatch(rf"127\.0\.0\.1 port {port}: .*in use.*\n", err)
 
 
-def test_a_client_without_a_server_gives_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    status, out, err = outcome("demos.tour.client", f"--port={port}")
+def test_a_client_without_a_server_gives_one_line(reserved):
+    status, out, err = outcome("demos.tour.client", f"--port={reserved}")
     assert (status, out) == (1, "")
-    assert re.fullmatch(rf"127\.0\.0\.1 port {port}: .*refused.*\n", err)
+    assert re.fullmatch(rf"127\.0\.0\.1 port {reserved}: .*refused.*\n", err)
 
 
 @pytest.mark.parametrize("kind", [["--clients=2"], ["--flood=8000000"]], ids=["visit", "flood"])
@@ -816,11 +814,9 @@ def test_the_program_that_shows_what_a_generator_is_prints_what_is_shown():
 
 
 @pytest.mark.parametrize("text", [text for text, _ in PROGRAMS[1:]], ids=["yield", "await"])
-def test_the_echo_server_with_streams_serves_twenty_clients_together(text, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_the_echo_server_with_streams_serves_twenty_clients_together(text, tmp_path, reserved):
     app = tmp_path / "app.py"
-    app.write_text(text.replace("7007", str(port)), "utf-8")
+    app.write_text(text.replace("7007", str(reserved)), "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, str(app)], env=environment, stderr=subprocess.DEVNULL
@@ -829,11 +825,11 @@ def test_the_echo_server_with_streams_serves_twenty_clients_together(text, tmp_p
             while True:
                 assert server.poll() is None
                 try:
-                    socket.create_connection(("127.0.0.1", port)).close()
+                    socket.create_connection(("127.0.0.1", reserved)).close()
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.01)
-            order = visit(("127.0.0.1", port), 20, PATIENCE)
+            order = visit(("127.0.0.1", reserved), 20, PATIENCE)
         finally:
             server.kill()
     assert set(order[:20]) == {f"+{n}" for n in range(1, 21)}
