@@ -33,7 +33,7 @@ from corolib import (
 from corolib.system import subprocesses as module
 from corolib.system.subprocesses import Children
 from tests.helpers.children import children, fds, outside, script
-from tests.helpers.driving import FULL, strike
+from tests.helpers.driving import FULL, strike, until
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import (
     local,
@@ -1107,13 +1107,20 @@ def test_a_group_that_outlives_its_run_ends_with_it(capfd):
 
 @pytest.mark.found("T8")
 @pytest.mark.parametrize("group", [False, True])
-def test_what_was_written_before_a_timeout_is_not_lost(group):
+def test_what_was_written_before_a_timeout_is_not_lost(group, tmp_path):
+    ahead = [0.0]  # seconds of the clock; it is put on when all was written
+
+    def put_the_clock_on():
+        yield from until((tmp_path / "written").exists)
+        ahead[0] = 1000.0
+
     def main():
-        line = "echo out; echo err >&2; sleep 60"
-        yield from run_process(["sh", "-c", line], timeout=0.5, group=group)
+        spawn(put_the_clock_on)
+        line = f"echo out; echo err >&2; touch {tmp_path}/written; sleep 60"
+        yield from run_process(["sh", "-c", line], timeout=1000, group=group)
 
     with pytest.raises(TimeoutError) as caught:
-        run(main, grace=0.1)
+        run(main, grace=0.1, clock=lambda: time.monotonic() + ahead[0])
     assert (caught.value.stdout, caught.value.stderr) == (b"out\n", b"err\n")
 
 

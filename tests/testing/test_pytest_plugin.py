@@ -585,8 +585,8 @@ ENDLESS = {
         @pytest.mark.corolib(wall=0.1)
         def test_it():
             print("what it has printed")
-            yield
             threading.Event().wait(100)
+            yield
     """
 }
 
@@ -596,7 +596,7 @@ def test_a_step_that_never_ends_fails_the_session_with_all_stacks(tmp_path):
     assert status == 1
     assert "what it has printed" in out
     assert "corolib: test_it took more than 0.1 s, the limit `wall`, and does not end" in out
-    assert re.search(r'endless.py", line 9 in test_it', out)
+    assert re.search(r'endless.py", line 8 in test_it', out)
 
 
 INTERRUPTED = {

@@ -322,8 +322,8 @@ def test_a_step_that_never_ends_is_told():
         gate.set()
 
     def main():
-        yield
         assert gate.wait(LONG)
+        yield
 
     module.LAST_SECONDS, before = 0.05, module.LAST_SECONDS
     try:
