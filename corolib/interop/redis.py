@@ -191,7 +191,7 @@ class Redis:
         Between MULTI and EXEC they are a transaction. A command that is refused has its
         `RedisError` in the list. For the rest see `call`.
         """
-        self._check_begun()
+        yield from self._check_begun()
         for command in commands:
             _refuse_messages(command)
         packed = [_pack(command) for command in commands]
@@ -223,7 +223,7 @@ class Redis:
             RedisError: the server refuses it, or refuses us.
             Cancelled: the wait was cancelled; nothing is subscribed to.
         """
-        self._check_begun()
+        yield from self._check_begun()
         if not channels:
             raise ValueError("subscribe() needs the name of a channel")
         made = Subscription(self, channels, backlog)
@@ -254,10 +254,11 @@ class Redis:
 
     # The connection ---------------------------------------------------------------------------
 
-    def _check_begun(self) -> None:
+    def _check_begun(self) -> Generator[Any, Any, None]:
         if self._task is None:
             raise RuntimeError("Redis is a `with` block: `with Redis(...) as redis:`")
         if self._closed:
+            yield  # a task that is to end is ended by that
             raise ConnectionLost("the client of Redis was closed")
 
     def _ask(self, command: str, channel: str) -> None:

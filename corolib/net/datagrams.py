@@ -174,7 +174,8 @@ class DatagramSocket:
                 self._patience = PATIENCE
                 continue
             except (OSError, MemoryError):
-                self._check_open()
+                if self.socket.fileno() == -1:
+                    yield from self._refuse()
                 self._patience = PATIENCE + 1
                 if left > PATIENCE:
                     # The last one failed as well: who passes over that must not spin.
@@ -228,7 +229,8 @@ class DatagramSocket:
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError:
-                self._check_open()
+                if self.socket.fileno() == -1:
+                    yield from self._refuse()
                 raise
         family = self.socket.family
         if not isinstance(address, Address) and family in (socket.AF_INET, socket.AF_INET6):
@@ -288,7 +290,8 @@ class DatagramSocket:
 
         Source: RFC 8085, section 5 (UDP usage guidelines); CERT CA-1996-01; RFC 9000, section 8.
         """
-        self._check_open()
+        if self.socket.fileno() == -1:
+            raise self._closed()
         return datagram_servers.DatagramServer(self, self._calls.sendto, handler, limits)
 
     def _put(self, send: Callable[[], object]) -> Generator[Any, Any, None]:
@@ -298,7 +301,8 @@ class DatagramSocket:
         pause = pauses()
         waited = False
         while True:
-            self._check_open()
+            if self.socket.fileno() == -1:
+                yield from self._refuse()
             try:
                 send()
                 return
@@ -319,9 +323,13 @@ class DatagramSocket:
             finally:
                 self._writer_waits = False
 
-    def _check_open(self) -> None:
-        if self.socket.fileno() == -1:
-            raise ClosedError(f"{self!r}: it was closed") from None
+    def _refuse(self) -> Generator[Any, Any, None]:
+        """Refuse what cannot be done on a closed socket; a task that is to end is ended instead."""
+        yield
+        raise self._closed() from None
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"{self!r}: it was closed")
 
     @property
     def local(self) -> Any:

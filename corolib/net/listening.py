@@ -364,7 +364,11 @@ class Listening(metaclass=Documented):
             OSError: the socket was shut down, or is no listening one.
             Cancelled: the wait was cancelled; nothing was accepted.
         """
-        return (yield from self.take())
+        try:
+            return (yield from self.take())
+        except ClosedError:
+            yield  # a task that is to end is ended by that
+            raise
 
     @waits
     def take(self) -> Generator[Any, Any, Stream]:

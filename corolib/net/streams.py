@@ -648,7 +648,7 @@ class Stream:
                     continue
                 try:
                     size = os.sendfile(self._file.fileno(), file.fileno(), at, most)
-                except BlockingIOError:
+                except (BlockingIOError, ClosedError):
                     yield sending.trap()
                 except OSError as exc:
                     if exc.errno not in NOT_HERE:
@@ -763,16 +763,17 @@ class Stream:
         sends none if the block is left by an exception: the other side shall not take for all what
         it has got by then.
         """
-        file = self._file
+        file, reading = self._file, self._reading
         if isinstance(file, _Closed):
             return
         try:
             self._file = _Closed(file)
+            self._reading = None
             self._buffer.clear()
             # No task is busy with it any more.
             self._calm = True
             scheduler = running_scheduler()
-            if scheduler is not None and isinstance(self._reading, ReadWait):
+            if scheduler is not None and isinstance(reading, ReadWait):
                 scheduler.close_file(file)
             else:
                 # The run is over and nobody waits; or the file wakes its waiters itself.
@@ -974,8 +975,8 @@ class _Sending:
 
     def trap(self) -> Any:
         """Return the trap that waits until more can be sent."""
-        if self._trap is None:
-            file = self._stream._file
+        file = self._stream._file
+        if self._trap is None or file is not self._file:
             self._trap = getattr(file, "writing", None) or WriteWait(file)
         return self._trap
 
@@ -1011,21 +1012,32 @@ def _settle(file: Any) -> int:
 
 
 class _Closed:
-    """Stands where the file of a stream was, and refuses everything."""
+    """Stands where the file of a stream was: what it is asked for has to be waited for, and that
+    wait is refused. So a task that is to end, and finds the stream closed, is ended, and no
+    failure.
+    """
 
     __slots__ = ("_kind",)
-    reading = None
 
     def __init__(self, file: Connection) -> None:
         self._kind = type(file)
 
-    def waiting(self) -> None:
-        """Return what is to be yielded to give way; then `recv()` refuses."""
+    @property
+    def reading(self) -> Suspend[None]:
+        """The trap that waits for the file."""
+        return Suspend(self._refuse, "a closed stream")
 
-    def recv(self, *_: object) -> Any:
+    writing = reading
+
+    def _refuse(self, *_: object) -> Any:
         raise ClosedError(f"<Stream over {self!r}> is closed")
 
-    recv_into = send = sendmsg = shutdown = getpeername = getsockname = fileno = recv
+    def recv(self, *_: object) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "the wait for it will be refused")
+
+    recv_into = send = sendmsg = shutdown = recv
+
+    fileno = getpeername = getsockname = _refuse
 
     def __repr__(self) -> str:
         return f"<{name_of(self._kind)} closed>"

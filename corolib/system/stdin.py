@@ -132,8 +132,6 @@ class ThreadedInput:
             self._wake(ClosedError("the stream was closed during the wait"))
 
     def _arm(self, wake: Wake) -> Callable[[], object]:
-        if self._fd == -1:
-            raise ClosedError("the stream is closed")
         if self._data or self._at_end or self._error:
             wake()
             return self._forget

@@ -224,7 +224,7 @@ def test_a_threaded_input_has_one_reader_and_wakes_it_when_it_is_closed(as_stdin
         stream.close()
         with pytest.raises(ClosedError, match="during the wait"):
             yield from task
-        with pytest.raises(ClosedError, match="the stream is closed"):
+        with pytest.raises(ClosedError, match="closed>> is closed"):
             yield from stream.recv(10)
         with pytest.raises(ClosedError, match="is closed"):
             yield from stream.sendall(b"x")
