@@ -47,6 +47,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "queue.get": ("queue", "label", "task", "length"),
     "call": ("from", "function"),  # from "thread NAME", "signal" or "task"
     "deadlock": ("tasks", "cycle"),
+    # What is wrong in the program, and where: so far "never run", a call that was meant to wait.
+    "lint": ("task", "lint", "code", "line", "call", "cure"),
     "mark": ("task", "name", "data"),
 }
 """Each kind of event, and the fields that it has besides `i`, `kind` and `ns`, in their order."""

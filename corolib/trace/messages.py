@@ -25,8 +25,8 @@ _DEMO = os.path.join(_CORO, "demo") + os.sep  # programs, though they come with 
 _PYTHON = os.path.dirname(os.__file__) + os.sep, "<frozen "
 
 # What the interpreter itself knows of a class and of an exception, whatever these say of it.
-_order = vars(type)["__mro__"].__get__
-_names = vars(type)["__dict__"].__get__
+order_of = vars(type)["__mro__"].__get__
+names_of = vars(type)["__dict__"].__get__
 _STR = "__str__"
 _args: Callable[[BaseException], tuple[Any, ...]] = vars(BaseException)["args"].__get__
 
@@ -57,8 +57,8 @@ _MADE_OF: tuple[tuple[type, Callable[[BaseException], tuple[Any, ...]]], ...] = 
 
 def message_of(error: BaseException) -> str | None:
     """Return the first line of what an exception says, in short; None: nothing, or not known."""
-    order = _order(type(error))
-    kind, words = next((kind, _names(kind)[_STR]) for kind in order if _STR in _names(kind))
+    order = order_of(type(error))
+    kind, words = next((kind, names_of(kind)[_STR]) for kind in order if _STR in names_of(kind))
     made_of = next((found for each, found in _MADE_OF if each is kind), None)
     try:
         if made_of is None or not all(map(_is_plain, made_of(error))):
@@ -89,7 +89,7 @@ def left_at(error: BaseException) -> tuple[CodeType | None, int | None]:
         frame, code = trace.tb_frame, trace.tb_frame.f_code
         if frame in frames or (frames and is_ours(code)):
             break
-        if not is_ours(code) and not code.co_filename.startswith(_PYTHON):
+        if is_programs(code):
             frames.add(frame)
             found = code, trace.tb_lineno
         trace = trace.tb_next
@@ -100,6 +100,11 @@ def is_ours(code: CodeType) -> bool:
     """Return whether code is the library's own, and no program's."""
     file = code.co_filename
     return file.startswith(_CORO) and not file.startswith(_DEMO)
+
+
+def is_programs(code: CodeType) -> bool:
+    """Return whether code is the program's, and neither the library's nor Python's."""
+    return not is_ours(code) and not code.co_filename.startswith(_PYTHON)
 
 
 def _is_plain(value: object) -> bool:

@@ -18,6 +18,7 @@ import sys
 import time
 from _thread import get_ident
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from socket import socket
@@ -48,7 +49,8 @@ from corolib.kernel import (
     plain,
     signal_named,
 )
-from corolib.trace.messages import BITS, PLAIN, is_ours, left_at, words_of
+from corolib.trace.lints import never_run
+from corolib.trace.messages import BITS, PLAIN, is_ours, is_programs, left_at, words_of
 from corolib.trace.watching import (
     Holds,
     Labels,
@@ -94,6 +96,7 @@ class TracedScheduler(Scheduler):
         self.stepped: dict[int, int] = {}  # how many steps each task has taken
         # Of each task, the variables told last, and of which function.
         self.told: dict[int, tuple[CodeType | None, dict[str, Any]]] = {}
+        self.unread: list[tuple[int, Any]] = []  # tasks and their bodies, whose code is new
         self.labels = Labels()
         self.deadlocked = False
         self.failed = 0  # tasks
@@ -124,6 +127,8 @@ class TracedScheduler(Scheduler):
         if len(self.kept) > self.trace.full:
             self.trace.trim()
         self.add(("turn", clock(), self._turns, ready))
+        if self.unread:  # between turns: no step, and no wait that is being made, is longer for it
+            self.read_code()
 
     # The run ----------------------------------------------------------------------------------
 
@@ -302,6 +307,7 @@ class TracedScheduler(Scheduler):
                 _, found = self.codes[id(code)]
             except KeyError:
                 _, found = self.codes[id(code)] = code, None if is_ours(code) else {}
+                self.unread.append((number, body))
             if found is not None:
                 innermost, lines = body, found
             body = below
@@ -315,6 +321,17 @@ class TracedScheduler(Scheduler):
         stack = self.stack(task.body) if trace.stacks else None
         values = self.changed(number, frame) if trace.values and frame is not None else None
         self.add(("yield", clock(), number, name, on, code, line, stack, values))
+
+    def read_code(self) -> None:
+        """Tell what is wrong in the code that tasks have come to for the first time."""
+        unread, self.unread = self.unread, []
+        for number, body in unread:
+            frame = frame_of(body)
+            if frame is None or not is_programs(frame.f_code):
+                continue
+            with suppress(Exception):  # what the names stand for may be anything
+                for line, call, cure in never_run(frame):
+                    self.note("lint", number, "never run", frame.f_code, line, call, cure)
 
     def waits_for(self, kind: type, trap: Any) -> tuple[str, dict[str, Any]]:
         """Return why a wait for this trap will end, and what is waited for."""

@@ -99,6 +99,8 @@ WORDS = {
     "call": "The scheduler calls {function}, as {origin} asked for.",
     "deadlock": "A deadlock: no task can ever go on. All of them are cancelled.",
     "deadlock cycle": "A deadlock: {cycle}. No task can ever go on, and all of them are cancelled.",
+    "lint never run": "A mistake, in {where}: {call}() does nothing there, for nobody runs what it "
+    "returns. Write `{cure}`.",
     "mark": "{by} notes: {name}.",
     "mark data": "{by} notes: {name} ({data}).",
 }
@@ -390,6 +392,11 @@ def _end(event: Event, state: State, values: Values, codes: Table) -> str:
     return "end"
 
 
+def _lint(event: Event, state: State, values: Values, codes: Table) -> str:
+    values["where"] = place(codes, event["code"], event["line"])
+    return f"lint {event['lint']}"
+
+
 def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
     values["by"] = _whoever(event, state)
     values["data"] = ", ".join(f"{name}={value}" for name, value in event["data"].items())
@@ -442,5 +449,6 @@ _MORE = {
     "queue.get": _move,
     "call": _call,
     "deadlock": _deadlock,
+    "lint": _lint,
     "mark": _mark,
 }

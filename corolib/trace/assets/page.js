@@ -60,6 +60,8 @@ class Page {
     } else if (kind === "cancel.ask" && !found.deadlock && !state.task(id).daemon) {
       const words = event.scope ? `is to leave ${event.label}` : "is asked to end";
       if (found.cancels.length < 3) found.cancels.push([event.i, id, words]);
+    } else if (kind === "lint") {
+      found.others.push([event.i, id, `never runs ${event.call}() in line ${event.line}`]);
     } else if (kind === "over") {
       const held = [...state.locks.values()].filter((each) => each[1] === id).map(([label]) => label);
       if (held.length && event.how !== "cancelled") found.others.push([event.i, id, `ended, and held ${held.join(", ")}`]);

@@ -434,6 +434,10 @@ const MORE = {
       + waitFor(state.task(one), state.label(cycle[(n + 1) % cycle.length]))).join("; ");
     return cycle.length ? "deadlock cycle" : "deadlock";
   },
+  lint: (e, state, v, codes) => {
+    v.where = place(codes, e.code, e.line);
+    return `lint ${e.lint}`;
+  },
   mark: (e, state, v) => {
     const data = Object.entries(e.data);
     v.by = whoever(e, state);
