@@ -1,5 +1,7 @@
 """The judge of the tour: what it says of the tour's own schedulers, of corolib, and of bad ones."""
 
+import re
+import selectors
 import socket
 import sys
 import textwrap
@@ -7,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +70,9 @@ def test_there_are_enough_laws_and_they_differ():
     assert [law.number for law in LAWS] == list(range(1, len(LAWS) + 1))
     for field in ("text", "otherwise", "hint"):
         assert len({getattr(law, field) for law in LAWS}) == len(LAWS)
+    page = check.STARTING.with_name("README.md").read_text("utf-8")
+    for step in re.findall(r"Step \d+", " ".join(law.stage for law in LAWS)):
+        assert f"\n## {step}: " in page
     for law in LAWS:
         for text in (law.text, law.otherwise, law.hint):
             assert text[0].isupper() or text[0] == "`"
@@ -772,6 +778,87 @@ def test_the_good_one_has_none_of_the_faults(brief):
     assert found[NOT_TRIED] == ["deadlock", "time_limit", "closed_while_waiting"]
 
 
+class RaisesAtTheEnd(Guarded):
+    """Tells of failures, and raises them all when the run is over."""
+
+    def run(self, body):
+        told, failures = self.on_task_error, []
+
+        def keep(task, error):
+            told(task, error)
+            failures.append(error)
+
+        self.on_task_error = keep
+        value = super().run(body)
+        if failures:
+            raise ExceptionGroup("failures", failures)
+        return value
+
+
+def test_run_may_raise_a_group_of_the_failures_at_its_end(brief):
+    assert outcomes(with_scheduler(RaisesAtTheEnd, sendall=sendall))[FAILS] == []
+
+
+class Elsewhere(selectors.DefaultSelector):
+    """A selector that has its `select` called in a thread, and waits for the answer."""
+
+    def select(self, timeout=None):
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        threading.Thread(target=self.answer, args=(timeout, super().select)).start()
+        return self.get()
+
+
+class InAQueue(Elsewhere):
+    def __init__(self):
+        super().__init__()
+        self.answers = SimpleQueue()
+        self.get = self.answers.get
+
+    def answer(self, timeout, select):
+        self.answers.put(select(timeout))
+
+
+class InASocket(Elsewhere):
+    def __init__(self):
+        super().__init__()
+        self.here, self.there = socket.socketpair()
+
+    def answer(self, timeout, select):
+        self.found = select(timeout)
+        self.there.send(b"!")
+
+    def get(self):
+        self.here.recv(1)
+        return self.found
+
+    def __del__(self):
+        self.here.close()
+        self.there.close()
+
+
+@pytest.mark.parametrize("selector", [InAQueue, InASocket])
+def test_it_does_not_matter_in_which_call_a_scheduler_waits(selector, monkeypatch, brief):
+    monkeypatch.setattr(selectors, "DefaultSelector", selector)
+    assert outcomes(with_scheduler(step16_threads.Scheduler, sendall=sendall))[FAILS] == []
+
+
+def test_a_law_that_does_not_hold_is_tried_three_times(brief):
+    law = LAWS[BY_NAME["does_not_spin"] - 1]
+
+    def tried(*schedulers):
+        modules = map(with_scheduler, schedulers)
+        return [verdict.outcome for verdict in check.tries(law, lambda: next(modules))]
+
+    assert tried(Spins, Guarded, Guarded) == [FAILS, HOLDS]
+    assert tried(*[Spins] * 4) == [FAILS] * 3
+
+
+def test_a_law_that_raises_is_tried_once():
+    law = LAWS[BY_NAME["not_before_it_is_ready"] - 1]
+    assert [verdict.outcome for verdict in check.tries(law, lambda: starting)] == [FAILS]
+
+
 class Stalls(Guarded):
     """Loses the processor for a moment before each of its first steps."""
 
@@ -880,12 +967,12 @@ def test_after_three_laws_that_hang_the_rest_is_not_tried(tmp_path):
                 while main.__qualname__.partition(".")[0] != "abilities": pass
         """,
     )
-    verdicts = check.judge_apart(path, 0.3)
+    verdicts = check.judge_apart(path, 1.0)
     assert [verdict.outcome for verdict in verdicts[:4]] == [FAILS, FAILS, FAILS, NOT_TRIED]
     assert verdicts[-1].why == "3 laws have ended the process"
     assert verdicts[0].said == ["main is over", "the child is over"]
     told = check.report(verdicts, path)
-    hung = "it hung, for 0.3 s: it was in line 7 of your file, in run"
+    hung = "it hung, for 1 s: it was in line 7 of your file, in run"
     assert f"1 to 3. The same each time: {hung}.\n" in told and check.HUNG in told
     assert f"  4 to 9: not tried, since {verdicts[-1].why}\nAll others\n  10 to" in told
 
@@ -925,13 +1012,13 @@ def test_the_page_knows_the_number_of_the_law_that_it_names():
             "raise ValueError('no')",
             "ValueError: no, in line 1 of your file, in <module>, when the file was loaded",
         ),
-        ("while True: pass", "it hung, for 0.5 s: it was in line 1 of your file, in <module>"),
+        ("while True: pass", "it hung, for 1 s: it was in line 1 of your file, in <module>"),
         ("import os; os._exit(3)", "it ended the process, with status 3, when the file was loaded"),
     ],
     ids=["syntax", "raises", "hangs", "ends"],
 )
 def test_a_file_that_cannot_be_loaded_fails_the_first_law(tmp_path, text, why):
-    first, *others = check.judge_apart(write(tmp_path, text), 0.5)
+    first, *others = check.judge_apart(write(tmp_path, text), 1.0)
     assert first.outcome == FAILS
     assert first.why.startswith(why)
     assert {verdict.outcome for verdict in others} == {NOT_TRIED}
