@@ -19,11 +19,11 @@ from the command line.
 Under it all a task yields `ReadWait(sock)` or `WriteWait(sock)`, and a scheduler on the standard
 `selectors` module resumes it when the socket is ready.
 
-The house, where each floor imports only from those below it:
+The layers, where each package imports only from those below it:
 
-    testing/        looks at everything below: tools for users' tests                       floor 5
+    testing/        looks at everything below: tools for users' tests                       layer 5
         cases, fixtures -> runner -> alarm, clocks, leaks     sweeps -> clocks, leaks
-    interop/        doors to other libraries
+    interop/        interfaces to other libraries
         psycopg -> readiness     asyncio_calls     redis
     trace/          records what the scheduler does, where a run asks for it
         command -> traces -> recorder -> watching     page, perfetto, files
@@ -32,21 +32,21 @@ The house, where each floor imports only from those below it:
     demo/           two servers to try it with: they and `__main__` use what is public
         daytime -> echo -> ports     start
     -----------------------------------------------------------------------------------------------
-    system/         this program among others, and under systemd                            floor 4
+    system/         this program among others, and under systemd                            layer 4
         subprocesses, stdin -> pipe_ends     process_pool   workers -> identity   systemd
     -----------------------------------------------------------------------------------------------
-    net/            made of ReadWait and WriteWait: sockets                                 floor 3
+    net/            made of ReadWait and WriteWait: sockets                                 layer 3
         servers -> listening -> streams -> tls     listening -> peer_log     limits     handlers
         servers -> progress     servers, datagram_servers -> serving -> stopping, peer_log
         datagram_servers -> datagrams -> packet_info
         connecting -> streams     connecting, datagrams -> resolving     servers -> proxy_header
         network (opens sockets, looks names up)
     -----------------------------------------------------------------------------------------------
-    coordination/   made of Suspend and cancel scopes: no file is known here                floor 2
+    coordination/   made of Suspend and cancel scopes: no file is known here                layer 2
         groups -> tasksets -> timeouts   first   locks   queues   topics   signals   waitqueue
         threads -> thread_pool     ticks
-    ========= kernel/__init__.py: the door, through which the upper floors take what they need ====
-    kernel/         what `import corolib` loads                                             floor 1
+    ============== kernel/__init__.py: the interface, from which the upper layers import ===========
+    kernel/         what `import corolib` loads                                             layer 1
         scheduler --> lifecycle --> hooks
              +--> poller, urgent     files            +--> timers          times
              +--> suspend            wakes            +--> callqueue       other threads

@@ -1,6 +1,6 @@
-"""The kernel: what `import corolib` loads, and its door.
+"""The kernel: what `import corolib` loads, and its interface.
 
-The upper floors import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
+The upper layers import from here alone: `from corolib.kernel import Suspend, waits`. Beside what is
 public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `LateModule` for types;
 `Steps`, which a loop takes waits from; the marks `public`, `opens`, `asks` and `Documented`;
 `in_queue` and `serve`; `must_yield` and `running_scheduler`; `observed`, which makes the scheduler

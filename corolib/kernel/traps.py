@@ -189,7 +189,7 @@ class Wake(Protocol):
 
 @public
 class Suspend(Generic[T_co]):
-    """Wait until somebody calls `wake`: the one door for everything that is not a file or a time.
+    """Wait until somebody calls `wake`: for everything that is not a file or a time.
 
     Args:
         arm: called once as `arm(wake)` when the wait begins; starts the operation and returns its

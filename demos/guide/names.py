@@ -13,7 +13,7 @@ import corolib
 from demos.extra import extra
 
 OTHERS = ("corolib.testing", "corolib.trace", "corolib.interop")
-DOORS = ("corolib.interop.psycopg", "corolib.interop.redis")  # imported by their own names
+OWN_MODULES = ("corolib.interop.psycopg", "corolib.interop.redis")  # imported by their own names
 TITLES = {  # of the groups of names, in the order of the reference
     "corolib.kernel": "Tasks, waits and errors",
     "corolib.coordination": "Groups, timeouts, locks, queues, threads, signals",
@@ -46,14 +46,14 @@ def names() -> dict[str, Name]:
     """Return all public names, by themselves; one that is taken has its module before it, as
     `redis.Subscription`.
     """
-    floors = floors_of(ast.parse(Path(corolib.__file__).read_text("utf-8")))
+    packages = packages_of(ast.parse(Path(corolib.__file__).read_text("utf-8")))
     found: dict[str, Name] = {}
-    for module in ("corolib", *OTHERS, *DOORS):
+    for module in ("corolib", *OTHERS, *OWN_MODULES):
         with extra("docs"):
             package = importlib.import_module(module)
         for name in listed(package):
             thing = getattr(package, name)
-            group = floors[name] if module == "corolib" else module
+            group = packages[name] if module == "corolib" else module
             made = Name(module, name, group, thing, doc_of(name, thing))
             if name not in found:
                 found[name] = made
@@ -74,7 +74,7 @@ def listed(package: Any) -> list[str]:
     ]
 
 
-def floors_of(tree: ast.Module) -> dict[str, str]:
+def packages_of(tree: ast.Module) -> dict[str, str]:
     """Return the package that each name of corolib comes from."""
     return {
         alias.name: ".".join((node.module or "").split(".")[:2])

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from corolib.trace.page import script
 from demos.guide import bugs, commands, messages, mistakes, other_names, reference, runs
-from demos.guide.names import DOORS, names
+from demos.guide.names import OWN_MODULES, names
 from demos.guide.rendering import Page, code, render
 from demos.guide.tour import TOUR, tour
 
@@ -128,7 +128,9 @@ class Site:
         # The reference's names are spelled as they are; two may differ in their case alone.
         self.places |= {f"reference/{name}.md": self.place(name) for name in self.names}
         self.worths = WORTHS | {
-            f"reference/{key}.md": 0.6 for key, name in self.names.items() if name.module in DOORS
+            f"reference/{key}.md": 0.6
+            for key, name in self.names.items()
+            if name.module in OWN_MODULES
         }
         self.runs = runs.runs()
         self.taken: dict[str, str] = {}  # other files of the repository, and where they stand
@@ -196,7 +198,7 @@ class Site:
             if source != INDEX:
                 own = contents_of(page, methods=source.startswith("reference/"))
                 body = body.replace("</h1>\n", "</h1>\n" + own, 1)
-            body += self.neighbours(source)
+            body += self.next_pages(source)
             self.write(folder, template, place, page.title, body, self.scripts_of(source))
             for section in page.sections:
                 address = place if section.level == 1 else f"{place}#{section.anchor}"
@@ -302,7 +304,7 @@ class Site:
         )
         return f"<ul>\n{items}</ul>"
 
-    def neighbours(self, source: str) -> str:
+    def next_pages(self, source: str) -> str:
         """Return links to the chapter before and the one after."""
         if source not in self.order:
             return ""
@@ -316,7 +318,9 @@ class Site:
                 rel = "prev" if step < 0 else "next"
                 title = escape(self.short[file])
                 links.append(f'<a rel="{rel}" href="{href}">{word}: {title}</a>')
-        return f'<nav class="neighbours" aria-label="Neighbours">{" ".join(links)}</nav>\n'
+        return (
+            f'<nav class="around" aria-label="Chapters before and after">{" ".join(links)}</nav>\n'
+        )
 
 
 CURRENT = ' aria-current="page"'

@@ -433,7 +433,7 @@ def handlers() -> Iterator[Run]:
         stack.enter_context(loop.selector)
         listener = listening(stack)
         recording = Recording(loop, script=[*clients(listener, stack), END])
-        loop.add(step09_handlers.Door(loop, listener))
+        loop.add(step09_handlers.Acceptor(loop, listener))
         recording.run()
         yield recording.recorded("handlers", words=HANDLERS)
 

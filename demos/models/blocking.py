@@ -9,8 +9,8 @@ Here both are in `recv()`. As `strace` shows it, with the pause in the middle of
     recvfrom(4,                                       phase 1: the program sleeps
                "41\n", 4096, 0, NULL, NULL) = 3       phase 2: the kernel copies
 
-It is the simplest server there is. But who sleeps in a call for one client has no ears for the
-others: they are served one after another. Connect with two `nc`, and type into the second.
+It is the simplest server there is. But while it sleeps in a call for one client, it does nothing
+for the others: they are served one after another. Connect with two `nc`, and type into the second.
 """
 
 from __future__ import annotations

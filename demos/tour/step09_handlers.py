@@ -51,7 +51,7 @@ class Loop:
                     self.selector.modify(handler, wants, handler)
 
 
-class Door:
+class Acceptor:
     """The handler of the listening socket."""
 
     def __init__(self, loop: Loop, listener: socket.socket) -> None:
@@ -98,7 +98,7 @@ class Client:
 def main(options: argparse.Namespace) -> None:
     loop = Loop()
     with listen(options) as listener:
-        loop.add(Door(loop, listener))
+        loop.add(Acceptor(loop, listener))
         loop.run()
 
 

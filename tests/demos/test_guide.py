@@ -26,7 +26,7 @@ pytest.importorskip("h11")
 import pytest_corolib
 from corolib.__main__ import RUN, SERVE
 from demos.guide import messages, mistakes, other_names, pages, reference, runs
-from demos.guide.names import DOORS, OTHERS
+from demos.guide.names import OTHERS, OWN_MODULES
 from demos.guide.pages import GUIDE, Site
 from demos.guide.rendering import headings, render
 from demos.guide.tour import EXERCISES, TOUR
@@ -43,7 +43,7 @@ class Looked(HTMLParser):
         self.links, self.anchors, self.levels, self.open = [], set(), [], []
         self.nameless, self.loaded, self.faults = [], [], []
         self.title, self.words, self.link_words, self.scripts = "", [], None, 0
-        self.labels, self.fields, self.neighbours = set(), set(), {}
+        self.labels, self.fields, self.around = set(), set(), {}
         self.feed(text)
         self.close()
         self.faults += [f"<{tag}> is never closed" for tag in self.open]
@@ -69,7 +69,7 @@ class Looked(HTMLParser):
         if tag == "a" and "href" in attrs:
             self.link_words = attrs.get("aria-label", "") + attrs.get("alt", "")
             if "rel" in attrs:
-                self.neighbours[attrs["rel"]] = attrs["href"]
+                self.around[attrs["rel"]] = attrs["href"]
         if self.link_words is not None and tag == "img":
             self.link_words += attrs.get("alt", "")
         if tag == "label" and "for" in attrs:
@@ -188,7 +188,7 @@ def test_the_search_lists_all_without_its_script(site, made):
 
 def test_each_public_name_has_its_page(site, made):
     found, _ = site
-    for module in ("corolib", *OTHERS, *DOORS):
+    for module in ("corolib", *OTHERS, *OWN_MODULES):
         package = importlib.import_module(module)
         classes = [n for n, t in vars(package).items() if isinstance(t, type) and n[0] != "_"]
         own = [n for n in classes if getattr(package, n).__module__ == module]
@@ -228,7 +228,7 @@ def test_every_exception_of_corolib_has_its_cure():
         r"^\| `(\w+)` \| `([\w.]+)` \| .+ \| .+ \|$", (GUIDE / "errors.md").read_text("utf-8"), re.M
     )
     found = {}
-    for module in ("corolib", *OTHERS, *DOORS):
+    for module in ("corolib", *OTHERS, *OWN_MODULES):
         for name, thing in vars(importlib.import_module(module)).items():
             if isinstance(thing, type) and issubclass(thing, BaseException) and name[0] != "_":
                 if thing.__module__.startswith("corolib"):
@@ -318,7 +318,7 @@ def test_the_tour_has_a_page_for_each_step_in_order(site, made):
     steps = [made.places[TOUR], *(made.places[file] for file in made.tour.titles)]
     assert len(steps) == 20
     for before, place, after in zip(steps, steps[1:], steps[2:], strict=False):
-        assert found[f"/{place}"].neighbours == {"prev": before, "next": after}
+        assert found[f"/{place}"].around == {"prev": before, "next": after}
         assert {*steps} <= set(found[f"/{place}"].links)
     for number in range(1, 18):
         text = made.texts[f"demos/tour/step-{number:02}.md"]

@@ -102,8 +102,8 @@ def test_the_functions_that_the_design_names_exist():
         assert f"\nclass {name}:" in (ROOT / "corolib" / file).read_text("utf-8")
 
 
-def test_the_table_of_the_house_has_all_packages():
-    rows = re.findall(r"^\| \d \| (.*?) \|", section("The house"), re.MULTILINE)
+def test_the_table_of_the_layers_has_all_packages():
+    rows = re.findall(r"^\| \d \| (.*?) \|", section("The layers"), re.MULTILINE)
     there = {path.parent.name for path in (ROOT / "corolib").glob("*/__init__.py")}
     assert set(re.findall(r"`(\w+)/`", " ".join(rows))) == there
 

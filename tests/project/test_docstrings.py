@@ -189,7 +189,7 @@ def test_an_exception_says_when_it_is_raised(name):
 
 
 def test_help_begins_with_a_server_the_rule_and_where_to_go_on():
-    begin, _, drawing = corolib.__doc__.partition("The house")
+    begin, _, drawing = corolib.__doc__.partition("The layers")
     program = textwrap.dedent(begin[begin.index("    from corolib") : begin.index("The one rule")])
     assert len([line for line in program.splitlines() if line]) == 5
     names = {}
@@ -199,7 +199,7 @@ def test_help_begins_with_a_server_the_rule_and_where_to_go_on():
     assert "`yield` a trap" in begin
     named = re.findall(r"`(\w+)`", begin[begin.index("Where to go on") : begin.index("The guide")])
     assert set(named) <= set(corolib.__all__)
-    assert "floor 1" in drawing
+    assert "layer 1" in drawing
 
 
 def test_every_class_and_function_of_the_library_says_what_it_is():

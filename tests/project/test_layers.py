@@ -1,15 +1,15 @@
-"""The house: who may import whom, read from the sources with `ast`.
+"""The layers: who may import whom, read from the sources with `ast`.
 
-The floors are drawn in the docstring of `corolib/__init__.py`, and these are the laws:
+The layers are drawn in the docstring of `corolib/__init__.py`, and these are the laws:
 
-1. A package imports from the floors below it, never from one above.
-2. From the kernel the upper floors import through its door alone: `from corolib.kernel import X`.
+1. A package imports from the layers below it, never from one above.
+2. From the kernel the upper layers import through its interface: `from corolib.kernel import X`.
 3. Inside the kernel, the words import only each other.
 4. The parts import words and other parts, without circles, and never the scheduler.
-5. The scheduler imports the parts; nothing in the kernel imports it but the door.
-6. For types all that may be imported under `if TYPE_CHECKING:`, within a floor and downwards.
+5. The scheduler imports the parts; nothing in the kernel imports it but its interface.
+6. For types all that may be imported under `if TYPE_CHECKING:`, within a layer and downwards.
 7. `import corolib` imports the kernel at once, and everything else on first use.
-8. Nothing imports the floor of tools but, for a run that is to be watched, `kernel.observing`.
+8. Nothing imports the layer of tools but, for a run that is to be watched, `kernel.observing`.
 9. What only advises stands beside the kernel, imports a few of its words, and is imported within
    functions alone, where an error is made.
 
@@ -42,8 +42,8 @@ from tests.helpers.programs import pythons
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "corolib"
 
-FLOORS = [{"kernel", "advice"}, {"coordination"}, {"net"}, {"system"}]
-FLOORS += [{"testing", "demo", "trace", "interop"}]
+LAYERS = [{"kernel", "advice"}, {"coordination"}, {"net"}, {"system"}]
+LAYERS += [{"testing", "demo", "trace", "interop"}]
 WORD_NAMES = ["errors", "traps", "waits", "context", "checks", "late", "safely", "source"]
 WORDS = {f"kernel.{name}" for name in WORD_NAMES}
 TOP = {"__init__", "__main__"}
@@ -80,10 +80,10 @@ LATE = {  # imported when one of their names is first asked for
 }
 
 
-def floor(name):
-    """Return the number of the floor that a module is on: 0 for the kernel."""
+def layer(name):
+    """Return the number of the layer that a module is in: 0 for the kernel."""
     package = name.split(".")[0]
-    return next(number for number, packages in enumerate(FLOORS) if package in packages)
+    return next(number for number, packages in enumerate(LAYERS) if package in packages)
 
 
 def is_for_types(node):
@@ -103,7 +103,7 @@ def trees():
 def imports(tree, modules=frozenset(SOURCES), types_too=False):
     """Return the modules of corolib that a module imports at run time.
 
-    `__init__` stands for the package itself, and `kernel` for the door of the kernel.
+    `__init__` stands for the package itself, and `kernel` for its interface.
     """
     found = set()
     todo = [tree]
@@ -156,7 +156,7 @@ def allowed(name):
         return WORDS | PARTS
     if name == "kernel":
         return {each for each in SOURCES if each.startswith("kernel.")}
-    below = {each for each in SOURCES if each not in TOP and floor(each) <= floor(name)}
+    below = {each for each in SOURCES if each not in TOP and layer(each) <= layer(name)}
     return {each for each in below if not each.startswith("kernel.")}
 
 
@@ -170,11 +170,11 @@ def test_a_module_imports_only_what_the_laws_allow(trees, name):
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - TOP))
-def test_no_types_are_taken_from_a_floor_above(trees, name):
+def test_no_types_are_taken_from_a_layer_above(trees, name):
     known = imports(trees[name], types_too=True) - {"__init__"}
     if name == "kernel.observing":
         known -= {"trace.observing"}  # law 8
-    assert {each for each in known if floor(each) > floor(name)} == set()
+    assert {each for each in known if layer(each) > layer(name)} == set()
 
 
 def test_the_kernel_knows_which_frames_are_the_librarys():
@@ -187,7 +187,7 @@ def drawn():
     text = corolib.__doc__
     found = {}
     package = None
-    for line in text[text.index("The house") : text.index("What is public")].splitlines():
+    for line in text[text.index("The layers") : text.index("What is public")].splitlines():
         start = re.match(r"    (\w+)/ ", line)
         if start:
             package = start[1]
@@ -390,16 +390,16 @@ def test_all_is_sorted_and_lists_what_the_package_binds(trees):
         assert not isinstance(getattr(corolib, name), types.ModuleType)
 
 
-def test_the_door_exports_what_it_imports_and_the_floors_above_use_all_of_it(trees):
-    import corolib.kernel as door
+def test_the_kernel_exports_what_it_imports_and_the_layers_above_use_all_of_it(trees):
+    from corolib import kernel
 
-    assert door.__all__ == sorted(door.__all__)
+    assert kernel.__all__ == sorted(kernel.__all__)
     used = set()
     for tree in trees.values():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "corolib.kernel":
                 used |= {alias.name for alias in node.names}
-    assert used == set(door.__all__)
+    assert used == set(kernel.__all__)
 
 
 def public_things():
