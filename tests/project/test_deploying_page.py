@@ -32,10 +32,10 @@ def file(name):
 
 
 @contextmanager
-def running(folder, port, *before, **variables):
+def running(folder, port, *before, text=APP, **variables):
     """Run the chapter's program on that port; end with it."""
     folder.mkdir(exist_ok=True)
-    (folder / "app.py").write_text(APP)
+    (folder / "app.py").write_text(text)
     with subprocess.Popen(
         [*before, sys.executable, "app.py"],
         cwd=folder,
@@ -67,6 +67,16 @@ def drained(program, client):
 def test_the_program_drains_on_sigterm(tmp_path, reserved_ports):
     port = reserved_ports[0]
     with running(tmp_path, port) as program, dialled(port, program) as client:
+        assert echoes(client)
+        assert drained(program, client) == 0
+
+
+def test_a_hangup_as_soon_as_it_is_ready_does_not_end_the_program(tmp_path, reserved_ports):
+    port = reserved_ports[0]
+    ready = 'notify_systemd("READY=1")'
+    assert ready in APP
+    text = APP.replace(ready, "os.kill(os.getpid(), signal.SIGHUP)")
+    with running(tmp_path, port, text=text) as program, dialled(port, program) as client:
         assert echoes(client)
         assert drained(program, client) == 0
 
