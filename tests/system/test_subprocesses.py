@@ -778,7 +778,7 @@ def test_a_cancelled_run_has_ended_its_program_before_it_is_gone(program, how):
         yield Sleep(0.1)
         yield from task.stop()
 
-    run(main, grace=0.1)
+    run(main, grace=0.5)  # which is also the time that one has to be gone after it was killed
     assert gone == [{}]
 
 
@@ -821,14 +821,19 @@ def test_a_run_that_is_thrown_away_kills_its_program():
     assert run(main) == -signal.SIGKILL
 
 
-def test_a_run_under_way_when_its_task_is_abandoned_kills_its_program(capfd, default_sigint):
+def test_a_run_under_way_when_its_task_is_abandoned_kills_its_program(
+    capfd, default_sigint, tmp_path
+):
     """A second Ctrl-C abandons all tasks: their bodies are closed, and cannot wait any more."""
-    program = """
+    program = f"""
         import os, signal
         from corolib import Sleep, run, run_process, spawn
         def main():
-            spawn(run_process(["sh", "-c", "trap '' TERM; echo $$; exec sleep 60"], capture=False))
-            yield Sleep(0.2)
+            begun = "{tmp_path}/begun"
+            line = f"trap '' TERM; echo $$; touch {{begun}}; exec sleep 60"
+            spawn(run_process(["sh", "-c", line], capture=False))
+            while not os.path.exists(begun):
+                yield Sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
             yield
             os.kill(os.getpid(), signal.SIGINT)
