@@ -65,7 +65,11 @@ class Refusals:
 
 
 def piece(number):
-    """Refuse one piece of memory."""
+    """Refuse one piece of memory.
+
+    Where somebody has traced before, Python takes some at the next call of each function, before
+    the first line of it. So each has to be called once before.
+    """
     return lambda: refuse_memory(number)
 
 
@@ -109,6 +113,8 @@ def connections_lose(refusals, refused, handler, **limits):
     def main():
         server = listen_tcp(LOCAL, 0).serve(handler, on_error=lambda e, _: lost.append(e), **limits)
         address = server.listener.addresses[0]
+        yield from ask(address)  # see `piece`
+        yield from until(lambda: counts_of(server) == (0, 0, {}))
         for each in refused:
             with timeout(5):
                 refusals.arm(each)
@@ -140,6 +146,9 @@ def questions_lose(refusals, refused):
     def main():
         sock = yield from open_udp(local=(LOCAL, 0))
         server = sock.serve(wait_and_answer, rate=1000, on_error=lambda e, _: lost.append(e))
+        with (yield from open_udp(*sock.local)) as client:
+            yield from asks(client)  # see `piece`
+        yield from until(lambda: not question_counts(server))
         for each in refused:
             with (yield from open_udp(*sock.local)) as client, timeout(5):
                 refusals.arm(each)
