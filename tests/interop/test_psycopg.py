@@ -79,10 +79,10 @@ def cancelled_while_asleep(conn, query, conninfo):
     assert task.cancelled
 
 
-def no_backends(conninfo):
-    """Wait until the server has noticed that all connections are closed."""
+def settles(conninfo, expected=(0, 0)):
+    """Wait until the server has noticed which connections are closed, and there are as many."""
     for _ in range(1000):
-        if backends(conninfo) == (0, 0):
+        if backends(conninfo) == expected:
             return True
         time.sleep(0.005)
     return False
@@ -332,7 +332,7 @@ def test_a_cancelled_wait_cancels_the_query_on_the_server(conninfo):
         assert conn.pgconn.transaction_status == psycopg.pq.TransactionStatus.INERROR
         yield from conn.rollback()
         assert (yield from value_of(conn, "select 7")) == 7
-        assert backends(conninfo) == (1, 1)  # in its transaction, and nothing else is active
+        assert settles(conninfo, (1, 1))  # in its transaction, and nothing else is active
         yield from conn.close()
 
     run(main)
@@ -541,7 +541,7 @@ def test_a_pool_is_fair_and_has_a_bound(conninfo):
     run(main)
     assert served == sorted(served)
     assert most == 4
-    assert no_backends(conninfo)
+    assert settles(conninfo)
 
 
 def test_a_pool_commits_or_rolls_back(conninfo):
@@ -604,7 +604,7 @@ def test_a_pool_lends_no_connection_that_is_broken_or_in_a_transaction(conninfo)
             yield from pool.run(one)
 
     run(main)
-    assert no_backends(conninfo)
+    assert settles(conninfo)
 
 
 def test_a_pool_whose_server_is_away_fails_and_recovers(server):
@@ -726,7 +726,7 @@ def test_each_step_of_a_transaction_can_be_cancelled(conninfo):
             if not sniper.hit:
                 break
         assert 6 < step < 99
-    assert no_backends(conninfo)
+    assert settles(conninfo)
 
 
 def test_nothing_is_left_in_cycles(conninfo):
