@@ -20,7 +20,7 @@ from corolib import (
 )
 from corolib.testing import virtual_time
 from tests.helpers.driving import in_a_thread, strike
-from tests.helpers.inside import receivers_of
+from tests.helpers.inside import receivers_of, when_it_sleeps
 from tests.helpers.programs import python
 
 USED = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
@@ -63,13 +63,9 @@ def test_signals_come_as_values_in_their_order():
 
 
 def test_a_waiting_task_is_woken_from_the_selectors_wait(selector):
-    def sender():
-        yield Sleep(0.005)
-        threading.Timer(0.005, strike, [SIGHUP]).start()
-
     def main():
-        spawn(sender)
         with open_signal_receiver(SIGHUP) as received:
+            when_it_sleeps(current_scheduler(), strike, SIGHUP)
             return (yield from received)
 
     assert run(main, selector=selector) == SIGHUP

@@ -7,6 +7,8 @@ no other test has a private name of corolib's.
 import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from pathlib import Path
 from types import FrameType
@@ -83,9 +85,21 @@ def suspended(scheduler: Scheduler) -> Collection[Task[Any]]:
     return scheduler._suspended
 
 
-def is_polling(scheduler: Scheduler) -> bool:
-    """Return whether the scheduler waits for files just now, so that a wake must end that."""
-    return scheduler.polling
+def when_it_sleeps(
+    scheduler: Scheduler, call: Callable[..., object], *args: Any
+) -> threading.Thread:
+    """Start a thread that makes a call as soon as the scheduler waits for files, so that a wake must
+    end that; return it.
+    """
+
+    def wait() -> None:
+        while not scheduler.polling:
+            time.sleep(0.001)
+        call(*args)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
 
 
 def poll(scheduler: Scheduler) -> None:

@@ -9,7 +9,6 @@ import os
 import select
 import sys
 import threading
-import time
 from collections import deque
 
 import pytest
@@ -20,7 +19,6 @@ from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, LONG, in_a_thread, in_threads, turn, until
 from tests.helpers.inside import (
     call_queue_of,
-    is_polling,
     poller_of,
     remake_selector,
     replace_read,
@@ -29,6 +27,7 @@ from tests.helpers.inside import (
     selector_of,
     sockets_of_pair,
     wakeup_file_of,
+    when_it_sleeps,
 )
 from tests.helpers.sockets import is_open
 
@@ -453,17 +452,11 @@ def test_an_idle_loop_wakes_for_a_call_of_another_thread(selector):
     def main():
         scheduler = current_scheduler()
 
-        def leave(number):
-            while not is_polling(scheduler):
-                time.sleep(0.001)
-            scheduler.call_soon_threadsafe(main_task.cancel, "from afar")
-
-        threads, raised = in_threads(1, leave)
-        main_task = scheduler.main
+        call = scheduler.call_soon_threadsafe
+        thread = when_it_sleeps(scheduler, call, scheduler.main.cancel, "from afar")
         with pytest.raises(Cancelled, match=r"^from afar$"):
             yield Sleep(1000)
-        threads[0].join()
-        assert raised == []
+        thread.join()
         return "woken"
 
     assert run(main, selector=selector) == "woken"

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import suppress
 from contextvars import ContextVar
 from types import SimpleNamespace
@@ -38,8 +37,8 @@ from tests.helpers.inside import (
     drop,
     fork_in_child,
     in_child,
-    is_polling,
     signal_module,
+    when_it_sleeps,
 )
 from tests.helpers.programs import python, pythons
 
@@ -240,11 +239,10 @@ def test_what_a_signal_handler_raises_during_the_wait_is_delivered_to_main(selec
 
         def main():
             task = spawn(ticker)
-            timer = threading.Timer(0.05, fire)
-            timer.start()
             with pytest.raises(ValueError, match="out of a handler"):
+                thread = when_it_sleeps(current_scheduler(), fire)
                 yield Sleep(1000)
-            timer.join()
+            thread.join()
             yield from task
             return "whole"
 
@@ -286,14 +284,13 @@ def test_a_turn_without_a_main_lets_a_handlers_exception_out():
         raise ValueError("nobody to deliver it to")
 
     before = signal.signal(signal.SIGUSR1, handler)
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
     scheduler = corolib.Scheduler()
     try:
-        timer.start()
         with pytest.raises(ValueError, match="nobody"):
+            thread = when_it_sleeps(scheduler, os.kill, os.getpid(), signal.SIGUSR1)
             scheduler.turn()
     finally:
-        timer.join()
+        thread.join()
         scheduler.close()
         signal.signal(signal.SIGUSR1, before)
 
@@ -302,11 +299,10 @@ def test_a_wake_from_a_signal_handler_ends_the_wait_of_the_selector():
     """SIGUSR1 and no wake-up fd: only the wake itself can end the wait."""
     box = []
     before = signal.signal(signal.SIGUSR1, lambda signum, frame: box.pop()("from the handler"))
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
     try:
 
         def main():
-            timer.start()
+            when_it_sleeps(current_scheduler(), os.kill, os.getpid(), signal.SIGUSR1)
             return (yield Suspend(lambda wake: box.append(wake) or int, "x", outside=True))
 
         with pytest.MonkeyPatch.context() as patch:
@@ -314,7 +310,6 @@ def test_a_wake_from_a_signal_handler_ends_the_wait_of_the_selector():
             patch.setattr(name, lambda *args, **options: -1)
             assert corolib.run(main) == "from the handler"
     finally:
-        timer.join()
         signal.signal(signal.SIGUSR1, before)
 
 
@@ -335,12 +330,11 @@ def test_a_plain_call_from_a_signal_handler_ends_the_wait(what):
             spawn(extra)
 
     def main():
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        thread = when_it_sleeps(current_scheduler(), os.kill, os.getpid(), signal.SIGINT)
         try:
             yield Sleep(1000)
         finally:
-            timer.join()
+            thread.join()
 
     signal.signal(signal.SIGINT, handler)
     try:
@@ -468,16 +462,14 @@ def test_dump_signal_prints_all_tasks_while_the_program_waits(capfd):
         yield Sleep(1000)
 
     def ask(scheduler, tasks):
-        while not is_polling(scheduler):
-            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGUSR1)
         for task in tasks:
             scheduler.call_soon_threadsafe(task.cancel)
 
     def main():
         tasks = [current_task(), spawn(sleeper)]
-        thread = threading.Thread(target=ask, args=(current_scheduler(), tasks))
-        thread.start()
+        scheduler = current_scheduler()
+        thread = when_it_sleeps(scheduler, ask, scheduler, tasks)
         with suppress(Cancelled):
             yield Sleep(500)
         thread.join()

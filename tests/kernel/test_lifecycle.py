@@ -35,7 +35,7 @@ from corolib import (
 )
 from corolib.testing import open_files, virtual_time
 from tests.helpers.driving import FULL, failing, go, in_a_thread, sleeper, strike, swallow
-from tests.helpers.inside import Bound, fork_in_child, is_polling, lifecycle_of
+from tests.helpers.inside import Bound, fork_in_child, lifecycle_of, when_it_sleeps
 from tests.helpers.programs import python
 
 pytestmark = pytest.mark.usefixtures("default_sigint")
@@ -960,16 +960,14 @@ def test_a_second_ctrl_c_shows_no_internals_either():
             strike()
 
     def in_the_selector():
-        threading.Thread(target=kill, args=[current_scheduler()]).start()
+        when_it_sleeps(current_scheduler(), kill)
         try:
             yield Sleep(1000)
         finally:
-            threading.Thread(target=kill, args=[current_scheduler()]).start()
+            when_it_sleeps(current_scheduler(), kill)
             yield Sleep(1000)
 
-    def kill(scheduler):
-        while not is_polling(scheduler):
-            time.sleep(0.001)
+    def kill():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     for main in (in_a_step, in_the_selector):
