@@ -604,7 +604,7 @@ def keep_trace(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     trace, config = plan.trace, item.config
     wanted = report.failed or (over and wish(config, "corolib_trace") == "all")
-    if wanted and trace.events:
+    if wanted and trace.kept:
         page = ("corolib_trace", keep_page(config.stash[STATE], item, trace))
         report.sections.append((TRACE, page[1]))
         report.user_properties.append(page)
@@ -624,12 +624,13 @@ def keep_page(state: State, item: pytest.Item, trace: Trace) -> str:
     here = config.invocation_params.dir  # a test may go to another folder
     mark = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]  # what is cut may be alike
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', item.nodeid)[:100]}-{mark}.html"
-    header = {**trace.header, "argv": [item.name.replace("/", "-")]}
+    header, events = trace.recorded()
+    header["argv"] = [item.name.replace("/", "-")]
     try:
         if not folder.exists():
             folder.mkdir(parents=True)
             (folder / ".gitignore").write_text("*\n")
-        write(str(path), header, trace.events)
+        write(str(path), header, events)
     except Exception as exc:  # what a test has replaced by its own is not back yet
         return f"not kept: {exc}"
     state.pages += 1

@@ -155,15 +155,18 @@ class Trace:
     @property
     def header(self) -> dict[str, Any]:
         """What a file begins with: of which run, and the names of the tasks and of the code."""
+        return self.recorded()[0]
+
+    def recorded(self) -> tuple[dict[str, Any], list[Event]]:
+        """Return header and events, for `write`. It costs no more than the events do."""
         events = self.events  # which number the code
-        return self._whole_header(events)
+        return self._whole_header(events), events
 
     def dump(self, to: str | os.PathLike[str]) -> str:
         """Write what there is now, in the form that the suffix says; return the path."""
         path = os.fspath(to).replace("%p", str(os.getpid()))
         suffix_of(path, "dump: ")
-        events = self.events
-        write(path, self._whole_header(events), events)
+        write(path, *self.recorded())
         return path
 
     # For the recorder -------------------------------------------------------------------------
@@ -210,6 +213,7 @@ class Trace:
                 self.stop(scheduler)
                 if isinstance(sink, LineWriter):
                     to_stderr(f"corolib: the trace in {self.path} ends early: {told(exc)}")
+                    self.path, self.to = "", None
                 else:
                     _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
 
@@ -366,10 +370,16 @@ def suffix_of(path: str, what: str = "", more: str = "") -> str:
 
 
 def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:
-    """Write a trace down in the form that the suffix of the path says."""
+    """Write a trace down in the form that the suffix of the path says; all of it, or nothing."""
     text = FORMS[suffix_of(path)](header, events)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - what could not be opened stays
+    try:
+        with file:
+            file.write(text)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(path)
+        raise
 
 
 def can_be_written(path: str) -> bool:

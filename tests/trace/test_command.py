@@ -144,6 +144,18 @@ def test_a_name_that_is_no_text_or_looks_like_a_mark_spoils_no_page(folder, caps
     assert "<title>@@DATA@@.py: a trace of corolib</title>" in page
 
 
+def test_no_path_is_named_of_a_trace_that_ended_early(folder, capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no device that is always full")
+    (folder / "busy.py").write_text(
+        "from corolib import run\ndef main():\n    for _ in range(600):\n        yield\nrun(main)\n"
+    )
+    (folder / "f.jsonl").symlink_to("/dev/full")
+    assert record("-o", "f.jsonl", "busy.py") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"corolib: the trace in {folder / 'f.jsonl'} ends early: OSError: ")
+
+
 @pytest.mark.parametrize("words", [[], ["-o", "out.txt", "program.py"], ["--nonsense"]])
 def test_wrong_usage_is_refused(folder, capsys, words):
     assert record(*words) == 2

@@ -148,6 +148,28 @@ def test_a_full_disk_ends_the_trace_and_not_the_program(tmp_path, capsys):
     assert run(main, trace=path) == 1  # its file is closed
     (line,) = capsys.readouterr().err.splitlines()
     assert "out.jsonl ends early: OSError: [Errno 28] No space left" in line
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("suffix", ["html", "json"])
+def test_of_a_page_a_full_disk_leaves_nothing(tmp_path, capsys, suffix):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no device that is always full")
+    path = tmp_path / f"out.{suffix}"
+    path.symlink_to("/dev/full")
+    trace = Trace(path)
+    assert run(turns, 600, trace=trace) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"corolib: the trace could not be written to {path}: "
+        "OSError: [Errno 28] No space left on device"
+    )
+    assert trace.path == ""
+    assert not path.is_symlink()
+    path.mkdir()
+    with pytest.raises(OSError):
+        trace.dump(path)
+    assert path.exists()  # what could not be opened stays
 
 
 def test_a_trace_serves_once():

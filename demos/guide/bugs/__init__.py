@@ -48,7 +48,7 @@ def pages() -> Iterator[tuple[str, str]]:
     """Record each program, and yield its name and its page, which knows no path of this machine."""
     for name in NAMES:
         trace = record(name)
-        events, header = trace.events, trace.header
+        header, events = trace.recorded()
         yield name, page_of(without_paths(header, f"{name}.py"), events)
 
 
