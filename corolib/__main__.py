@@ -211,6 +211,7 @@ def serve(options: argparse.Namespace) -> None:
     check_handler("serve", handler, STREAM)
     sys.argv = [options.handler]  # the title of a trace
     tls = None if options.tls is None else tls_context(options.tls)
+    trace = trace_for(options)
     listeners = open_listeners(options)
     places = ", ".join(
         address_text(address) for listener in listeners for address in listener.addresses
@@ -219,18 +220,34 @@ def serve(options: argparse.Namespace) -> None:
     print(f"{options.handler} on {places}, in {mode} mode; Ctrl-C ends it", flush=True)
     status = 0
     said = "stopped"
-    trace = options.trace or DEFAULT_TRACE
     try:
         if options.workers == 1:
             said = run(serve_all, listeners, handler, tls, trace=trace)
-        else:
-            run_workers(options.workers, serve_all, listeners, handler, tls, trace=trace)
+        else:  # each has a trace of its own
+            path = options.trace or DEFAULT_TRACE
+            run_workers(options.workers, serve_all, listeners, handler, tls, trace=path)
     except KeyboardInterrupt as exc:
         status = 130
         said = str(exc) or said
     # Behind the ^C that a terminal shows, this is a line of its own.
     print(f"\n{said}" if sys.stdout.isatty() else said, flush=True)
+    say_where(trace)
     sys.exit(status)
+
+
+def trace_for(options: argparse.Namespace) -> Any:
+    """Return what `run(trace=)` is to be."""
+    if options.trace is None:
+        return DEFAULT_TRACE
+    from corolib.trace import Trace
+
+    return Trace(options.trace)
+
+
+def say_where(trace: Any) -> None:
+    """Say where the trace of a run is, if there is one, as `python3 -m corolib trace` does."""
+    if trace is not DEFAULT_TRACE and trace.path:
+        print(trace.path, file=sys.stderr)
 
 
 def serve_all(listeners: list[Listener], handler: Any, tls: ssl.SSLContext | None) -> Coro[str]:
@@ -292,7 +309,11 @@ def run_function(options: argparse.Namespace) -> None:
     function = load(options.function)
     refuse_arguments(function, options.function)
     sys.argv = [options.function]
-    run(function, trace=options.trace or DEFAULT_TRACE)
+    trace = trace_for(options)
+    try:
+        run(function, trace=trace)
+    finally:
+        say_where(trace)
 
 
 def refuse_arguments(function: Any, name: str) -> None:

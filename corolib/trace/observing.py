@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from corolib.kernel import Scheduler, brief, check_number
+from corolib.kernel import DEFAULT_TRACE, Scheduler, brief, check_number
 from corolib.trace.measuring import MeasuredScheduler
 from corolib.trace.traces import Trace
 
@@ -52,9 +52,15 @@ def tracing(trace: Any) -> Trace:
 
     Raises:
         TypeError: this is no path, no Trace and nothing that can be called.
+        ValueError: no trace can be written there.
     """
     if isinstance(trace, Trace):
         return trace
     if isinstance(trace, str | os.PathLike) or callable(trace):
-        return Trace(trace)
+        try:
+            return Trace(trace)
+        except ValueError as exc:
+            if trace is not DEFAULT_TRACE.trace:
+                raise
+            raise ValueError(f"COROLIB_TRACE in the environment: {exc}") from None
     raise TypeError(f"trace={brief(trace)}: give a path, a Trace, or a function of one event")

@@ -212,7 +212,7 @@ def _poll(event: Event, state: State, values: Values, codes: Table) -> str:
 
 def _polled(event: Event, state: State, values: Values, codes: Table) -> str:
     values["files"] = ", ".join(
-        f"fd {fd}, the scheduler's own, can be read"
+        f"fd {fd} can be read (the scheduler's own)"
         if state.watched.get(fd) == OWN
         else f"fd {fd} can be {_MASKS[mask]}"
         for fd, mask in event["files"]

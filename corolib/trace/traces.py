@@ -37,7 +37,7 @@ from corolib.trace.files import LineWriter, lines_of
 from corolib.trace.measuring import MeasuredScheduler
 from corolib.trace.page import page_of
 from corolib.trace.perfetto import perfetto_of
-from corolib.trace.recorder import TracedScheduler, clock
+from corolib.trace.recorder import TracedScheduler, clock, name_of_thread
 from corolib.trace.sentences import sentence
 from corolib.trace.state import DONE_KEPT, State
 
@@ -184,8 +184,11 @@ class Trace:
             "corolib": sys.modules["corolib"].__version__,
             "selector": kind,
         }
+        thread = name_of_thread()
+        if thread not in ("?", "MainThread"):
+            self._header["thread"] = thread
         if self.to == "-":
-            self._use(scheduler, _Text(self.t0, self.codes))
+            self._use(scheduler, _Text(self.t0, self.codes, self._header.get("thread")))
         elif callable(self.to):
             self._use(scheduler, self.to)
         elif self.to is not None and self.to.endswith(LINES):
@@ -210,10 +213,10 @@ class Trace:
             try:
                 sink(event)
             except Exception as exc:
+                path = self.path
                 self.stop(scheduler)
                 if isinstance(sink, LineWriter):
-                    to_stderr(f"corolib: the trace in {self.path} ends early: {told(exc)}")
-                    self.path, self.to = "", None
+                    to_stderr(f"corolib: the trace in {path} ends early: {told(exc)}")
                 else:
                     _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
 
@@ -226,7 +229,8 @@ class Trace:
             self.add(event)
 
     def stop(self, scheduler: TracedScheduler) -> None:
-        """Take no more events. What was written stays as it is."""
+        """Take no more events. What was written stays as it is, and is no trace of the run."""
+        self.path, self.to = "", None
         scheduler.add = self.add = lambda event: None
         if isinstance(self._sink, LineWriter):
             self._sink.leave()
@@ -319,11 +323,12 @@ class TracedAndMeasured(MeasuredScheduler, TracedScheduler):
 
 
 class _Text:
-    """Writes each event as a sentence on stderr."""
+    """Writes each event as a sentence on stderr, and of a run in another thread in which."""
 
-    def __init__(self, t0: int, codes: Codes) -> None:
+    def __init__(self, t0: int, codes: Codes, thread: str | None) -> None:
         self._t0 = t0
         self._codes = codes
+        self._where = f"[{thread}] " if thread else ""
         self._state = State()
         self._count = 0
 
@@ -335,7 +340,7 @@ class _Text:
             self._state.tasks.pop(done[0], None)
         self._state.apply(found)
         said = sentence(found, self._state, self._codes.table)
-        print(f"{found['ns'] / 1e6:10.3f} ms  {said}", file=sys.stderr)
+        print(f"{found['ns'] / 1e6:10.3f} ms  {self._where}{said}", file=sys.stderr)
 
 
 def mark(name: str, /, **data: Any) -> None:

@@ -137,6 +137,11 @@ def test_serve_says_a_line_when_it_begins_and_one_when_it_ends(folder, by):
     assert re.fullmatch(said, out)
 
 
+def test_serve_says_where_the_trace_of_it_is(folder):
+    _, (status, _, err) = served("--port=0", "--trace=out.html")
+    assert (status, err) == (130, f"{folder.resolve() / 'out.html'}\n")
+
+
 def test_workers_and_production(folder):
     words = ["--port=0", "--workers=2", "--production", "--trace=out.jsonl"]
 
@@ -238,7 +243,10 @@ def test_run_runs_a_function_in_debug_mode_unless_it_is_for_production(
 
 def test_what_the_scheduler_does_can_be_recorded(folder):
     status, out, err = outcome("run", "app.py:main", "--trace", "run.jsonl")
-    assert (status, out, err) == (0, "debug\n", "")
+    assert (status, out, err) == (0, "debug\n", f"{folder.resolve() / 'run.jsonl'}\n")
+    status, out, err = outcome("run", "app.py:main", "--trace", "nowhere/run.html")
+    assert (status, out) == (1, "")
+    assert err == "ValueError: trace='nowhere/run.html': there is no folder 'nowhere'\n"
     assert json.loads((folder / "run.jsonl").read_text().splitlines()[0])["argv"] == ["app.py:main"]
     (folder / "program.py").write_text("import app, corolib\ncorolib.run(app.main)\n")
     assert outcome("trace", "-o", "-", "program.py")[0] == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
@@ -40,6 +41,22 @@ PROGRAM = """
     if sys.argv[1:] == ["ctrl-c"]:
         raise KeyboardInterrupt
 """
+
+
+FORKS = """
+    import os, sys
+    from corolib import run
+
+    def main():
+        yield
+        pid = os.fork()
+        if not pid:
+            sys.exit(3)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    run(main)
+"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -142,6 +159,21 @@ def test_a_name_that_is_no_text_or_looks_like_a_mark_spoils_no_page(folder, caps
         assert record("-o", "odd.html", path) == 0
     page = next(folder.glob("odd-2.html")).read_text("utf-8")
     assert "<title>@@DATA@@.py: a trace of corolib</title>" in page
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # idle ones of others
+def test_a_forked_child_names_no_trace(folder):
+    (folder / "forks.py").write_text(dedent(FORKS))
+    done = subprocess.run(
+        [sys.executable, "-m", "corolib", "trace", "-o", "f.jsonl", "forks.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", f"{folder / 'f.jsonl'}\n")
+    assert read_lines((folder / "f.jsonl").read_text())[1][-1]["kind"] == "end"
 
 
 def test_no_path_is_named_of_a_trace_that_ended_early(folder, capsys):

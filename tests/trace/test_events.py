@@ -46,7 +46,7 @@ from corolib import (
     timeout,
     to_thread,
 )
-from corolib.kernel import find_cycle
+from corolib.kernel import DEFAULT_TRACE, find_cycle
 from corolib.kernel.poller import default_selector
 from corolib.testing import virtual_time
 from corolib.trace import EVENTS, State, Trace, mark, replay, sentence
@@ -935,7 +935,7 @@ except ZeroDivisionError:
 """
 
 
-def test_the_environment_has_the_default(tmp_path):
+def test_the_environment_has_the_default(tmp_path, monkeypatch):
     to = tmp_path / "out-%p.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", ENVIRONMENT],
@@ -948,6 +948,9 @@ def test_the_environment_has_the_default(tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 2
     assert names[0].endswith("-2.jsonl")
+    monkeypatch.setattr(DEFAULT_TRACE, "trace", str(tmp_path / "nowhere" / "out.html"))
+    with pytest.raises(ValueError, match=r"^COROLIB_TRACE in the environment: trace=.*no folder"):
+        run(sleeper, 0)
     second = (tmp_path / names[0]).read_text().splitlines()
     assert any('"reason":"ZeroDivisionError"' in line for line in second)
 

@@ -97,6 +97,22 @@ def test_text_has_a_sentence_for_each_event(capsys):
     assert trace.tasks == {}
 
 
+def test_of_a_run_in_another_thread_text_and_header_say_in_which(capsys):
+    trace = Trace()
+
+    def work():
+        run(sleeper, 0, trace="-")
+        run(sleeper, 0, trace=trace)
+
+    thread = threading.Thread(target=work, name="T1")
+    thread.start()
+    thread.join()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(" ms  [T1] " in line for line in lines)
+    assert trace.header["thread"] == "T1"
+
+
 @pytest.mark.parametrize("to", ["-", "jsonl", "function", "last"])
 def test_a_trace_of_a_service_grows_no_more_however_many_tasks_there_were(to, tmp_path, capsys):
     counts = []

@@ -270,7 +270,7 @@ FIRST = "goes to the ready queue, where it is first."
                 {"kind": "watch", "fd": 7, "mask": "r", "own": True},
                 {"kind": "polled", "files": [[7, "r"]], "count": 1},
             ],
-            "The selector reports: fd 7, the scheduler's own, can be read.",
+            "The selector reports: fd 7 can be read (the scheduler's own).",
         ),
         (
             [{"kind": "polled", "files": [], "count": 0}],

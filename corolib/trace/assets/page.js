@@ -100,6 +100,7 @@ class Page {
     const facts = [
       ["Python", header.python], ["corolib", header.corolib], ["lasted", span(whole)],
       ["began", header.wall_t0 ? new Date(header.wall_t0 * 1000).toLocaleString() : "?"],
+      ...(header.thread ? [["thread", header.thread]] : []),
       ["tasks", String(state.tasks.size)], ["steps", String(steps)], ["turns", String(state.turn)],
       ["the selector waited", `${whole ? Math.round((100 * state.selecting) / whole) : 0} % of the time`],
     ];

@@ -344,7 +344,7 @@ const MORE = {
   },
   polled: (e, state, v) => {
     v.files = e.files.map(([fd, mask]) => (state.watched.get(fd) === OWN
-      ? `fd ${fd}, the scheduler's own, can be read` : `fd ${fd} can be ${MASKS[mask]}`)).join(", ");
+      ? `fd ${fd} can be read (the scheduler's own)` : `fd ${fd} can be ${MASKS[mask]}`)).join(", ");
     return e.files.length ? "polled" : "polled none";
   },
   watch: (e, state, v) => { v.mask = MASKS[e.mask]; return e.own ? "watch own" : "watch"; },
