@@ -88,9 +88,7 @@ def suspended(scheduler: Scheduler) -> Collection[Task[Any]]:
 def when_it_sleeps(
     scheduler: Scheduler, call: Callable[..., object], *args: Any
 ) -> threading.Thread:
-    """Start a thread that makes a call as soon as the scheduler waits for files, so that a wake must
-    end that; return it.
-    """
+    """Start a thread that makes a call as soon as the scheduler waits for files; return it."""
 
     def wait() -> None:
         while not scheduler.polling:
