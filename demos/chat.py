@@ -21,12 +21,13 @@ from __future__ import annotations
 import argparse
 import unicodedata
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corolib import (
     Coro,
     LimitExceeded,
     Listener,
+    QueueShutDown,
     Stream,
     Topic,
     every,
@@ -34,7 +35,6 @@ from corolib import (
     move_on_after,
     race,
     run,
-    spawn,
     timeout,
 )
 from demos.extra import extra
@@ -93,13 +93,20 @@ class SharedRoom(Room):
         super().__init__()
         self.redis = redis
 
+    def ask(self, *command: str | int) -> Coro[Any]:
+        """Return what Redis replies. If it refuses, as when it is full, it is as good as away."""
+        with timeout(ANSWER):
+            (reply,) = yield from self.redis.call_all([command])
+        if isinstance(reply, Exception):
+            raise ConnectionError(f"Redis refuses: {reply}")
+        return reply
+
     def take(self, name: str) -> Coro[bool]:
         if not (yield from super().take(name)):
             return False
         taken = False
         try:
-            with timeout(ANSWER):
-                reply = yield from self.redis.call("SET", key(name), name, "NX", "EX", AWAY)
+            reply = yield from self.ask("SET", key(name), name, "NX", "EX", AWAY)
             taken = reply is not None
         except OSError:
             pass  # Redis is away, or was just now: the guest will ask again
@@ -110,27 +117,33 @@ class SharedRoom(Room):
 
     def leave(self, name: str) -> Coro[None]:
         yield from super().leave(name)
-        with move_on_after(ANSWER):
-            yield from until_gone(self.redis.call("DEL", key(name)))
+        yield from until_gone(self.ask("DEL", key(name)))
 
     def here(self) -> Coro[list[str]]:
-        with timeout(ANSWER):
-            keys = yield from self.redis.call("KEYS", key("*"))  # all of them: the room is small
-            names = yield from self.redis.call("MGET", *keys, key("nobody"))
-        return sorted(name.decode() for name in names if name)
+        try:
+            keys = yield from self.ask("KEYS", key("*"))  # all of them: the room is small
+            names = yield from self.ask("MGET", *keys, key("nobody"))
+        except OSError:
+            return (yield from super().here())
+        return sorted(readable(name) for name in names if name)
 
     def say(self, name: str, line: str) -> Coro[None]:
         try:
-            with timeout(ANSWER):
-                yield from self.redis.call("PUBLISH", CHANNEL, f"{name} {line}")
+            yield from self.ask("PUBLISH", CHANNEL, f"{name} {line}")
         except OSError:
             yield from self.said.publish(("", "* the room was cut off: a line may be lost"))
 
     def hear_all(self, messages: Subscription) -> Coro[None]:
-        """Hand on what is said anywhere to the guests that are here."""
+        """Hand on what is said anywhere to the guests that are here.
+
+        Others than we may speak there, so it is read as what a guest says.
+        """
         while True:
-            message = yield from messages.get()
-            name, _, line = message.data.decode().partition(" ")
+            try:
+                message = yield from messages.get()
+            except QueueShutDown:
+                raise SystemExit("Redis does not let this server hear the room any more") from None
+            name, _, line = readable(message.data).partition(" ")
             yield from self.said.publish((name, line))
 
     def keep_names(self) -> Coro[None]:
@@ -248,13 +261,16 @@ def serve(listener: Listener, room: Room | None = None) -> Coro[None]:
 def serve_shared(listener: Listener, host: str, port: int) -> Coro[None]:
     """Serve guests in a room that is everywhere where the same Redis is named."""
     with extra("redis"):
-        from corolib.interop.redis import Redis
+        from corolib.interop.redis import Redis, RedisError
     with Redis(host, port) as redis:
         room = SharedRoom(redis)
-        with (yield from redis.subscribe(CHANNEL)) as messages:
-            spawn(room.hear_all, messages, daemon=True)
-            spawn(room.keep_names, daemon=True)
-            yield from serve(listener, room)
+        try:
+            messages = yield from redis.subscribe(CHANNEL)
+        except RedisError as exc:
+            raise SystemExit(f"Redis refuses: {exc}") from None
+        with messages:
+            # The others end with the server, and before what they listen to.
+            yield from race(serve(listener, room), room.hear_all(messages), room.keep_names())
 
 
 def address(text: str) -> tuple[str, int]:

@@ -34,16 +34,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from subprocess import DEVNULL
+from typing import Any
 
 from corolib import (
     Coro,
+    Event,
     Process,
     Sleep,
     Stream,
     every,
-    gather,
+    move_on_after,
     now,
     open_process,
     open_stdin,
@@ -53,6 +56,7 @@ from corolib import (
     spawn,
     timeout,
 )
+from demos.ending import end_by_signal
 from demos.extra import extra
 from demos.start import at_least, start
 
@@ -65,6 +69,7 @@ AGAIN = 0.01  # seconds until a question that was lost is asked again
 CHECK = 0.2  # seconds between two looks of HAProxy's at a worker
 ANSWER = 5.0  # seconds that an answer may take
 QUESTIONS = 40  # on one connection: then a client makes a new one, and is dealt out anew
+DRAINED = 5.0  # seconds until a worker that was to drain is killed
 STATUS = 2.0  # seconds between two lines on who serves whom
 
 CONFIG = """
@@ -205,37 +210,59 @@ class Cluster:
         self.settle = settle
         self.fd = fd
         self.redis = redis
-        self.programs: list[Process] = []
         self.workers: dict[str, Process] = {}
+        self.serving = {name: Event() for name in WORKERS}
 
     def start(self) -> Coro[None]:
         """Start Redis, the workers, and HAProxy when they are there."""
         listen = ["--port", str(self.redis), "--bind", "127.0.0.1"]
-        yield from self.open("redis-server", *listen, "--save", "", "--logfile", "redis.log")
-        yield from gather(*map(self.start_worker, WORKERS))
+        yield from self.open("redis-server", *listen, "--save", "", "--logfile", "")
+        for name in WORKERS:
+            spawn(self.keep_worker, name, daemon=True)
+        for name in WORKERS:
+            yield from self.serving[name].wait()
         config = CONFIG.format(fd=self.fd, folder=self.folder, check=1000 * CHECK)
         Path(self.folder, "haproxy.cfg").write_text(config)
-        yield from self.open("haproxy", "-db", "-q", "-f", "haproxy.cfg", fds=(self.fd,))
+        yield from self.open("haproxy", "-db", "-f", "haproxy.cfg", fds=[self.fd])
 
     def open(self, *command: str, fds: Iterable[int] = ()) -> Coro[None]:
         """Start a program that writes what it has to say into the folder."""
-        with open(Path(self.folder, "log"), "a") as log:
+        log = Path(self.folder, f"{command[0]}.log")
+        with open(log, "w") as file:
+            files: dict[str, Any] = {"stdin": DEVNULL, "stdout": file, "stderr": file}
             process = yield from open_process(
-                command, cwd=self.folder, stdin=DEVNULL, stdout=log, stderr=log, pass_fds=fds
+                command, cwd=self.folder, pass_fds=fds, group=True, **files
             )
-        self.programs.append(process)
+        spawn(self.watch, process, log, daemon=True)
 
-    def start_worker(self, name: str) -> Coro[None]:
+    def watch(self, program: Process, log: Path) -> Coro[None]:
+        """Wait for the end of a program without which there is no cluster."""
+        with program:
+            status = yield from program.wait()
+        words = log.read_text("utf-8", "replace").strip().splitlines() or ["it has said nothing"]
+        raise SystemExit(f"{log.stem} has ended with status {status}: {words[-1]}")
+
+    def keep_worker(self, name: str) -> Coro[None]:
+        """Run a worker, and start it again whenever it has ended."""
         options = ["--worker", name, "--redis", str(self.redis), "--folder", self.folder]
         command = [sys.executable, "-m", "demos.cluster", *options]
         place = Path(self.folder, name)
-        place.unlink(missing_ok=True)  # of one that was killed
-        self.workers[name] = yield from open_process(command, stdin=DEVNULL)
-        while not place.exists():
-            yield Sleep(0.01)
+        for again in count():
+            place.unlink(missing_ok=True)  # of one that was killed
+            with (yield from open_process(command, stdin=DEVNULL, group=True)) as worker:
+                self.workers[name] = worker
+                while not place.exists() and worker.returncode is None:
+                    yield Sleep(0.01)
+                if worker.returncode is None:
+                    self.serving[name].set()
+                    if again:
+                        say(f"{name} is started again, process {worker.pid}")
+                yield from worker.wait()
+            self.serving[name].clear()
+            yield Sleep(self.settle)
 
     def end_worker(self, clients: Clients, number: int) -> Coro[None]:
-        """End the worker that has most to do, say what its clients saw, and start it again."""
+        """End the worker that has most to do, and say what its clients saw."""
         name = max(WORKERS, key=lambda name: len(clients.of(name)))
         its = clients.of(name)
         others = [client for other in WORKERS if other != name for client in clients.of(other)]
@@ -243,6 +270,9 @@ class Cluster:
         clients.watched = True
         worker = self.workers[name]
         worker.send_signal(number)
+        with move_on_after(DRAINED):
+            yield from worker.wait()
+        worker.kill()  # if it could not even drain, as when it is stopped
         yield from worker.wait()
         yield Sleep(self.settle)
         how = "is killed" if number == signal.SIGKILL else "has drained"
@@ -256,15 +286,15 @@ class Cluster:
             f"meanwhile the other {len(others)} clients lost {lost}, "
             f"and had each answer after {slowest:.3f} s at most"
         )
-        yield from self.start_worker(name)
+        yield from self.serving[name].wait()
         yield Sleep(2 * CHECK)  # until HAProxy knows of it
         clients.watched = False
         clients.begin()
-        say(f"{name} is started again, process {self.workers[name].pid}")
 
     def end(self) -> None:
-        for process in (*self.workers.values(), *self.programs):
-            process.kill()
+        """End the workers; then what they use can end, too."""
+        for worker in self.workers.values():
+            worker.kill()
 
 
 def obey(cluster: Cluster, clients: Clients) -> Coro[None]:
@@ -281,6 +311,7 @@ def obey(cluster: Cluster, clients: Clients) -> Coro[None]:
 
 def show(options: argparse.Namespace, listener: socket.socket) -> Coro[None]:
     """Start everything, have clients ask, and end it all."""
+    spawn(end_by_signal, daemon=True)
     host, port = listener.getsockname()[:2]
     # Bound, and not listening: so nobody else gets the number, and Redis does.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket() as place:
@@ -288,13 +319,13 @@ def show(options: argparse.Namespace, listener: socket.socket) -> Coro[None]:
         place.bind(("127.0.0.1", 0))
         redis = place.getsockname()[1]
         cluster = Cluster(folder, listener.fileno(), redis, options.settle)
+        yield from cluster.start()
+        pids = "; ".join(f"{name}, process {it.pid}" for name, it in cluster.workers.items())
+        say(f"clients talk to HAProxy at {host} port {port}; workers: {pids}")
+        say("k, Enter: kill -9 a worker; t, Enter: have it drain (SIGTERM); q, Enter: end")
+        clients = Clients(options.clients, port)
+        spawn(clients.follow, daemon=True)
         try:
-            yield from cluster.start()
-            pids = "; ".join(f"{name}, process {it.pid}" for name, it in cluster.workers.items())
-            say(f"clients talk to HAProxy at {host} port {port}; workers: {pids}")
-            say("k, Enter: kill -9 a worker; t, Enter: have it drain (SIGTERM); q, Enter: end")
-            clients = Clients(options.clients, port)
-            spawn(clients.follow, daemon=True)
             yield from obey(cluster, clients)
         finally:
             cluster.end()

@@ -88,6 +88,8 @@ def answer(engine: Executor, places: Semaphore, question: bytes) -> Coro[str]:
             count = yield from wait_future(engine.submit(primes_below, number), cancel=True)
         except CancelledError:
             return "the cluster has given that up"
+        except Exception as exc:  # its own, as when each worker that has begun this was killed
+            return f"the cluster has failed: {type(exc).__name__}"
     return f"{count} primes below {number}"
 
 

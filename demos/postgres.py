@@ -31,7 +31,18 @@ from collections import Counter
 from subprocess import PIPE
 from typing import Any
 
-from corolib import Coro, Process, Sleep, TaskGroup, move_on_after, open_process, run
+from corolib import (
+    Coro,
+    Process,
+    Sleep,
+    TaskGroup,
+    move_on_after,
+    open_process,
+    run,
+    spawn,
+    started,
+)
+from demos.ending import end_by_signal
 from demos.extra import extra
 from demos.start import at_least, start
 
@@ -74,24 +85,24 @@ def work(options: argparse.Namespace) -> Coro[None]:
                 yield from listener.notification()
 
 
-def start_worker(name: str, options: argparse.Namespace) -> Coro[Process]:
-    """Start a worker as a program of its own."""
+def keep_worker(name: str, victim: bool, options: argparse.Namespace) -> Coro[None]:
+    """Run a worker as a program of its own, and say what it has done.
+
+    The victim is killed when it has done enough.
+    """
     args = ["--worker", name, "--seconds", str(options.seconds), "--conninfo", options.conninfo]
     command = [sys.executable, "-m", "demos.postgres", *args]
-    return (yield from open_process(command, stdout=PIPE))
-
-
-def follow(name: str, worker: Process, victim: bool, options: argparse.Namespace) -> Coro[None]:
-    """Say what a worker has done; kill the victim when it has done enough."""
-    assert worker.stdout is not None
-    count = 0
-    while line := (yield from worker.stdout.readline()):
-        count += 1
-        print(f"{name} has done {count}: job {int(line)}", flush=True)
-        if victim and count == max(1, options.jobs // 8):
-            yield Sleep(options.seconds / 2)
-            worker.kill()
-            print(f"worker {name} is killed in the middle of a job", flush=True)
+    with (yield from open_process(command, stdout=PIPE, group=True)) as worker:
+        assert worker.stdout is not None
+        started(worker)
+        count = 0
+        while line := (yield from worker.stdout.readline()):
+            count += 1
+            print(f"{name} has done {count}: job {int(line)}", flush=True)
+            if victim and count == max(1, options.jobs // 8):
+                yield Sleep(options.seconds / 2)
+                worker.kill()
+                print(f"worker {name} is killed in the middle of a job", flush=True)
 
 
 def is_over(conn: Connection[Any]) -> Coro[bool]:
@@ -102,16 +113,15 @@ def is_over(conn: Connection[Any]) -> Coro[bool]:
 
 def show(options: argparse.Namespace) -> Coro[None]:
     """Put jobs in, have two workers do them, kill one, and look whether each was done once."""
+    spawn(end_by_signal, daemon=True)
     conn = yield from Connection.connect(options.conninfo, autocommit=True)
     yield from conn.execute("drop table if exists corolib_jobs")
     yield from conn.execute(TABLE)
-    a = yield from start_worker("a", options)
-    b = yield from start_worker("b", options)
-    with a, b, TaskGroup() as group:
+    with TaskGroup() as group:
+        a: Process = yield from group.start(keep_worker, "a", True, options)
+        b: Process = yield from group.start(keep_worker, "b", False, options)
         pids = f"worker a has process {a.pid}, worker b has {b.pid}"
         print(f"{options.jobs} jobs; {pids}", flush=True)
-        group.spawn(follow, "a", a, True, options)
-        group.spawn(follow, "b", b, False, options)
         numbers = "insert into corolib_jobs select generate_series(1, %s)"
         yield from conn.execute(numbers, (options.jobs,))
         yield from conn.execute("notify corolib_jobs")
@@ -120,8 +130,6 @@ def show(options: argparse.Namespace) -> Coro[None]:
                 raise SystemExit("worker b is gone, too: what is left waits for another one")
             yield Sleep(0.1)
         group.cancel("all jobs are done")
-        # Who follows a worker ends before the pipe that it reads is closed.
-        yield from group
     cursor = yield from conn.execute("select done_by, times from corolib_jobs")
     rows = yield from cursor.fetchall()
     yield from conn.execute("drop table corolib_jobs")

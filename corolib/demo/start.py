@@ -32,6 +32,9 @@ NOT_HERE = {
     errno.ETIMEDOUT,
 }
 
+# What only `ulimit -n` mends.
+NO_FILES = {errno.EMFILE, errno.ENFILE}
+
 
 def start(
     main: Callable[[argparse.Namespace], object],
@@ -67,10 +70,11 @@ def start(
         sys.exit(130)
     except (OSError, OverflowError, UnicodeError) as exc:
         if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
-            if exc.errno not in NOT_HERE:
+            if exc.errno not in NOT_HERE | NO_FILES:
                 raise
         text = getattr(exc, "strerror", None) or str(exc)
-        where = "" if port is None else f"{options.host} port {options.port}"
+        here = getattr(exc, "errno", None) not in NO_FILES
+        where = "" if port is None or not here else f"{options.host} port {options.port}"
         sys.exit(text if where in text else f"{where}: {text}")
     sys.exit(0)
 

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 
 import pytest
 
@@ -49,6 +49,10 @@ def test_each_question_is_answered_in_turn():
         yield from until(lambda: engine.futures)
         engine.futures[0][0].cancel()
         assert (yield from client.readline()) == b"the cluster has given that up\n"
+        yield from client.sendall(b"100\n")
+        yield from until(lambda: len(engine.futures) == 2)
+        engine.futures[1][0].set_exception(BrokenExecutor("a worker was killed"))
+        assert (yield from client.readline()) == b"the cluster has failed: BrokenExecutor\n"
 
     serving(scenario)
 

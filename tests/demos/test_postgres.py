@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.programs import PATIENCE, outcome, start, without_slow_steps
+from tests.helpers.programs import PATIENCE, children_of, outcome, start, without_slow_steps
 
 pytest.importorskip("psycopg", reason="psycopg does not run here", exc_type=ImportError)
 
@@ -34,6 +35,19 @@ def test_where_no_worker_is_left_it_says_so(postgres):
         1,
         "worker b is gone, too: what is left waits for another one\n",
     )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_its_workers_end_with_it(postgres, signum):
+    env = {**os.environ, **postgres.environment}
+    with start("demos.postgres", "--jobs", "1000", env=env) as program:
+        program.stdout.readline()
+        workers = children_of(program.pid)
+        program.send_signal(signum)
+        _, err = program.communicate(timeout=PATIENCE)
+    assert len(workers) == 2
+    assert (program.returncode, without_slow_steps(err)) == (128 + signum, "")
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 def test_no_server_is_one_line():

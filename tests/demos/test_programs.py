@@ -263,6 +263,11 @@ def join(chat):
     empty.close()
 
 
+def test_too_few_open_files_are_one_line():
+    status, _, err = outcome("demos.chat", "--port=0", shell="ulimit -n 6")
+    assert (status, err) == (1, "Too many open files\n")
+
+
 class TestChat:
     def test_everybody_hears_the_others(self, chat, join):
         ann = join("ann")
@@ -523,6 +528,70 @@ def test_a_room_of_several_servers(redis_server, monkeypatch):
                 yield from server.stop()
 
     run(main)
+
+
+def test_a_shared_room_bears_what_others_do_to_redis(redis_server):
+    """Foreign messages and keys; a Redis that is full, or forbids: and no traceback."""
+    pytest.importorskip("hiredis")
+
+    def ask(*command):
+        parts = [b"*%d\r\n" % len(command)]
+        parts += [b"$%d\r\n%s\r\n" % (len(each), each) for each in command]
+        redis.sendall(b"".join(parts))
+        assert not redis.recv(100).startswith(b"-")
+
+    with (
+        Program("demos.chat", f"--redis=127.0.0.1:{redis_server.port}") as program,
+        socket.create_connection(("127.0.0.1", redis_server.port), PATIENCE) as redis,
+    ):
+        ann = Guest(program, "ann")
+        assert ann.hear() == "* welcome, ann; here: ann"
+        ask(b"SET", b"chat:other", b"\xff\x1b[2J")
+        ask(b"PUBLISH", b"chat", b"other \xff\x1b[2J")
+        assert ann.hear() == "\ufffd[2J"
+        bob = Guest(program, "bob")
+        assert bob.hear() == "* welcome, bob; here: ann, bob, \ufffd[2J"
+        assert ann.hear() == "* bob is here"
+        ask(b"CONFIG", b"SET", b"maxmemory", b"1")
+        carl = Guest(program, "carl")
+        assert carl.hear().startswith("* take up to 20 letters")
+        ann.say("hello")
+        assert bob.hear() == "<ann> hello"
+        ask(b"ACL", b"SETUSER", b"default", b"-publish", b"-keys")
+        ann.say("hello?")
+        assert bob.hear() == "* the room was cut off: a line may be lost"
+        ask(b"CONFIG", b"SET", b"maxmemory", b"0")
+        carl.say("carl")
+        while not (said := carl.hear()).startswith("* welcome"):
+            pass
+        assert said == "* welcome, carl; here: ann, bob, carl"
+        status, _, err = program.stop()
+        assert status == 130
+        assert quiet(err), err
+        for guest in (ann, bob, carl):
+            guest.close()
+
+
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_a_shared_room_that_may_not_hear_ends_with_a_word(redis_server, when):
+    pytest.importorskip("hiredis")
+    with socket.create_connection(("127.0.0.1", redis_server.port), PATIENCE) as redis:
+        if when == "at first":
+            redis.sendall(b"ACL SETUSER default -subscribe\r\n")
+            assert redis.recv(100) == b"+OK\r\n"
+        with Program("demos.chat", f"--redis=127.0.0.1:{redis_server.port}") as program:
+            if when == "later":
+                guest = Guest(program, "ann")
+                assert guest.hear().startswith("* welcome")
+                redis.sendall(b"ACL SETUSER default -subscribe\r\n")
+                assert redis.recv(100) == b"+OK\r\n"
+                redis.sendall(b"CLIENT KILL TYPE pubsub\r\n")
+                assert guest.hear() == ""
+                guest.close()
+            _, err = program.process.communicate(timeout=PATIENCE)
+            assert program.process.returncode == 1
+            assert re.match("Redis (refuses|does not let this server hear)", err.splitlines()[-1])
+            assert "Traceback" not in err
 
 
 # The port forwarder -------------------------------------------------------------------------------

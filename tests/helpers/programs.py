@@ -193,6 +193,12 @@ class Template:
         self._process.communicate()
 
 
+def children_of(pid: int) -> dict[int, str]:
+    """Return the numbers of a process' children, and which programs they are."""
+    numbers = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return {each: Path(f"/proc/{each}/comm").read_text().strip() for each in numbers}
+
+
 def outcome(*args: str, **options: Any) -> tuple[int, str, str]:
     """Return exit status, output and stderr of a program that ends by itself."""
     template = Template.running
