@@ -75,10 +75,19 @@ def _begin_of(instruction: Any) -> tuple[int, int]:
     return position.lineno, position.col_offset
 
 
+def variables_of(frame: FrameType) -> dict[str, Any]:
+    """Return the local variables of a function that is suspended."""
+    kept = frame.f_locals
+    found = dict(kept)
+    if type(kept) is dict:  # pragma: no cover - before Python 3.13
+        kept.clear()  # else the frame would keep them alive for as long as it lives
+    return found
+
+
 def _meant(frame: FrameType, names: list[str]) -> Any:
     """Return what names stand for, None if that is not known without a call."""
     first, *members = names
-    known = (frame.f_locals, frame.f_globals, frame.f_builtins)
+    known = (variables_of(frame), frame.f_globals, frame.f_builtins)
     thing = next((each[first] for each in known if first in each), None)
     for member in members:
         thing = _member(thing, member)

@@ -49,7 +49,7 @@ from corolib.kernel import (
     plain,
     signal_named,
 )
-from corolib.trace.lints import never_run
+from corolib.trace.lints import never_run, variables_of
 from corolib.trace.messages import BITS, PLAIN, is_ours, is_programs, left_at, words_of
 from corolib.trace.watching import (
     Holds,
@@ -368,7 +368,7 @@ class TracedScheduler(Scheduler):
         Of another function than the last, these are all.
         """
         code, before = self.told.get(number, (None, {}))
-        now = {name: shown(value) for name, value in frame.f_locals.items()}
+        now = {name: shown(value) for name, value in variables_of(frame).items()}
         self.told[number] = frame.f_code, now
         if code is not frame.f_code:
             return now

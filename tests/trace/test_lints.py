@@ -2,7 +2,10 @@
 
 import functools
 import linecache
+import weakref
 from types import SimpleNamespace
+
+import pytest
 
 from corolib import Event, Lock, Queue, Sleep, run, spawn
 from corolib.trace import Trace, lints
@@ -172,6 +175,19 @@ def test_a_body_that_is_over_before_it_is_looked_at_is_left_alone():
     scheduler.close()
     scheduler.read_code()
     assert not of(trace, "lint")
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_what_a_task_has_let_go_of_is_not_kept_by_its_trace(values):
+    def main():
+        lock = Lock()
+        seen = weakref.ref(lock)
+        yield
+        lock.locked()
+        del lock
+        return seen()
+
+    assert run(main, trace=Trace(values=values)) is None
 
 
 def test_what_cannot_be_looked_at_is_left_out(monkeypatch):
