@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from corolib import Lock, Sleep, run, spawn, to_thread
+from corolib import Lock, run, spawn, to_thread
 from corolib.kernel import asked as kernel_asked
 from corolib.kernel import hooks, meeting_folder, signal_is_caught, user_of
 from corolib.kernel.asked import announce
 from corolib.trace import looking
 from corolib.trace.looking import ask, ps
-from tests.helpers.driving import sleeper
+from tests.helpers.driving import LONG, sleeper, turns
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(kernel_asked, "FOLDER", f"{tmp_path}/corolib-{{uid}}")
+    monkeypatch.setattr(looking, "PATIENCE", LONG)
     return tmp_path / f"corolib-{os.getuid()}"
 
 
@@ -45,7 +46,7 @@ def asked(f, **options):
     def main():
         a, b = Lock("a"), Lock("b")
         one, other = spawn(left, a, b), spawn(left, b, a)
-        yield Sleep(0.001)
+        yield from turns(5)
         try:
             return (yield from to_thread(f))
         finally:
