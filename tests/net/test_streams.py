@@ -34,7 +34,7 @@ from corolib.kernel.context import BUDGET
 from corolib.net.streams import CHUNK, LINE, PIECES, IncompleteRead
 from corolib.system.pipe_ends import Pipe
 from corolib.testing import cancel_everywhere, survivors, virtual_time
-from tests.helpers.driving import FULL
+from tests.helpers.driving import FULL, turns
 from tests.helpers.faults import LATE, ONE, SHORT, FakeSocket
 from tests.helpers.garbage import garbage_of
 from tests.helpers.inside import (
@@ -1112,7 +1112,7 @@ def test_what_a_cancelled_reader_has_read_is_kept(streams):
             task = spawn(operation, *arguments)
             if number:
                 yield from far.sendall(b"%d" % number)
-                yield Sleep(0.001)
+                yield from turns(5)
             yield from task.stop()
         assert not near.ended
         return (yield from near.recv(100))
