@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+import corolib
+from corolib import run
+from corolib.testing import virtual_time
 from corolib.trace import State, sentence
 from demos.guide import bugs
 from tests.trace.test_page import data_of
@@ -14,7 +17,11 @@ def told():
     """Of each program: its events, what is said of each, and the state at the end."""
     found = {}
     for name in bugs.NAMES:
-        trace = bugs.record(name)
+        with pytest.MonkeyPatch.context() as patch:
+            # That one computes. The others sleep, and none of them is late in virtual time.
+            if name != "sums":
+                patch.setattr(corolib, "run", lambda f: run(f, **virtual_time()))
+            trace = bugs.record(name)
         events, header = trace.events, trace.header
         state = State(header["tasks"])
         sentences = []
