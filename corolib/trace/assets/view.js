@@ -134,8 +134,15 @@ class View {
     this.find(id).replaceChildren(...shown);
   }
 
-  // On whom the wait of a task depends.
-  whom(state, task) { return "join" in task.on ? [task.on.join] : state.holders(task); }
+  // On which others the wait of a task depends.
+  whom(state, task) {
+    return "join" in task.on ? [task.on.join] : state.holders(task).filter((id) => id !== task.id);
+  }
+
+  // The name of a function; a comprehension is a part of the function that it stands in.
+  functionOf(code) {
+    return this.codes[code][0].replace(/\.<locals>\.<\w+>$/, "").split("<locals>.").pop();
+  }
 
   panels(state) {
     this.fill("ready", state, state.ready.map(
@@ -188,12 +195,15 @@ class View {
     // Before the first task there is nothing to point at, but a program to read.
     const known = task ? this.codes[code] : ["", this.program()];
     const name = known?.[1] ? baseName(known[1]) : "";
-    this.find("where").textContent = known && task ? `${known[0].split("<locals>.").pop()}, ${name}:${line}` : name;
-    const frames = task && ["waiting", "ready"].includes(task.state) ? task.stack ?? [] : [];
-    this.find("crumbs").textContent = frames.length > 1
-      ? `Waits in: ${frames.map(([code, line]) => `${this.codes[code][0]}:${line}`).join("  ›  ")}` : "";
-    this.clear();
+    this.find("where").textContent = known && task ? `${this.functionOf(code)}, ${name}:${line}` : name;
     const sources = this.data.header.source;
+    const parked = task && ["waiting", "ready"].includes(task.state);
+    const whole = !Object.keys(sources).length; // else the frames of the library say nothing
+    const frames = (parked && task.stack || []).filter(
+      ([code]) => whole || Object.hasOwn(sources, this.codes[code][1]));
+    this.find("crumbs").textContent = frames.length > 1
+      ? `Call chain: ${frames.map(([code, line]) => `${this.functionOf(code)}:${line}`).join("  ›  ")}` : "";
+    this.clear();
     const text = known && Object.hasOwn(sources, known[1]) ? sources[known[1]] : undefined;
     if (text === undefined) {
       this.file = null;
@@ -286,7 +296,7 @@ class View {
       const cell = (each, name) => el("td",
         { class: each.changed.includes(name) ? "changed" : null }, each.locals[name] ?? "");
       return el("table", {},
-        el("thead", {}, el("tr", {}, [`in ${this.codes[code][0].split("<locals>.").pop()}`, ...names].map(
+        el("thead", {}, el("tr", {}, [`in ${this.functionOf(code)}`, ...names].map(
           (name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, group.map((each) => el("tr", { class: each === task ? "here" : null },
           el("td", {}, this.chip(state, each.id, null, true)), names.map((name) => cell(each, name))))));
