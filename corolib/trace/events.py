@@ -49,7 +49,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "deadlock": ("tasks", "cycle"),
     # What is wrong in the program, and where: so far "never run", a call that was meant to wait.
     "lint": ("task", "lint", "code", "line", "call", "cure"),
-    "mark": ("task", "name", "data"),
+    "mark": ("task", "name", "data", "code", "line"),
 }
 """Each kind of event, and the fields that it has besides `i`, `kind` and `ns`, in their order."""
 

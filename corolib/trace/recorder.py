@@ -449,10 +449,11 @@ class TracedScheduler(Scheduler):
         self.delivered = task.id
         super().cancel_delivered(task, scope, error)
 
-    def note_mark(self, name: str, data: dict[str, Any]) -> None:
-        """The program has something to say."""
+    def note_mark(self, name: str, data: dict[str, Any], frame: FrameType) -> None:
+        """The program has something to say, in the line where `frame` is."""
         task = None if self.current is None else self.current.id
-        self.note("mark", task, str(name), {key: shown(value) for key, value in data.items()})
+        values = {key: shown(value) for key, value in data.items()}
+        self.note("mark", task, str(name), values, frame.f_code, frame.f_lineno)
 
     def time(self, at: float) -> int | None:
         """Return a time of the scheduler's clock, in ns since the trace began; None: no time that

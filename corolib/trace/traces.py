@@ -358,7 +358,7 @@ def mark(name: str, /, **data: Any) -> None:
     scheduler: Any = running_scheduler()
     note = attribute(scheduler, "note_mark")
     if note is not None:
-        note(name, data)
+        note(name, data, sys._getframe(1))
 
 
 def suffix_of(path: str, what: str = "", more: str = "") -> str:

@@ -564,6 +564,11 @@ def test_marks_are_shown_without_asking_the_program_anything():
         "no": "None",
     }
     assert two["data"] == {"thing": "<Thing>", "many": "<list of 2>", "empty": "<dict of 0>"}
+    codes = trace.header["code"]
+    for each in (one, two, three):
+        assert codes[each.pop("code")][0].endswith("main")
+    first = main.__code__.co_firstlineno
+    assert [each.pop("line") - first for each in (one, two, three)] == [1, 2, 4]
     assert three == {"task": 1, "name": "ends", "data": {}}
     mark("outside of a run", x=1)
     run(lambda: (mark("not traced") for _ in [1]), trace=None)

@@ -50,7 +50,7 @@ function waitOf({ on, trap }, depends) {
 // What it means for a task that it stands in its line; `own` is an event that says where it is.
 function standing(task, own) {
   if (task.how === "failed") return "failed here";
-  if (own && own.kind !== "spawn" && own.kind !== "yield") return "is here";
+  if (own?.kind === "mark") return "is here";
   // Before its first wait its line is that in which it was spawned.
   const parked = task.state === "waiting" || task.state === "ready";
   return task.steps < (parked ? 1 : 2) ? "spawned here" : STANDS[task.state];
