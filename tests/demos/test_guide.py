@@ -602,6 +602,9 @@ def test_the_page_of_each_bug_shows_what_its_answer_speaks_of(browser, built):
     found = ask("orders", "e.kind === 'yield' && e.task === 2", tags)
     assert found[0] == "#2waiting here"
     assert "#2is inside this call" in found
+    found = ask("orders", "e.kind === 'lint'", tags)
+    assert found[-2] == "#2will not run this call"
+    assert sum("#2" in each and "waiting here" in each for each in found) == 1
     found = ask("printer", "e.kind === 'over' && e.task === 4", tags)
     assert "#4failed here" in found
     found = ask("sums", "e.kind === 'step' && e.task === 4 && e.n === 2", tags)

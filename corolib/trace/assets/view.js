@@ -222,13 +222,15 @@ class View {
       const group = groups.get(at) ?? groups.set(at, new Map()).get(at);
       group.set(means, [...group.get(means) ?? [], id]);
     };
+    const lint = own?.kind === "lint"; // it is about a line where the task is not yet
+    if (lint) add(line, "will not run this call", task.id);
     for (const each of there) {
-      const mine = each === task ? own : null;
+      const mine = each === task && !lint ? own : null;
       const means = standing(each, mine);
       if (each === task || means !== "spawned here") add(mine ? line : each.line, means, each.id);
     }
     for (const [code, at] of frames) {
-      if (this.codes[code][1] === this.file && at !== line) add(at, "is inside this call", task.id);
+      if (this.codes[code][1] === this.file && at !== task.line) add(at, "is inside this call", task.id);
     }
     for (const [at, group] of groups) {
       for (const [means, ids] of group) this.tag(state, this.lines[at - 1], means, ids);
