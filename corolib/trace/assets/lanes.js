@@ -187,10 +187,14 @@ class Lanes {
     const rows = this.rows.slice(top, top + Math.ceil(high / ROW) + 1);
     const yOf = (row) => AXIS + (row - top) * ROW + 4 - (scrolled % ROW);
     const short = this.short.filter(([began, ended]) => ended >= from && began <= to);
-    c.fillStyle = line;
     for (const [began, ended] of short) {
-      const left = Math.max(names, X(began));
-      c.fillRect(left, 0, Math.max(1, X(ended) - left), high);
+      const left = Math.max(names, X(began)), width = Math.max(1, X(ended) - left);
+      c.fillStyle = line;
+      c.fillRect(left, AXIS, width, high);
+      if (width < ROW) continue;
+      c.fillStyle = soft; // its edges
+      c.fillRect(left, AXIS, 1, high);
+      c.fillRect(left + width - 1, AXIS, 1, high);
     }
     rows.forEach((id, n) => {
       const y = yOf(top + n);
