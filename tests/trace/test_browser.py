@@ -272,6 +272,33 @@ def test_every_control_has_a_name_and_can_be_reached(page):
     assert hidden == 0
 
 
+FOCUSED = """(() => {
+    const it = document.activeElement, box = it.getBoundingClientRect();
+    const style = getComputedStyle(it);
+    const seen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
+    return [it.id, seen && box.width > 0 && box.bottom > 0 && box.top < innerHeight];
+})()"""
+REACHABLE = """[...document.querySelectorAll('button, input, select, summary, [tabindex="0"]')]
+    .filter((it) => it.tabIndex >= 0 && it.checkVisibility()).length"""
+
+
+@pytest.mark.parametrize("width", [320, 1400])
+def test_the_keyboard_alone_reaches_everything_and_is_seen(page, width):
+    page.resize(width, 900)
+    page.open(f"{page.url}#i=30&t=2")
+    page.press("?")
+    page.wait_for("document.querySelector('#panel td') !== null")
+    reached = []
+    for _ in range(page.ask(REACHABLE)):
+        page.press("Tab")
+        reached.append(page.ask(FOCUSED))
+    assert [name for name, seen in reached if not seen] == []
+    names = [name for name, _ in reached if name]
+    assert len(set(names)) == len(names)
+    assert {"close", "forth", "slider", "search", "source", "lanes", "panel"} <= set(names)
+    page.press("Escape")
+
+
 COVERED = """[...document.querySelectorAll('#source .text')].flatMap((line) => {
     const range = document.createRange();
     range.selectNode(line.firstChild);

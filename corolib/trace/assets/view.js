@@ -168,7 +168,7 @@ class View {
       const whom = this.whom(state, task);
       const node = el("div", { class: "row" }, this.chip(state, task.id),
         el("span", { class: "why" }, waitOf(task, whom.length),
-          fd !== undefined ? `, for ${span(state.ns - task.since)}` : ""),
+          fd !== undefined ? `, for ${span(state.ns - task.since)} so far` : ""),
         whom.slice(0, 5).map((id) => this.chip(state, id)));
       if (fd !== undefined) files.push([fd, task.id, node]);
       else waits.push([until < 0 ? Number.MAX_VALUE : until ?? Infinity, task.id, node]);
@@ -276,11 +276,12 @@ class View {
     this.reveal(node);
   }
 
+  // Scroll the source so that a line is in its upper half, where a low window shows it, too.
   reveal(node) {
     const box = this.find("source");
     const top = node.offsetTop - box.offsetTop;
-    if (top < box.scrollTop + 20 || top > box.scrollTop + box.clientHeight - 50) {
-      box.scrollTop = top - box.clientHeight / 2;
+    if (top < box.scrollTop + 20 || top > box.scrollTop + 0.6 * box.clientHeight) {
+      box.scrollTop = top - box.clientHeight / 3;
     }
   }
 
