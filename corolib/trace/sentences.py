@@ -43,7 +43,7 @@ WORDS = {
     "wake at once": "{task} need not wait after all: it " + QUEUED,
     "wake io": "Now {what}. {task} waited for that, and " + QUEUED,
     "wake timer": "The time that {task} waited for has come: {task} " + QUEUED,
-    "wake join": "{what} is done. {task} waited for that, and " + QUEUED,
+    "wake join": "{task} waited for the end of {what}, and " + QUEUED,
     "wake lock": "{task} was the first to wait for {lock} and holds it now: {task} " + QUEUED,
     "wake refused": "{by} ended and did not release {lock}. {task} was the first to wait for it: "
     "{task} gets an error instead, and " + QUEUED,
@@ -239,7 +239,7 @@ def _wake(event: Event, state: State, values: Values, codes: Table) -> str:
     what = task.on.get("what", "")
     values["wish"] = wish_in_words(what)
     if why in ("io", "join"):
-        unknown = "a file is ready" if why == "io" else "Another task"
+        unknown = "a file is ready" if why == "io" else "another task"
         values["what"] = waits_in_words(task.on, state, unknown)
     elif why == "lock" and what.startswith(ACQUIRE):
         values["lock"] = what.removeprefix(ACQUIRE)

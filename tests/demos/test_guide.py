@@ -422,7 +422,7 @@ def test_a_recorded_step_says_what_has_happened(recorded):
     assert "resumes it at story.py:" in told["errors"][0]
     assert "by raising BusyError" in told["errors"][0]
     assert "main#2 cancels sleeper#1." in told["cancel"][0]
-    assert "double#2 is done. main#1 waited for that, and" in told["join"][0]
+    assert "main#1 waited for the end of double#2, and" in told["join"][0]
     assert "as the thread asked for." in told["thread_wakes"][0]
     at_once, giving_way = (text.count("time that tick#") for text in told["compute"])
     assert at_once <= 1 < giving_way

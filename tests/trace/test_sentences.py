@@ -121,7 +121,7 @@ FIRST = "goes to the ready queue, where it is first."
         ),
         (
             [yields(join=2), wakes("join", by=2)],
-            f"echo#2 is done. main#1 waited for that, and {QUEUED}",
+            f"main#1 waited for the end of echo#2, and {QUEUED}",
         ),
         (
             [yields(what="acquire Lock till"), wakes("lock", by=2)],
@@ -452,7 +452,7 @@ def test_what_was_dropped_is_not_known_and_the_rest_is_said_all_the_same():
     assert said(step, begin=[]) == "?#9 is next: the scheduler resumes it."
     for why, text in (
         ("io", "Now a file is ready. ?#9 waited for that, and"),
-        ("join", "Another task is done. ?#9 waited for that, and"),
+        ("join", "?#9 waited for the end of another task, and"),
         ("lock", "The scheduler ends the wait of ?#9: ?#9"),
     ):
         assert said(wakes(why, 9), begin=[]) == f"{text} {FIRST}"

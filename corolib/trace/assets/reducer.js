@@ -361,7 +361,7 @@ const MORE = {
     const what = task.on.what ?? "";
     v.wish = wishInWords(what);
     if (e.why === "io" || e.why === "join") {
-      v.what = waitsInWords(task.on, state, e.why === "io" ? "a file is ready" : "Another task");
+      v.what = waitsInWords(task.on, state, e.why === "io" ? "a file is ready" : "another task");
     } else if (e.why === "lock" && what.startsWith(ACQUIRE)) {
       v.lock = what.slice(ACQUIRE.length);
       return e.by && state.task(e.by).how ? "wake refused" : "wake lock";
