@@ -341,8 +341,13 @@ class TracedScheduler(Scheduler):
         if kind is Join:
             return "join", {"join": trap.task.id}
         if kind is Sleep:
-            at = self.clock() + trap.seconds if trap.at is None else trap.at
-            return "timer", {"until": self.time(at)}
+            if trap.at is not None:
+                return "timer", {"until": self.time(trap.at)}
+            until = self.time(self.clock() + trap.seconds)
+            if until is None:
+                return "timer", {"until": None}
+            # The timer is set a moment later, and so it is due a moment later.
+            return "timer", {"until": until, "for": round(trap.seconds * 1e9)}
         if kind is Enqueue:
             trap = trap.general()
         if type(trap) is not Suspend:

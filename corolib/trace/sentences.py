@@ -63,6 +63,8 @@ WORDS = {
     "It is parked: nothing runs it until fd {fd} has urgent data.",
     "yield until": "{task} ran for {span}{from}{to} and yielded {trap}. "
     "It is parked: nothing runs it until the clock says {at}.",
+    "yield for": "{task} ran for {span}{from}{to} and yielded {trap}. "
+    "It is parked: nothing runs it in the next {pause}.",
     "yield for ever": "{task} ran for {span}{from}{to} and yielded {trap}. "
     "It is parked for ever: only a cancel ends that.",
     "yield join": "{task} ran for {span}{from}{to}. "
@@ -273,6 +275,9 @@ def _yield(event: Event, state: State, values: Values, codes: Table) -> str:
     if "until" in on:
         if on["until"] is None:
             return "yield for ever"
+        if "for" in on:
+            values["pause"] = span(max(on["for"], 0))
+            return "yield for"
         values["at"] = span(on["until"])
         return "yield until"
     if "join" in on:

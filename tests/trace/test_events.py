@@ -149,6 +149,9 @@ def test_the_random_programs_do_a_little_of_everything():
 # Each kind of event -------------------------------------------------------------------------------
 
 
+SECOND = {"until": 1_000_000_000, "for": 1_000_000_000}
+
+
 def test_a_life_from_the_spawn_to_the_end():
     def child():
         yield Sleep(1)
@@ -171,7 +174,7 @@ def test_a_life_from_the_spawn_to_the_end():
         {"kind": "wake", "task": 2, "why": "new", "by": 1},
         {"kind": "yield", "task": 1, "trap": "Join", "on": {"join": 2}},
         {"kind": "step", "task": 2, "n": 1, "via": "send"},
-        {"kind": "yield", "task": 2, "trap": "Sleep", "on": {"until": 1_000_000_000}},
+        {"kind": "yield", "task": 2, "trap": "Sleep", "on": SECOND},
         {"kind": "wake", "task": 2, "why": "timer"},
         {"kind": "step", "task": 2, "n": 2, "via": "send"},
         {"kind": "over", "task": 2, "how": "returned"},
@@ -205,7 +208,11 @@ def test_the_loop_is_told_turn_by_turn():
     assert [each["n"] for each in of(trace, "turn")] == list(range(1, len(ready) + 1))
     assert ready[:3] == [1, 1, 0]
     assert {"timeout": 2.0} in of(trace, "poll")
-    assert waits_of(trace) == [{}, {"until": 2_000_000_000}, {"what": "wait for Event 1"}]
+    assert waits_of(trace) == [
+        {},
+        {"until": 2 * 10**9, "for": 2 * 10**9},
+        {"what": "wait for Event 1"},
+    ]
     assert whys(trace, 1) == ["new", "yield", "timer", "cancel"]
     assert of(trace, "deadlock") == [{"tasks": [1], "cycle": []}]
     assert of(trace, "end") == [{"reason": "Deadlock"}]

@@ -82,6 +82,10 @@ FIRST = "goes to the ready queue, where it is first."
             f"{RAN} and yielded Sleep. It is parked: nothing runs it until the clock says 1.5 s.",
         ),
         (
+            [yields(trap="Sleep", until=1_500_000_000, **{"for": 3_000_000})],
+            f"{RAN} and yielded Sleep. It is parked: nothing runs it in the next 3.0 ms.",
+        ),
+        (
             [yields(trap="Sleep", until=None)],
             f"{RAN} and yielded Sleep. It is parked for ever: only a cancel ends that.",
         ),

@@ -389,6 +389,7 @@ const MORE = {
     }
     if ("until" in on) {
       if (on.until === null) return "yield for ever";
+      if ("for" in on) { v.pause = span(Math.max(on.for, 0)); return "yield for"; }
       v.at = span(on.until);
       return "yield until";
     }
