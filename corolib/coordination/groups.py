@@ -140,6 +140,9 @@ class TaskGroup(CancelScope):
         without an exception, also without `yield from group`; but with the failures of tasks, if
         there were any by then. A task that is spawned into it afterwards is cancelled too.
         Otherwise this is `CancelScope.cancel`.
+
+        Where a block around the group closes what its tasks use, end the group's block by `yield
+        from group`: it waits until they are gone. Without that the next wait does, which is later.
         """
         super().cancel(reason)
 

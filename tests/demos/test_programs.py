@@ -50,6 +50,7 @@ from tests.helpers.driving import echo, until
 from tests.helpers.inside import file_of
 from tests.helpers.programs import (
     PATIENCE,
+    ROOT,
     Program,
     exchange,
     outcome,
@@ -96,6 +97,15 @@ class TestList:
         status, out, err = outcome("demos.cookbook")
         assert (status, err) == (0, "")
         assert "\n  demos.cookbook.compare " in out and "\n  demos.cookbook.old " in out
+
+    def test_the_guide_says_of_each_server_whether_it_may_be_exposed(self):
+        page = (ROOT / "demos" / "guide" / "exposing.md").read_text("utf-8")
+        table = page[page.index("| may it be exposed? |") :]
+        told = tuple(re.findall(r"`(demos\.[\w.]+)`", table))
+        for path in (ROOT / "demos").rglob("*.py"):
+            if "options.host" in path.read_text("utf-8"):
+                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                assert name.startswith(told), name
 
     @pytest.mark.parametrize("args", [[], ["--help"]])
     def test_a_reader_who_has_gone_ends_it_quietly(self, args):
@@ -592,6 +602,16 @@ def test_a_shared_room_that_may_not_hear_ends_with_a_word(redis_server, when):
             assert program.process.returncode == 1
             assert re.match("Redis (refuses|does not let this server hear)", err.splitlines()[-1])
             assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_shared_room_ends_without_an_error(redis_server, signum):
+    pytest.importorskip("hiredis")
+    with Program("demos.chat", f"--redis=127.0.0.1:{redis_server.port}") as program:
+        program.connect().close()
+        program.process.send_signal(signum)
+        _, err = program.process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err, err
 
 
 # The port forwarder -------------------------------------------------------------------------------
