@@ -17,14 +17,14 @@ const EMPTY = new Set(
 );
 // Words that people search for, and what the guide calls it.
 const ALIKE = {
-  abort: ["cancel"], async: ["await"], asynchronous: ["await"], backpressure: ["sendall", "buffered"],
-  blocking: ["block"], broadcast: ["topic", "all"], certificate: ["tls"], concurrency: ["limit"], connection: ["stream"],
+  abort: ["cancel"], async: ["await"], asynchronous: ["await"], blocking: ["block"],
+  broadcast: ["topic"], certificate: ["tls"], concurrency: ["limit"], connection: ["stream"],
   cpu: ["comput", "core"], crash: ["fail"], cron: ["every"], delay: ["sleep"], disconnect: ["close"],
   exception: ["fail", "error"], freeze: ["hang"], goroutine: ["task"], hang: ["deadlock"],
   https: ["tls"], interval: ["every"], kill: ["cancel", "stop"], log: ["logger"], multicore: ["core"],
   multiprocess: ["process", "core"], mutex: ["lock"], nursery: ["group"], parallel: ["gather"],
   performance: ["fast"], periodic: ["every"], postgresql: ["postgre"], shutdown: ["stop"],
-  sigint: ["ctrl"], speed: ["fast"], ssl: ["tls"], subprocess: ["program", "process"],
+  sigint: ["ctrl"], speed: ["fast"], ssl: ["tls"], subprocess: ["open_process", "run_process"],
   terminate: ["stop"], timer: ["sleep", "every"], unittest: ["test"],
 };
 
