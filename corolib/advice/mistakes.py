@@ -36,7 +36,15 @@ from corolib.advice.places import (
     places,
     raiser_of,
 )
-from corolib.advice.uses import begun_block, misused, repeated_call, unpiped
+from corolib.advice.uses import (
+    AWAITED,
+    begun_block,
+    misused,
+    not_ready,
+    repeated_call,
+    taken_for_its_result,
+    unpiped,
+)
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import Block, attribute, class_name, module_of, name_of, plain
 
@@ -52,6 +60,8 @@ _OF_CALLS = ("generator", "coroutine", "await", "'bool' object is not iterable")
 
 def note_on(error: BaseException) -> str | None:
     """Return the note for an error, None if nothing is known of it."""
+    if isinstance(error, BlockingIOError):
+        return not_ready(error)
     if type(error) is NameError:
         cure = None if error.name in MODULES else NAMES.get(str(error.name))
         return cure and _as_there(error, f"In corolib: {cure}")
@@ -67,6 +77,8 @@ def note_on(error: BaseException) -> str | None:
         if cures or is_of_library(type(thing)):
             name = str(error.name)
             cure = (cures or {}).get(name) or member_cure(type(thing), name)
+            if not cure and class_name(thing) in AWAITED:
+                return taken_for_its_result(error)
             return cure and _as_there(error, f"In corolib: {cure}")
         return None
     text = _awaiting(error)
@@ -82,7 +94,9 @@ def note_on(error: BaseException) -> str | None:
         # It is one of ours, and says by itself what to write.
         return None
     if isinstance(error, ValueError):
-        return _forgotten(error, unpacked=True) if "to unpack" in text else None
+        if "to unpack" not in text:
+            return None
+        return _forgotten(error, unpacked=True) or taken_for_its_result(error, unpacked=True)
     if "event loop" not in text:
         return None
     return _asyncios(error) or _as_there(error, f"{ASYNCIO}. To sleep: `{SLEEP}`")
@@ -110,6 +124,8 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
         forgotten = _forgotten(error)
         if forgotten:
             return forgotten
+    if any(re.search(rf"\b{each}\b", text) for each in AWAITED):
+        return taken_for_its_result(error)
     return _called(error) if text.endswith("object is not callable") else None
 
 

@@ -41,6 +41,8 @@ class Line:
             nothing: "yield from", "await", "yield". For those that are given to `spawn()` and its
             like it is "given".
         uses: what is iterated, awaited or entered in it: the node that does, and the thing.
+        things: the names and attributes in it, the longest first: `a.b.c`, `a.b`, `a`; without
+            those that have a word in front of them.
         unpacked: the calls, by their `id`, that several names are assigned to: `a, b = f()`.
     """
 
@@ -86,6 +88,12 @@ class Line:
         ]
         self.uses = [
             (node, thing) for node in nodes for thing in _used_by(node) if self._has(thing)
+        ]
+        self.things: list[ast.expr] = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Name | ast.Attribute)
+            if isinstance(node.ctx, ast.Load) and self._has(node) and id(node) not in before
         ]
 
     def _has(self, node: ast.expr) -> bool:

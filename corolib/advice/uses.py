@@ -1,16 +1,26 @@
 """A thing that was used as what it is not: `yield from event`, `for line in stream`, `with Lock`.
 
-Python says that it is not iterable, or no context manager. Here the line is found that was meant,
-from its source and what its names stand for.
+Python says that it is not iterable, or no context manager; or that a task has no `decode`; or that
+a socket would block. Here the line is found that was meant, from its source and what its names
+stand for.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from corolib.advice.arguments import BOUNDS, text_of
-from corolib.advice.foreign import BLOCKS, ITERATED, LOOPS, REPEATED, waiting_call
+from corolib.advice.foreign import (
+    BLOCKS,
+    ITERATED,
+    LOOPS,
+    OPEN_TCP,
+    REPEATED,
+    for_async,
+    waiting_call,
+)
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import attribute, class_name, name_of, plain
@@ -130,6 +140,56 @@ def unpiped(error: BaseException) -> str | None:
                         return f"process.{name} is None. Write `process = {place.word} {right}`"
     return None
 
+
+def taken_for_its_result(error: BaseException, unpacked: bool = False) -> str | None:
+    """Return the note if a task was used as if it were what it returns: `task + 1`.
+
+    Args:
+        unpacked: only one that several names are assigned to.
+    """
+    for place in places(error):
+        line = place.line
+        spawns = [call for call, before in line.calls if not before and _is_spawn(call)]
+        for node in (*line.things, *spawns):
+            if unpacked and id(node) not in line.unpacked:
+                continue
+            value = place.value_of(node)
+            kind = class_name(value) if is_of_library(type(value)) else ""
+            kind = "Task" if node in spawns else kind
+            if kind in AWAITED:
+                right = line.with_words([node], place.word)
+                return f"A {kind} is not what it returns. Write `{right}`"
+    return None
+
+
+def _is_spawn(call: ast.Call) -> bool:
+    return name_in(call.func) == "spawn"
+
+
+def not_ready(error: BaseException) -> str | None:
+    """Return the note if a file that does not block was used without a wait: `sock.recv(100)`."""
+    import ast
+
+    for place in places(error):
+        for call, _ in reversed(place.line.calls):
+            name, owner = name_in(call.func), getattr(call.func, "value", None)
+            if name == "connect":
+                right = for_async(OPEN_TCP) if place.word == "await" else OPEN_TCP
+                return f"In corolib: {right}"
+            trap = "ReadWait" if name in READS else "WriteWait" if name in WRITES else None
+            file = owner if place.owner_of(call) is not os else next(iter(call.args), None)
+            if trap and isinstance(file, ast.expr):
+                word = "await" if place.word == "await" else "yield"
+                return f"Write `{word} {trap}({text_of(file)})` in front of it"
+    return None
+
+
+READS = {"accept", "read", "readinto", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg"}
+WRITES = {"send", "sendall", "sendmsg", "sendto", "write"}
+"""What is called of sockets and of `os`, and of which side they are."""
+
+AWAITED = ("Result", "Task")
+"""What returns something by `yield from` itself."""
 
 PIPES = ("stderr", "stdin", "stdout")
 _CALLABLES = {

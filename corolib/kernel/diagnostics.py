@@ -47,7 +47,9 @@ WIDEST = 60  # characters to which a column is filled up
 TAKES_ARGUMENTS = ("spawn", "run", "run_in_asyncio", "pool.run")  # as f(x); others take calls
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # Errors that newcomers' mistakes end in.
-MISTAKES = (AttributeError, KeyError, NameError, TypeError, ValueError, RuntimeError)
+MISTAKES = (
+    *(AttributeError, BlockingIOError, KeyError, NameError, TypeError, ValueError, RuntimeError),
+)
 
 _TRAPS = (ReadWait, WriteWait, UrgentWait, Sleep, Suspend)
 

@@ -1,11 +1,14 @@
 """A thing that is used as what it is not: the note on the error shows the line that was meant."""
 
+import os
+import socket
+
 import pytest
 
 from corolib import Condition, Stream
 from corolib.advice.foreign import waiting_call
 from corolib.kernel.waits import DEBUG
-from tests.helpers.wrong import COROUTINE, said_of
+from tests.helpers.wrong import COROUTINE, HEADER, said_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(never run|never awaited)")
 
@@ -46,6 +49,26 @@ WRONG = {
     "for x in Topic(1).subscribe(): yield": (
         "It is the beginning of a block: write `with Topic(1).subscribe() as news:`"
     ),
+    # A task is not what it returns.
+    "task = spawn(slow); x = len(task)": (
+        "A Task is not what it returns. Write `task = spawn(slow); x = len((yield from task))`"
+    ),
+    'task = spawn(slow); x = task["x"]': (
+        'A Task is not what it returns. Write `task = spawn(slow); x = (yield from task)["x"]`'
+    ),
+    "task = spawn(slow); x = (yield from spawn(slow)) + task.upper()": (
+        "A Task is not what it returns. Write `task = spawn(slow); x = (yield from spawn(slow)) + "
+        "(yield from task).upper()`"
+    ),
+    "x = spawn(slow) + 1": (
+        "A Task is not what it returns. Write `x = (yield from spawn(slow)) + 1`"
+    ),
+    "int(Result('x'))": None,
+    "task = spawn(slow); a, b = task": (
+        "A Task is not what it returns. Write `task = spawn(slow); a, b = yield from task`"
+    ),
+    "a, b = spawn(slow)": "A Task is not what it returns. Write `a, b = yield from spawn(slow)`",
+    "class Task: pass\nx = Task() + 1": None,
     # Nothing is known of these.
     "yield from plain(list(5))": None,
     "yield from plain(stream=[*plain()])": None,
@@ -100,6 +123,30 @@ def test_a_thing_that_is_used_wrongly_is_shown_in_the_right_line(line, tmp_path,
     with Stream(pair[0]) as stream:
         message, notes = said_of(line, tmp_path, stream=stream, **header)
     assert notes == ([] if right is None else [right]), message
+
+
+NOT_READY = {
+    "data = sock.recv(100)": "Write `yield ReadWait(sock)` in front of it",
+    "data = os.read(sock.fileno(), 9)": "Write `yield ReadWait(sock.fileno())` in front of it",
+    "while True: sock.send(bytes(2**20))": "Write `yield WriteWait(sock)` in front of it",
+    "raise BlockingIOError(sock.fileno(), print(end=''))": None,
+    "listener.accept()": "Write `yield ReadWait(listener)` in front of it",
+    "with socket.socket(type=2048 + 1) as s: s.connect(listener.getsockname())": (
+        "In corolib: stream = yield from open_tcp(host, port)"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", NOT_READY)
+def test_a_file_that_is_used_before_its_wait_is_told_of_the_wait(line, tmp_path, pair):
+    for header, word in ((HEADER, "yield"), (COROUTINE, "await")):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            values = {"os": os, "socket": socket, "sock": pair[0], "listener": listener}
+            _, notes = said_of(line, tmp_path, header, **values)
+        right = NOT_READY[line]
+        right = right and right.replace("yield from", "yield").replace("yield", word)
+        assert [note.replace("yield from", "yield") for note in notes] == [right] * bool(right)
 
 
 @pytest.mark.found("E2")
