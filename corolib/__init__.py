@@ -54,7 +54,7 @@ The layers, where each package imports only from those below it:
         errors traps waits context checks safely late source    (words)
         frames bodies observing asked
     advice/         what was meant by a mistake: asked where an error is made, and only there
-        mistakes -> arguments, uses -> places     keywords     foreign
+        mistakes -> arguments, uses -> places     keywords     foreign     dropped
 
 What is public is listed here; everything else may change. The kernel is imported with the package,
 and each module above it when one of its names is first asked for. `from corolib import timeout`

@@ -7,9 +7,10 @@ public they may take `Trap`, `Wake`, `Runnable`, `Waiting`, `Selector` and `Late
 of a run, `DEFAULT_TRACE` and `check_trace`; what a run changes in the process, `handle_signal`,
 `handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`, `WakeupPair`,
 `tell_of_fork` and `uninterrupted`; for who asks from outside, `meeting_folder` and `user_of`;
-`OwnedSocket` and `BorrowedFile`; `body_of` and `forgive`; `users_part` of an error; `holders`,
-`never_again` and `find_cycle`, on whom a wait depends; the words for messages, `doing`, `where`,
-`function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and `Throttle` for logs;
+`OwnedSocket` and `BorrowedFile`; `body_of`, `check_sources` and `forgive`; `users_part` of an
+error; `holders`, `never_again` and `find_cycle`, on whom a wait depends; the words for messages,
+`doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and
+`Throttle` for logs;
 what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `default_selector`,
 `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`;
 and checks of what a caller gives.
@@ -22,7 +23,7 @@ traps mean, how tasks begin and end. Then `task.py`, `timers.py`, `cancellation.
 import sys
 
 from corolib.kernel.asked import meeting_folder
-from corolib.kernel.bodies import body_of
+from corolib.kernel.bodies import body_of, check_sources
 from corolib.kernel.callqueue import WakeupPair
 from corolib.kernel.cancellation import (
     Cancellation,
@@ -162,6 +163,7 @@ __all__ = [
     "check_count",
     "check_keywords",
     "check_number",
+    "check_sources",
     "check_trace",
     "class_module",
     "class_name",

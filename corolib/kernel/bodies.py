@@ -12,7 +12,7 @@ from typing import Any
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import name_of
-from corolib.kernel.waits import PendingCall, forgive
+from corolib.kernel.waits import DEBUG, PendingCall, forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
 
@@ -24,6 +24,8 @@ def is_maker(f: Any) -> bool:
 
 def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
     """Return what `f(*args)` returns, or `f` itself, if a task can be made of it; or raise."""
+    if caller == "run":
+        check_sources([f, *args])
     made = f(*args) if callable(f) else f
     if isinstance(made, PendingCall):
         made = made.body
@@ -37,6 +39,17 @@ def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
     if args and not callable(f):
         raise TypeError(f"{caller}() got a started call and arguments: write `{caller}(f, x)`")
     return made
+
+
+def check_sources(things: list[Any]) -> None:
+    """In debug mode, warn of calls in the sources of functions that make a generator and drop it.
+
+    It is done where a run begins, and not in a step: to read the sources takes a while.
+    """
+    if DEBUG:
+        from corolib.advice.dropped import warn_of_dropped_calls
+
+        warn_of_dropped_calls(things)
 
 
 def is_begun(body: Any) -> bool:

@@ -38,6 +38,7 @@ from corolib.kernel import (
     Wake,
     body_of,
     check_number,
+    check_sources,
     current_scheduler,
     current_task,
     doing,
@@ -290,6 +291,7 @@ class Part:
                 f"{self.name} cannot begin in here: a scheduler already runs in this thread. "
                 "A test asks for what it needs as an argument"
             )
+        check_sources([f])  # now, since it is no part of a step
         self.gives = gives
         self.again = cancel is not None
         self._cancel = cancel

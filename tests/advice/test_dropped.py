@@ -1,0 +1,235 @@
+"""Statements that make a generator and drop it: told of where a run begins in debug mode."""
+
+import gc
+import importlib
+import sys
+import warnings
+from functools import partial
+
+import pytest
+
+import corolib
+from corolib import run
+from corolib.advice import dropped
+from corolib.kernel.waits import DEBUG
+from tests.helpers.programs import at_terminal
+
+HEADER = """
+from corolib import *
+
+def greet(stream):
+    yield from stream.sendall(b"hello")
+
+def plain(stream):
+    return greet(stream)
+
+@waits
+def marked(stream):
+    yield
+
+class Room:
+    def join(self, name):
+        yield
+        {method}
+
+    @staticmethod
+    def tell(name):
+        yield
+
+    def count(self):
+        return 5
+
+class Hall(Room):
+    def open(self):
+        yield
+        self.tell("x")
+
+room = Room()
+
+def main(stream, greeting=None):
+    yield
+    {line}
+"""
+
+WRONG = {
+    "greet(stream)": "yield from greet(stream)",
+    "if greet(stream): pass": "if (yield from greet(stream)): pass",
+    "while not greet(stream): pass": "while not (yield from greet(stream)): pass",
+    "if (x := greet(stream)): pass": "if (x := (yield from greet(stream))): pass",
+    "room.tell(5)": "yield from room.tell(5)",
+    "Room.tell(5)": "yield from Room.tell(5)",
+    "this.greet(stream)": "yield from this.greet(stream)",
+    "try:\n    pass\nexcept OSError:\n    greet(1)": "yield from greet(1)",
+    "try:\n    pass\nfinally:\n    greet(1)": "yield from greet(1)",
+    "for x in ():\n    pass\nelse:\n    with x:\n        greet(1)": "yield from greet(1)",
+    "match stream:\n    case 5: greet(1)": "case 5: (yield from greet(1))",
+    "def inner():\n    greet(1)": "yield from greet(1)",
+    "def inner():\n    yield\ninner()": "yield from inner()",
+    "def inner():\n    x = 5 + (yield)\ndef other():\n    inner()": "yield from inner()",
+    "async def inner():\n    greet(1)": "await greet(1)",
+    "stream.task.cancel": "stream.task.cancel()",
+    "stream.close; yield": "stream.close()",
+}
+RIGHT = [
+    "yield from greet(stream)",
+    "x = greet(stream)",
+    "greet(stream).close()",
+    "plain(stream)",
+    "print(greet(stream))",
+    "marked(stream).close()",
+    "room.count()",
+    "room.other()",
+    "stream.greet()",
+    "nobody(stream)",
+    "[greet][0](stream)",
+    "stream.name",
+    # These may be something else.
+    "def inner(greet):\n    greet(5)",
+    "from other import tell as greet\ngreet(stream)",
+    "for greet in (print,):\n    greet(5)",
+    "room = print\nroom.tell(5)",
+    "def inner():\n    yield\ninner = print\ninner()",
+    "@partial(plain)\ndef inner():\n    yield\ninner()",
+    "def inner():\n    def innermost():\n        yield\n    lambda: (yield)\ninner()",
+    "class inner:\n    def greet(self):\n        self.greet()\ninner()",
+    "def inner():\n    class Room:\n        def count(self):\n            self.tell()",
+]
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Return a function that imports a module of a text; all of them are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = []
+
+    def imported(text, name=""):
+        name = name or f"program{len(names)}"
+        names.append(name)
+        tmp_path.joinpath(f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        module = importlib.import_module(name)
+        module.this = module
+        return module
+
+    yield imported
+    for name in names:
+        sys.modules.pop(name, None)
+        dropped._seen.discard(name)
+
+
+def told(*things):
+    """Return what is warned of because of some functions."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        dropped.warn_of_dropped_calls(things)
+    return [str(each.message) for each in found]
+
+
+def program(line="pass", method="pass"):
+    line = line.replace("\n", "\n    ")
+    return HEADER.replace("{line}", line).replace("{method}", method)
+
+
+@pytest.mark.found("E1")
+@pytest.mark.parametrize("line", WRONG)
+def test_a_statement_that_drops_a_generator_is_shown_as_it_should_be(line, imported):
+    module = imported(program(line))
+    (text, other) = told(module.main)[::-1]
+    assert "self.tell() at program0.py" in other
+    assert text.endswith(f" Write `{WRONG[line]}`")
+    assert "makes a generator that never runs; did you forget" in text or "is not called" in text
+    assert told(module.main) == [], "once"
+
+
+@pytest.mark.parametrize("line", RIGHT)
+def test_what_may_be_meant_is_not_told_of(line, imported):
+    assert len(told(imported(program(line)).main)) == 1  # that of Hall
+
+
+@pytest.mark.found("E1")
+def test_a_method_is_found_in_its_class_and_in_those_above(imported):
+    texts = told(imported(program(method="self.tell(name)")).main)
+    assert [each.partition(" makes")[0] for each in texts] == [
+        "self.tell() at program0.py:17",
+        "self.tell() at program0.py:29",
+    ]
+
+
+def test_at_the_top_of_a_file_it_is_to_be_run(imported):
+    text = "def main():\n    yield\n\nmain()\n"
+    (said,) = told(imported(text).main)
+    assert said == (
+        "main() at program0.py:4 makes a generator that never runs; did you forget `run`? Write "
+        "`run(main())`"
+    )
+
+
+LONG = f"def main():\n    yield\n\ndef other():\n    main({'5 + ' * 30}5)\n"
+
+
+def test_a_line_that_is_too_long_is_not_shown(imported):
+    (said,) = told(imported(LONG).main)
+    assert said.endswith("did you forget `yield from`?")
+
+
+def test_modules_are_found_by_what_a_run_is_given_and_by_what_they_use(imported):
+    text = "def helper():\n    yield\n\ndef other():\n    helper()\n"
+    imported(text, "helped")
+    imported("import helped\nclass Used:\n    pass\n", "using")
+    module = imported("from using import Used\ndef main(*args):\n    yield\n", "begins")
+    for things in (
+        [module.main],
+        [partial(module.main, 5)],
+        [module.main()],
+        [print, module.main],
+        [_given(module.main)],
+        [module.Used()],
+    ):
+        assert len(told(*things)) == 1
+        dropped._seen.difference_update(["helped", "using", "begins"])
+
+
+def _given(f):
+    yield f
+
+
+def test_what_is_not_the_programs_own_is_not_looked_at(imported, tmp_path, monkeypatch):
+    module = imported(program())
+    for name in ("site-packages", "dist-packages"):
+        monkeypatch.setattr(module, "__file__", f"/usr/lib/{name}/x.py")
+        assert told(module.main) == []
+        dropped._seen.discard("program0")
+    looked = []
+    monkeypatch.setattr(dropped, "_look_at", lambda names, file: looked.append(file))
+    dropped._seen.discard(__name__)
+    dropped.warn_of_dropped_calls([corolib.run, warnings.warn, told, 5])
+    assert __file__ in looked
+    assert not [file for file in looked if "corolib/corolib/" in file or "/lib/python" in file]
+
+
+def test_without_a_source_nothing_is_said(imported, monkeypatch):
+    module = imported(program("greet(stream)"))
+    monkeypatch.setattr(dropped, "lines_of", lambda file: ["def main(:"])
+    assert told(module.main) == []
+    dropped._seen.discard("program0")
+    monkeypatch.setattr(dropped, "lines_of", lambda file: [])
+    assert told(module.main) == []
+
+
+def test_a_run_looks_in_debug_mode_only(imported):
+    module = imported("def helper():\n    yield\n\ndef main():\n    yield\n    helper()\n")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        run(module.main)
+        run(module.main)
+        gc.collect()
+    assert len(found) == DEBUG
+
+
+@pytest.mark.found("E1")
+def test_it_is_told_at_a_terminal_before_the_program_begins(tmp_path):
+    path = tmp_path / "app.py"
+    text = "from corolib import *\n\ndef say():\n    yield\n\ndef main():\n    print('begins')\n"
+    path.write_text(f"{text}    yield\n    say()\n\nrun(main)\n")
+    shown = at_terminal(path)
+    assert shown.index("Write `yield from say()`") < shown.index("begins")
