@@ -163,8 +163,10 @@ def _forgotten(error: BaseException, name: str = "", unpacked: bool = False) -> 
     for place in places(error):
         word = place.word
         for call, before in reversed(place.line.calls):
-            called = name_in(call.func)
-            function = place.function_of(call)
+            called, function = name_in(call.func), place.function_of(call)
+            mapped = function is map and len(call.args) == 2
+            if mapped:
+                called, function = name_in(call.args[0]), place.value_of(call.args[0])
             flags = flags_of(function)
             known = called.lstrip("_") == name if name else flags & WAITS
             if not known or before == "given" or (unpacked and id(call) not in place.line.unpacked):
@@ -183,6 +185,9 @@ def _forgotten(error: BaseException, name: str = "", unpacked: bool = False) -> 
                 return _as_there(error, f"{called}() returns when it ends. Write `{SERVER}`")
             if not before:
                 right = place.line.with_words(_with_others(place, call), word)
+                if mapped:
+                    items, made = text_of(call.args[1]), text_of(call.args[0])
+                    right = f"for item in {items}: {word} {made}(item)"
                 lock = getattr(call.func, "value", None)
                 if called == "acquire" and lock and right.startswith("async with ("):
                     right = place.line.with_text(call, text_of(lock))

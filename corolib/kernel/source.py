@@ -134,18 +134,18 @@ def corrected(lines: list[str], position: Position, word: str, text: str = "") -
     if not 0 < line <= last <= len(lines):
         return ""
     longer, comprehension = _around(lines, position)
-    if comprehension and word == "yield from":
-        # It cannot stand in there.
-        if not comprehension[1]:
-            return ""
-        line, last, column, end = comprehension[0]
+    inside = comprehension if word == "yield from" else None  # where that cannot stand
+    if inside is not None and not _is_gathered(inside, position):
+        return _as_loop(inside, position)
+    if inside is not None:
+        line, last, column, end = _place_of(inside)
     before = lines[line - 1].encode()[:column].decode().lstrip()
     after = lines[last - 1].encode()[end:].decode().rstrip()
     rows = [row.encode() for row in lines[line - 1 : last]]
     rows[-1] = rows[-1][:end]
     rows[0] = rows[0][column:]
     call = text or " ".join(b" ".join(rows).decode().split())
-    if comprehension and word == "yield from":
+    if inside is not None:
         call = f"gather(*{call})"
     call = f"run({call})" if word == "run" else f"{word} {call}".lstrip()
     if longer:
@@ -160,9 +160,9 @@ def corrected(lines: list[str], position: Position, word: str, text: str = "") -
     return right if len(right) <= LONGEST else call if len(call) <= LONGEST else ""
 
 
-def _around(lines: list[str], position: Position) -> tuple[bool, tuple[Position, bool] | None]:
-    """Return whether the statement of a call goes on in other lines; and the place of the list
-    comprehension around it, if there is any, and whether it is the call that makes the items.
+def _around(lines: list[str], position: Position) -> tuple[bool, Any]:
+    """Return whether the statement of a call goes on in other lines; and the comprehension around
+    it, None if there is none.
     """
     try:
         import ast
@@ -178,9 +178,41 @@ def _around(lines: list[str], position: Position) -> tuple[bool, tuple[Position,
             rest = node.end_lineno if not hasattr(node, "body") else position[1]
             longer = (node.lineno, rest) != position[:2]
         elif hasattr(node, "generators") and not _holds(node.generators[0].iter, position):
-            simple = isinstance(node, ast.ListComp) and _place_of(node.elt) == position
-            comprehension = _place_of(node), simple
+            comprehension = node
     return longer, comprehension
+
+
+def _is_gathered(comprehension: Any, position: Position) -> bool:
+    """Return whether a list is made of calls that differ, and of nothing else. The same call made
+    again and again, `[stream.recv(1) for _ in range(3)]`, is meant one after the other.
+    """
+    import ast
+
+    item = getattr(comprehension, "elt", None)
+    if not isinstance(comprehension, ast.ListComp) or _place_of(item) != position:
+        return False
+    targets = {each.id for part in comprehension.generators for each in _names_in(part.target)}
+    return any(each.id in targets for each in _names_in(item))
+
+
+def _as_loop(comprehension: Any, position: Position) -> str:
+    """Return the loop that waits for a call in a comprehension; nothing if that is not simple."""
+    import ast
+
+    first, *others = comprehension.generators
+    calls = (each for each in ast.walk(comprehension) if isinstance(each, ast.Call))
+    call = next((each for each in calls if _place_of(each) == position), None)
+    if others or first.ifs or call is None:
+        return ""
+    target, items = ast.unparse(first.target), ast.unparse(first.iter)
+    right = f"for {target} in {items}: value = yield from {ast.unparse(call)}"
+    return right if len(right) <= LONGEST else ""
+
+
+def _names_in(node: Any) -> list[Any]:
+    import ast
+
+    return [each for each in ast.walk(node) if isinstance(each, ast.Name)]
 
 
 def _place_of(node: Any) -> Position:

@@ -311,6 +311,9 @@ class _WarningMark(_Mark):
                 f"`{word_for(self.code)}`?"
             )
             right = corrected_at(self.code, self.lasti)
+            called = called_at(self.code, self.lasti).lstrip("[{(*")
+            if called != self.name and hasattr(builtins, called):  # `list(map(queue.put, items))`
+                right = f"for item in items: {word_for(self.code)} {self.name}(item)"
         if right:
             text += f" Write `{right}`"
         warnings.warn_explicit(text, RuntimeWarning, filename, lineno)
@@ -328,6 +331,7 @@ def warn_within(block: Any) -> None:
 if DEBUG:
     # A mark may die when the interpreter ends. Then nothing is imported any more, and no file read.
     import atexit
+    import builtins
     import warnings
     from opcode import opmap
 

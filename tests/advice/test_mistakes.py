@@ -149,6 +149,14 @@ RIGHT = {
     "x = yield from slow().recv(1)": "x = yield from (yield from slow()).recv(1)",
     "x = yield from -slow()": "x = -(yield from slow())",
     'x = yield from (slow() + b"!" or 5)': 'x = ((yield from slow()) + b"!" or 5)',
+    # In what makes many calls.
+    'x = b"".join([slow(i) for i in range(3)])': (
+        'x = b"".join((yield from gather(*[slow(i) for i in range(3)])))'
+    ),
+    'x = b"".join([slow() for _ in range(3)])': "for _ in range(3): value = yield from slow()",
+    "x = sum(slow(i) for i in range(3))": "for i in range(3): value = yield from slow(i)",
+    "x = sum(map(slow, [1, 2]))": "for item in [1, 2]: yield from slow(item)",
+    "x = sum(map(abs, ['generator']))": None,
     # Several calls.
     "x = slow() + slow()": "x = (yield from slow()) + (yield from slow())",
     "x = abs(slow(slow()))": "x = abs(slow((yield from slow())))",
