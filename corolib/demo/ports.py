@@ -71,7 +71,9 @@ def open_all(
         stack.close()
         if number == 0 and tries > 1:  # perhaps it was free for the first of them only
             return open_all(stack, host, number, kinds, tries - 1)
-        sys.exit(f"cannot listen on {host} port {number}: {exc}")
+        # What `create_server` adds to its message names the address once more.
+        text = (getattr(exc, "strerror", None) or str(exc)).partition(" (while ")[0]
+        sys.exit(f"cannot listen on {host} port {number}: {text}")
 
 
 def bind_all(

@@ -38,6 +38,7 @@ from corolib.kernel import (
 )
 from corolib.net.network import (
     Socket,
+    bind_hint,
     discard,
     has_met_itself,
     network,
@@ -495,7 +496,8 @@ def _open(family: int, proto: int, own: Any, other: Any, both: bool) -> Datagram
             discard(sock)
             raise
     except OSError as exc:
-        raise OSError(exc.errno, f"cannot {doing}: {exc.strerror or exc}") from None
+        hint = bind_hint(exc, own[1]) if isinstance(own, tuple) and doing is receiving else ""
+        raise OSError(exc.errno, f"cannot {doing}: {exc.strerror or exc}{hint}") from None
     if other is not None and has_met_itself(sock, other) and not (own and own[1]):
         # The next one gets another port, since this one has that.
         with sock:

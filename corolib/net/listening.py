@@ -34,7 +34,7 @@ from corolib.kernel import (
     opens,
     waits,
 )
-from corolib.net.network import address_text, discard, named, network, refusal
+from corolib.net.network import address_text, bind_hint, discard, named, network, refusal
 from corolib.net.peer_log import Lines, server_log
 from corolib.net.streams import Stream
 
@@ -161,7 +161,8 @@ def _bind(
             raise
     except OSError as exc:
         where = f"cannot listen on {address[0]} port {address[1]}"
-        raise OSError(exc.errno, f"{where}: {exc.strerror}") from None
+        text = f"{where}: {exc.strerror}{bind_hint(exc, address[1])}"
+        raise OSError(exc.errno, text) from None
     return sock
 
 

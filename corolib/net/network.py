@@ -238,6 +238,15 @@ def named(error: OSError, what: str) -> OSError:
     return kind(error.errno, f"{error.strerror}: {what}")
 
 
+def bind_hint(error: OSError, port: int) -> str:
+    """Return what to do about an address that could not be bound, as the end of its message."""
+    if error.errno == errno.EADDRINUSE:
+        return ". Another program has that port: take another one, or 0 for any"
+    if error.errno == errno.EACCES and port < 1024:
+        return ". A port below 1024 needs a permission: take one above, or 0 for any"
+    return ""
+
+
 def refusal(error: OSError | MemoryError) -> OSError:
     """Return what the system has refused, as it says so: also if Python has found no memory."""
     if isinstance(error, OSError):

@@ -909,7 +909,7 @@ def test_a_local_address_without_a_port_is_refused(local):
 def test_an_address_in_use_is_named(far):
     host, port = far.getsockname()
     with pytest.raises(
-        OSError, match=rf"cannot receive on 127\.0\.0\.1 port {port}: .* in use$"
+        OSError, match=rf"cannot receive on 127\.0\.0\.1 port {port}: .* in use\. Another program"
     ) as caught:
         run(lambda: open_udp(local=(host, port)))
     assert caught.value.errno == errno.EADDRINUSE

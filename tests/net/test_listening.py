@@ -112,8 +112,11 @@ def test_a_connection_sends_at_once_and_notices_when_its_peer_vanishes():
 def test_an_address_that_is_in_use_is_named(reserved):
     with listen_tcp(LOCAL, reserved) as listener:
         before = open_files()
-        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {reserved}"):
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {reserved}") as caught:
             listen_tcp(*listener.addresses[0])
+        assert str(caught.value).endswith(
+            "Another program has that port: take another one, or 0 for any"
+        )
         assert open_files() == before
     with listen_tcp(*listener.addresses[0]):
         pass  # it is free at once

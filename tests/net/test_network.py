@@ -1,6 +1,7 @@
 """The seam to the network: what it hands out, and that a run uses the one it was given."""
 
 import builtins
+import errno
 import os
 import socket
 from itertools import islice
@@ -9,7 +10,16 @@ import pytest
 
 from corolib import ReadWait, Scheduler, run
 from corolib.kernel import OwnedSocket
-from corolib.net.network import NUMERIC, Network, address_text, discard, network, pauses, unsent
+from corolib.net.network import (
+    NUMERIC,
+    Network,
+    address_text,
+    bind_hint,
+    discard,
+    network,
+    pauses,
+    unsent,
+)
 from tests.helpers.sockets import make_pair
 
 
@@ -145,3 +155,16 @@ def test_to_ask_what_the_kernel_keeps_imports_nothing(monkeypatch):
         assert kept >= 5
     monkeypatch.setattr("corolib.net.network.fcntl", None)  # as on Windows
     assert unsent(a) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "port", "hint"),
+    [
+        (errno.EADDRINUSE, 7007, ". Another program has that port: take another one, or 0 for any"),
+        (errno.EACCES, 80, ". A port below 1024 needs a permission: take one above, or 0 for any"),
+        (errno.EACCES, 7007, ""),
+        (errno.EADDRNOTAVAIL, 80, ""),
+    ],
+)
+def test_what_to_do_about_an_address_that_is_not_to_be_had(number, port, hint):
+    assert bind_hint(OSError(number, "x"), port) == hint
