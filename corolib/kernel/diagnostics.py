@@ -446,11 +446,17 @@ def function_at(f: Any) -> str:
 
 
 def slow_step(task: Task[Any], seconds: float) -> str:
-    """Return the message for a step that kept all other tasks waiting."""
-    return (
+    """Return the message for a step that kept all other tasks waiting.
+
+    One that stands in the library alone has no work of the program's, which could be elsewhere.
+    """
+    text = (
         f"task {task.label} took {seconds:.3f} s for one step, which ended at {where(task)}; "
-        "all other tasks waited meanwhile. Work that long belongs in a thread: `to_thread(f)`"
+        "all other tasks waited meanwhile"
     )
+    if frame_of(task) is None and task.stack():
+        return text
+    return f"{text}. Work that long belongs in a thread: `to_thread(f)`"
 
 
 def doing(task: Task[Any]) -> str:

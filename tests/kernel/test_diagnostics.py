@@ -1238,3 +1238,29 @@ def test_a_slow_step_is_named_in_debug_mode():
     assert rows[1].startswith("corolib.task WARNING task compute#2 took 0.300 s")
     _, out, err = python(SLOW, slow_steps=True, COROLIB_DEBUG="0")
     assert (float(out), err) == (0, "")
+
+
+SLOW_HOOK = """
+    import corolib, logging, time
+    logging.basicConfig(format="%(message)s")
+    moved = [0.0]
+    def handler(stream):
+        yield from stream.recv(100)
+    def accept(peer):
+        moved[0] += 0.2
+        return True
+    def main():
+        with corolib.listen_tcp("127.0.0.1", 0) as listener:
+            server = listener.serve(handler, accept=accept)
+            with (yield from corolib.open_tcp(*listener.addresses[0])) as stream:
+                yield from stream.sendall(b"x")
+                yield from stream.recv(100)
+            yield from server.stop()
+    corolib.run(main, clock=lambda: time.monotonic() + moved[0])
+"""
+
+
+def test_of_a_slow_step_of_the_librarys_own_nothing_is_said_that_would_help_nobody():
+    _, _, err = python(SLOW_HOOK, slow_steps=True, COROLIB_DEBUG="1")
+    (row,) = [row for row in err.splitlines() if row.startswith("task serve handler#2 took 0.2")]
+    assert row.endswith("all other tasks waited meanwhile")
