@@ -389,7 +389,8 @@ def write(path: str, header: dict[str, Any], events: Sequence[Event]) -> None:
 
 def can_be_written(path: str) -> bool:
     """Return whether a file can be made at this path, or the one that is there changed."""
-    if os.path.lexists(path):
+    path = os.path.realpath(path)  # what a link leads to may be still to be made
+    if os.path.exists(path):
         return not os.path.isdir(path) and os.access(path, os.W_OK)
     return os.access(os.path.dirname(path), os.W_OK | os.X_OK)
 

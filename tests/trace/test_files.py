@@ -17,6 +17,7 @@ from corolib import Sleep, run, spawn
 from corolib.interop import run_in_asyncio
 from corolib.kernel import signal_named
 from corolib.trace import Trace, read_lines, recorder, replay, write
+from corolib.trace.traces import can_be_written
 from tests.helpers.driving import sleeper, turns
 from tests.helpers.programs import python
 from tests.helpers.random_programs import program
@@ -409,3 +410,13 @@ assert "out.html" in os.listdir()
 
 def test_a_forked_child_writes_files_of_its_own(tmp_path):
     assert python(FORKS.format(folder=str(tmp_path))) == (0, "", "")
+
+
+def test_a_link_that_leads_to_no_file_yet_can_be_written(tmp_path):
+    path, target = tmp_path / "out.html", tmp_path / "folder" / "target.html"
+    path.symlink_to(target)
+    assert not can_be_written(str(path))
+    target.parent.mkdir()
+    assert can_be_written(str(path))
+    path.write_text("x")
+    assert can_be_written(str(path))
