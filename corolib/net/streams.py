@@ -340,7 +340,7 @@ class Stream:
         if self._past >= PAST_END:
             raise RuntimeError(
                 f"the peer of {self!r} sends no more, and it was read {PAST_END} times since: "
-                "leave the loop at its end, which reads as b'': `if not data: return`"
+                "leave the loop at the end of the data: `if not data: return`"
             )
 
     def _fill(self) -> Generator[Any, Any, bool]:
