@@ -543,9 +543,6 @@ MEMBERS = {
 """For each class; what has `()` is there, and is not called."""
 
 
-LOOPS = {"as_completed": ("step", "value"), "every": ("tick", "missed")}
-"""What gives one wait after the other: what each is called, and what it returns."""
-
 ITERATED = {
     "DatagramSocket": "while True: {x}, sender = {word} {it}.recvfrom()",
     "Listener": "while True: {x} = {word} {it}.accept()",

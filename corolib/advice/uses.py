@@ -15,7 +15,6 @@ from corolib.advice.arguments import BOUNDS, text_of
 from corolib.advice.foreign import (
     BLOCKS,
     ITERATED,
-    LOOPS,
     OPEN_TCP,
     REPEATED,
     for_async,
@@ -24,6 +23,7 @@ from corolib.advice.foreign import (
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import attribute, class_name, name_of, plain
+from corolib.kernel.source import LOOPS, loop_over
 
 if TYPE_CHECKING:
     import ast
@@ -64,7 +64,7 @@ def _cure(place: Place, node: Any, thing: ast.expr, kind: str) -> str | None:
         made: Any = place.function_of(thing)
         name = name_in(thing.func)
         if name in LOOPS and is_of_library(made):
-            return _loop(place.word, text, name)
+            return f"Write `{loop_over(name, text, place.word)}`"
         if not isinstance(made, type):
             return _of_a_plain_call(place, node, thing, made) if waits else None
     elif isinstance(thing, ast.Constant) and type(thing.value) in (int, float):
@@ -198,12 +198,6 @@ _CALLABLES = {
 }
 
 
-def _loop(word: str, text: str, name: str) -> str:
-    """Return the note on a loop over waits: `for step in as_completed(...):`."""
-    each, result = LOOPS[name]
-    return f"Write `for {each} in {text}: {result} = {word} {each}`"
-
-
 def _of_a_function(place: Place, node: Any, thing: ast.expr, made: Any) -> str | None:
     """Return the note if a function, or a class, was not called."""
     text, name = text_of(thing), name_in(thing)
@@ -220,7 +214,7 @@ def _of_a_function(place: Place, node: Any, thing: ast.expr, made: Any) -> str |
         right = place.line.with_text(node, f"{text}()")
         return f"{name} was not called, and cannot wait: write `{right}`"
     if name in LOOPS and is_of_library(made):
-        return _loop(place.word, f"{text}(...)", name)
+        return f"Write `{loop_over(name, '', place.word)}`"
     return f"{name} was not called: write `{place.line.with_text(thing, f'{text}()')}`"
 
 

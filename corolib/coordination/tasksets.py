@@ -490,7 +490,7 @@ def as_completed(*calls: Call[T]) -> Iterator[Waiting[T]]:
     """
     begun = _begin("as_completed", calls)
     steps = (_step(begun) for _ in begun.tasks)
-    return Steps("as_completed", "step", "value", steps.__next__)
+    return Steps("as_completed", steps.__next__)
 
 
 @waits

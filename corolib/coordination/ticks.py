@@ -63,7 +63,7 @@ def every(seconds: float) -> Iterator[Waiting[int]]:
     if period <= 0:
         raise ValueError(f"every() got {brief(seconds)} as a period: it must be above 0")
     rhythm = _Rhythm(period, current_scheduler().clock())
-    return Steps("every", "tick", "missed", rhythm.next)
+    return Steps("every", rhythm.next)
 
 
 class _Rhythm:

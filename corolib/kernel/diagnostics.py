@@ -32,7 +32,7 @@ from corolib.kernel.safely import (
     note,
     trace_of,
 )
-from corolib.kernel.source import lines_of
+from corolib.kernel.source import LOOPS, lines_of, loop_over
 from corolib.kernel.traps import ReadWait, Sleep, Suspend, UrgentWait, WriteWait
 from corolib.kernel.waits import PendingCall, Steps, forgive
 
@@ -324,14 +324,11 @@ def wrong_yield(task: Task[Any], thing: Any) -> str:
 
 def _several(before: str, after: str, thing: Any) -> str:
     """Return what is wrong with `yield from` in front of what gives one call after the other."""
-    from corolib.advice.foreign import LOOPS
-
     name = name_of(thing).lstrip("_")
     forgive(thing)
-    for maker, (each, result) in LOOPS.items():
+    for maker, (each, _) in LOOPS.items():
         if name == each:
-            made = after if maker in after else f"{maker}(...)"
-            right = f"for {each} in {made}: {result} = yield from {each}"
+            right = loop_over(maker, after, "yield from")
             return f"{maker}() gives one wait after the other. Write `{right}`"
     return f"that gives calls, and runs none. Write `{before}yield from gather(*{after})`"
 
@@ -372,8 +369,7 @@ def _advice(thing: Any, before: str, after: str) -> str:
         name = before.removesuffix(" = ").rstrip("( ")
         return f"It is the beginning of a block: write `with{after} as {name or 'news'}:`"
     if kind is Steps:
-        made = after if thing.maker in after else f" {thing.maker}(...)"
-        loop = f"for {thing.step} in{made}: {thing.result} = yield from {thing.step}"
+        loop = loop_over(thing.maker, after, "yield from")
         return f"It gives one wait after the other. Write `{loop}`"
     module = class_module(thing)
     if module.startswith(("asyncio", "_asyncio")):

@@ -13,6 +13,9 @@ CO_COROUTINES = 0x80 | 0x200  # of `async def`, as in `inspect`
 _linecache: Any = None
 LONGEST = 100  # characters of a line that is quoted
 
+LOOPS = {"as_completed": ("step", "value"), "every": ("tick", "missed")}
+"""What gives one wait after the other to a loop: what each is called there, and what it returns."""
+
 Position = tuple[int, int, int, int]  # line, last line, column and last column, in bytes of UTF-8
 
 
@@ -124,6 +127,17 @@ def ticked_at(code: CodeType, lasti: int, result: str) -> str:
     name, rest = row[column:end].decode(), row[end:].decode().split()
     plain = name.isidentifier() and rest[:1] == ["in"]
     return f"{result} = {word_for(code)} {name}" if plain else ""
+
+
+def loop_over(maker: str, made: str, word: str) -> str:
+    """Return the loop over what `as_completed()` or `every()` gives: each is waited for.
+
+    Args:
+        made: the call of it, if it is known.
+    """
+    step, result = LOOPS[maker]
+    made = made.strip() if maker in made else f"{maker}(...)"
+    return f"for {step} in {made}: {result} = {word} {step}"
 
 
 def corrected(lines: list[str], position: Position, word: str, text: str = "") -> str:

@@ -27,6 +27,7 @@ from corolib.kernel.source import (
     is_next_in,
     line_of,
     lines_of,
+    loop_over,
     ticked_at,
     word_for,
 )
@@ -363,15 +364,14 @@ class Steps(Iterator[Waiting[T]]):
     """What gives one wait after the other to a loop: `for step in as_completed(f(), g()):`.
 
     Args:
-        maker: the name of the function that returns this.
-        step, result: what the loop calls each wait, and what that returns, as messages show it.
+        maker: the name of the function that returns this, one of `LOOPS`.
         make: returns the next wait, or raises StopIteration.
     """
 
-    __slots__ = ("_make", "maker", "result", "step")
+    __slots__ = ("_make", "maker")
 
-    def __init__(self, maker: str, step: str, result: str, make: Callable[[], Waiting[T]]) -> None:
-        self.maker, self.step, self.result, self._make = maker, step, result, make
+    def __init__(self, maker: str, make: Callable[[], Waiting[T]]) -> None:
+        self.maker, self._make = maker, make
 
     def __next__(self) -> Waiting[T]:
         return self._make()
@@ -398,9 +398,8 @@ def _warn_of_statement(made: Any) -> None:
             word = word_for(code)
             if loop:
                 text = f"{name}() was called at {place} without a loop, so nothing waits"
-                right = corrected_at(code, lasti, f"for {made.step} in")
-                rest = f": {made.result} = {word} {made.step}"
-                right = right + rest if right.startswith("for ") else ""
+                shown = corrected_at(code, lasti, "for")
+                right = loop_over(name, shown[4:], word) if shown.startswith("for ") else ""
             else:
                 text = f"{name}(...) was made at {place} and not yielded, so nothing waits"
                 right = corrected_at(code, lasti, "await" if word == "await" else "yield")
