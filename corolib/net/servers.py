@@ -369,25 +369,28 @@ class Server(Serving):
             # It has only looked whether somebody listens; or it has nobody to be served yet.
             self._counts["reset"] += stream.ended
             self._close(stream)
-            return
+            return None
         introduce(stream, peer)
         if not self._is_welcome(stream):
             self._close(stream)
-        elif self._tls is None:
-            yield from call_here("serve", self._handler, (stream,))
-        else:
-            yield from self._handle_tls(stream, within - (self._scheduler.clock() - begun))
+            return None
+        if self._tls is None:
+            return (yield from call_here("serve", self._handler, (stream,)))
+        left = within - (self._scheduler.clock() - begun)
+        return (yield from self._handle_tls(stream, left))
 
     def _handle_tls(self, stream: Stream, within: float | None = None) -> Generator[Any, Any, Any]:
         if within is None:
             within = self._limits["handshake"]
         yield from stream.start_tls(self._tls, server_side=True, within=within)
-        yield from call_here("serve", self._handler, (stream,))
+        return (yield from call_here("serve", self._handler, (stream,)))
 
     # The end of a connection ------------------------------------------------------------------
 
-    def _note_outcome(self, connection: _Connection, error: BaseException | None) -> None:
-        """A handler has ended: count that, and report a failure."""
+    def _note_outcome(
+        self, connection: _Connection, value: Any, error: BaseException | None
+    ) -> None:
+        """A handler has ended: count that, and report a failure, or an answer that is not sent."""
         if connection.task.cancelled:
             return
         # Its listener is closed when it stops: to ask `stopping` takes four calls.
@@ -395,6 +398,12 @@ class Server(Serving):
             self._finished += 1
         if error is not None:
             self._judge(error, connection)
+        elif value is not None and is_a(value, (bytes, bytearray, str)):
+            self.peer_log.warn(
+                f"{self.name}() returned",
+                "%s() returned %s, which is not sent: write `yield from stream.sendall(data)`",
+                *(self.name, brief(value)),
+            )
 
     def _judge(self, error: BaseException, connection: _Connection) -> None:
         """Count what has left a handler or a child of it, and report it if it is a failure."""
@@ -481,7 +490,7 @@ class _Connection(Progress):
         goes_on = False
         try:
             if not self.closing:
-                server._note_outcome(self, error)
+                server._note_outcome(self, value, error)
             elif error is not None and is_a(error, OSError):
                 # `aclose()` passes over all failures but that of the close itself, and an alert.
                 server._note_failure(error, stream)

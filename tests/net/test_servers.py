@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -327,6 +328,36 @@ def test_a_failure_is_logged_with_its_peer_and_a_traceback(caplog):
     assert (record.name, record.levelname) == ("corolib.server", "ERROR")
     assert f"the handler for {host}:{port} failed" in record.getMessage()
     assert 'raise KeyError("bug")' in caplog.text
+
+
+@pytest.mark.parametrize("answer", [b"hello", "hello", None, 5])
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_that_is_returned_is_not_sent_and_said_so(answer, tls, server_tls, caplog):
+    def handler(stream):
+        yield from stream.sendall(b"!")
+        return answer
+
+    def scenario(server):
+        for _ in range(2):
+            with (yield from open_tcp(*server.listener.addresses[0], tls=client_tls)) as stream:
+                assert (yield from stream.recv(100)) == b"!"
+                assert (yield from stream.recv(100)) == b""
+
+    client_tls = None
+    if tls:
+        client_tls = ssl.create_default_context()
+        client_tls.check_hostname = False
+        client_tls.verify_mode = ssl.CERT_NONE
+    serving(handler, scenario, tls=server_tls if tls else None)
+    texts = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    if answer == 5 or answer is None:
+        assert texts == []
+    else:
+        assert texts[0] == (
+            f"handler() returned {answer!r}, which is not sent: "
+            "write `yield from stream.sendall(data)`"
+        )
+        assert len(texts) == 2 and "handler() returned (1 more of this" in caplog.text
 
 
 @pytest.mark.found("T3")
