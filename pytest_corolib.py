@@ -469,6 +469,12 @@ def begin_test(item: pytest.Item) -> None:
     plan = item.stash.get(PLAN, None)
     if plan is not None:
         plan.begin(item.config.stash[STATE])
+    elif isinstance(item, pytest.Function):
+        marks = {mark.name for mark in item.iter_markers()}
+        if is_wanted(item.config, item.obj, marks):  # perhaps one that should wait, and does not
+            from corolib.kernel import check_sources
+
+            check_sources([item.obj])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

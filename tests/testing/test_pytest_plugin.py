@@ -954,6 +954,35 @@ def test_beside_pytest_twisted(tmp_path):
     check(found, ["both"])
 
 
+PLAIN = {
+    "plain.py": """
+        import pytest
+        from corolib import Sleep
+
+        def wait():
+            yield Sleep(1)
+
+        @pytest.mark.corolib
+        def test_it():
+            wait()
+    """,
+    "conftest.py": "",
+}
+
+
+@pytest.mark.parametrize("options", [(), ("-Werror",), ("-o", "corolib_mode=auto")])
+def test_a_marked_test_that_does_not_wait_is_told_what_it_forgets(options, tmp_path, monkeypatch):
+    monkeypatch.delenv("COROLIB_DEBUG", raising=False)
+    files = PLAIN
+    if "corolib_mode=auto" in options:
+        unmarked = PLAIN["plain.py"].replace("@pytest.mark.corolib", "")
+        files = {**PLAIN, "plain.py": unmarked.replace("import pytest", "")}
+    status, out = Session(tmp_path, files).run("-p", "pytest_corolib", *options)
+    assert status == ("-Werror" in options), out
+    assert "RuntimeWarning: wait() at plain.py:" in out
+    assert "Write `yield from wait()`" in out
+
+
 RERUN = {
     "again.py": """
         import pytest
