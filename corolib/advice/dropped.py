@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CALLED = {"abort", "cancel", "clear", "close", "kill", "release", "reset", "set", "shutdown"}
 """Methods that are meant to be called where they stand as a statement."""
 
-_seen: set[str] = set()  # modules
+seen: set[str] = set()  # files
 
 
 def warn_of_dropped_calls(things: Iterable[Any]) -> None:
@@ -44,14 +44,14 @@ def warn_of_dropped_calls(things: Iterable[Any]) -> None:
     todo = [name for thing in things for name in _modules_of(thing)]
     while todo:
         name = todo.pop()
-        if name in _seen:
-            continue
-        _seen.add(name)
         module = sys.modules.get(name)
-        file = attribute(module, "__file__")
-        if isinstance(module, ModuleType) and isinstance(file, str) and _is_a_programs(name, file):
+        file = plain(attribute(module, "__file__"))
+        if not isinstance(module, ModuleType) or not file or file in seen:
+            continue
+        seen.add(file)
+        if _is_a_programs(name, file):
             todo += [each for value in vars(module).values() for each in _modules_used(value)]
-            _look_at(vars(module), file)
+            look_at(vars(module), file)
 
 
 def _modules_of(thing: Any) -> list[str]:
@@ -75,7 +75,7 @@ def _is_a_programs(name: str, file: str) -> bool:
     return not (others or "site-packages" in file or "dist-packages" in file)
 
 
-def _look_at(names: dict[str, Any], file: str) -> None:
+def look_at(names: dict[str, Any], file: str) -> None:
     import warnings
 
     found: list[tuple[str, int]] = []

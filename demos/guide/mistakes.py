@@ -63,6 +63,8 @@ MISTAKES: dict[str, dict[str, str]] = {
         "a, b = gather(slow(), slow(), slow())": "",
         "yield from stream.sendall(stream.recv(5))": "",
         "s = open_tcp('127.0.0.1', 1)\ns.sendall(b'x')": "",
+        'x = b"".join([stream.recv(1) for _ in range(3)])': "",
+        "x = sum([slow(i) for i in range(3)])": "",
         "spawn(slow).join()": "",
         "if event.is_set: yield": "if event.is_set(): yield",
     },
@@ -142,6 +144,8 @@ MISTAKES: dict[str, dict[str, str]] = {
         "spawn(slow(), 5)": "spawn(slow, 5)",
         "spawn(slow, patience=5)": "",
         "x = run(slow, 5)": "",
+        "task = spawn(slow)\nx = task + 1": "",
+        "a, b = spawn(slow)": "",
         "spawn(plain())": "def plain(x=None): yield",
         "yield from to_thread(spawn, slow)": "from_thread(scheduler, slow)  # in the thread",
         "yield from current_task()": "yield from spawn(slow)",
@@ -190,6 +194,7 @@ MISTAKES: dict[str, dict[str, str]] = {
         ),
     },
     "Files and streams": {
+        "other.setblocking(False)\ndata = other.recv(100)": "",
         "with listen_tcp('127.0.0.1', 0) as one:\n    listen_tcp(*one.addresses[0])": (
             "listener = listen_tcp('127.0.0.1', 0)  # any port that is free"
         ),

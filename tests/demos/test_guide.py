@@ -248,8 +248,8 @@ def as_pattern(text):
 
 ELSE = re.compile(  # what Python itself says, and what is but the right line
     r"object|not defined|unsupported operand|too many values|argument|cannot 'yield from'"
-    r"|event loop|Errno 98|no task can ever run again|^  |context manager protocol"
-    r"|^In corolib[:,] |^Write `|^What needs asyncio's loop"
+    r"|not enough values|temporarily unavailable|event loop|Errno 98|no task can ever run again"
+    r"|^  |context manager protocol|^In corolib[:,] |^Write `|^What needs asyncio's loop"
 )
 
 

@@ -91,6 +91,17 @@ LINES = {
         "yield from stream.sendall(stream.recv(100))",
         "Write `yield from stream.sendall((yield from stream.recv(100)))`",
     ),
+    "of a function of one's own": (PROGRAM, "slow()", "Write `yield from slow()`"),
+    "of one's own in a condition": (
+        PROGRAM,
+        "if not slow(5): print('never')",
+        "Write `if not (yield from slow(5)): print('never')`",
+    ),
+    "by map": (
+        PROGRAM,
+        "list(map(Queue(5).put, [1, 2])); yield",
+        "Write `for item in items: yield from put(item)`",
+    ),
     "returned": (SERVER, "yield; return stream.recv(100)", "(yield from stream.recv(100))`"),
     "unpacked": (
         PROGRAM,
@@ -223,6 +234,17 @@ LINES = {
         SERVER,
         "for line in stream: yield",
         "Write `while line := (yield from stream.readline()):`",
+    ),
+    "a method that is not called": (PROGRAM, "spawn(slow).cancel", "is not called. Write `spawn"),
+    "a task instead of its result": (
+        PROGRAM,
+        "x = spawn(slow) + 1",
+        "A Task is not what it returns. Write `x = (yield from spawn(slow)) + 1`",
+    ),
+    "a socket before its wait": (
+        PROGRAM,
+        "import socket; a, b = socket.socketpair(); a.setblocking(False); a.recv(5)",
+        "Write `yield ReadWait(a)` in front of it",
     ),
     "a sleep without yield": (PROGRAM, "Sleep(0.5)", "so nothing waits. Write `yield Sleep(0.5)`"),
     "a keyword for the function": (
