@@ -18,12 +18,19 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
-from types import CoroutineType, FunctionType, GeneratorType, ModuleType
+from types import (
+    CoroutineType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    ModuleType,
+)
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR
-from corolib.kernel.safely import attribute, module_of, plain
+from corolib.kernel.safely import attribute, class_module, module_of, plain
 from corolib.kernel.source import corrected, lines_of
 
 if TYPE_CHECKING:
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
 
 CALLED = {"abort", "cancel", "clear", "close", "kill", "release", "reset", "set", "shutdown"}
 """Methods that are meant to be called where they stand as a statement."""
+
+DEPTH = 3
+"""Calls in calls that are followed: what debug mode puts around them counts, too."""
 
 seen: set[str] = set()  # files
 
@@ -54,13 +64,26 @@ def warn_of_dropped_calls(things: Iterable[Any]) -> None:
             look_at(vars(module), file)
 
 
-def _modules_of(thing: Any) -> list[str]:
+def _modules_of(thing: Any, depth: int = 0) -> list[str]:
     """Return the names of the modules that a function is from, or a call and what it was given."""
-    frame = attribute(thing, "gi_frame") or attribute(thing, "cr_frame")
-    if isinstance(thing, GeneratorType | CoroutineType) and frame is not None:
-        given = [plain(attribute(each, "__module__")) for each in frame.f_locals.values()]
-        return [module_of(frame), *given]
-    return [plain(attribute(each, "__module__")) for each in (thing, attribute(thing, "func"))]
+    match thing:
+        case GeneratorType(gi_frame=frame) | CoroutineType(cr_frame=frame):
+            if frame is None or depth > DEPTH:
+                return []
+            given = frame.f_locals.values()
+            return [module_of(frame), *(m for each in given for m in _modules_of(each, depth + 1))]
+    return [_home_of(thing)]
+
+
+def _home_of(thing: Any) -> str:
+    """Return the name of the module of a function, or of the class of another thing.
+
+    Nothing is asked of other things, which may answer anything.
+    """
+    if isinstance(thing, partial):
+        return _home_of(thing.func)
+    plainly = isinstance(thing, FunctionType | MethodType | type)
+    return plain(thing.__module__) if plainly else class_module(thing)
 
 
 def _modules_used(value: Any) -> list[str]:
@@ -76,6 +99,7 @@ def _is_a_programs(name: str, file: str) -> bool:
 
 
 def look_at(names: dict[str, Any], file: str) -> None:
+    """Warn of what is wrong in a file, whose names stand for these things."""
     import warnings
 
     found: list[tuple[str, int]] = []

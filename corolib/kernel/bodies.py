@@ -49,7 +49,9 @@ def check_sources(things: list[Any]) -> None:
     if DEBUG:
         from corolib.advice.dropped import warn_of_dropped_calls
 
-        warn_of_dropped_calls(things)
+        warn_of_dropped_calls(
+            [each.body if isinstance(each, PendingCall) else each for each in things]
+        )
 
 
 def is_begun(body: Any) -> bool:

@@ -11,7 +11,8 @@ import pytest
 import corolib
 from corolib import run
 from corolib.advice import dropped
-from corolib.kernel.waits import DEBUG
+from corolib.kernel import check_sources, forgive
+from corolib.kernel.waits import DEBUG, opens
 from tests.helpers.programs import at_terminal
 
 HEADER = """
@@ -177,6 +178,7 @@ def test_modules_are_found_by_what_a_run_is_given_and_by_what_they_use(imported)
     imported(text, "helped")
     imported("import helped\nclass Used:\n    pass\n", "using")
     module = imported("from using import Used\ndef main(*args):\n    yield\n", "begins")
+    awaited, opened = _waiting(module.main), opens(_given)(module.main)
     for things in (
         [module.main],
         [partial(module.main, 5)],
@@ -184,13 +186,40 @@ def test_modules_are_found_by_what_a_run_is_given_and_by_what_they_use(imported)
         [print, module.main],
         [_given(module.main)],
         [module.Used()],
+        [_given(module.Used())],
+        [awaited],
+        [opened.body],
+        [_given(_given(_given(module.main)))],
     ):
         assert len(told(*things)) == 1
         dropped.seen.clear()
+    awaited.close()
+    forgive(opened)
 
 
 def _given(f):
     yield f
+
+
+async def _waiting(f):
+    pass
+
+
+def test_a_call_stays_as_it_was():
+    call = opens(_given)(5)
+    told(call.body)
+    check_sources([call])
+    assert next(call) == 5
+
+
+def test_calls_in_calls_are_followed_so_far_and_those_that_are_over_are_not(imported):
+    module = imported(program())
+    over = _given(module.main)
+    over.close()
+    deep = module.main
+    for _ in range(dropped.DEPTH + 2):
+        deep = _given(deep)
+    assert told(over) == told(deep) == []
 
 
 def test_what_is_not_the_programs_own_is_not_looked_at(imported, tmp_path, monkeypatch):

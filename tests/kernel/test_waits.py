@@ -62,6 +62,18 @@ def test_a_forgotten_yield_from_warns_in_debug_mode(tmp_path):
     assert err == ""
 
 
+@pytest.mark.parametrize("made", ["list(map(", "[*map(", "any(map("])
+def test_calls_that_python_makes_are_shown_as_a_loop(made, tmp_path):
+    path = tmp_path / "app.py"
+    line = f"{made}queue.put, [1, 2]" + {"l": "))", "[": ")]", "a": "))"}[made[0]]
+    path.write_text(
+        f"from corolib import Queue\nqueue = Queue(5)\ndef main():\n    {line}\nmain()\n"
+    )
+    code = f"import runpy; runpy.run_path({str(path)!r})"
+    _, _, err = python(code, **WARNS, COROLIB_DEBUG="1")
+    assert "Write `for item in items: yield from put(item)`" in err
+
+
 @pytest.mark.hazard("H45")
 def test_python_x_dev_is_debug_mode_and_code_without_source_warns_too():
     _, out, err = python(FORGOTTEN, "-X", "dev", **WARNS, COROLIB_DEBUG="")
