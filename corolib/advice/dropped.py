@@ -2,7 +2,8 @@
 
 Of corolib's functions, and of those with `@waits`, debug mode notices it when it happens. Of other
 generator functions Python says nothing. So when a run begins in debug mode, the sources of the
-program are looked through once, for
+program are looked through once. (A trace looks at the code of tasks, when they have run: there it
+is known what `self.door.open()` calls.) What is looked for is
 
     greet(stream)           greet() is a generator function: `yield from greet(stream)`
     if not greet(stream):   a generator is always true
@@ -30,7 +31,7 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR
-from corolib.kernel.safely import attribute, class_module, module_of, plain
+from corolib.kernel.safely import attribute, class_module, module_of, name_of, plain
 from corolib.kernel.source import corrected, lines_of
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ def _home_of(thing: Any) -> str:
     if isinstance(thing, partial):
         return _home_of(thing.func)
     plainly = isinstance(thing, FunctionType | MethodType | type)
-    return plain(thing.__module__) if plainly else class_module(thing)
+    return plain(attribute(thing, "__module__")) if plainly else class_module(thing)
 
 
 def _modules_used(value: Any) -> list[str]:
+    """Return the name of the module that a function or a class is from, or of a module."""
     if isinstance(value, ModuleType):
-        return [value.__name__]
-    return [value.__module__] if isinstance(value, FunctionType | type) else []
+        return [name_of(value)]
+    return [_home_of(value)] if isinstance(value, FunctionType | type) else []
 
 
 def _is_a_programs(name: str, file: str) -> bool:

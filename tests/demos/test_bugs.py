@@ -11,6 +11,9 @@ from corolib.trace import State, sentence
 from demos.guide import bugs
 from tests.trace.test_page import data_of
 
+# One of them is told of in debug mode before it begins.
+pytestmark = pytest.mark.filterwarnings("ignore:.*never runs")
+
 
 @pytest.fixture(scope="module")
 def told():

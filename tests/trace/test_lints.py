@@ -116,6 +116,7 @@ def told(trace):
     return lines
 
 
+@pytest.mark.filterwarnings("ignore:.*never run")
 def test_a_call_that_waits_and_that_nobody_runs_is_told_with_its_line():
     def main():
         one = SimpleNamespace(more=SimpleNamespace(turns=turns))
