@@ -70,7 +70,7 @@ ANY = "EINTR", "ENOMEM", "ENOBUFS", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EPERM"
 """What any call may fail with, whatever its manual says."""
 
 WHILE = 1.0  # seconds for which a call fails each time
-LIMIT = 10.0  # seconds that an answer may take, on a busy machine
+LIMIT = 60.0  # seconds that an answer may take, on a busy machine
 ROUND = 0.4  # seconds for an answer while it is unknown whether there will be one
 MESSAGE = b"x" * 64
 
