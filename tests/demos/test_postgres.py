@@ -14,15 +14,15 @@ pytest.importorskip("psycopg", reason="psycopg does not run here", exc_type=Impo
 
 def test_each_job_is_done_once_though_a_worker_is_killed(postgres):
     env = {**os.environ, **postgres.environment}
-    status, out, err = outcome("demos.postgres", "--jobs", "8", "--seconds", "0.05", env=env)
+    status, out, err = outcome("demos.postgres", "--jobs", "20", "--seconds", "0.05", env=env)
     assert (status, err) == (0, "")
     assert "worker a is killed in the middle of a job" in out
     last = re.fullmatch(
-        r"all 8 jobs are done, each once: (\d) by a, (\d) by b", out.splitlines()[-1]
+        r"all 20 jobs are done, each once: (\d+) by a, (\d+) by b", out.splitlines()[-1]
     )
     assert last, out
-    assert int(last[1]) + int(last[2]) == 8
-    assert int(last[2]) >= 6  # it was killed after one, and may have been quicker than the signal
+    assert int(last[1]) + int(last[2]) == 20
+    assert int(last[2]) >= 1  # that in the middle of which the other one was killed
 
 
 def test_where_no_worker_is_left_it_says_so(postgres):

@@ -2320,7 +2320,8 @@ def reads_in_spite_of(refusals, pair, most, refuse):
         assert (yield from second) == b"y"
         assert current_scheduler().stats()["turns"] - before <= most
 
-    with c, d:
+    with c, d, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("corolib.kernel.poller.REPORT_EVERY", 1000.0)  # a busy machine takes a while
         run(main, selector=refusals)
 
 
