@@ -1,9 +1,10 @@
 """The events of a trace: which kinds there are, what each one says, and how one is written down.
 
 While a program runs, an event is a tuple `(kind, ns, ...)` of numbers, words and code objects, with
-the fields that `EVENTS` names in their order. Written down it is a dictionary: `i` counts from 0,
-`ns` is since the beginning of the trace, a field that is None is left out, and a code object is
-its number in the table `code`.
+the fields that `EVENTS` names in their order. What takes time to put into words is left for who
+reads it: see `in_full`. Written down it is a dictionary: `i` counts from 0, `ns` is since the
+beginning of the trace, a field that is None is left out, and a code object is its number in the
+table `code`.
 
 Nothing of the scheduler is known here.
 """
@@ -59,6 +60,9 @@ WHYS = (
 )
 """Why a task is put into the ready queue."""
 
+# What `epoll` reports: bits, and what stands for them. 4 and more: an error, or a hang-up.
+_REPORTS = {1: "r", 4: "w", 5: "rw"}
+
 Event = dict[str, Any]
 
 
@@ -69,22 +73,49 @@ class Codes:
         # By the address: a hash of code looks at all of it.
         self._numbers: dict[int, tuple[int, CodeType]] = {}
         self.table: list[list[Any]] = []  # by number: qualified name, file, first line
+        self._lines: list[dict[int, int | None]] = []  # by number, of the offsets of instructions
 
     def number(self, code: CodeType) -> int:
         found = self._numbers.get(id(code))
         if found is None:
             found = self._numbers[id(code)] = len(self.table), code
             self.table.append([code.co_qualname, code.co_filename, code.co_firstlineno])
+            self._lines.append(
+                {at: line for first, end, line in code.co_lines() for at in range(first, end, 2)}
+            )
         return found[0]
+
+    def line(self, code: CodeType, at: int) -> int | None:
+        """Return the line of the instruction at an offset."""
+        return self._lines[self.number(code)].get(at)
 
     def files(self) -> list[str]:
         """Return the files of the code, in the order in which they were first named."""
         return list(dict.fromkeys(file for _, file, _ in self.table))
 
 
+def in_full(event: tuple[Any, ...], codes: Codes) -> tuple[Any, ...]:
+    """Return an event as `EVENTS` lays it out.
+
+    The recorder leaves short what is there most: of a `yield` the wait to read a file is the number
+    of that, none is None, and the line is the offset of the instruction; of a `polled` the files
+    are `(fd, bits, fd, bits...)`, with the bits of epoll.
+    """
+    if event[0] == "yield":
+        kind, ns, task, trap, on, code, at, *rest = event
+        on = {} if on is None else {"read": on} if type(on) is int else on
+        line = None if code is None else codes.line(code, at)
+        return (kind, ns, task, trap, on, code, line, *rest)
+    if event[0] == "polled":
+        kind, ns, numbers, count = event
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return (kind, ns, [[fd, _REPORTS.get(bits, "rw")] for fd, bits in pairs], count)
+    return event
+
+
 def decode(event: tuple[Any, ...], i: int, t0: int, codes: Codes) -> Event:
-    """Return the event number `i` as it is written down."""
-    kind, ns, *values = event
+    """Return the event number `i` of the recorder's as it is written down."""
+    kind, ns, *values = in_full(event, codes)
     found: Event = {"i": i, "ns": ns - t0, "kind": kind}
     for name, value in zip(EVENTS[kind], values, strict=True):
         if value is None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from socket import socket
+from itertools import chain
 from types import CodeType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -90,20 +90,16 @@ class TracedScheduler(Scheduler):
         self.seen_turn = 0
         self.begun = self.ended = False
         self.unhandle: Callable[[], object] = lambda: None
-        self.whys: dict[int, str] = {}  # of each task, why its next wake will have come
-        self.proxied: dict[int, str] = {}  # of a task in whose place somebody waited
+        self.notes: dict[int, _Notes] = {}  # by the number of the task
         self.delivered: int | None = None  # the task that a cancel was delivered to just now
-        self.stepped: dict[int, int] = {}  # how many steps each task has taken
-        # Of each task, the variables told last, and of which function.
-        self.told: dict[int, tuple[CodeType | None, dict[str, Any]]] = {}
+        self.codes: dict[int, CodeType] = {}  # of the program, by address
         self.unread: list[tuple[int, Any]] = []  # tasks and their bodies, whose code is new
+        self.reported_at = 0  # ns: when the selector has reported files last
         self.labels = Labels()
         self.deadlocked = False
         self.failed = 0  # tasks
         self.first_failed: str | None = None
-        # Of code, the lines of its instructions; None: it is the library's. By the address, for a
-        # hash of code looks at all of it; and to ask a frame for its line takes as long as a wake.
-        self.codes: dict[int, tuple[CodeType, dict[int, int] | None]] = {}
+        self.ours: set[str] = set()  # files of code that are the library's
         selector = options.get("selector", default_selector)
         if callable(selector):  # else it is refused
             options["selector"] = noting_selector(self, selector)
@@ -116,17 +112,15 @@ class TracedScheduler(Scheduler):
     def note(self, kind: str, *fields: object) -> None:
         """Tell the trace of an event that happens now."""
         if self._turns != self.seen_turn:
-            self.turn_begins(len(self._ready))
+            self.turn_begins()
         self.add((kind, clock(), *fields))
         if len(self.kept) > self.trace.full:
             self.trace.trim()
 
-    def turn_begins(self, ready: int) -> None:
+    def turn_begins(self) -> None:
         """The first event of a turn is about to be noted: nothing else says that one begins."""
         self.seen_turn = self._turns
-        if len(self.kept) > self.trace.full:
-            self.trace.trim()
-        self.add(("turn", clock(), self._turns, ready))
+        self.add(("turn", clock(), self._turns, len(self._ready)))
         if self.unread:  # between turns: no step, and no wait that is being made, is longer for it
             self.read_code()
 
@@ -177,7 +171,8 @@ class TracedScheduler(Scheduler):
     # The loop ---------------------------------------------------------------------------------
 
     def make_ready_queue(self, make: Callable[[], Any]) -> Any:
-        return NotingQueue(self, super().make_ready_queue(make))
+        self.queue = NotingQueue(self, super().make_ready_queue(make))
+        return self.queue
 
     def poll(self, timeout: float | None, deadline: float) -> None:
         self.note("poll", timeout)
@@ -188,12 +183,23 @@ class TracedScheduler(Scheduler):
             if self.phase == "poll":  # the selector has failed
                 self.reported([])
             self.phase = "step"
+            self._poller._append = self.queue.append
 
-    def reported(self, files: list[list[Any]]) -> None:
-        """The selector reports files. Their tasks are made ready next."""
+    def reported(self, files: list[tuple[int, int]]) -> None:
+        """The selector reports files, as `in_full` has them. Their tasks are made ready next."""
         if self.phase == "poll":  # else the poller asks for itself
             self.phase = "io"
-            self.note("polled", files[:64], len(files))
+            self.reported_at = clock()
+            first = tuple(chain.from_iterable(files[:64]))
+            self.add(("polled", self.reported_at, first, len(files)))
+            self._poller._append = self.queue.append_reported
+
+    def _step(self, count: int) -> None:
+        if self._turns != self.seen_turn:
+            self.turn_begins()
+        super()._step(count)
+        if len(self.kept) > self.trace.full:
+            self.trace.trim()
 
     def make_calls(self) -> None:
         before, self.phase = self.phase, "call"
@@ -238,89 +244,88 @@ class TracedScheduler(Scheduler):
         name = plain(task.name)
         self.trace.name_task(task.id, name, over, f"{code.co_filename}:{line}")
         self.note("spawn", task.id, name, over, task.daemon, code, line)
-        self.whys[task.id] = "new"
+        self.notes[task.id] = _Notes()
 
     def make_stepper(self, context: Context) -> Callable[..., Any]:
         inner = super().make_stepper(context)
-
-        stepped = self.stepped
+        every, ours = self.notes, self.ours
+        details = self.trace.stacks or self.trace.values
 
         def step(f: Callable[..., Any], value: Any) -> Any:
             """Note that a step begins, of which `f(value)` is the first instruction; and how it
-            ends.
+            ends. All that takes time is left for `in_full`.
             """
-            task = self.current
-            assert task is not None
-            number = task.id
-            n = stepped[number] = stepped.get(number, 0) + 1
+            task: Any = self.current
+            number, add = task.id, self.add
+            notes = every[number]
+            notes.steps = n = notes.steps + 1
             if f is task.send:
-                self.add(("step", clock(), number, n, "send", None, None))
+                add(("step", clock(), number, n, "send", None, None))
             else:
-                self.add(("step", clock(), number, n, "throw", *words_of(value)))
-            if self.delivered == number:
-                self.delivered = None
+                add(("step", clock(), number, n, "throw", *words_of(value)))
+                if self.delivered == number:
+                    self.delivered = None
             try:
                 trap = inner(f, value)
             except BaseException as exc:
                 self.body_ends(exc)
-                raise
-            finally:
-                # A traceback may hold this frame: it must not hold the body or the task.
+                # A traceback holds this frame: it must not hold the body or the task.
                 del f, value, task
-            self.yields(trap)
+                raise
+            if type(trap) is ReadWait:  # as most are
+                notes.why, name = "io", "ReadWait"
+                entry = trap.entry
+                on = number_of(trap.file) if entry is None or not entry.reads else entry.fd
+            else:
+                notes.why, name, on = self.told(trap)
+            # Which body, of those that delegate to each other, is the innermost of the program's?
+            body, last = task.body, notes.innermost
+            if last is not None and (frame := last.gi_frame) is not None:
+                body = last.gi_yieldfrom  # it has not ended, and those above it are as they were
+            else:
+                notes.innermost = notes.code = frame = None
+            while body is not None:
+                if type(body) is GeneratorType:
+                    code, below = body.gi_code, body.gi_yieldfrom
+                else:
+                    code, below = _below(body)
+                    if code is None:
+                        break
+                file = code.co_filename
+                if file not in ours and not self.is_ours(number, body, code):
+                    notes.innermost = body if type(body) is GeneratorType else None
+                    notes.code, frame = code, frame_of(body)
+                body = below
+            at = None if frame is None else frame.f_lasti
+            stack, values = self.details(task, notes, frame) if details else (None, None)
+            add(("yield", clock(), number, name, on, notes.code, at, stack, values))
             return trap
 
         return step
 
-    def yields(self, trap: Any) -> None:
-        """The running task has yielded a trap, or what is none."""
-        task = self.current
-        assert task is not None
-        number = task.id
-        kind: type = type(trap)
-        on: dict[str, Any] = {}
+    def is_ours(self, number: int, body: Any, code: CodeType) -> bool:
+        """Return whether a body of a task is the library's. New code of the program's is read soon.
+
+        By the address, for a hash of code looks at all of it.
+        """
+        if is_ours(code):
+            self.ours.add(code.co_filename)
+            return True
+        if id(code) not in self.codes:
+            self.codes[id(code)] = code
+            self.unread.append((number, body))
+        return False
+
+    def told(self, trap: Any) -> tuple[str, str, dict[str, Any] | None]:
+        """Return why a wait for this trap will end, what it is called, and what is waited for."""
         if trap is None:
-            self.whys[number], name = "yield", ""
-        elif kind is ReadWait:  # as most are: with no call that can be left out
-            self.whys[number], name = "io", "ReadWait"
-            file = trap.file
-            on["read"] = file.fileno() if type(file) is socket else number_of(file)
-        else:
-            name = class_name(trap)
-            try:
-                self.whys[number], on = self.waits_for(kind, trap)
-            except Exception:  # it may be anything: the scheduler refuses it in a moment
-                self.whys[number] = "other"
-        # Which body, of those that delegate to each other, is the innermost of the program's own?
-        body: Any = task.body
-        innermost: Any = None
-        code: Any
-        lines: Any = None
-        while body is not None:
-            if type(body) is GeneratorType:
-                code, below = body.gi_code, body.gi_yieldfrom
-            else:
-                code, below = _below(body)
-                if code is None:
-                    break
-            try:
-                _, found = self.codes[id(code)]
-            except KeyError:
-                _, found = self.codes[id(code)] = code, None if is_ours(code) else {}
-                self.unread.append((number, body))
-            if found is not None:
-                innermost, lines = body, found
-            body = below
-        line = code = frame = None
-        if innermost is not None and (frame := frame_of(innermost)) is not None:
-            code, at = frame.f_code, frame.f_lasti
-            line = lines.get(at)
-            if line is None:
-                line = lines[at] = frame.f_lineno
-        trace = self.trace
-        stack = self.stack(task.body) if trace.stacks else None
-        values = self.changed(number, frame) if trace.values and frame is not None else None
-        self.add(("yield", clock(), number, name, on, code, line, stack, values))
+            return "yield", "", None
+        name = class_name(trap)
+        try:
+            why, on = self.waits_for(type(trap), trap)
+        except Exception:  # it may be anything: the scheduler refuses it in a moment
+            return "other", name, None
+        return why, name, on
 
     def read_code(self) -> None:
         """Tell what is wrong in the code that tasks have come to for the first time."""
@@ -359,6 +364,15 @@ class TracedScheduler(Scheduler):
             found["holders"] = known
         return why, found
 
+    def details(
+        self, task: Task[Any], notes: _Notes, frame: FrameType | None
+    ) -> tuple[list[tuple[CodeType, int]] | None, dict[str, Any] | None]:
+        """Return the stack of a task and the values of its variables, if they are asked for."""
+        stack = self.stack(task.body) if self.trace.stacks else None
+        if frame is None or not self.trace.values:
+            return stack, None
+        return stack, self.changed(notes, frame)
+
     def stack(self, body: Any) -> list[tuple[CodeType, int]]:
         """Return all frames of a suspended body, outermost first."""
         found = []
@@ -367,14 +381,14 @@ class TracedScheduler(Scheduler):
             _, body = _below(body)
         return found
 
-    def changed(self, number: int, frame: FrameType) -> dict[str, Any]:
+    def changed(self, notes: _Notes, frame: FrameType) -> dict[str, Any]:
         """Return the local variables that are not as they were told last, in short.
 
         Of another function than the last, these are all.
         """
-        code, before = self.told.get(number, (None, {}))
+        code, before = notes.told
         now = {name: shown(value) for name, value in variables_of(frame).items()}
-        self.told[number] = frame.f_code, now
+        notes.told = frame.f_code, now
         if code is not frame.f_code:
             return now
         return {name: value for name, value in now.items() if before.get(name) != value}
@@ -403,8 +417,7 @@ class TracedScheduler(Scheduler):
         if how == "failed" and task is not self.main:  # that is how the run ends
             self.failed += 1
             self.first_failed = self.first_failed or f"{plain(task.name)}#{task.id}"
-        for kept in (self.whys, self.proxied, self.stepped, self.told):
-            kept.pop(task.id, None)
+        self.notes.pop(task.id, None)
         return super().task_done(task)
 
     def report_failure(self, task: Task[Any] | None, error: BaseException) -> None:
@@ -414,15 +427,12 @@ class TracedScheduler(Scheduler):
     def woken(self, task: Any) -> None:
         """A task, or one that waits in its place, is about to be put into the ready queue."""
         number = task.id
-        if self.phase == "io" and self.delivered is None and self.whys.get(number) == "io":
-            self.add(("wake", clock(), number, "io", None))  # as most are
-            return
+        notes = self.notes[number]
+        running, phase, why = self.current, self.phase, notes.why
         if type(task) is ProxyWaiter:
-            self.proxied[number] = _OF_PHASE.get(self.phase, "other")
+            notes.proxied = _OF_PHASE.get(phase, "other")
             return
-        running = self.current
         by = None if running is None else running.id
-        phase, why = self.phase, self.whys.get(number, "other")
         if why == "new":
             pass
         elif self.delivered == number:
@@ -432,7 +442,7 @@ class TracedScheduler(Scheduler):
         elif phase in _OF_PHASE:
             why = _OF_PHASE[phase]
         elif running is None:
-            why = self.proxied.get(number, why)
+            why = notes.proxied or why
         elif running is task and why != "yield":
             why = "at once"
         if phase != "step":
@@ -466,6 +476,22 @@ class TracedScheduler(Scheduler):
         """
         ns = (at - self.t0_clock) * 1e9
         return round(ns) if -NEVER < ns < NEVER else None
+
+
+class _Notes:
+    """What is known of one task until it is done."""
+
+    __slots__ = ("code", "innermost", "proxied", "steps", "told", "why")
+
+    def __init__(self) -> None:
+        self.steps = 0  # that it has taken
+        self.why = "new"  # why its next wake will have come
+        self.proxied = ""  # why the wait of who waited in its place has ended last
+        # The innermost of its generators that is the program's, and which code that runs.
+        self.innermost: Any = None
+        self.code: CodeType | None = None
+        # The variables told last, and of which function.
+        self.told: tuple[CodeType | None, dict[str, Any]] = (None, {})
 
 
 class _Call(partial[Any]):

@@ -32,7 +32,7 @@ from corolib.kernel import (
     to_stderr,
     told,
 )
-from corolib.trace.events import SCHEMA, Codes, Event, decode
+from corolib.trace.events import SCHEMA, Codes, Event, decode, in_full
 from corolib.trace.files import LineWriter, lines_of
 from corolib.trace.measuring import MeasuredScheduler
 from corolib.trace.page import page_of
@@ -124,8 +124,8 @@ class Trace:
             self.on_cause = last is not None and suffix != LINES
             if last is None and suffix == ".html":
                 self._last = PAGE_KEEPS
-        # So many are there at most. To drop them one by one would be a call for each event.
-        self.full = inf if self._last is None else self._last + self._last // 8 + 100
+        # With more than so many, some are dropped: a call for each would cost more than the event.
+        self.full = inf if self._last is None else self._last + 100
 
     def scheduler(self, *, measure: bool = False, **options: Any) -> Scheduler:
         """Return a scheduler that this records, for those who call `turn()`.
@@ -190,7 +190,8 @@ class Trace:
         if self.to == "-":
             self._use(scheduler, _Text(self.t0, self.codes, self._header.get("thread")))
         elif callable(self.to):
-            self._use(scheduler, self.to)
+            f = self.to
+            self._use(scheduler, lambda event: f(in_full(event, self.codes)))
         elif self.to is not None and self.to.endswith(LINES):
             self.path = free_path(self.to)
             self._try(self._open_lines, scheduler)
@@ -218,7 +219,7 @@ class Trace:
                 if isinstance(sink, LineWriter):
                     to_stderr(f"corolib: the trace in {path} ends early: {told(exc)}")
                 else:
-                    _log(f"{brief(sink)} failed: the trace ends, and the program goes on", exc)
+                    _log(f"{brief(self.to)} failed: the trace ends, and the program goes on", exc)
 
         self._sink = sink
         before = list(self.kept)
@@ -283,9 +284,10 @@ class Trace:
         """Drop what is more than is to be kept."""
         kept, last = self.kept, self._last
         assert last is not None
-        while len(kept) > last:
+        excess = len(kept) - last
+        for _ in (None,) * excess:
             kept.popleft()
-            self._dropped += 1
+        self._dropped += excess
         if len(self.tasks) > 2 * last + 100:
             self._forget_tasks()
 

@@ -30,28 +30,34 @@ if TYPE_CHECKING:
     from corolib.trace.recorder import TracedScheduler
 
 _MASKS = ("", "r", "w", "rw")  # what is asked of a selector
-# What `epoll` reports: bits, and what stands for them. 4 and more: an error, or a hang-up.
-_REPORTS = {1: "r", 4: "w", 5: "rw"}
+_BITS = (0, 1, 4, 5)  # what `epoll` would report
 
 
 class NotingQueue:
     """A ready queue."""
 
+    __slots__ = ("_inner", "append", "append_reported", "popleft")
+
     def __init__(self, scheduler: TracedScheduler, inner: Any) -> None:
-        self._scheduler = scheduler
+        push = inner.append
+
+        def append(task: Any) -> None:
+            scheduler.woken(task)
+            push(task)
+
+        def append_reported(task: Any) -> None:
+            """Append a task whose file the selector has just reported."""
+            if type(task) is Task:
+                add = scheduler.add
+                add(("wake", scheduler.reported_at, task.id, "io", None))
+            else:
+                scheduler.woken(task)
+            push(task)
+
         self._inner = inner
-        self._woken = scheduler.woken
-        self._append = inner.append
-
-    def append(self, task: Any) -> None:
-        self._woken(task)
-        self._append(task)
-
-    def popleft(self) -> Any:
-        scheduler = self._scheduler
-        if scheduler._turns != scheduler.seen_turn:
-            scheduler.turn_begins(len(self._inner))
-        return self._inner.popleft()
+        self.append = append
+        self.append_reported = append_reported
+        self.popleft = inner.popleft
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -178,7 +184,6 @@ class NotingSelector:
         self._inner = inner
         self._closed = closed
         self._files: dict[int, None] = {}
-        self._said: dict[tuple[int, int], list[Any]] = {}
         if hasattr(inner, "pairs"):
             self.pairs = self._pairs
 
@@ -205,20 +210,13 @@ class NotingSelector:
 
     def select(self, timeout: float | None) -> Any:
         found = self._inner.select(timeout)
-        self._scheduler.reported([[key.fd, _MASKS[mask]] for key, mask in found])
+        self._scheduler.reported([(key.fd, _BITS[mask]) for key, mask in found])
         return found
 
     def _pairs(self, timeout: float | None) -> Any:
         found = self._inner.pairs(timeout)
-        said = self._said
-        self._scheduler.reported([said.get(pair) or self._say(pair) for pair in found])
+        self._scheduler.reported(found)
         return found
-
-    def _say(self, pair: tuple[int, int]) -> list[Any]:
-        """Put a report into words. The same ones come again and again."""
-        fd, event = pair
-        self._said[pair] = said = [fd, _REPORTS.get(event, "rw")]
-        return said
 
     def _watch(self, fd: int, mask: int) -> None:
         self._files[fd] = None
