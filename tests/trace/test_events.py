@@ -499,6 +499,14 @@ def test_waits_in_other_words():
     ]
 
 
+def test_who_waits_in_the_place_of_a_task_is_not_woken_itself(pair):
+    a, b = pair
+    b.send(b"x")
+    trace = traced(lambda: first(ReadWait(a), Event().waiting()), clock=time.monotonic)
+    assert trace.left is None
+    assert whys(trace, 1) == ["new", "io"]
+
+
 def test_calls_from_outside_say_from_where():
     def answer():
         yield
