@@ -84,7 +84,7 @@ class Proxies:
 
 
 def read_header(
-    stream: Stream, within: float, silent: set[CancelScope]
+    stream: Stream, within: float, silent: dict[CancelScope, Stream]
 ) -> Generator[Any, Any, Any]:
     """Wait for the header; return the client's address. If the proxy speaks for itself that is its
     own, and None if it has gone without a word.
@@ -93,18 +93,18 @@ def read_header(
     """
     data = b""
     with move_on_after(within) as scope:
-        silent.add(scope)
+        silent[scope] = stream
         try:
             while count := missing(data):
                 piece = yield from stream.recv(count)
-                silent.discard(scope)
+                silent.pop(scope, None)
                 if not (data or piece):
                     return None
                 if not piece:
                     raise ProxyHeaderError(f"the PROXY header ends too early: {brief(data)}")
                 data += piece
         finally:
-            silent.discard(scope)
+            silent.pop(scope, None)
     if scope.expired:
         raise ProxyHeaderError(f"no whole PROXY header has come in {within:g} s: {brief(data)}")
     if scope.cancelled_caught:

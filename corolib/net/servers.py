@@ -54,7 +54,14 @@ from corolib.net.network import address_text, source_of, tcp_options, unix_path
 from corolib.net.progress import Progress, Watch
 from corolib.net.proxy_header import Proxies, ProxyHeaderError, read_header
 from corolib.net.serving import Serving, StopReport, release, to_the_end
-from corolib.net.streams import IncompleteRead, LimitExceeded, Stream, break_off, introduce
+from corolib.net.streams import (
+    IncompleteRead,
+    LimitExceeded,
+    Stream,
+    break_off,
+    introduce,
+    received,
+)
 from corolib.net.tls import is_cut_off
 
 Handler = Callable[[Stream], Runnable[Any]]
@@ -135,7 +142,8 @@ class Listener(Listening):
             max_message: their `max_message`: bytes that `readexactly()` and `readuntil()` read. By
                 default the former is not bounded, and the latter by `max_line`.
             tls: the server's `ssl.SSLContext`. The handshake is part of the connection's task.
-            handshake: seconds that it may take; by default 10.
+            handshake: seconds that it may take; by default 10. When the server stops, one that the
+                client has not begun ends at once.
             on_error: called as `f(exc, stream)` with what leaves a handler, or a child that no task
                 joins. By default it is logged to "corolib.server" with the peer's
                 address: an error with a traceback, or a warning where clients can bring it about (a
@@ -203,8 +211,8 @@ class Server(Serving):
         self._max_message = limits["max_message"]
         self._share = limits["max_per_address"]
         self._proxies: Proxies | None = limits["proxy_from"]  # type: ignore[assignment]
-        # What waits for a proxy to say its first byte.
-        self._silent: set[CancelScope] = set()
+        # What waits for the first byte of a proxy or of a handshake, and on which stream.
+        self._silent: dict[CancelScope, Stream] = {}
         self._picks = bool(self._proxies or self._accept is not None or self._share is not None)
         # How many are open of each source, and of which each is, if that is limited.
         self._sources: Counter[Any] = Counter()
@@ -295,8 +303,9 @@ class Server(Serving):
     def _stop_accepting(self) -> None:
         self.stopping.set()
         self.listener.close()
-        for scope in self._silent:
-            scope.cancel("the server stops")
+        for scope, stream in self._silent.items():
+            if not received(stream):
+                scope.cancel("the server stops")
         wake = self._watch.places.waiting.pop(self._watch, None)
         if wake is not None:
             wake()
@@ -382,7 +391,14 @@ class Server(Serving):
     def _handle_tls(self, stream: Stream, within: float | None = None) -> Generator[Any, Any, Any]:
         if within is None:
             within = self._limits["handshake"]
-        yield from stream.start_tls(self._tls, server_side=True, within=within)
+        with CancelScope() as hello:
+            self._silent[hello] = stream
+            try:
+                yield from stream.start_tls(self._tls, server_side=True, within=within)
+            finally:
+                del self._silent[hello]
+        if hello.cancelled_caught:
+            return None
         return (yield from call_here("serve", self._handler, (stream,)))
 
     # The end of a connection ------------------------------------------------------------------

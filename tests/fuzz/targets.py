@@ -319,7 +319,7 @@ def proxies(data: bytes) -> str:
     """The header that a balancer sends before anything else, of both versions."""
 
     def read(stream: Stream) -> Coro[tuple[Any, bytes]]:
-        peer = yield from read_header(stream, 10, set())
+        peer = yield from read_header(stream, 10, {})
         rest = b""
         while part := (yield from stream.recv(65536)):
             rest += part

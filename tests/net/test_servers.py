@@ -1628,6 +1628,30 @@ def test_a_client_that_never_shakes_hands_is_cut_while_others_are_served(
     assert sum("took longer than 3 s" in each.getMessage() for each in caplog.records) == 1
 
 
+def test_a_server_that_stops_does_not_wait_for_a_handshake_that_has_not_begun(
+    server_tls, client_tls, caplog
+):
+    def scenario(server):
+        with dial(server) as silent, dial(server) as begun, Stream(dial(server)) as client:
+            begun.send(b"\x16\x03\x01")
+            yield from client.start_tls(client_tls, server_hostname="localhost")
+            yield from until(lambda: server.stats()["open"] == 3)
+            yield
+            stopping = spawn(server.stop, 5)
+            assert (yield from everything(silent)) == b""
+            assert now() < 1
+            yield from client.sendall(b"hello")
+            assert (yield from client.recv(9)) == b"hello"
+            yield from client.aclose()
+            [cut] = (yield from stopping).cancelled
+            assert cut.peer == begun.getsockname()
+        return server.stats()
+
+    stats = serving(echo, scenario, virtual_time(), tls=server_tls)
+    assert (stats["failed"], stats["reset"]) == (0, 0)
+    assert not caplog.records
+
+
 def test_a_peer_that_resets_in_the_handshake_is_no_failure(server_tls):
     def scenario(server):
         sock = dial(server)
