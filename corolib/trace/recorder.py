@@ -298,6 +298,7 @@ class TracedScheduler(Scheduler):
                 body = below
             at = None if frame is None else frame.f_lasti
             stack, values = self.details(task, notes, frame) if details else (None, None)
+            add = self.add  # the step itself may have been the last event that is taken
             add(("yield", clock(), number, name, on, notes.code, at, stack, values))
             return trap
 

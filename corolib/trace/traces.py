@@ -214,12 +214,12 @@ class Trace:
             try:
                 sink(event)
             except Exception as exc:
-                path = self.path
+                path, to = self.path, self.to
                 self.stop(scheduler)
                 if isinstance(sink, LineWriter):
                     to_stderr(f"corolib: the trace in {path} ends early: {told(exc)}")
                 else:
-                    _log(f"{brief(self.to)} failed: the trace ends, and the program goes on", exc)
+                    _log(f"{brief(to)} failed: the trace ends, and the program goes on", exc)
 
         self._sink = sink
         before = list(self.kept)

@@ -874,14 +874,19 @@ def test_a_callable_gets_each_event_and_one_that_fails_ends_the_trace(caplog):
     scheduler.close()
     assert [event[0] for event in begun][:3] == ["spawn", "wake", "run"]
 
+    seen = []
+
     def fails(event):
+        seen.append(event[0])
         if event[0] == "step":
             raise ValueError("no more")
 
     with caplog.at_level(logging.ERROR, "corolib.trace"):
         assert run(sleeper, 0, "value", trace=fails) == "value"
     assert len(caplog.records) == 1
+    assert "fails" in caplog.messages[0]
     assert "the program goes on" in caplog.text
+    assert seen[-1] == "step"
 
 
 def test_source_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
