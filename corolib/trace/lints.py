@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterator
+from itertools import takewhile
 from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -57,9 +58,7 @@ def dropped_calls(code: CodeType) -> Iterator[tuple[int, list[str]]]:
 def _names_at(begin: tuple[int, int], instructions: list[Any]) -> list[str]:
     """Return the names that the code loads which begins there, if the last instruction does."""
     names: list[str] = []
-    for each in reversed(instructions):
-        if _begin_of(each) < begin:
-            break
+    for each in takewhile(lambda each: _begin_of(each) >= begin, reversed(instructions)):
         if _begin_of(each) == begin and each.opname.startswith(_LOADS):
             names.insert(0, each.argval)
             if each.opname not in _MEMBERS:

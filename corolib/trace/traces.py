@@ -240,8 +240,7 @@ class Trace:
     def end(self, reason: str) -> None:
         """The run is over: write what is to be written. If that fails, the run is as it was."""
         if self.path.endswith(LINES):
-            if self._sink is not None:
-                self._try(self._sink.close, self._sources())
+            self._try(self._sink.close, self._sources())
         elif self.on_cause:
             if reason not in ("returned", "closed"):
                 self.cause()
