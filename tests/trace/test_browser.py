@@ -9,6 +9,8 @@ import pytest
 
 from corolib import Event, Lock, Sleep, move_on_after, run, spawn
 from corolib.trace import Trace, write
+from corolib.trace.events import EVENTS
+from corolib.trace.page import pack, packed
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.driving import FULL, turns
 
@@ -319,3 +321,19 @@ def test_the_page_fits_the_window(page, width, dark):
     assert page.ask(COVERED) == []
     assert page.ask("document.documentElement.dataset.theme") == ("dark" if dark else "light")
     assert page.picture().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("what", ["torn", "foreign", "an event without its fields"])
+def test_a_damaged_trace_is_said_to_be_one(tmp_path, what):
+    trace = Trace(tmp_path / "out.html")
+    run(turns, 3, trace=trace)
+    whole = pack(trace.header, trace.events)
+    rows = [[list(EVENTS).index("deadlock"), 0]]
+    foreign = {"header": {"code": [], "tasks": {}}, "first": 0, "kinds": EVENTS, "rows": rows}
+    data = {"torn": whole[: len(whole) // 8 * 4], "foreign": packed([1, {}])}.get(what)
+    page = (tmp_path / "out.html").read_text("utf-8")
+    (tmp_path / "bad.html").write_text(page.replace(whole, data or packed(foreign)), "utf-8")
+    said = "document.getElementById('sentence')?.textContent.startsWith('This trace is damaged')"
+    with Browser(tmp_path / "profile") as browser:
+        browser.tell("Page.navigate", url=f"file://{tmp_path / 'bad.html'}")
+        browser.wait_for(said)

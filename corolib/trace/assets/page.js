@@ -535,7 +535,14 @@ function dressed() {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
 }
 
+// What is thrown anywhere comes of data that does not go together.
+function damaged(error) {
+  $("sentence").textContent = `This trace is damaged, and cannot be shown: ${error.message}`;
+}
+
 async function begin() {
+  addEventListener("error", (event) => damaged(event));
+  addEventListener("unhandledrejection", (event) => damaged(event.reason));
   dressed();
   if (typeof DecompressionStream === "undefined") {
     $("sentence").textContent = "This browser cannot unpack the trace: it has no DecompressionStream.";
