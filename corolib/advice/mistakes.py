@@ -58,6 +58,13 @@ _OF_CALLS = ("generator", "coroutine", "await", "'bool' object is not iterable")
 """What messages of Python's have in them when a call that waits was not run, or not first."""
 
 
+_BYTES = re.compile(
+    "bytes-like object is required, not 'str'|bytes or a tuple of bytes, not str|str to bytes$|"
+    'a bytes-like object, str found|expected str instance, bytes found|not "bytes"\\) to str$'
+)
+"""What Python says where bytes and text meet."""
+
+
 def note_on(error: BaseException) -> str | None:
     """Return the note for an error, None if nothing is known of it."""
     if isinstance(error, BlockingIOError):
@@ -74,6 +81,10 @@ def note_on(error: BaseException) -> str | None:
         if type(thing) is Block:
             return begun_block(error)
         cures = FUNCTIONS.get(name_of(thing)) if is_of_library(thing) else None
+        asks = type(thing) is FunctionType and is_of_library(thing) and not cures
+        if asks and not flags_of(thing) & WAITS:
+            asked = name_of(thing)
+            return f"{asked} was not called: write `{asked}().{error.name}`"
         if cures or is_of_library(type(thing)):
             name = str(error.name)
             cure = (cures or {}).get(name) or member_cure(type(thing), name)
@@ -124,6 +135,8 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
         forgotten = _forgotten(error)
         if forgotten:
             return forgotten
+    if _BYTES.search(text) and "encode()" not in text:
+        return 'What is received and sent is bytes: b"..." is bytes, and `data.decode()` is text'
     if any(re.search(rf"\b{each}\b", text) for each in AWAITED):
         return taken_for_its_result(error)
     return _called(error) if text.endswith("object is not callable") else None

@@ -53,6 +53,11 @@ def check_handler(caller: str, handler: Any, kind: Kind) -> None:
             )
             forgive(handler)
         raise TypeError(text)
+    if kind.waits and isinstance(handler, type) and not hasattr(handler, "send"):
+        raise TypeError(
+            f"{caller}() got the class {name_of(handler)}: give {kind.what}, or the method of an "
+            f"object, as `{name_of(handler)}().handle` may be"
+        )
     function, bound = handler, 0
     if type(function) is MethodType:
         function, bound = function.__func__, 1

@@ -194,6 +194,9 @@ MISTAKES: dict[str, dict[str, str]] = {
         ),
     },
     "Files and streams": {
+        'b"a line".split(" ")': 'b"a line".split(b" ")  # what streams carry is bytes',
+        'yield from serve_tcp(Queue, "127.0.0.1", 0)': "def echo(stream): yield",
+        "current_task.name": "",
         "other.setblocking(False)\ndata = other.recv(100)": "",
         "with listen_tcp('127.0.0.1', 0) as one:\n    listen_tcp(*one.addresses[0])": (
             "listener = listen_tcp('127.0.0.1', 0)  # any port that is free"

@@ -69,6 +69,22 @@ WRONG = {
     ),
     "a, b = spawn(slow)": "A Task is not what it returns. Write `a, b = yield from spawn(slow)`",
     "class Task: pass\nx = Task() + 1": None,
+    # Functions that ask, and bytes.
+    "current_task.name": "current_task was not called: write `current_task().name`",
+    "gather.name": None,
+    **dict.fromkeys(
+        (
+            'b"x".split(" ")',
+            'b"x" + "x"',
+            '"x" + b"x"',
+            '"x" in b"x"',
+            'b"x".startswith("x")',
+            '"".join([b"x"])',
+            'b"".join(["x"])',
+        ),
+        'What is received and sent is bytes: b"..." is bytes, and `data.decode()` is text',
+    ),
+    'yield from stream.sendall("x")': None,
     # Nothing is known of these.
     "yield from plain(list(5))": None,
     "yield from plain(stream=[*plain()])": None,

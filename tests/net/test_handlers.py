@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Generator
 
 import pytest
 
@@ -79,6 +80,21 @@ def test_a_handler_that_takes_something_else_is_told_what_it_gets(handler, takes
     )
     assert cure in said
     assert ("read and written, and `stream.peer` is who has connected" in said) == ("Wri" in cure)
+
+
+def test_a_class_is_no_handler_but_a_method_of_its_objects_may_be():
+    said = is_told(Service, "serve_tcp() got the class Service: give a generator function of one")
+    assert said.endswith("or the method of an object, as `Service().handle` may be")
+    check_handler("serve_tcp", Body, STREAM)
+    check_handler("serve_udp", bytes, DATAGRAM)
+
+
+class Body(Generator):
+    """A generator that is written by hand."""
+
+    def __init__(self, stream): ...
+    def send(self, value): ...
+    def throw(self, *error): ...
 
 
 @pytest.mark.found("E2")
