@@ -31,7 +31,7 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR
-from corolib.kernel.safely import attribute, class_module, module_of, name_of, plain
+from corolib.kernel.safely import attribute, class_module, is_a, module_of, name_of, plain
 from corolib.kernel.source import corrected, lines_of
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ def warn_of_dropped_calls(things: Iterable[Any]) -> None:
 
 def _modules_of(thing: Any, depth: int = 0) -> list[str]:
     """Return the names of the modules that a function is from, or a call and what it was given."""
-    match thing:
-        case GeneratorType(gi_frame=frame) | CoroutineType(cr_frame=frame):
-            if frame is None or depth > DEPTH:
-                return []
-            given = frame.f_locals.values()
-            return [module_of(frame), *(m for each in given for m in _modules_of(each, depth + 1))]
-    return [_home_of(thing)]
+    if not is_a(thing, (GeneratorType, CoroutineType)):
+        return [_home_of(thing)]
+    frame = thing.gi_frame if is_a(thing, GeneratorType) else thing.cr_frame
+    if frame is None or depth > DEPTH:
+        return []
+    given = frame.f_locals.values()
+    return [module_of(frame), *(m for each in given for m in _modules_of(each, depth + 1))]
 
 
 def _home_of(thing: Any) -> str:
@@ -81,17 +81,17 @@ def _home_of(thing: Any) -> str:
 
     Nothing is asked of other things, which may answer anything.
     """
-    if isinstance(thing, partial):
+    if is_a(thing, partial):
         return _home_of(thing.func)
-    plainly = isinstance(thing, FunctionType | MethodType | type)
+    plainly = is_a(thing, (FunctionType, MethodType, type))
     return plain(attribute(thing, "__module__")) if plainly else class_module(thing)
 
 
 def _modules_used(value: Any) -> list[str]:
     """Return the name of the module that a function or a class is from, or of a module."""
-    if isinstance(value, ModuleType):
+    if is_a(value, ModuleType):
         return [name_of(value)]
-    return [_home_of(value)] if isinstance(value, FunctionType | type) else []
+    return [_home_of(value)] if is_a(value, (FunctionType, type)) else []
 
 
 def _is_a_programs(name: str, file: str) -> bool:

@@ -173,7 +173,7 @@ def not_ready(error: BaseException) -> str | None:
     for place in places(error):
         for call, _ in reversed(place.line.calls):
             name, owner = name_in(call.func), getattr(call.func, "value", None)
-            if name == "connect":
+            if name == "connect" and owner is not None:
                 right = for_async(OPEN_TCP) if place.word == "await" else OPEN_TCP
                 return f"In corolib: {right}"
             trap = "ReadWait" if name in READS else "WriteWait" if name in WRITES else None

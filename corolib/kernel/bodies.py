@@ -11,7 +11,7 @@ from typing import Any
 
 from corolib.kernel.diagnostics import not_runnable
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
-from corolib.kernel.safely import name_of
+from corolib.kernel.safely import is_a, name_of
 from corolib.kernel.waits import DEBUG, PendingCall, forgive
 
 CLOSINGS = 100  # yields that a body may do in `finally` while it is closed for good
@@ -49,9 +49,7 @@ def check_sources(things: list[Any]) -> None:
     if DEBUG:
         from corolib.advice.dropped import warn_of_dropped_calls
 
-        warn_of_dropped_calls(
-            [each.body if isinstance(each, PendingCall) else each for each in things]
-        )
+        warn_of_dropped_calls([each.body if is_a(each, PendingCall) else each for each in things])
 
 
 def is_begun(body: Any) -> bool:

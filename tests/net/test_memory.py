@@ -21,7 +21,9 @@ from tests.helpers.driving import echo, until
 from tests.helpers.inside import PLACES_ASKED, STEPS, counts_of, question_counts, refuse_memory
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.* was called at .* but never run:RuntimeWarning"  # debug mode says so, and is right
+    # Debug mode says so, and is right; or it has no memory for that.
+    "ignore:.* was called at .* but never run:RuntimeWarning",
+    "ignore:.* while calling deallocator:pytest.PytestUnraisableExceptionWarning",
 )
 
 LOCAL = "127.0.0.1"
