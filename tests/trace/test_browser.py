@@ -232,7 +232,7 @@ def test_a_long_time_in_which_nothing_happens_is_drawn_short(page, tmp_path):
     run(turns, 20, trace=trace)
     step = next(n for n, e in enumerate(trace.events) if e["kind"] == "step" and e["n"] == 10)
     began = trace.events[step]["ns"]
-    late = [{**e, "ns": e["ns"] + 10**9 * (n > step)} for n, e in enumerate(trace.events)]
+    late = [{**e, "ns": e["ns"] + 10**12 * (n > step)} for n, e in enumerate(trace.events)]
     write(str(tmp_path / "late.html"), trace.header, late)
     page.open(f"file://{tmp_path / 'late.html'}")
     ended = late[step + 1]["ns"]

@@ -118,9 +118,11 @@ class View {
     return [...found, text.slice(from)];
   }
 
-  // Show things in a panel; those that have come from another panel say so by moving.
+  // Show things in a panel, each a task and what makes its node; those that have come from another
+  // panel say so by moving.
   fill(id, state, items, empty) {
-    const shown = items.slice(0, SHOWN).map(([task, node]) => {
+    const shown = items.slice(0, SHOWN).map(([task, make]) => {
+      const node = make();
       if (task && this.places.get(task) !== id) {
         this.places.set(task, id);
         if (!this.fast) node.classList.add("arrives");
@@ -144,19 +146,27 @@ class View {
     return this.codes[code][0].replace(/\.<locals>\.<\w+>$/, "").split("<locals>.").pop();
   }
 
+  // A task, what it waits for, and the tasks on which that depends.
+  wait(state, task, more) {
+    const whom = this.whom(state, task);
+    return el("div", { class: "row" }, this.chip(state, task.id),
+      el("span", { class: "why" }, waitOf(task, whom.length) + more),
+      whom.slice(0, 5).map((id) => this.chip(state, id)));
+  }
+
   panels(state) {
     this.fill("ready", state, state.ready.map(
-      (id) => [id, this.chip(state, id, WHYS[state.task(id).why] ?? state.task(id).why)]), "nobody");
+      (id) => [id, () => this.chip(state, id, WHYS[state.task(id).why] ?? state.task(id).why)]), "nobody");
     const running = [];
     if (state.running !== null) {
       const task = state.task(state.running);
-      running.push([task.id, el("div", { class: "row" }, this.chip(state, task.id),
+      running.push([task.id, () => el("div", { class: "row" }, this.chip(state, task.id),
         el("span", { class: "why" },
           task.steps > 1 ? `went on from ${place(this.codes, task.code, task.line)}` : "its first step"))]);
     } else if (state.polling) {
       const most = state.timeout === null ? "until a file is ready"
         : `at most ${span(Math.floor(state.timeout * 1e9))}`;
-      running.push([0, el("div", { class: "pulse" },
+      running.push([0, () => el("div", { class: "pulse" },
         state.timeout === 0 ? "The selector is asked." : `The scheduler sleeps, ${most}.`)]);
     }
     this.fill("running", state, running, state.ended ? "The run is over." : "The scheduler itself.");
@@ -165,23 +175,21 @@ class View {
       if (task.state !== "waiting") continue;
       const { read, write, urgent, until = -1 } = task.on;
       const fd = read ?? write ?? urgent;
-      const whom = this.whom(state, task);
-      const node = el("div", { class: "row" }, this.chip(state, task.id),
-        el("span", { class: "why" }, waitOf(task, whom.length),
-          fd !== undefined ? `, for ${span(state.ns - task.since)} so far` : ""),
-        whom.slice(0, 5).map((id) => this.chip(state, id)));
-      if (fd !== undefined) files.push([fd, task.id, node]);
-      else waits.push([until < 0 ? Number.MAX_VALUE : until ?? Infinity, task.id, node]);
+      const long = fd === undefined ? "" : `, for ${span(state.ns - task.since)} so far`;
+      const make = () => this.wait(state, task, long);
+      if (fd !== undefined) files.push([fd, task.id, make]);
+      else waits.push([until < 0 ? Number.MAX_VALUE : until ?? Infinity, task.id, make]);
     }
     const inOrder = (a, b) => a[0] - b[0] || a[1] - b[1];
     this.fill("files", state, files.sort(inOrder).map((each) => each.slice(1)), "nobody");
-    const locks = [...state.locks.values()].map(([label, holder]) => [0, el("div", { class: "row" },
+    const locks = [...state.locks.values()].map(([label, holder]) => [0, () => el("div", { class: "row" },
       el("span", { class: "lock" }, label), el("span", { class: "why" }, "is held by"), this.chip(state, holder))]);
     this.fill("waits", state, [...waits.sort(inOrder).map((each) => each.slice(1)), ...locks],
       "nobody");
     this.fill("done", state, state.done.slice().reverse().map((id) => {
       const { how, error } = state.task(id);
-      return [id, this.chip(state, id, how === "failed" ? `failed: ${error}` : how === "returned" ? null : how)];
+      const why = how === "failed" ? `failed: ${error}` : how === "returned" ? null : how;
+      return [id, () => this.chip(state, id, why)];
     }), "nobody yet");
     this.find("done-count").textContent = state.done_count > state.done.length
       ? `the last ${state.done.length} of ${state.done_count}` : "the last one first";
@@ -220,7 +228,7 @@ class View {
     const groups = new Map(); // of each line, the tasks that stand there, by what that means
     const add = (at, means, id) => {
       const group = groups.get(at) ?? groups.set(at, new Map()).get(at);
-      group.set(means, [...group.get(means) ?? [], id]);
+      (group.get(means) ?? group.set(means, []).get(means)).push(id);
     };
     const lint = own?.kind === "lint"; // it is about a line where the task is not yet
     if (lint) add(line, "will not run this call", task.id);
@@ -289,9 +297,9 @@ class View {
   variables(state, task, tasks) {
     const functions = new Map();
     for (const each of tasks) {
-      if (!Object.values(each.locals).some(says)) continue;
-      const group = functions.get(each.code) ?? functions.set(each.code, []).get(each.code);
-      if (group.length < ROWS || each === task) group.push(each);
+      const group = functions.get(each.code) ?? [];
+      if (group.length >= ROWS && each !== task) continue;
+      if (Object.values(each.locals).some(says)) functions.set(each.code, [...group, each]);
     }
     const tables = [...functions].map(([code, group]) => {
       const names = [...new Set(group.flatMap((each) => Object.keys(each.locals)))].filter(
