@@ -115,7 +115,12 @@ def in_full(event: tuple[Any, ...], codes: Codes) -> tuple[Any, ...]:
 
 def decode(event: tuple[Any, ...], i: int, t0: int, codes: Codes) -> Event:
     """Return the event number `i` of the recorder's as it is written down."""
-    kind, ns, *values = in_full(event, codes)
+    return written(in_full(event, codes), i, t0, codes)
+
+
+def written(event: tuple[Any, ...], i: int, t0: int, codes: Codes) -> Event:
+    """Return the event number `i`, which is laid out as `EVENTS` says, as it is written down."""
+    kind, ns, *values = event
     found: Event = {"i": i, "ns": ns - t0, "kind": kind}
     for name, value in zip(EVENTS[kind], values, strict=True):
         if value is None:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from corolib import TaskCancelled, current_scheduler, run
 from corolib.trace import Trace, mark
-from corolib.trace.events import EVENTS, Codes, Event, decode
+from corolib.trace.events import EVENTS, Codes, Event, written
 from corolib.trace.page import packed, rows_of
 from corolib.trace.recorder import clock, shown
 from corolib.trace.sentences import WORDS
@@ -193,7 +193,7 @@ class Recording:
     def recorded(self, picture: str, title: str = "", words: dict[str, str] = TASKS) -> Run:
         codes = Codes()
         t0 = self.events[0][1]
-        events = [decode(event, i, t0, codes) for i, event in enumerate(self.events)]
+        events = [written(event, i, t0, codes) for i, event in enumerate(self.events)]
         return Run(picture, title, self.tasks, codes.table, events, words)
 
 
