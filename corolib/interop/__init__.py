@@ -1,4 +1,4 @@
-"""Doors to other libraries and programs. Nothing below in corolib knows what is here.
+"""Interfaces to other libraries and programs. Nothing below in corolib knows what is here.
 
     ReadinessDriver         drives generators that say for which file they wait
     open_asyncio()          calls libraries of asyncio's
