@@ -297,8 +297,12 @@ def misbehave(what):
 
 
 @pytest.mark.found("T5")
-def test_what_cannot_be_unpickled_is_an_error_of_its_own_caller_and_of_nobody_else(tmp_path):
+def test_what_cannot_be_unpickled_is_an_error_of_its_own_caller_and_of_nobody_else(
+    tmp_path, monkeypatch
+):
     """The process goes on, and so does the other one, with the call that it does."""
+    for name in ("cpu_count", "process_cpu_count"):  # there are two, whatever this machine has
+        monkeypatch.setattr(os, name, lambda: 2, raising=False)
     begun, go = tmp_path / "begun", tmp_path / "go"
 
     def main():
