@@ -55,6 +55,12 @@ MAPPED = "::ffff:"
 CREDENTIALS = "iII"
 """The struct ucred of unix(7)."""
 
+TIOCOUTQ: int = getattr(termios, "TIOCOUTQ", 0)
+"""Asks how many bytes a socket keeps for its peer."""
+
+SIOCOUTQNSD = 0x894B if sys.platform == "linux" else TIOCOUTQ
+"""Asks Linux how many of them have not been sent."""
+
 TCP_INFO_SIZE = 8 + 24 * 4 + 4 * 8
 """Bytes of struct tcp_info of Linux, up to and with the two counts of bytes."""
 
@@ -320,10 +326,25 @@ def unsent(sock: Any) -> int:
 
     Of TCP this counts what was not acknowledged, of a Unix socket what was not read.
     """
+    return _counted(sock, TIOCOUTQ)
+
+
+def not_sent(sock: Any) -> int:
+    """Return how many of these bytes have not left yet, for the peer has no room for them.
+
+    A peer that has got all may acknowledge the last of it some hundredths of a second later. Where
+    the system is not Linux, that counts, too.
+
+    Source: SIOCOUTQNSD in linux/sockios.h; delayed acknowledgements in RFC 9293, 3.8.6.3.
+    """
+    return _counted(sock, SIOCOUTQNSD)
+
+
+def _counted(sock: Any, request: int) -> int:
     count = bytes(4)
     # This may be no socket of the system's.
     with suppress(AttributeError, OSError):
-        count = fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+        count = fcntl.ioctl(sock, request, count)
     return int.from_bytes(count, sys.byteorder)
 
 

@@ -59,6 +59,7 @@ from corolib.net.streams import (
     LimitExceeded,
     Stream,
     break_off,
+    held_back,
     introduce,
     received,
 )
@@ -520,8 +521,9 @@ class _Connection(Progress):
                 self.task.watch(self)
                 goes_on = True
                 return
-            if self.cut and stream.unsent():
-                # Else the kernel would keep it for a peer that does not take it.
+            if self.cut and (held_back(stream) if self.between else stream.unsent()):
+                # Else the kernel would keep it for a peer that does not take it. One that has got a
+                # whole message may just not have acknowledged it: a reset would take it away again.
                 stream.reset()
             if error is not None:
                 self._break_off()

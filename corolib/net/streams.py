@@ -23,7 +23,7 @@ import io
 import os
 import socket
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,7 +51,7 @@ from corolib.kernel import (
     waits,
     where,
 )
-from corolib.net.network import PeerCredentials, Socket, peer_credentials, reset, unsent
+from corolib.net.network import PeerCredentials, Socket, not_sent, peer_credentials, reset, unsent
 from corolib.net.tls import HANDSHAKE, TLS, has_failed
 
 if TYPE_CHECKING:
@@ -857,8 +857,11 @@ class Stream:
 
         It shrinks as the other side reads; 0 where this is not known, as of a pipe.
         """
+        return self._kept(unsent)
+
+    def _kept(self, count: Callable[[Any], int]) -> int:
         try:
-            return unsent(self.socket)
+            return count(self.socket)
         except (OSError, ValueError):
             return 0
 
@@ -1100,6 +1103,13 @@ def waits_for_peer(task: Task[Any], stream: Stream) -> bool:
 def waits_for_data(task: Task[Any], stream: Stream) -> bool:
     """Return whether the task or a child of it waits for the rest of something."""
     return not stream._between and any(_is_to_read(each.wait, stream) for each in family(task))
+
+
+def held_back(stream: Stream) -> int:
+    """Return how many bytes the peer has no room for: less than `unsent()`, which counts also what
+    it has not acknowledged yet.
+    """
+    return stream._kept(not_sent)
 
 
 def is_between(stream: Stream) -> bool:

@@ -500,17 +500,21 @@ def test_a_server_that_lets_a_client_go_between_two_messages_says_so(
     def scenario(server):
         for kind in (b"idle", b"stop"):
             with dial(server) as client:
+                # Its kernel says late what has arrived.
+                client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
                 if secure:
                     yield from client.start_tls(client_tls, server_hostname="localhost")
                 yield from client.sendall(kind)
                 if kind == b"stop":
                     yield from until(lambda: len(seen) == 2)
                     spawn(server.stop(0))
+                assert (yield from client.readexactly(5)) == b"whole"
                 assert (yield from client.recv(9)) == b""
 
     def handler(stream):
         while (yield from stream.more()):
             seen.append((yield from stream.recv(9)))
+            yield from stream.sendall(b"whole")
 
     seen = []
     tls = server_tls if secure else None
