@@ -6,6 +6,7 @@ Knows no task. Imports from corolib the words, and the wording of one complaint.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
@@ -44,9 +45,12 @@ def body_of(caller: str, f: Any, args: tuple[Any, ...]) -> Any:
 def check_sources(things: list[Any]) -> None:
     """In debug mode, warn of calls in the sources of functions that make a generator and drop it.
 
-    It is done where a run begins, and not in a step: to read the sources takes a while.
+    It is done where a run begins, and not in a step: to read the sources takes a while. Who has
+    become another user may not read the library's any more: that is no reason to end a run.
     """
-    if DEBUG:
+    if not DEBUG:
+        return
+    with suppress(ImportError):
         from corolib.advice.dropped import warn_of_dropped_calls
 
         warn_of_dropped_calls([each.body if is_a(each, PendingCall) else each for each in things])

@@ -212,6 +212,12 @@ def test_a_call_stays_as_it_was():
     assert next(call) == 5
 
 
+def test_who_may_not_read_the_library_any_more_is_not_told(monkeypatch):
+    monkeypatch.setattr("corolib.kernel.bodies.DEBUG", True)
+    monkeypatch.setitem(sys.modules, "corolib.advice.dropped", None)
+    assert check_sources([_given]) is None
+
+
 def test_calls_in_calls_are_followed_so_far_and_those_that_are_over_are_not(imported):
     module = imported(program())
     over = _given(module.main)
