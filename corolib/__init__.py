@@ -28,7 +28,7 @@ The layers, where each package imports only from those below it:
     trace/          records what the scheduler does, where a run asks for it
         command -> traces -> recorder -> watching     page, perfetto, files
         page, perfetto -> sentences -> state -> events     looking
-        observing -> watchdog, measuring     recorder -> lints -> messages
+        observing -> watchdog, measuring     recorder -> messages
     demo/           two servers to try it with: they and `__main__` use what is public
         daytime -> echo -> ports     start
     -----------------------------------------------------------------------------------------------

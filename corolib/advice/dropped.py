@@ -1,9 +1,9 @@
 """Calls that are statements, and make a generator that nobody runs: `greet(stream)` alone.
 
-Of corolib's functions, and of those with `@waits`, debug mode notices it when it happens. Of other
-generator functions Python says nothing. So when a run begins in debug mode, the sources of the
-program are looked through once. (A trace looks at the code of tasks, when they have run: there it
-is known what `self.door.open()` calls.) What is looked for is
+Of corolib's functions, and of those with `@waits`, debug mode notices it when it happens, and of
+`async def` Python does. Of other generator functions nothing is said. So when a run begins in debug
+mode, the sources of the program are looked through once. A trace asks for what is wrong in the code
+of its tasks: all of it, for there it may be seen before it happens. What is looked for is
 
     greet(stream)           greet() is a generator function: `yield from greet(stream)`
     if not greet(stream):   a generator is always true
@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
 from types import (
     CoroutineType,
     FunctionType,
@@ -28,9 +27,9 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from corolib.kernel.frames import CO_GENERATOR
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import attribute, class_module, is_a, module_of, name_of, plain
 from corolib.kernel.source import corrected, lines_of
 
@@ -45,7 +44,27 @@ CALLED = {"abort", "cancel", "clear", "close", "kill", "release", "reset", "set"
 DEPTH = 3
 """Calls in calls that are followed: what debug mode puts around them counts, too."""
 
-seen: set[str] = set()  # files
+MARKS = f"{LIBRARY}kernel.waits"  # where `@waits` and `@opens` make another function of one
+
+seen: set[str] = set()  # files that were warned of, if anything is wrong there
+known: dict[str, list[Found]] = {}  # by file
+
+
+class Found(NamedTuple):
+    """A statement that does nothing.
+
+    Attributes:
+        thing: what it calls.
+        kind: what that is: "generator", "marked", "coroutine"; or "method", which is not called.
+        cure: what to write.
+        text: all of it, in words.
+    """
+
+    line: int
+    thing: str
+    kind: str
+    cure: str
+    text: str
 
 
 def warn_of_dropped_calls(things: Iterable[Any]) -> None:
@@ -104,36 +123,49 @@ def look_at(names: dict[str, Any], file: str) -> None:
     """Warn of what is wrong in a file, whose names stand for these things."""
     import warnings
 
-    found: list[tuple[str, int]] = []
-    with suppress(Exception):  # clients may have no source, or one that cannot be parsed any more
-        found = sorted(_texts(names, file), key=itemgetter(1))
-    for text, lineno in found:
-        warnings.warn_explicit(text, RuntimeWarning, file, lineno)
+    for found in found_in(names, file):
+        if found.kind in ("generator", "method"):  # others are told of when it happens
+            warnings.warn_explicit(found.text, RuntimeWarning, file, found.line)
 
 
-def _texts(names: dict[str, Any], file: str) -> Iterator[tuple[str, int]]:
-    """Yield what is said of a file, and of which lines."""
+def found_in(names: dict[str, Any], file: str) -> list[Found]:
+    """Return what is wrong in a file, whose names stand for these things. It is read once."""
+    found = known.get(file)
+    if found is None:
+        found = []
+        with suppress(Exception):  # there may be no source, or one that cannot be parsed any more
+            if _is_a_programs(plain(names.get("__name__")), file):
+                found = sorted(_all_in(names, file))
+        known[file] = found
+    return found
+
+
+def _all_in(names: dict[str, Any], file: str) -> Iterator[Found]:
     import ast
 
     lines = lines_of(file)
-    for node, functions, thing in _statements(ast.parse("".join(lines)).body, names, [], None):
-        place = f"{os.path.basename(file)}:{node.lineno}"
-        if isinstance(node, ast.Attribute):
-            yield f"`{thing}` at {place} is not called. Write `{thing}()`", node.lineno
+    for node, functions, kind in _statements(ast.parse("".join(lines)).body, names, [], None):
+        line, thing = node.lineno, ast.unparse(getattr(node, "func", node))
+        place = f"{os.path.basename(file)}:{line}"
+        if kind == "method":
+            text = f"`{thing}` at {place} is not called. Write `{thing}()`"
+            yield Found(line, thing, kind, f"{thing}()", text)
             continue
         word = "yield from" if functions else "run"
         if functions and isinstance(functions[-1], ast.AsyncFunctionDef):
             word = "await"
-        position: Any = node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
-        right = corrected(lines, position, word)
+        call = f"spawn({ast.unparse(node)})" if (kind, word) == ("coroutine", "yield from") else ""
+        position: Any = line, node.end_lineno, node.col_offset, node.end_col_offset
+        right = corrected(lines, position, word, call)
         text = f"{thing}() at {place} makes a generator that never runs; did you forget `{word}`?"
-        yield f"{text} Write `{right}`" if right else text, node.lineno
+        text = f"{text} Write `{right}`" if right else text
+        yield Found(line, thing, kind, right or f"{word} {thing}(...)", text)
 
 
 def _statements(
     body: list[ast.stmt], names: dict[str, Any], functions: Functions, owner: Any
 ) -> Iterator[tuple[ast.expr, Functions, str]]:
-    """Yield what is wrong, the functions around it, and what it calls.
+    """Yield what is wrong, the functions around it, and the kind of what it calls.
 
     Args:
         names: those of the module.
@@ -151,20 +183,22 @@ def _statements(
                 yield from _statements(node.body, names, functions, inner)
                 continue
             case ast.Expr(value=ast.Attribute(attr=attr) as thing) if attr in CALLED:
-                yield thing, functions, ast.unparse(thing)
+                yield thing, functions, "method"
             case ast.Expr(value=thing) | ast.If(test=thing) | ast.While(test=thing):
                 while isinstance(thing, ast.UnaryOp | ast.NamedExpr):
                     thing = thing.operand if isinstance(thing, ast.UnaryOp) else thing.value
-                if isinstance(thing, ast.Call) and _makes(thing.func, names, functions, owner):
-                    yield thing, functions, ast.unparse(thing.func)
+                if isinstance(thing, ast.Call):
+                    kind = _kind_of(thing.func, names, functions, owner)
+                    if kind:
+                        yield thing, functions, kind
         for field in ("body", "orelse", "finalbody"):
             yield from _statements(getattr(node, field, []), names, functions, owner)
         for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
             yield from _statements(part.body, names, functions, owner)
 
 
-def _makes(func: ast.expr, names: dict[str, Any], functions: Functions, owner: Any) -> bool:
-    """Return whether what is called is known to be a generator function."""
+def _kind_of(func: ast.expr, names: dict[str, Any], functions: Functions, owner: Any) -> str:
+    """Return what kind of function is called, if it is known to be one that waits."""
     import ast
     import inspect
 
@@ -173,18 +207,23 @@ def _makes(func: ast.expr, names: dict[str, Any], functions: Functions, owner: A
             for function in reversed(functions):
                 bound = [node for each, node in _bound_in(function) if each == name]
                 if bound:
-                    return len(bound) == 1 and _is_generator_function(bound[0])
+                    return _kind_of_node(bound[0]) if len(bound) == 1 else ""
             found = names.get(name)
         case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=attr) if owner:
             found = inspect.getattr_static(owner, attr, None)
         case ast.Attribute(value=ast.Name(id=name), attr=attr):
             if any(name == each for function in functions for each, _ in _bound_in(function)):
-                return False
+                return ""
             found = inspect.getattr_static(names.get(name), attr, None)
         case _:
-            return False
+            return ""
     found = attribute(found, "__func__") or found
-    return type(found) is FunctionType and found.__code__.co_flags & CO_GENERATOR != 0
+    if type(found) is not FunctionType:
+        return ""
+    if found.__globals__.get("__name__") == MARKS and "__wrapped__" in vars(found):
+        return "marked"
+    flags = found.__code__.co_flags
+    return "generator" if flags & CO_GENERATOR else "coroutine" if flags & CO_COROUTINE else ""
 
 
 def _bound_in(function: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -195,22 +234,24 @@ def _bound_in(function: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         match node:
             case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
                 yield name, node
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) if node is not function:
-                yield name, node
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                if node is not function:
+                    yield node.name, node
             case ast.alias(name=name, asname=other):
                 yield other or name, node
 
 
-def _is_generator_function(node: ast.AST) -> bool:
-    """Return whether something is a generator function, with nothing around it."""
+def _kind_of_node(node: ast.AST) -> str:
+    """Return what kind of function something is, if it waits and nothing is around it."""
     import ast
 
-    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
-        return False
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.decorator_list:
+        return ""
+    is_async = isinstance(node, ast.AsyncFunctionDef)
     todo: list[ast.AST] = [*node.body]
     for each in todo:
         if isinstance(each, ast.Yield | ast.YieldFrom):
-            return True
+            return "" if is_async else "generator"
         if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             todo += ast.iter_child_nodes(each)
-    return False
+    return "coroutine" if is_async else ""

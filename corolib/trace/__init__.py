@@ -7,7 +7,7 @@ The recorder is a scheduler that notes what it does; one that is not traced is a
 knows nothing of this package.
 
     command -> traces -> recorder -> watching     files, page, perfetto: forms of a trace
-    sentences -> state -> events     recorder -> lints -> messages
+    sentences -> state -> events     recorder -> messages
     observing -> watchdog, measuring     looking: for a run that goes on
 """
 

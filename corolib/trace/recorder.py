@@ -49,8 +49,7 @@ from corolib.kernel import (
     plain,
     signal_named,
 )
-from corolib.trace.lints import never_run, variables_of
-from corolib.trace.messages import BITS, PLAIN, is_ours, is_programs, left_at, words_of
+from corolib.trace.messages import BITS, PLAIN, is_ours, left_at, words_of
 from corolib.trace.watching import (
     Holds,
     Labels,
@@ -331,13 +330,18 @@ class TracedScheduler(Scheduler):
     def read_code(self) -> None:
         """Tell what is wrong in the code that tasks have come to for the first time."""
         unread, self.unread = self.unread, []
-        for number, body in unread:
-            frame = frame_of(body)
-            if frame is None or not is_programs(frame.f_code):
-                continue
-            with suppress(Exception):  # what the names stand for may be anything
-                for line, call, cure in never_run(frame):
-                    self.note("lint", number, "never run", frame.f_code, line, call, cure)
+        with suppress(Exception):  # there may be no file number left, to import it
+            from corolib.advice.dropped import found_in
+
+            for number, body in unread:
+                frame = frame_of(body)
+                if frame is None:
+                    continue
+                code = frame.f_code
+                lines = {line for _, _, line in code.co_lines()}
+                for line, call, kind, cure, _ in found_in(frame.f_globals, code.co_filename):
+                    if line in lines and kind != "method":
+                        self.note("lint", number, "never run", code, line, call, cure)
 
     def waits_for(self, kind: type, trap: Any) -> tuple[str, dict[str, Any]]:
         """Return why a wait for this trap will end, and what is waited for."""
@@ -516,6 +520,15 @@ def frame_of(body: Any) -> Any:
         return body.gi_frame
     frames = (getattr(body, name, None) for _, _, name in _BODIES)
     return next((each for each in frames if type(each) is FrameType), None)
+
+
+def variables_of(frame: FrameType) -> dict[str, Any]:
+    """Return the local variables of a function that is suspended."""
+    kept = frame.f_locals
+    found = dict(kept)
+    if type(kept) is dict:  # pragma: no cover - before Python 3.13
+        kept.clear()  # else the frame would keep them alive for as long as it lives
+    return found
 
 
 def number_of(file: Any) -> int:

@@ -28,6 +28,14 @@ def plain(stream):
 def marked(stream):
     yield
 
+async def fetch(stream):
+    pass
+
+async def items():
+    yield
+
+lock = Lock()
+
 class Room:
     def join(self, name):
         yield
@@ -91,6 +99,10 @@ RIGHT = [
     "room = print\nroom.tell(5)",
     "def inner():\n    yield\ninner = print\ninner()",
     "@partial(plain)\ndef inner():\n    yield\ninner()",
+    "@partial(plain)\nasync def inner():\n    pass\ninner()",
+    "async def greet():\n    yield\ngreet()",
+    "async def inner():\n    lambda: (yield)\ninner()",
+    "items()",
     "def inner():\n    def innermost():\n        yield\n    lambda: (yield)\ninner()",
     "class inner:\n    def greet(self):\n        self.greet()\ninner()",
     "def inner():\n    class Room:\n        def count(self):\n            self.tell()",
@@ -115,7 +127,13 @@ def imported(tmp_path, monkeypatch):
     yield imported
     for name in names:
         sys.modules.pop(name, None)
-    dropped.seen.difference_update(map(str, tmp_path.iterdir()))
+    forget()
+
+
+def forget():
+    """Let all files be looked at once more."""
+    dropped.seen.clear()
+    dropped.known.clear()
 
 
 def told(*things):
@@ -147,12 +165,37 @@ def test_what_may_be_meant_is_not_told_of(line, imported):
     assert len(told(imported(program(line)).main)) == 1  # that of Hall
 
 
+FOUND = {  # for a trace: of these a run tells when it happens
+    "marked(stream)": ("marked", "yield from marked(stream)"),
+    "lock.acquire()": ("marked", "yield from lock.acquire()"),
+    "open_tcp('a', 5)": ("marked", "yield from open_tcp('a', 5)"),
+    "fetch(stream)": ("coroutine", "yield from spawn(fetch(stream))"),
+    "async def inner():\n    fetch(5)": ("coroutine", "await fetch(5)"),
+    "async def inner():\n    lambda: (yield)\ninner()": (
+        "coroutine",
+        "yield from spawn(inner())",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", FOUND)
+def test_what_is_told_of_when_it_happens_is_found_and_not_warned_of(line, imported):
+    module = imported(program(line))
+    kind, cure = FOUND[line]
+    first, found = dropped.found_in(vars(module), module.__file__)
+    assert first.kind == "generator"
+    assert found.cure == cure
+    if DEBUG or kind == "coroutine":  # else nothing is around what is marked
+        assert found.kind == kind
+        assert len(told(module.main)) == 1
+
+
 @pytest.mark.found("E1")
 def test_a_method_is_found_in_its_class_and_in_those_above(imported):
     texts = told(imported(program(method="self.tell(name)")).main)
     assert [each.partition(" makes")[0] for each in texts] == [
-        "self.tell() at program0.py:17",
-        "self.tell() at program0.py:29",
+        "self.tell() at program0.py:25",
+        "self.tell() at program0.py:37",
     ]
 
 
@@ -169,8 +212,11 @@ LONG = f"def main():\n    yield\n\ndef other():\n    main({'5 + ' * 30}5)\n"
 
 
 def test_a_line_that_is_too_long_is_not_shown(imported):
-    (said,) = told(imported(LONG).main)
+    module = imported(LONG)
+    (said,) = told(module.main)
     assert said.endswith("did you forget `yield from`?")
+    (found,) = dropped.found_in(vars(module), module.__file__)
+    assert found.cure == "yield from main(...)"
 
 
 def test_modules_are_found_by_what_a_run_is_given_and_by_what_they_use(imported):
@@ -192,7 +238,7 @@ def test_modules_are_found_by_what_a_run_is_given_and_by_what_they_use(imported)
         [_given(_given(_given(module.main)))],
     ):
         assert len(told(*things)) == 1
-        dropped.seen.clear()
+        forget()
     awaited.close()
     forgive(opened)
 
@@ -230,12 +276,14 @@ def test_calls_in_calls_are_followed_so_far_and_those_that_are_over_are_not(impo
 
 def test_what_is_not_the_programs_own_is_not_looked_at(imported, tmp_path, monkeypatch):
     module = imported(program())
+    assert dropped.found_in({**vars(module), "__name__": "queue.shapes"}, module.__file__) == []
+    forget()
     for name in ("site-packages", "dist-packages"):
         monkeypatch.setattr(module, "__file__", f"/usr/lib/{name}/x.py")
         assert told(module.main) == []
     looked = []
     monkeypatch.setattr(dropped, "look_at", lambda names, file: looked.append(file))
-    dropped.seen.clear()
+    forget()
     dropped.warn_of_dropped_calls([corolib.run, warnings.warn, told, 5])
     assert __file__ in looked
     assert not [file for file in looked if "corolib/corolib/" in file or "/lib/python" in file]
@@ -245,7 +293,7 @@ def test_without_a_source_nothing_is_said(imported, monkeypatch):
     module = imported(program("greet(stream)"))
     monkeypatch.setattr(dropped, "lines_of", lambda file: ["def main(:"])
     assert told(module.main) == []
-    dropped.seen.clear()
+    forget()
     monkeypatch.setattr(dropped, "lines_of", lambda file: [])
     assert told(module.main) == []
 

@@ -1,107 +1,49 @@
-"""Mistakes in the code of a task that a trace tells: calls that wait, and that nobody runs."""
+"""Mistakes in the code of a task that a trace tells: calls that wait, and that nobody runs.
 
-import functools
+Which calls these are is tested with the finder, in `tests/advice/test_dropped.py`.
+"""
+
 import linecache
 import weakref
-from types import SimpleNamespace
 
 import pytest
 
-from corolib import Event, Lock, Queue, Sleep, run, spawn
-from corolib.trace import Trace, lints
+from corolib import Lock, Sleep, run, spawn
+from corolib.trace import Trace
 from tests.helpers.driving import sleeper, turns
 from tests.trace.test_events import of, traced
-
-
-def background(function):
-    @functools.wraps(function)
-    def begin(*args):
-        return spawn(function, *args)
-
-    return begin
-
-
-@background
-def later():
-    yield
 
 
 async def fetch(number):
     await Sleep(number)
 
 
-class Silent:
-    def __getattribute__(self, name):
-        raise AssertionError
-
-    wait = property(__getattribute__)
+lock = Lock()
 
 
-class Unknown:
-    @property
-    def __dict__(self):
-        raise AssertionError
-
-
-class Door:
-    __slots__ = ("gate", "lock")
-
-    def __init__(self):
-        self.lock = Lock()
-        self.gate = self
-
-    def open(self, *who):
-        yield
-
-    @staticmethod
-    def knock():
-        yield
-
-    @classmethod
-    def build(cls):
-        yield
-
-
-def mistaken(door, queue, one, silent, unknown):
+def mistaken():
     def local():
-        yield one
+        yield
+        turns(0)  # nobody has come to this code
 
     yield
-    if one is None:  # what is not reached is told, too
+    if lock is None:  # what is not reached is told, too
         turns(1)
         turns(
             len(
                 "text",
             ),
         )
-        door.open(*[1], **one)
-        door.gate.open(2)
-        door.knock()
-        door.build()
-        Door.knock()
-        door.lock.acquire()
-        queue.put(1)
-        one.more.turns(3)
+        lock.acquire()
         fetch(1)
         local()
-        # From here on nothing is wrong, or nothing is known.
-        later()
-        len("text")
-        [turns][0](6)
-        made = turns(4)
-        made.close()
-        door.lock.locked()
-        silent.wait()
-        unknown.wait()
-        one.nothing()
-        nowhere()  # noqa: F821
-        turns(5).close()
+        spawn.cancel  # it makes nothing that could be run
     yield from turns(1)
 
 
 async def mistaken_too():
     await Sleep(0)
-    if Door is None:
+    if lock is None:
         fetch(0)
 
 
@@ -112,15 +54,14 @@ def told(trace):
         file = code[event["code"]][1]
         text = linecache.getline(file, event["line"]).strip()
         assert event["lint"] == "never run"
-        lines[text] = event["cure"]
+        lines[text] = event["call"], event["cure"]
     return lines
 
 
-@pytest.mark.filterwarnings("ignore:.*never run")
+@pytest.mark.filterwarnings("ignore:.*never run", "ignore:.*is not called")
 def test_a_call_that_waits_and_that_nobody_runs_is_told_with_its_line():
     def main():
-        one = SimpleNamespace(more=SimpleNamespace(turns=turns))
-        task = spawn(mistaken, Door(), Queue(1), one, Silent(), Unknown())
+        task = spawn(mistaken)
         yield
         yield from spawn(mistaken_too)
         task.cancel()
@@ -128,26 +69,19 @@ def test_a_call_that_waits_and_that_nobody_runs_is_told_with_its_line():
     trace = traced(main)
     assert trace.left is None
     assert told(trace) == {
-        "turns(1)": "yield from turns(...)",
-        "turns(": "yield from turns(...)",
-        "door.open(*[1], **one)": "yield from door.open(...)",
-        "door.gate.open(2)": "yield from door.gate.open(...)",
-        "door.knock()": "yield from door.knock(...)",
-        "door.build()": "yield from door.build(...)",
-        "Door.knock()": "yield from Door.knock(...)",
-        "door.lock.acquire()": "yield from door.lock.acquire(...)",
-        "queue.put(1)": "yield from queue.put(...)",
-        "one.more.turns(3)": "yield from one.more.turns(...)",
-        "fetch(1)": "yield from spawn(fetch(...))",
-        "local()": "yield from local(...)",
-        "fetch(0)": "await fetch(...)",
+        "turns(1)": ("turns", "yield from turns(1)"),
+        "turns(": ("turns", 'yield from turns( len( "text", ), )'),
+        "lock.acquire()": ("lock.acquire", "yield from lock.acquire()"),
+        "fetch(1)": ("fetch", "yield from spawn(fetch(1))"),
+        "local()": ("local", "yield from local()"),
+        "fetch(0)": ("fetch", "await fetch(0)"),
     }
 
 
 def test_it_is_told_once_however_many_tasks_there_are_and_between_turns():
     def child():
         yield Sleep(1)
-        if Door is None:
+        if lock is None:
             turns(1)
 
     def main():
@@ -168,7 +102,7 @@ def test_a_body_that_is_over_before_it_is_looked_at_is_left_alone():
 
     def main():
         yield
-        if Door is None:
+        if lock is None:
             turns(1)
 
     scheduler.spawn(main)
@@ -192,22 +126,8 @@ def test_what_a_task_has_let_go_of_is_not_kept_by_its_trace(values):
 
 
 def test_what_cannot_be_looked_at_is_left_out(monkeypatch):
-    def fails(frame):
-        raise ValueError
+    def fails(names, file):
+        raise OSError
 
-    monkeypatch.setattr("corolib.trace.recorder.never_run", fails)
+    monkeypatch.setattr("corolib.advice.dropped.found_in", fails)
     assert run(sleeper, 0, "value", trace=Trace()) == "value"
-
-
-def test_without_columns_nothing_is_known(monkeypatch):
-    def main():
-        turns(1)
-        yield Event().wait
-
-    for position in (None, SimpleNamespace(lineno=1, col_offset=None)):
-        instructions = [
-            SimpleNamespace(opname=opname, argval="turns", positions=position)
-            for opname in ("LOAD_GLOBAL", "CALL", "POP_TOP")
-        ]
-        monkeypatch.setattr(lints.dis, "get_instructions", lambda code, found=instructions: found)
-        assert list(lints.dropped_calls(main.__code__)) == []
