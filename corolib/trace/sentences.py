@@ -307,19 +307,17 @@ def _over(event: Event, state: State, values: Values, codes: Table) -> str:
 
 def _children(task: TaskState, how: str, state: State) -> str:
     """Return what becomes of the children of a task whose body has just ended."""
-    found = [
-        each.id
-        for each in state.tasks.values()
-        if each.parent == task.id
-        and each.state != "done"
-        and (how != "returned" or not each.daemon)
-    ]
-    names = _names(found, state)
+    daemons, found = [], []
+    for each in state.children(task.id):
+        (daemons if each.daemon and how == "returned" else found).append(each.id)
     if how == "returned":
         words = "It is done when its child {} is.", "It is done when its children are: {}."
     else:
         words = "Its child {} is cancelled.", "Its children are cancelled: {}."
-    return " " + words[len(found) > 1].format(names) if found else ""
+    text = " " + words[len(found) > 1].format(_names(found, state)) if found else ""
+    if daemons:
+        text += f" Daemons are not waited for, but cancelled: {_names(daemons, state)}."
+    return text
 
 
 def _done(event: Event, state: State, values: Values, codes: Table) -> str:

@@ -162,12 +162,19 @@ class State:
                 joined = [task.on["join"]] if "join" in task.on else []
                 found[task.id] = joined + self.holders(task)
             elif task.state == "completing":
-                found[task.id] = [
-                    each.id
-                    for each in self.tasks.values()
-                    if each.parent == task.id and each.state != "done"
-                ]
+                found[task.id] = self.awaited(task.id)
         return found
+
+    def children(self, number: int) -> list[TaskState]:
+        """Return the children of a task that are not done."""
+        return [x for x in self.tasks.values() if x.parent == number and x.state != "done"]
+
+    def awaited(self, number: int) -> list[int]:
+        """Return for which children the end of a task waits: daemons are cancelled when the others
+        are done, and only then it waits for them.
+        """
+        found = self.children(number)
+        return [each.id for each in found if not each.daemon] or [each.id for each in found]
 
 
 def replay(

@@ -232,6 +232,19 @@ def test_who_waits_for_its_children_is_said_too():
     assert replay(trace.events, over).task(1).state == "completing"
 
 
+def test_a_daemon_is_waited_for_when_the_other_children_are_done():
+    def main():
+        spawn(sleeper, 2, daemon=True)
+        spawn(sleeper, 1)
+        return
+        yield
+
+    trace = traced(main)
+    over, other, *_ = (event["i"] for event in trace.events if event["kind"] == "over")
+    assert replay(trace.events, over).waits_for()[1] == [3]
+    assert replay(trace.events, other + 1).waits_for()[1] == [2]
+
+
 def test_a_sleep_without_end_is_said_to_have_none():
     def main():
         with move_on_after(1):

@@ -191,7 +191,8 @@ FIRST = "goes to the ready queue, where it is first."
         ),
         (
             [spawns(7), spawns(8, daemon=True), {"kind": "over", "task": 1, "how": "returned"}],
-            "main#1 ran for 5 µs and returned. It is done when its children are: echo#2, child#7.",
+            "main#1 ran for 5 µs and returned. It is done when its children are: echo#2, child#7. "
+            "Daemons are not waited for, but cancelled: child#8.",
         ),
         (
             [{"kind": "over", "task": 1, "how": "failed", "error": "ValueError"}],

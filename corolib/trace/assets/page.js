@@ -309,7 +309,7 @@ class Page {
     } }, name, of === key ? (sign > 0 ? " ↑" : " ↓") : "")));
     const body = rows.slice(0, 100).map((task) => el("tr", {},
       el("td", {}, this.view.chip(state, task.id)),
-      el("td", {}, task.state === "waiting" ? this.waitIn(task, state) : stateOf(task)),
+      el("td", {}, task.state === "waiting" ? this.waitIn(task, state) : stateOf(task, state)),
       el("td", { class: "number" }, String(task.steps)),
       numbers.slice(1).map((name) => {
         const on = { running: "busy", ready: "ready", waiting: "waiting" }[task.state] === name;

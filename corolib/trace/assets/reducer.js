@@ -121,12 +121,23 @@ class State {
         const joined = "join" in task.on ? [task.on.join] : [];
         found.set(task.id, joined.concat(this.holders(task)));
       } else if (task.state === "completing") {
-        const children = [...this.tasks.values()].filter(
-          (each) => each.parent === task.id && each.state !== "done");
-        found.set(task.id, children.map((each) => each.id));
+        found.set(task.id, this.awaited(task.id));
       }
     }
     return found;
+  }
+
+  // The children of a task that are not done.
+  children(id) {
+    return [...this.tasks.values()].filter((each) => each.parent === id && each.state !== "done");
+  }
+
+  // For which children the end of a task waits: daemons are cancelled when the others are done, and
+  // only then it waits for them.
+  awaited(id) {
+    const found = this.children(id);
+    const others = found.filter((each) => !each.daemon);
+    return (others.length ? others : found).map((each) => each.id);
   }
 
   view() {
@@ -464,13 +475,17 @@ function waitFor(task, other) {
 
 // What becomes of the children of a task whose body has just ended.
 function childrenOf(task, how, state) {
-  const found = [...state.tasks.values()].filter((each) => each.parent === task.id
-    && each.state !== "done" && (how !== "returned" || !each.daemon)).map((each) => each.id);
+  const daemons = [], found = [];
+  for (const each of state.children(task.id)) {
+    (each.daemon && how === "returned" ? daemons : found).push(each.id);
+  }
   const names = namesOf(found, state);
   const words = how === "returned"
     ? [`It is done when its child ${names} is.`, `It is done when its children are: ${names}.`]
     : [`Its child ${names} is cancelled.`, `Its children are cancelled: ${names}.`];
-  return found.length ? ` ${words[found.length > 1 ? 1 : 0]}` : "";
+  const text = found.length ? ` ${words[found.length > 1 ? 1 : 0]}` : "";
+  return daemons.length
+    ? `${text} Daemons are not waited for, but cancelled: ${namesOf(daemons, state)}.` : text;
 }
 
 const whoever = (e, state) => ("task" in e ? state.label(e.task) : OUTSIDE);

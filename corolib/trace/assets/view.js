@@ -27,10 +27,13 @@ function el(name, attributes, ...inside) {
 const hueOf = (id) => Math.round((id * 137.508) % 360);
 
 // The state of a task, in words.
-function stateOf(task) {
+function stateOf(task, state) {
   const ended = task.how === "failed" ? `failed: ${errorInWords(task.error, task.message || undefined)}`
     : task.how === "abandoned" ? "left when the run ended" : task.how;
-  if (task.state === "completing") return `${ended}; done when its children are`;
+  if (task.state === "completing") {
+    const names = namesOf(state.awaited(task.id), state);
+    return names ? `${ended}; waits for the end of ${names}` : ended;
+  }
   return task.state === "done" ? ended : task.state;
 }
 
@@ -100,7 +103,7 @@ class View {
     return el("button", {
       class: `chip${selected}${unknown}`,
       style: { "--hue": hueOf(id) },
-      title: `${task.name}#${id}: ${stateOf(task)}`,
+      title: `${task.name}#${id}: ${stateOf(task, state)}`,
       onclick: () => this.select(id),
     }, small ? `#${id}` : `${task.name}#${id}`, why ? el("span", { class: "why" }, why) : null);
   }
