@@ -40,7 +40,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "scope.enter": ("task", "scope", "label", "at"),  # `at`: the deadline, as in timer.set
     "scope.leave": ("task", "scope", "label", "caught"),
     "timer.set": ("id", "at", "for"),  # ns on the scheduler's clock since the trace began
-    "timer.fire": ("id",),
+    "timer.fire": ("id", "late"),  # by so many ns of the scheduler's clock
     "timer.cancel": ("id",),
     "lock.take": ("lock", "label", "task"),
     "lock.give": ("lock", "label", "task"),

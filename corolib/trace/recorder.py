@@ -56,6 +56,7 @@ from corolib.trace.watching import (
     NotingCancellation,
     NotingQueue,
     NotingTimers,
+    in_ns,
     noting_selector,
     swap_in,
     swap_out,
@@ -73,7 +74,6 @@ _WORDS: dict[type, str] = {ReadWait: "read", WriteWait: "write", UrgentWait: "ur
 _OF_PHASE = {"poll": "io", "io": "io", "timer": "timer"}  # why a wait ends in it
 _SIZED = (list, tuple, dict, set, frozenset, bytearray)
 LONGEST = 60  # characters of a value
-NEVER = 1e18  # ns: thirty years
 SIGNAL = signal_named("COROLIB_TRACE_SIGNAL")  # that has a trace written at once
 clock = time.perf_counter_ns
 
@@ -479,8 +479,7 @@ class TracedScheduler(Scheduler):
         """Return a time of the scheduler's clock, in ns since the trace began; None: no time that
         comes or that has been.
         """
-        ns = (at - self.t0_clock) * 1e9
-        return round(ns) if -NEVER < ns < NEVER else None
+        return in_ns(at - self.t0_clock)
 
 
 class _Notes:

@@ -92,6 +92,7 @@ WORDS = {
     "timer.set": "Timer {id} is set for {for}: it is due when the clock says {at}.",
     "timer.set never": "Timer {id} is set for {for}, and is never due.",
     "timer.fire": "Timer {id} is due.",
+    "timer.fire late": "Timer {id} is due, {late} late.",
     "timer.cancel": "Timer {id} is taken back.",
     "lock.take": "{task} holds {label} now.",
     "lock.give": "{task} releases {label}.",
@@ -112,6 +113,7 @@ ITEMS = ("no item", "1 item")
 """How many items are in a queue, if there are so few."""
 
 NAMED = 5  # tasks, of many
+NOTABLE = 2_000_000  # ns: a selector that counts milliseconds may well be late by one
 ACQUIRE = "acquire "  # so begins what is waited for, if tasks hold it
 _VERBS = ("acquire", "get", "put", "publish", "join", "receive")
 _NOUNS = ("a", "an", "the", "its", "input", "TLS")
@@ -344,6 +346,12 @@ def _set(event: Event, state: State, values: Values, codes: Table) -> str:
     return "timer.set"
 
 
+def _fire(event: Event, state: State, values: Values, codes: Table) -> str:
+    late = event.get("late", 0)
+    values["late"] = span(late)
+    return "timer.fire late" if late >= NOTABLE else "timer.fire"
+
+
 def _move(event: Event, state: State, values: Values, codes: Table) -> str:
     values["by"] = _whoever(event, state)
     if "to" in event:
@@ -448,6 +456,7 @@ _MORE = {
     "cancel.deliver": _deliver,
     "scope.leave": _leave,
     "timer.set": _set,
+    "timer.fire": _fire,
     "queue.put": _move,
     "queue.get": _move,
     "call": _call,

@@ -28,6 +28,7 @@ from corolib.kernel import (
     brief,
     check_count,
     class_name,
+    name_of,
     running_scheduler,
     to_stderr,
     told,
@@ -184,6 +185,8 @@ class Trace:
             "corolib": sys.modules["corolib"].__version__,
             "selector": kind,
         }
+        if scheduler.clock is not time.monotonic:  # deadlines are no times of the events
+            self._header["clock"] = name_of(scheduler.clock)
         thread = name_of_thread()
         if thread not in ("?", "MainThread"):
             self._header["thread"] = thread

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from corolib.trace.recorder import TracedScheduler
 
 _MASKS = ("", "r", "w", "rw")  # what is asked of a selector
+NEVER = 1e18  # ns: thirty years
 _BITS = (0, 1, 4, 5)  # what `epoll` would report
 
 
@@ -74,7 +75,7 @@ class NotingTimers(Timers):
 
     def set(self, deadline: float, f: Callable[[Any], object], arg: Any) -> list[Any]:
         scheduler = self._scheduler
-        fires = _Fires(scheduler, f)
+        fires = _Fires(self, f, deadline)
         call = super().set(deadline, fires, arg)
         fires.number = call[1]
         scheduler.note("timer.set", call[1], scheduler.time(deadline), _whose(f, arg))
@@ -84,6 +85,10 @@ class NotingTimers(Timers):
         if call[2] is not None:
             self._scheduler.note("timer.cancel", call[1])
         super().cancel(call)
+
+    def fires(self, number: int, deadline: float) -> None:
+        """A timer is about to make its call."""
+        self._scheduler.note("timer.fire", number, in_ns(self._now - deadline))
 
     def expire(self, now: float) -> None:
         scheduler = self._scheduler
@@ -97,16 +102,23 @@ class NotingTimers(Timers):
 class _Fires:
     """The function of a timer."""
 
-    __slots__ = ("_f", "_scheduler", "number")
+    __slots__ = ("_deadline", "_f", "_timers", "number")
 
-    def __init__(self, scheduler: TracedScheduler, f: Callable[[Any], object]) -> None:
-        self._scheduler = scheduler
+    def __init__(self, timers: NotingTimers, f: Callable[[Any], object], deadline: float) -> None:
+        self._timers = timers
         self._f = f
+        self._deadline = deadline
         self.number = 0
 
     def __call__(self, arg: Any) -> object:
-        self._scheduler.note("timer.fire", self.number)
+        self._timers.fires(self.number, self._deadline)
         return self._f(arg)
+
+
+def in_ns(seconds: float) -> int | None:
+    """Return a time in ns; None: one that does not come or that never was."""
+    ns = seconds * 1e9
+    return round(ns) if -NEVER < ns < NEVER else None
 
 
 def _whose(f: Any, arg: Any) -> str:

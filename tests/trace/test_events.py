@@ -467,6 +467,23 @@ def test_cancels_and_blocks():
     assert {"for": "timeout of main#1", "at": 1_000_000_000, "id": 2} in of(trace, "timer.set")
 
 
+def test_a_timer_that_fires_late_says_by_how_much():
+    options = virtual_time()
+
+    def main():
+        spawn(sleeper, 1)
+        yield
+        options["clock"].move(30)  # as a long step does
+        yield
+
+    trace = traced(main, **options)
+    assert of(trace, "timer.fire") == [{"id": 1, "late": 29_000_000_000}]
+    assert trace.header["clock"] == "VirtualClock"
+    real = traced(sleeper, -1e300, clock=time.monotonic, selector=default_selector)
+    assert of(real, "timer.fire") == []
+    assert "clock" not in real.header
+
+
 def test_waits_in_other_words():
     class Thing:
         def __repr__(self):

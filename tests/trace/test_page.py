@@ -26,8 +26,8 @@ MANY = 200 if FULL else 20
 DRIVER = """
 const fs = require("fs");
 const load = new Function(fs.readFileSync(process.argv[2], "utf-8")
-  + "; return { unpack, eventsOf, State, sentence, findCycle, span };");
-const { unpack, eventsOf, State, sentence, findCycle, span } = load();
+  + "; return { unpack, eventsOf, State, sentence, findCycle, span, untilInWords };");
+const { unpack, eventsOf, State, sentence, findCycle, span, untilInWords } = load();
 const sizes = [0, 1, 999, 1000, 1499, 1500, 999499, 999500, 2500000, 999949999, 999950000];
 async function read(path) {
   const page = fs.readFileSync(path, "utf-8");
@@ -41,7 +41,8 @@ async function read(path) {
     if (event.i % 37 === 0) views[event.i] = state.copy().view();
   }
   return { events: data.events, sentences, views, cycle: findCycle(state.waitsFor()),
-           spans: sizes.map(span), sizes, last: state.view() };
+           spans: sizes.map(span), sizes, last: state.view(),
+           sleeps: [[null, 9e9], [5e6, 6.9e6], [5e6, 7e6], [5e6, NaN]].map((x) => untilInWords(...x)) };
 }
 (async () => {
   for (const path of process.argv.slice(3)) console.log(JSON.stringify(await read(path)));
@@ -116,6 +117,10 @@ def test_the_pages_reducer_and_sentences_are_pythons(tmp_path):
             if event["i"] % 37 == 0:
                 assert theirs["views"][str(event["i"])] == json.loads(json.dumps(state.view()))
         assert theirs["last"] == json.loads(json.dumps(state.view()))
+        assert theirs["sleeps"] == [
+            "for ever",
+            *(f"until 5.0 ms{x}" for x in ("", ": overdue", "")),
+        ]
         assert theirs["spans"] == [span(ns) for ns in theirs["sizes"]]
 
 

@@ -352,6 +352,8 @@ FIRST = "goes to the ready queue, where it is first."
             "Timer 3 is set for echo#2, and is never due.",
         ),
         ([{"kind": "timer.fire", "id": 3}], "Timer 3 is due."),
+        ([{"kind": "timer.fire", "id": 3, "late": 1_100_000}], "Timer 3 is due."),
+        ([{"kind": "timer.fire", "id": 3, "late": 29_700_000}], "Timer 3 is due, 29.7 ms late."),
         (
             [
                 {

@@ -324,7 +324,7 @@ class Page {
 
   waitIn(task, state) {
     const whom = this.view.whom(state, task);
-    return `waits ${waitOf(task, whom.length)} ${whom.map((id) => state.label(id)).join(", ")}`;
+    return `waits ${waitOf(task, whom.length, this.view.clock(state))} ${whom.map((id) => state.label(id)).join(", ")}`;
   }
 
   showWaits(state) {

@@ -315,6 +315,12 @@ function waitsInWords(on, state, unknown = "?") {
   return on.what ?? unknown;
 }
 
+// How long a sleep lasts, as it is said behind "waits"; `now` is on its clock, NaN if unknown.
+function untilInWords(until, now) {
+  if (until === null) return "for ever";
+  return `until ${span(until)}${now - until >= NOTABLE ? ": overdue" : ""}`;
+}
+
 // What a wait is for, as it is said behind "waits"; a wait of the program's own may be called anything.
 function wishInWords(what) {
   const [first, ...rest] = what.split(" ");
@@ -336,6 +342,7 @@ const MASKS = { r: "read", w: "written", rw: "read or written" };
 const OUTSIDE = "Code outside of the tasks";
 const ITEMS = ["no item", "1 item"];
 const NAMED = 5; // tasks, of many
+const NOTABLE = 2e6; // ns: a selector that counts milliseconds may well be late by one
 
 // Which words, and what is put in.
 const MORE = {
@@ -433,6 +440,10 @@ const MORE = {
     if (!("at" in e)) return "timer.set never";
     v.at = span(e.at);
     return "timer.set";
+  },
+  "timer.fire": (e, state, v) => {
+    v.late = span(e.late ?? 0);
+    return (e.late ?? 0) >= NOTABLE ? "timer.fire late" : "timer.fire";
   },
   "queue.put": (e, state, v) => moved(e, state, v),
   "queue.get": (e, state, v) => moved(e, state, v),

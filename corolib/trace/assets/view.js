@@ -38,8 +38,8 @@ function stateOf(task, state) {
 }
 
 // What a task waits for, as it is said behind "waits"; if that depends on tasks, they follow.
-function waitOf({ on, trap }, depends) {
-  if ("until" in on) return on.until === null ? "for ever" : `until ${span(on.until)}`;
+function waitOf({ on, trap }, depends, now) {
+  if ("until" in on) return untilInWords(on.until, now);
   if ("join" in on) return "for the end of";
   if ("what" in on) {
     const held = on.what.startsWith(ACQUIRE) ? ", held by" : ", depends on";
@@ -144,6 +144,11 @@ class View {
     return "join" in task.on ? [task.on.join] : state.holders(task).filter((id) => id !== task.id);
   }
 
+  // The time on the scheduler's clock, if that is the clock of the events.
+  clock(state) {
+    return this.data.header.clock === undefined ? state.ns : NaN;
+  }
+
   // The name of a function; a comprehension is a part of the function that it stands in.
   functionOf(code) {
     return this.codes[code][0].replace(/\.<locals>\.<\w+>$/, "").split("<locals>.").pop();
@@ -153,7 +158,7 @@ class View {
   wait(state, task, more) {
     const whom = this.whom(state, task);
     return el("div", { class: "row" }, this.chip(state, task.id),
-      el("span", { class: "why" }, waitOf(task, whom.length) + more),
+      el("span", { class: "why" }, waitOf(task, whom.length, this.clock(state)) + more),
       whom.slice(0, 5).map((id) => this.chip(state, id)));
   }
 
