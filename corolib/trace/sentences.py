@@ -48,7 +48,7 @@ WORDS = {
     "wake refused": "{by} ended and did not release {lock}. {task} was the first to wait for it: "
     "{task} gets an error instead, and " + QUEUED,
     "wake ended": "{by} ends the wait of {task}{wish}: {task} " + QUEUED,
-    "wake cancel": "{task} gets the exception in its next step, and " + QUEUED,
+    "wake cancel": "{task} does not wait any more, and " + QUEUED,
     "wake thread": "Another thread has ended the wait of {task}: {task} " + QUEUED,
     "wake signal": "A signal handler has ended the wait of {task}: {task} " + QUEUED,
     "step first": "{task} is next{queued}: the scheduler starts it.",
@@ -71,7 +71,7 @@ WORDS = {
     "It is parked: nothing runs it until {what} is done.",
     "yield what": "{task} ran for {span}{from}{to}. It is parked, and waits{wish}{holders}.",
     "yield other": "{task} ran for {span}{from}{to} and yielded {trap}.",
-    "over returned": "{task} ran for {span}{from} and returned.{held}{children}",
+    "over returned": "{task} {went} and returned, after {span}.{held}{children}",
     "over failed": "{task} ran for {span}{from} and failed{at} with {error}.{held}{children}",
     "over cancelled": "{task} ran for {span}{from} and ended, for it was cancelled."
     "{held}{children}",
@@ -80,11 +80,12 @@ WORDS = {
     "done cancelled": "{task} is done: it was cancelled.",
     "done abandoned": "{task} is left as it is: the run ends without it.",
     "cancel.ask task": "{by} cancels {task}{reason}.",
+    "cancel.ask children": "{by} cancels the children of {task}{reason}. Its own body is over.",
     "cancel.ask": '{by} cancels the block "{label}" of {task}{reason}.',
-    "cancel.deliver task": "The wait of {task} is undone: "
-    "{error} is raised in its next step, so that the task ends.",
-    "cancel.deliver": "The wait of {task} is undone: "
-    '{error} is raised in its next step, so that the task leaves the block "{label}".',
+    "cancel.deliver task": "The wait of {task}{wish} is undone: "
+    "{error} will be raised there instead, so that the task ends.",
+    "cancel.deliver": "The wait of {task}{wish} is undone: "
+    '{error} will be raised there instead, so that the task leaves the block "{label}".',
     "scope.enter": '{task} enters the block "{label}".',
     "scope.leave caught": '{task} leaves the block "{label}", '
     "which catches the exception that was raised for it.",
@@ -304,12 +305,14 @@ def _over(event: Event, state: State, values: Values, codes: Table) -> str:
     held = ", ".join(task.held)
     values["held"] = f" It still held {held}: nobody gives that back any more." if held else ""
     values["children"] = _children(task, how, state)
+    values["went"] = f"went on{values['from']}" if task.steps > 1 else "ran"
     return f"over {how}"
 
 
 def _children(task: TaskState, how: str, state: State) -> str:
     """Return what becomes of the children of a task whose body has just ended."""
-    daemons, found = [], []
+    daemons: list[int] = []
+    found: list[int] = []
     for each in state.children(task.id):
         (daemons if each.daemon and how == "returned" else found).append(each.id)
     if how == "returned":
@@ -328,10 +331,13 @@ def _done(event: Event, state: State, values: Values, codes: Table) -> str:
 
 def _ask(event: Event, state: State, values: Values, codes: Table) -> str:
     values["reason"] = f" (reason: {event['reason']})" if "reason" in event else ""
-    return "cancel.ask" if event["scope"] else "cancel.ask task"
+    if event["scope"]:
+        return "cancel.ask"
+    return "cancel.ask children" if state.task(event["task"]).how else "cancel.ask task"
 
 
 def _deliver(event: Event, state: State, values: Values, codes: Table) -> str:
+    values["wish"] = wish_in_words(state.task(event["task"]).on.get("what", ""))
     return "cancel.deliver" if event["scope"] else "cancel.deliver task"
 
 

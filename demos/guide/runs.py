@@ -52,7 +52,7 @@ SILENT = "nobody has anything more to say"
 
 MARKS = {"mark": "Outside, meanwhile: {name}."}
 TASKS = MARKS | {  # where a task has no children
-    "over returned": "{task} ran for {span}{from} and returned.",
+    "over returned": "{task} {went} and returned, after {span}.",
     "over failed": "{task} ran for {span}{from} and raised {error}.",
 }
 AT_ONCE = {  # where there is no queue

@@ -69,7 +69,10 @@ def test_nobody_waits_where_the_letter_would_be_sent(told):
 
 def test_who_ends_with_the_lock_is_named(told):
     _, sentences, state = told["printer"]
-    assert any(re.fullmatch(r"bob#3 ran for .* It still held Lock printer.*", s) for s in sentences)
+    assert any(
+        re.fullmatch(r"bob#3 went on from printer.py:8 and .* It still held Lock printer.*", s)
+        for s in sentences
+    )
     assert state.task(3).held == ["Lock printer"]
     assert state.task(2).held == []
     assert (state.task(4).how, state.task(4).error) == ("failed", "RuntimeError")

@@ -155,7 +155,7 @@ FIRST = "goes to the ready queue, where it is first."
         ([yields(), wakes("other")], f"The scheduler ends the wait of main#1: main#1 {QUEUED}"),
         (
             [yields(), wakes("cancel", by=2)],
-            f"main#1 gets the exception in its next step, and {QUEUED}",
+            f"main#1 does not wait any more, and {QUEUED}",
         ),
         (
             [yields(), wakes("thread")],
@@ -187,12 +187,20 @@ FIRST = "goes to the ready queue, where it is first."
         ),
         (
             [{"kind": "over", "task": 1, "how": "returned"}],
-            "main#1 ran for 3 µs and returned. It is done when its child echo#2 is.",
+            "main#1 ran and returned, after 3 µs. It is done when its child echo#2 is.",
+        ),
+        (
+            [
+                *(yields(), wakes("io"), {"kind": "step", "task": 1, "n": 2, "via": "send"}),
+                {"kind": "over", "task": 1, "how": "returned"},
+            ],
+            "main#1 went on from chat.py:41 and returned, after 1 µs. "
+            "It is done when its child echo#2 is.",
         ),
         (
             [spawns(7), spawns(8, daemon=True), {"kind": "over", "task": 1, "how": "returned"}],
-            "main#1 ran for 5 µs and returned. It is done when its children are: echo#2, child#7. "
-            "Daemons are not waited for, but cancelled: child#8.",
+            "main#1 ran and returned, after 5 µs. It is done when its children are: echo#2, "
+            "child#7. Daemons are not waited for, but cancelled: child#8.",
         ),
         (
             [{"kind": "over", "task": 1, "how": "failed", "error": "ValueError"}],
@@ -297,6 +305,15 @@ FIRST = "goes to the ready queue, where it is first."
         ),
         (
             [
+                {"kind": "over", "task": 1, "how": "returned"},
+                {"kind": "cancel.ask", "task": 1, "scope": 0, "label": "main#1"}
+                | {"reason": "the run ends"},
+            ],
+            "The scheduler cancels the children of main#1 (reason: the run ends). "
+            "Its own body is over.",
+        ),
+        (
+            [
                 {
                     "kind": "cancel.ask",
                     "task": 2,
@@ -318,13 +335,16 @@ FIRST = "goes to the ready queue, where it is first."
                     "error": "Cancelled",
                 }
             ],
-            "The wait of echo#2 is undone: Cancelled is raised in its next step, so that the task "
-            'leaves the block "shield".',
+            "The wait of echo#2 is undone: Cancelled will be raised there instead, so that the "
+            'task leaves the block "shield".',
         ),
         (
-            [{"kind": "cancel.deliver", "task": 2, "scope": 0, "error": "Cancelled"}],
-            "The wait of echo#2 is undone: Cancelled is raised in its next step, so that the task "
-            "ends.",
+            [
+                yields(2, "Enqueue", what="acquire Lock till"),
+                {"kind": "cancel.deliver", "task": 2, "scope": 0, "error": "Cancelled"},
+            ],
+            "The wait of echo#2 to acquire Lock till is undone: Cancelled will be raised there "
+            "instead, so that the task ends.",
         ),
         (
             [{"kind": "scope.leave", "task": 2, "scope": 3, "label": "shield", "caught": False}],
@@ -466,7 +486,7 @@ def test_what_was_dropped_is_not_known_and_the_rest_is_said_all_the_same():
     assert said(yields(9, read=11), begin=[]).startswith("?#9 ran for 0 ns to chat.py:41 and")
     assert said({"kind": "polled", "files": [], "count": 0}, begin=[]).endswith("no file is ready.")
     assert said({"kind": "over", "task": 9, "how": "returned"}, begin=[]).startswith(
-        "?#9 ran for 0 ns"
+        "?#9 ran and returned, after 0 ns"
     )
 
 

@@ -427,14 +427,19 @@ const MORE = {
     const held = task.held.join(", ");
     v.held = held ? ` It still held ${held}: nobody gives that back any more.` : "";
     v.children = childrenOf(task, e.how, state);
+    v.went = task.steps > 1 ? `went on${v.from}` : "ran";
     return `over ${e.how}`;
   },
   done: (e) => `done ${e.how}`,
   "cancel.ask": (e, state, v) => {
     v.reason = "reason" in e ? ` (reason: ${e.reason})` : "";
-    return e.scope ? "cancel.ask" : "cancel.ask task";
+    if (e.scope) return "cancel.ask";
+    return state.task(e.task).how ? "cancel.ask children" : "cancel.ask task";
   },
-  "cancel.deliver": (e) => (e.scope ? "cancel.deliver" : "cancel.deliver task"),
+  "cancel.deliver": (e, state, v) => {
+    v.wish = wishInWords(state.task(e.task).on.what ?? "");
+    return e.scope ? "cancel.deliver" : "cancel.deliver task";
+  },
   "scope.leave": (e) => (e.caught ? "scope.leave caught" : "scope.leave"),
   "timer.set": (e, state, v) => {
     if (!("at" in e)) return "timer.set never";
