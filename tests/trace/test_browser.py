@@ -245,6 +245,15 @@ def test_a_long_time_in_which_nothing_happens_is_drawn_short(page, tmp_path):
     page.open(page.url)
 
 
+def test_a_window_too_small_for_the_lanes_harms_nothing(page):
+    page.open(page.url)
+    page.resize(20, 900)
+    page.press("ArrowRight")
+    page.ask("page.lanes.draw(null)")
+    page.resize(1400, 900)
+    assert "damaged" not in page.ask("document.getElementById('sentence').textContent")
+
+
 def test_what_is_worth_a_look_leads_there(page):
     page.open(page.url)
     assert page.ask("document.getElementById('looks').firstChild.textContent") == (

@@ -154,6 +154,7 @@ class Lanes {
       canvas.height = Math.round(high * scale);
       canvas.style.height = `${high}px`;
     }
+    if (!canvas.width || !canvas.height) return; // nothing can be drawn into it
     if (this.drawn !== key) {
       this.drawn = key;
       this.layer ||= document.createElement("canvas");
