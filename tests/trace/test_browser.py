@@ -73,6 +73,14 @@ def test_keys_alone_move_through_the_trace(page):
     assert at(page)["kind"] == "step"
     page.press("PageDown")
     assert at(page)["kind"] == "turn"
+    first = now(page)
+    page.ask("document.getElementById('unit').focus()")
+    page.ask("document.getElementById('unit').value = 'turn'")
+    page.ask("document.getElementById('unit').dispatchEvent(new Event('change'))")
+    page.press("ArrowRight")
+    assert at(page)["kind"] == "turn"
+    assert now(page) > first
+    page.ask("document.getElementById('unit').value = 'event'")
     page.press("End")
     assert at(page)["kind"] == "end"
     page.press("ArrowRight")
@@ -177,6 +185,20 @@ def test_the_source_says_what_it_means_that_a_task_stands_in_a_line(page):
     page.ask("page.selected = 3")
     page.press("End")
     assert "#3last waited here" in tags()
+
+
+def test_the_source_begins_at_its_first_line_and_keeps_the_marked_one_in_sight(page):
+    top = "document.getElementById('source').scrollTop"
+    page.resize(400, 900)
+    page.open(f"{page.url}#i=0")
+    page.press("End", "Home")
+    assert page.ask(top) == 0
+    deadlock = next(event["i"] for event in page.events if event["kind"] == "deadlock")
+    page.ask(f"page.go({deadlock})")
+    page.ask("document.getElementById('source').scrollTop = 0")
+    page.resize(390, 900)
+    page.wait_for(f"{top} > 0")
+    page.resize(1400, 900)
 
 
 def test_the_variables_of_all_who_stand_in_the_source_are_shown_if_they_say_something(page):

@@ -429,6 +429,7 @@ class Page {
     on("back", "click", () => this.move(unit(), -1));
     on("forth", "click", () => this.move(unit(), 1));
     on("play", "click", () => this.play());
+    on("unit", "change", () => $("unit").blur()); // so that the arrow keys move again
     on("slider", "input", () => this.go(Number($("slider").value), true));
     on("follow", "click", () => this.follow());
     on("theme", "click", () => this.theme());
@@ -470,7 +471,10 @@ class Page {
         $(`tab-${next}`).focus();
       });
     }
-    addEventListener("resize", () => this.drawLanes());
+    addEventListener("resize", () => {
+      this.view.reveal();
+      this.drawLanes();
+    });
     addEventListener("hashchange", () => this.fromAddress());
     addEventListener("keydown", (event) => this.key(event));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dressed);
@@ -487,8 +491,8 @@ class Page {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " " && event.target.matches("button, [type=checkbox]")) return;
     const keys = {
-      ArrowRight: () => this.move(event.shiftKey ? "step" : "event", 1),
-      ArrowLeft: () => this.move(event.shiftKey ? "step" : "event", -1),
+      ArrowRight: () => this.move(event.shiftKey ? "step" : $("unit").value, 1),
+      ArrowLeft: () => this.move(event.shiftKey ? "step" : $("unit").value, -1),
       PageDown: () => this.move("turn", 1),
       PageUp: () => this.move("turn", -1),
       Home: () => this.go(0),

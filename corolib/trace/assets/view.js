@@ -251,7 +251,9 @@ class View {
     for (const [at, group] of groups) {
       for (const [means, ids] of group) this.tag(state, this.lines[at - 1], means, ids);
     }
-    if (task) this.point(this.lines[line - 1]);
+    this.here = task ? this.lines[line - 1] : undefined;
+    this.here?.classList.add("here");
+    this.reveal();
   }
 
   // Write the source down.
@@ -265,13 +267,11 @@ class View {
       el("span", { class: "line" }, String(n + 1)),
       el("span", { class: "text" }, line, el("span", { class: "tags" }))));
     this.find("source").replaceChildren(...this.lines);
-    const first = this.lines[Math.min(...counts.keys()) - 1]; // with a wait
-    if (first) this.reveal(first);
   }
 
   clear() {
+    this.here?.classList.remove("here");
     for (const node of this.marked) {
-      node.classList.remove("here");
       node.querySelector(".tags").replaceChildren();
     }
     this.marked = [];
@@ -285,17 +285,11 @@ class View {
       el("small", {}, ids.length > 4 ? `and ${ids.length - 4} more ${means}` : means)));
   }
 
-  point(node) {
-    if (!node) return;
-    node.classList.add("here");
-    this.marked.push(node);
-    this.reveal(node);
-  }
-
-  // Scroll the source so that a line is in its upper half, where a low window shows it, too.
-  reveal(node) {
+  // Scroll the source so that the marked line is in its upper half, where a low window shows it,
+  // too; without one, to the first line.
+  reveal() {
     const box = this.find("source");
-    const top = node.offsetTop - box.offsetTop;
+    const top = this.here ? this.here.offsetTop - box.offsetTop : 0;
     if (top < box.scrollTop + 20 || top > box.scrollTop + 0.6 * box.clientHeight) {
       box.scrollTop = top - box.clientHeight / 3;
     }
@@ -321,6 +315,7 @@ class View {
           el("td", {}, this.chip(state, each.id, null, true)), names.map((name) => cell(each, name))))));
     });
     this.find("variables").replaceChildren(...tables, tables.length
-      ? el("small", {}, "Variables at each task's last wait; bold: changed since the wait before.") : "");
+      ? el("small", {}, "Variables as they were at each task's last wait; the line may have changed "
+        + "them since. Bold: changed since the wait before.") : "");
   }
 }
