@@ -217,7 +217,7 @@ def test_the_help_is_open_at_the_first_visit_until_it_is_closed(page):
     page.open(page.url)
     assert page.ask(hidden) is False
     shown = page.ask("document.querySelector('#keys p').textContent")
-    assert len(re.findall(r"[.]( |$)", shown.partition("page. ")[2])) == 6
+    assert len(re.findall(r"[.]( |$)", shown.partition("page. ")[2])) == 8
     below = "document.getElementById('sentence').getBoundingClientRect().top"
     assert page.ask(f"document.getElementById('keys').getBoundingClientRect().bottom < {below}")
     page.open(page.url)
@@ -265,6 +265,24 @@ def test_a_long_time_in_which_nothing_happens_is_drawn_short(page, tmp_path):
     assert page.ask("page.lanes.short") == []
     assert page.ask(part) > 0.9
     page.open(page.url)
+
+
+def test_the_lanes_can_be_zoomed_into_until_single_events_are_seen(page):
+    page.open(page.url)
+    page.press(*["+"] * 40)
+    assert page.ask("Math.round(page.lanes.width / page.lanes.zoom)") == 10_000  # ns
+    page.press(*["-"] * 40)
+    assert page.ask("page.lanes.zoom") == 1
+
+
+def test_no_name_in_the_table_is_broken_in_a_narrow_window(page):
+    page.resize(400, 900)
+    page.open(f"{page.url}#i=30")
+    page.wait_for("document.querySelector('#panel td') !== null")
+    heights = "[...document.querySelectorAll('#panel td .chip')].map((it) => it.offsetHeight)"
+    assert max(page.ask(heights)) < 30
+    assert page.ask("(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)(panel)")
+    page.resize(1400, 900)
 
 
 def test_a_window_too_small_for_the_lanes_harms_nothing(page):

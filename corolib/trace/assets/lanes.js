@@ -5,6 +5,7 @@ const ROW = 20; // height of a lane
 const NAMES = 150; // width of the names
 const AXIS = 22; // height of the times above the lanes
 const TICK = 110; // between two times
+const LEAST = 1e4; // ns that are shown at least
 const LONGER = 30; // a time between two events that is so many times as long as usual is drawn short
 const CHANGING = new Set(["spawn", "wake", "step", "yield", "over", "done"]);
 const STATES = { running: 0, ready: 1, waiting: 2, completing: 3 };
@@ -138,7 +139,7 @@ class Lanes {
   zoomBy(factor, around) {
     const middle = around ?? Math.min(1, Math.max(0, (this.where(this.ns) - this.left) * this.zoom));
     const fixed = this.left + middle / this.zoom;
-    this.zoom = Math.max(1, Math.min(1e6, this.zoom * factor));
+    this.zoom = Math.max(1, Math.min(this.width / LEAST, this.zoom * factor));
     this.scrollTo(fixed - middle / this.zoom);
   }
 
