@@ -1,12 +1,12 @@
-// The lanes: what each task did over time, on a canvas. A time in which nothing happens, be it that
-// all wait or that one task runs for long, can be drawn short.
+// The lanes: what each task did over time, on a canvas. A long time in which no task runs can be
+// drawn short; a step never is.
 
 const ROW = 20; // height of a lane
 const NAMES = 150; // width of the names
 const AXIS = 22; // height of the times above the lanes
 const TICK = 110; // between two times
 const LEAST = 1e4; // ns that are shown at least
-const LONGER = 30; // a time between two events that is so many times as long as usual is drawn short
+const LONGER = 30; // a time in which no task runs, and so many times as long as usual, is drawn short
 const CHANGING = new Set(["spawn", "wake", "step", "yield", "over", "done"]);
 const STATES = { running: 0, ready: 1, waiting: 2, completing: 3 };
 const DASHES = { file: [], time: [2, 4], other: [9, 4], children: [9, 3, 2, 3] }; // of each kind of wait
@@ -22,6 +22,7 @@ class Lanes {
     this.depth = new Map();
     this.children = new Map([[0, []]]);
     this.open = new Map(); // the part of each task that has not ended yet
+    this.idle = new Set(); // the numbers of the events after which no task runs
     this.squeezed = true;
     this.zoom = 1;
     this.left = 0; // of the view, as a part of the whole
@@ -31,6 +32,7 @@ class Lanes {
   // Take the next event; `state` is as it is behind it.
   take(event, state) {
     const id = event.task;
+    if (state.running === null) this.idle.add(event.i);
     if (id === undefined) {
       if (event.kind === "poll") this.polled = event.ns;
       if (event.kind === "polled" && this.polled !== undefined) {
@@ -88,9 +90,8 @@ class Lanes {
 
   // Lay time out: between two of these points it is even.
   warp() {
-    const times = this.data.events.map((event) => event.ns).filter(
-      (ns) => ns >= this.begin && ns <= this.end);
-    const gaps = Float64Array.from(times, (ns, n) => (n ? ns - times[n - 1] : 0)).sort();
+    const events = this.data.events.filter(({ ns }) => ns >= this.begin && ns <= this.end);
+    const gaps = Float64Array.from(events, ({ ns }, n) => (n ? ns - events[n - 1].ns : 0)).sort();
     const usual = gaps.subarray(0, Math.ceil(0.8 * gaps.length)); // few are long, but these very much
     const most = this.squeezed
       ? Math.max(1, (LONGER * usual.reduce((a, b) => a + b, 0)) / usual.length) : Infinity;
@@ -101,9 +102,9 @@ class Lanes {
       this.at.push(ns);
       this.x.push(this.x.at(-1) + width);
     };
-    times.forEach((ns, n) => {
-      const from = times[n - 1];
-      if (!(ns - from > most)) return;
+    events.slice(1).forEach(({ ns }, n) => {
+      const { i, ns: from } = events[n];
+      if (ns - from <= most || !this.idle.has(i)) return;
       add(from, from - this.at.at(-1));
       add(ns, most);
       this.short.push([from, ns]);
