@@ -3,10 +3,12 @@
 
 const ROW = 20; // height of a lane
 const NAMES = 150; // width of the names
-const AXIS = 22; // height of the times above the lanes
+const AXIS = 38; // height of the times above the lanes
+const CLOCK = 11, LENGTHS = 28; // the middle of their two rows
 const TICK = 110; // between two times
 const LEAST = 1e4; // ns that are shown at least
-const LONGER = 30; // a time in which no task runs, and so many times as long as usual, is drawn short
+const LONGER = 30; // a time in which no task runs, and so many times as long as usual, is drawn short,
+const BUSY = 0.08; // but not shorter than this part of all other times
 const CHANGING = new Set(["spawn", "wake", "step", "yield", "over", "done"]);
 const STATES = { running: 0, ready: 1, waiting: 2, completing: 3 };
 const DASHES = { file: [], time: [2, 4], other: [9, 4], children: [9, 3, 2, 3] }; // of each kind of wait
@@ -91,10 +93,12 @@ class Lanes {
   // Lay time out: between two of these points it is even.
   warp() {
     const events = this.data.events.filter(({ ns }) => ns >= this.begin && ns <= this.end);
-    const gaps = Float64Array.from(events, ({ ns }, n) => (n ? ns - events[n - 1].ns : 0)).sort();
-    const usual = gaps.subarray(0, Math.ceil(0.8 * gaps.length)); // few are long, but these very much
-    const most = this.squeezed
-      ? Math.max(1, (LONGER * usual.reduce((a, b) => a + b, 0)) / usual.length) : Infinity;
+    const gaps = events.slice(1).map(({ ns }, n) => [events[n].ns, ns, this.idle.has(events[n].i)]);
+    const sizes = Float64Array.from(gaps, ([from, ns]) => ns - from).sort();
+    const usual = sizes.subarray(0, Math.ceil(0.8 * sizes.length)); // few are long, but these very much
+    const busy = gaps.reduce((sum, [from, ns, idle]) => sum + (idle ? 0 : ns - from), 0);
+    const mean = usual.reduce((a, b) => a + b, 0) / (usual.length || 1);
+    const most = this.squeezed ? Math.max(1, LONGER * mean, BUSY * busy) : Infinity;
     this.at = [this.begin];
     this.x = [0];
     this.short = []; // the times that are drawn short
@@ -102,13 +106,12 @@ class Lanes {
       this.at.push(ns);
       this.x.push(this.x.at(-1) + width);
     };
-    events.slice(1).forEach(({ ns }, n) => {
-      const { i, ns: from } = events[n];
-      if (ns - from <= most || !this.idle.has(i)) return;
+    for (const [from, ns, idle] of gaps) {
+      if (ns - from <= most || !idle) continue;
       add(from, from - this.at.at(-1));
       add(ns, most);
       this.short.push([from, ns]);
-    });
+    }
     add(this.end, this.end - this.at.at(-1));
     this.width = this.x.at(-1) || 1;
   }
@@ -212,33 +215,43 @@ class Lanes {
       c.fillText(this.fit(c, name, names - 12 - this.indent(id)), 6 + this.indent(id), y + ROW / 2 - 1);
     });
     this.drawWakes(c, selected, { X, yOf, from, to, text });
-    c.fillStyle = color("shade");
-    c.fillRect(0, 0, names - 4, AXIS);
     this.drawTimes(c, short, { X, names, wide, soft, text, back: color("shade"), line });
     $("scale").textContent = `${span(Math.max(0, Math.round(to - from)))} shown`;
   }
 
-  // The times above the lanes: how long each is that is drawn short, and between these the clock.
+  // The times above the lanes: the clock, and below it how long each is that is drawn short.
   drawTimes(c, short, { X, names, wide, soft, text, back, line }) {
     c.fillStyle = back;
-    c.fillRect(names, 0, wide - names, AXIS);
-    const taken = [];
-    const write = (words, x, color) => {
-      const half = c.measureText(words).width / 2 + 5;
-      if (x - half < names || x + half > wide) return;
-      if (taken.some(([left, right]) => x - half < right && x + half > left)) return;
-      taken.push([x - half, x + half]);
+    c.fillRect(0, 0, wide, AXIS);
+    c.fillStyle = soft;
+    c.fillText("time", 6, CLOCK);
+    if (short.length) c.fillText("drawn short", 6, LENGTHS);
+    const taken = { [CLOCK]: names, [LENGTHS]: names }; // up to where each row is written
+    const write = (words, x, y, color) => {
+      const half = c.measureText(words).width / 2 + 3;
+      const left = Math.min(wide - half, Math.max(names + half, x)) - half;
+      if (left < taken[y]) return;
+      taken[y] = left + 2 * half;
       c.fillStyle = color;
-      c.fillText(words, x - half + 5, AXIS / 2);
+      c.fillText(words, left + 3, y);
     };
+    const labels = []; // narrow ones side by side have one
     for (const [began, ended] of short.slice(0, 200)) {
-      const left = X(began), right = X(ended);
-      c.fillStyle = line;
-      c.fillRect(Math.max(names, left), 0, right - Math.max(names, left), AXIS);
-      if (right - left > ROW) write(span(ended - began), (left + right) / 2, text);
+      const last = labels.at(-1);
+      if (last?.[1] === began && X(ended) - X(began) < TICK / 2) last[1] = ended;
+      else labels.push([began, ended]);
     }
+    const ends = labels.map(([began, ended]) => [Math.max(names, X(began)), Math.min(wide, X(ended))]);
+    c.fillStyle = line;
+    for (const [left, right] of ends) c.fillRect(left, LENGTHS - 8, right - left, AXIS);
+    labels.forEach(([began, ended], n) => {
+      const [left, right] = ends[n];
+      if (right - left > 4) write(span(ended - began), (left + right) / 2, LENGTHS, text);
+    });
     for (let x = names + TICK / 2; x < wide; x += TICK) {
-      write(span(Math.round(this.when(this.left + (x - names) / (wide - names) / this.zoom))), x, soft);
+      c.fillStyle = soft;
+      c.fillRect(x, 0, 1, 4); // the time is of this point
+      write(span(Math.round(this.when(this.left + (x - names) / (wide - names) / this.zoom))), x, CLOCK, soft);
     }
   }
 
