@@ -69,7 +69,7 @@ class TaskState:
         took = ns - self.since
         if self.state == "ready":
             self.ready += took
-        elif self.state == "waiting":
+        elif self.state in ("waiting", "completing"):
             self.waiting += took
         elif self.state == "running":
             self.busy += took

@@ -162,6 +162,29 @@ def test_the_table_of_tasks_says_how_each_has_ended(page):
     assert states == ["cancelled"] * 3
 
 
+def test_a_task_that_waits_for_its_children_is_shown_until_it_is_done(page, tmp_path):
+    def parent():
+        spawn(turns, 3, name="child")
+        yield
+
+    trace = Trace(tmp_path / "out.html")
+    run(parent, trace=trace)
+    page.open(f"file://{tmp_path / 'out.html'}")
+    over = next(e["i"] for e in trace.events if e["kind"] == "over" and e["task"] == 1)
+    done = next(e["i"] for e in trace.events if e["kind"] == "done" and e["task"] == 2)
+    shown = "[...document.querySelectorAll('#waits .row')].map((row) => row.textContent)"
+    page.ask(f"page.go({over})")
+    assert "parent#1returned; waits for its childchild#2" in page.ask(shown)
+    page.ask(f"page.go({done})")
+    assert "parent#1returned; is not done yet" in page.ask(shown)
+    page.press("End")
+    assert page.ask("page.final.task(1).waiting > page.final.task(2).busy")
+    kinds = "page.lanes.parts.get({}).filter((part) => part[2] === 3).map((part) => part[4])"
+    assert page.ask(kinds.format(1)) == ["children"]
+    assert page.ask(kinds.format(2)) == ["none"]
+    page.open(page.url)
+
+
 def test_the_source_says_what_it_means_that_a_task_stands_in_a_line(page):
     def tags():
         return page.ask(

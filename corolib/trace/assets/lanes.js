@@ -61,8 +61,9 @@ class Lanes {
       if (last[2] === 0) this.scheduler.push([last[0], last[1], 0, last[3], id]);
     }
     const on = task.on;
-    const kind = task.state !== "waiting" ? "children" : "until" in on ? "time"
-      : "read" in on || "write" in on || "urgent" in on ? "file" : "other";
+    const lives = (child) => state.task(child).state !== "done";
+    const kind = task.state === "completing" ? (this.children.get(id).some(lives) ? "children" : "none")
+      : "until" in on ? "time" : "read" in on || "write" in on || "urgent" in on ? "file" : "other";
     this.open.set(id, [event.ns, event.ns, STATES[task.state], event.i, kind]);
   }
 
@@ -300,7 +301,7 @@ class Lanes {
           ready.moveTo(x, y + ROW - 7);
           ready.lineTo(Math.min(x + 6, right), y + 5);
         }
-      } else {
+      } else if (kind !== "none") {
         const path = (lines[kind] ||= new Path2D());
         path.moveTo(left, middle);
         path.lineTo(right, middle);

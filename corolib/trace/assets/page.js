@@ -312,7 +312,8 @@ class Page {
       el("td", {}, task.state === "waiting" ? this.waitIn(task, state) : stateOf(task, state)),
       el("td", { class: "number" }, String(task.steps)),
       numbers.slice(1).map((name) => {
-        const on = { running: "busy", ready: "ready", waiting: "waiting" }[task.state] === name;
+        const kept = { running: "busy", ready: "ready", waiting: "waiting", completing: "waiting" };
+        const on = kept[task.state] === name;
         return el("td", { class: "number" }, span(task[name] + (on ? state.ns - task.since : 0)));
       }),
       el("td", {}, place(codes, task.code, task.line))));

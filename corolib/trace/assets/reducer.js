@@ -153,7 +153,7 @@ class State {
 function change(task, state, ns) {
   const took = ns - task.since;
   if (task.state === "ready") task.ready += took;
-  else if (task.state === "waiting") task.waiting += took;
+  else if (["waiting", "completing"].includes(task.state)) task.waiting += took;
   else if (task.state === "running") task.busy += took;
   task.state = state;
   task.since = ns;

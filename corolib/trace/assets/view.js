@@ -26,10 +26,15 @@ function el(name, attributes, ...inside) {
 
 const hueOf = (id) => Math.round((id * 137.508) % 360);
 
+// How a task has ended, in words.
+function howEnded(task) {
+  return task.how === "failed" ? `failed: ${errorInWords(task.error, task.message || undefined)}`
+    : task.how === "abandoned" ? "left when the run ended" : task.how;
+}
+
 // The state of a task, in words.
 function stateOf(task, state) {
-  const ended = task.how === "failed" ? `failed: ${errorInWords(task.error, task.message || undefined)}`
-    : task.how === "abandoned" ? "left when the run ended" : task.how;
+  const ended = howEnded(task);
   if (task.state === "completing") {
     const names = namesOf(state.awaited(task.id), state);
     return names ? `${ended}; waits for the end of ${names}` : ended;
@@ -162,6 +167,15 @@ class View {
       whom.slice(0, 5).map((id) => this.chip(state, id)));
   }
 
+  // A task whose body has ended, and the children that it still has.
+  completion(state, task) {
+    const left = state.awaited(task.id);
+    const awaits = left.length === 1 ? "; waits for its child" : "; waits for its children";
+    return el("div", { class: "row" }, this.chip(state, task.id),
+      el("span", { class: "why" }, howEnded(task) + (left.length ? awaits : "; is not done yet")),
+      left.slice(0, 5).map((id) => this.chip(state, id)));
+  }
+
   panels(state) {
     this.fill("ready", state, state.ready.map(
       (id) => [id, () => this.chip(state, id, WHYS[state.task(id).why] ?? state.task(id).why)]), "nobody");
@@ -180,6 +194,7 @@ class View {
     this.fill("running", state, running, state.ended ? "The run is over." : "The scheduler itself.");
     const files = [], waits = [];
     for (const task of state.tasks.values()) {
+      if (task.state === "completing") waits.push([Infinity, task.id, () => this.completion(state, task)]);
       if (task.state !== "waiting") continue;
       const { read, write, urgent, until = -1 } = task.on;
       const fd = read ?? write ?? urgent;
