@@ -210,6 +210,20 @@ def test_the_source_says_what_it_means_that_a_task_stands_in_a_line(page):
     assert "#3last waited here" in tags()
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+def test_sentence_and_controls_stay_in_sight(page, width):
+    page.resize(width, 900)
+    page.open(f"{page.url}#i=30")
+    page.wait_for("document.querySelector('#panel td') !== null")
+    page.ask("scrollTo(0, 1e6)")
+    box = "document.getElementById('{}').getBoundingClientRect().{}"
+    top, bottom = page.ask(box.format("sentence", "top")), page.ask(box.format("moves", "bottom"))
+    assert page.ask("scrollY") > 100
+    assert top >= 0
+    assert bottom < 300  # a third
+    page.resize(1400, 900)
+
+
 def test_the_source_begins_at_its_first_line_and_keeps_the_marked_one_in_sight(page):
     top = "document.getElementById('source').scrollTop"
     page.resize(400, 900)

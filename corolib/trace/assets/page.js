@@ -145,6 +145,7 @@ class Page {
     if (this.now === 0) {
       $("sentence").append(el("small", {}, " Press ▶ or the right arrow key to see what happens next."));
     }
+    $("sentence").scrollTop = 0;
     // As in the list of events, in the address, and for `replay`: the first one has the number 0.
     $("position").textContent =
       `event ${event.i} of ${this.events.at(-1).i}, turn ${state.turn}, ${span(event.ns)}`;
