@@ -305,7 +305,7 @@ class Server(Serving):
         self.stopping.set()
         self.listener.close()
         for scope, stream in self._silent.items():
-            if not received(stream):
+            if not _has_begun(stream):
                 scope.cancel("the server stops")
         wake = self._watch.places.waiting.pop(self._watch, None)
         if wake is not None:
@@ -489,6 +489,16 @@ class Server(Serving):
     def __repr__(self) -> str:
         state = "ended" if self.task.done else "stopping" if self.stopping.is_set() else "serving"
         return f"<Server on {self.place}, {state}, {len(self._open)} open>"
+
+
+def _has_begun(stream: Stream) -> bool:
+    """Return whether something has come on a stream, also if nobody has read it yet."""
+    if received(stream):
+        return True
+    try:
+        return bool(stream.socket.recv(1, socket.MSG_PEEK))
+    except OSError:  # nothing, or the client is gone
+        return False
 
 
 class _Connection(Progress):

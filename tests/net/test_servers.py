@@ -1652,6 +1652,18 @@ def test_a_server_that_stops_does_not_wait_for_a_handshake_that_has_not_begun(
     assert not caplog.records
 
 
+def test_a_handshake_that_has_come_but_was_not_read_yet_has_begun(server_tls):
+    def scenario(server):
+        with dial(server) as sock:
+            yield from until(lambda: server.stats()["open"])
+            yield
+            sock.send(b"\x16\x03\x01")
+            [cut] = (yield from server.stop(5)).cancelled
+            assert cut.peer == sock.getsockname()
+
+    serving(echo, scenario, virtual_time(), tls=server_tls)
+
+
 def test_a_peer_that_resets_in_the_handshake_is_no_failure(server_tls):
     def scenario(server):
         sock = dial(server)
