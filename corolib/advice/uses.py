@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from corolib.advice.arguments import BOUNDS, text_of
@@ -167,10 +168,14 @@ def _is_spawn(call: ast.Call) -> bool:
 
 
 def not_ready(error: BaseException) -> str | None:
-    """Return the note if a file that does not block was used without a wait: `sock.recv(100)`."""
+    """Return the note if a file that does not block was used without a wait: `sock.recv(100)`.
+
+    Only the innermost function of the program's is looked at: if that raises the error by itself,
+    no file did.
+    """
     import ast
 
-    for place in places(error):
+    for place in islice(places(error), 1):
         for call, _ in reversed(place.line.calls):
             name, owner = name_in(call.func), getattr(call.func, "value", None)
             if name == "connect" and owner is not None:

@@ -146,11 +146,17 @@ NOT_READY = {
     "data = os.read(sock.fileno(), 9)": "Write `yield ReadWait(sock.fileno())` in front of it",
     "while True: sock.send(bytes(2**20))": "Write `yield WriteWait(sock)` in front of it",
     "raise BlockingIOError(sock.fileno(), print(end=''))": None,
+    "full.read()": None,
     "listener.accept()": "Write `yield ReadWait(listener)` in front of it",
     "with socket.socket(type=2048 + 1) as s: s.connect(listener.getsockname())": (
         "In corolib: stream = yield from open_tcp(host, port)"
     ),
 }
+
+
+class Full:
+    def read(self):
+        raise BlockingIOError
 
 
 @pytest.mark.parametrize("line", NOT_READY)
@@ -159,6 +165,7 @@ def test_a_file_that_is_used_before_its_wait_is_told_of_the_wait(line, tmp_path,
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
             values = {"os": os, "socket": socket, "sock": pair[0], "listener": listener}
+            values["full"] = Full()
             _, notes = said_of(line, tmp_path, header, **values)
         right = NOT_READY[line]
         right = right and right.replace("yield from", "yield").replace("yield", word)
