@@ -415,7 +415,7 @@ class Server(Serving):
             self._finished += 1
         if error is not None:
             self._judge(error, connection)
-        elif value is not None and is_a(value, (bytes, bytearray, str)):
+        elif type(value) in (bytes, bytearray, str) and value:
             self.peer_log.warn(
                 f"{self.name}() returned",
                 "%s() returned %s, which is not sent: write `yield from stream.sendall(data)`",
