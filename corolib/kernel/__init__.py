@@ -8,9 +8,9 @@ of a run, `DEFAULT_TRACE` and `check_trace`; what a run changes in the process, 
 `handles_signals`, `signal_named`, `signal_is_caught`, `write_signals_to`, `WakeupPair`,
 `tell_of_fork` and `uninterrupted`; for who asks from outside, `meeting_folder` and `user_of`;
 `OwnedSocket` and `BorrowedFile`; `body_of`, `check_sources` and `forgive`; `users_part` of an
-error; `holders`, `never_again` and `find_cycle`, on whom a wait depends; the words for messages,
-`doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`, `to_stderr`, and
-`Throttle` for logs;
+error; `variables_of` a frame; `holders`, `never_again` and `find_cycle`, on whom a wait depends;
+the words for messages, `doing`, `where`, `function_at`, `file_name`, `some`, `no_error`, `no_undo`,
+`to_stderr`, and `Throttle` for logs;
 what a recorder stands in for or asks, `Cancellation`, `Scope`, `Timers`, `default_selector`,
 `Join`, `Enqueue`, `ProxyWaiter`; what asks the program's objects and cannot fail, from `safely.py`;
 and checks of what a caller gives.
@@ -64,7 +64,7 @@ from corolib.kernel.errors import (
     ScopeError,
     TaskCancelled,
 )
-from corolib.kernel.frames import users_part
+from corolib.kernel.frames import users_part, variables_of
 from corolib.kernel.hooks import (
     handle_signal,
     handles_signals,
@@ -208,6 +208,7 @@ __all__ = [
     "uninterrupted",
     "user_of",
     "users_part",
+    "variables_of",
     "waits",
     "where",
     "with_trace",

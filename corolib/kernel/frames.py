@@ -18,6 +18,8 @@ from corolib.kernel.waits import SKIPPED
 CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200  # as in `inspect`
 SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | 0x100 | 0x200  # of `types.coroutine`, and async ones
 
+_OPTIMIZED = 0x1  # code whose local variables are in no dictionary of the program's
+
 KERNEL = ("corolib.kernel.", "corolib.trace.")  # what steps the user's code
 LIBRARY = "corolib."
 PACKAGES = frozenset(
@@ -90,6 +92,18 @@ def frames_of(body: Any, running: bool) -> list[FrameType]:
     if frames and running:
         frames = _inwards(frames[0]) or frames
     return [frame for frame in frames if frame.f_code not in SKIPPED]
+
+
+def variables_of(frame: FrameType) -> dict[str, Any]:
+    """Return the local variables of a function that is suspended, and leave all as it was."""
+    kept = frame.f_locals
+    found = dict(kept)
+    if type(kept) is dict and frame.f_code.co_flags & _OPTIMIZED:  # pragma: no cover - before 3.13
+        # Else the frame would keep them alive for as long as it lives. But this function, the frame
+        # and the count alone must have that dictionary: the program gets it from `locals()`.
+        if sys.getrefcount(kept) == 3:
+            kept.clear()
+    return found
 
 
 def knows_its_frames(body: Any) -> bool:

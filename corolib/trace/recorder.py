@@ -39,6 +39,7 @@ from corolib.kernel import (
     Task,
     UrgentWait,
     WriteWait,
+    attribute,
     class_name,
     default_selector,
     find_cycle,
@@ -48,6 +49,7 @@ from corolib.kernel import (
     name_of,
     plain,
     signal_named,
+    variables_of,
 )
 from corolib.trace.messages import BITS, PLAIN, is_ours, left_at, words_of
 from corolib.trace.watching import (
@@ -507,9 +509,9 @@ class _Call(partial[Any]):
 def _below(body: Any) -> tuple[Any, Any]:
     """Return the code that a suspended body runs, and what it delegates to."""
     for of_code, of_next, _ in _BODIES:
-        code = getattr(body, of_code, None)
+        code = attribute(body, of_code)
         if type(code) is CodeType:  # an object may answer every attribute
-            return code, getattr(body, of_next)
+            return code, attribute(body, of_next)
     return None, None
 
 
@@ -517,17 +519,8 @@ def frame_of(body: Any) -> Any:
     """Return the frame that a suspended body stands in; None: it stands in none."""
     if type(body) is GeneratorType:
         return body.gi_frame
-    frames = (getattr(body, name, None) for _, _, name in _BODIES)
+    frames = (attribute(body, name) for _, _, name in _BODIES)
     return next((each for each in frames if type(each) is FrameType), None)
-
-
-def variables_of(frame: FrameType) -> dict[str, Any]:
-    """Return the local variables of a function that is suspended."""
-    kept = frame.f_locals
-    found = dict(kept)
-    if type(kept) is dict:  # pragma: no cover - before Python 3.13
-        kept.clear()  # else the frame would keep them alive for as long as it lives
-    return found
 
 
 def number_of(file: Any) -> int:

@@ -3,8 +3,10 @@
 Which calls these are is tested with the finder, in `tests/advice/test_dropped.py`.
 """
 
+import ast
 import linecache
 import weakref
+from collections.abc import Generator
 
 import pytest
 
@@ -123,6 +125,49 @@ def test_what_a_task_has_let_go_of_is_not_kept_by_its_trace(values):
         return seen()
 
     assert run(main, trace=Trace(values=values)) is None
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_the_names_of_a_program_that_awaits_at_its_top_stay(values):
+    lines = ["import os", "os.getpid()", "await Sleep(0)", "await Sleep(0)", "x = 5"]
+    code = compile("\n".join(lines), "program.py", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names = {"Sleep": Sleep}
+    run(eval(code, names), trace=Trace(values=values))
+    assert names["x"] == 5
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_what_the_program_has_got_from_locals_stays(values):
+    def main():
+        a = 5
+        names = locals()
+        abs(a)
+        yield
+        yield
+        return names["a"]
+
+    assert run(main, trace=Trace(values=values)) == 5
+
+
+def test_a_body_that_answers_no_question_runs_traced_as_well():
+    class Body(Generator):
+        waits = 2
+
+        def send(self, value):
+            if not self.waits:
+                raise StopIteration(5)
+            self.waits -= 1
+
+        def throw(self, *error):
+            raise error[0]
+
+        def __getattr__(self, name):
+            raise ValueError(name)
+
+    def main():
+        return (yield from Body())
+
+    assert run(main, trace=Trace(stacks=True)) == 5
 
 
 def test_what_cannot_be_looked_at_is_left_out(monkeypatch):
