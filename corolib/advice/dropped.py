@@ -29,14 +29,15 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
-from corolib.kernel.safely import attribute, class_module, is_a, module_of, name_of, plain
-from corolib.kernel.source import corrected, lines_of
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY, variables_of
+from corolib.kernel.safely import attribute, class_module, is_a, module_of, plain
+from corolib.kernel.source import corrected, lines_of, tree_of
 
 if TYPE_CHECKING:
     import ast
 
-    Functions = list[ast.FunctionDef | ast.AsyncFunctionDef]
+    # The functions around a statement, each with the names that it binds, and where.
+    Functions = list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, dict[str, list[ast.AST | None]]]]
 
 CALLED = {"abort", "cancel", "clear", "close", "kill", "release", "reset", "set", "shutdown"}
 """Methods that are meant to be called where they stand as a statement."""
@@ -48,6 +49,10 @@ MARKS = f"{LIBRARY}kernel.waits"  # where `@waits` and `@opens` make another fun
 
 seen: set[str] = set()  # files that were warned of, if anything is wrong there
 known: dict[str, list[Found]] = {}  # by file
+
+# What a module has by now, whatever it says of its attributes. So one that is loaded when it is
+# asked for the first of them is not loaded by this.
+_names_of = vars(ModuleType)["__dict__"].__get__
 
 
 class Found(NamedTuple):
@@ -74,14 +79,19 @@ def warn_of_dropped_calls(things: Iterable[Any]) -> None:
     todo = [name for thing in things for name in _modules_of(thing)]
     while todo:
         name = todo.pop()
-        module = sys.modules.get(name)
-        file = plain(attribute(module, "__file__"))
-        if not isinstance(module, ModuleType) or not file or file in seen:
+        names = _names_in(sys.modules.get(name))
+        file = plain(names.get("__file__"))
+        if not file or file in seen:
             continue
         seen.add(file)
         if _is_a_programs(name, file):
-            todo += [each for value in vars(module).values() for each in _modules_used(value)]
-            look_at(vars(module), file)
+            todo += [each for value in names.values() for each in _modules_used(value)]
+            look_at(names, file)
+
+
+def _names_in(module: Any) -> dict[str, Any]:
+    """Return what the names of a module stand for; none if it is no module."""
+    return dict(_names_of(module) or {}) if is_a(module, ModuleType) else {}
 
 
 def _modules_of(thing: Any, depth: int = 0) -> list[str]:
@@ -91,7 +101,7 @@ def _modules_of(thing: Any, depth: int = 0) -> list[str]:
     frame = thing.gi_frame if is_a(thing, GeneratorType) else thing.cr_frame
     if frame is None or depth > DEPTH:
         return []
-    given = frame.f_locals.values()
+    given = variables_of(frame).values()
     return [module_of(frame), *(m for each in given for m in _modules_of(each, depth + 1))]
 
 
@@ -101,7 +111,7 @@ def _home_of(thing: Any) -> str:
     Nothing is asked of other things, which may answer anything.
     """
     if is_a(thing, partial):
-        return _home_of(thing.func)
+        thing = attribute(thing, "func")
     plainly = is_a(thing, (FunctionType, MethodType, type))
     return plain(attribute(thing, "__module__")) if plainly else class_module(thing)
 
@@ -109,7 +119,7 @@ def _home_of(thing: Any) -> str:
 def _modules_used(value: Any) -> list[str]:
     """Return the name of the module that a function or a class is from, or of a module."""
     if is_a(value, ModuleType):
-        return [name_of(value)]
+        return [plain(_names_in(value).get("__name__"))]
     return [_home_of(value)] if is_a(value, (FunctionType, type)) else []
 
 
@@ -144,7 +154,7 @@ def _all_in(names: dict[str, Any], file: str) -> Iterator[Found]:
     import ast
 
     lines = lines_of(file)
-    for node, functions, kind in _statements(ast.parse("".join(lines)).body, names, [], None):
+    for node, functions, kind in _statements(tree_of(lines).body, names, [], None):
         line, thing = node.lineno, ast.unparse(getattr(node, "func", node))
         place = f"{os.path.basename(file)}:{line}"
         if kind == "method":
@@ -152,7 +162,7 @@ def _all_in(names: dict[str, Any], file: str) -> Iterator[Found]:
             yield Found(line, thing, kind, f"{thing}()", text)
             continue
         word = "yield from" if functions else "run"
-        if functions and isinstance(functions[-1], ast.AsyncFunctionDef):
+        if functions and isinstance(functions[-1][0], ast.AsyncFunctionDef):
             word = "await"
         call = f"spawn({ast.unparse(node)})" if (kind, word) == ("coroutine", "yield from") else ""
         position: Any = line, node.end_lineno, node.col_offset, node.end_col_offset
@@ -176,7 +186,8 @@ def _statements(
     for node in body:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield from _statements(node.body, names, [*functions, node], owner)
+                inside = [*functions, (node, bound_in(node))]
+                yield from _statements(node.body, names, inside, owner)
                 continue
             case ast.ClassDef(name=name):
                 inner = None if functions or owner else names.get(name)
@@ -204,15 +215,14 @@ def _kind_of(func: ast.expr, names: dict[str, Any], functions: Functions, owner:
 
     match func:
         case ast.Name(id=name):
-            for function in reversed(functions):
-                bound = [node for each, node in _bound_in(function) if each == name]
-                if bound:
+            for _, own in reversed(functions):
+                if bound := own.get(name):
                     return _kind_of_node(bound[0]) if len(bound) == 1 else ""
             found = names.get(name)
         case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=attr) if owner:
             found = inspect.getattr_static(owner, attr, None)
         case ast.Attribute(value=ast.Name(id=name), attr=attr):
-            if any(name == each for function in functions for each, _ in _bound_in(function)):
+            if any(name in own for _, own in functions):
                 return ""
             found = inspect.getattr_static(names.get(name), attr, None)
         case _:
@@ -226,22 +236,37 @@ def _kind_of(func: ast.expr, names: dict[str, Any], functions: Functions, owner:
     return "generator" if flags & CO_GENERATOR else "coroutine" if flags & CO_COROUTINE else ""
 
 
-def _bound_in(function: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the names that a function may give to something of its own, and where it does so."""
+def bound_in(function: ast.AST) -> dict[str, list[ast.AST | None]]:
+    """Return the names that a function may give to something of its own, and where it does so: None
+    for what has the name in a scope within it alone.
+    """
     import ast
 
-    for node in ast.walk(function):
+    scopes = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+    found: dict[str, list[ast.AST | None]] = {}
+    todo = [(each, True) for each in ast.iter_child_nodes(function)]
+    for node, own in todo:
         match node:
             case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
-                yield name, node
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                if node is not function:
-                    yield node.name, node
-            case ast.alias(name=name, asname=other):
-                yield other or name, node
+                pass
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                pass
+            case ast.ClassDef(name=name) | ast.ExceptHandler(name=name):
+                pass
+            case ast.MatchAs(name=name) | ast.MatchStar(name=name) | ast.MatchMapping(rest=name):
+                pass
+            case ast.alias(name=path, asname=other):
+                name = other or path.partition(".")[0]
+            case _:
+                name = None
+        if name:
+            found.setdefault(name, []).append(node if own else None)
+        own = own and not isinstance(node, scopes)
+        todo += [(each, own) for each in ast.iter_child_nodes(node)]
+    return found
 
 
-def _kind_of_node(node: ast.AST) -> str:
+def _kind_of_node(node: ast.AST | None) -> str:
     """Return what kind of function something is, if it waits and nothing is around it."""
     import ast
 

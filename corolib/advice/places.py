@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from corolib.kernel.frames import CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import attribute, class_name, module_of, plain, trace_of
-from corolib.kernel.source import corrected, word_for
+from corolib.kernel.source import corrected, tree_of, word_for
 
 if TYPE_CHECKING:
     import ast
@@ -57,7 +57,7 @@ class Line:
             lines, first = inspect.getsourcelines(code)
         self.lines = textwrap.dedent("".join(lines)).splitlines()
         self.line = lineno - max(first - 1, 0)
-        nodes = list(ast.walk(ast.parse("\n".join(self.lines))))
+        nodes = list(ast.walk(tree_of(self.lines)))
         before = {}
         used = set()
         # What has a word in front of it that belongs to a call in it: `yield from f() + x`.

@@ -5,12 +5,14 @@ Nothing here fails because there is no source, and nothing is imported from coro
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
 
 CO_COROUTINES = 0x80 | 0x200  # of `async def`, as in `inspect`
 _linecache: Any = None
+parsing = allocate_lock()  # held while one thread parses
 LONGEST = 100  # characters of a line that is quoted
 
 LOOPS = {"as_completed": ("step", "value"), "every": ("tick", "missed")}
@@ -35,6 +37,22 @@ def lines_of(filename: str) -> list[str]:
     except Exception:
         # Out of files, say; or the interpreter ends.
         return []
+
+
+def tree_of(lines: list[str]) -> Any:
+    """Return the syntax tree of some lines, without the warnings that Python has of them."""
+    import ast
+    import warnings
+
+    text = "\n".join(line.rstrip("\n") for line in lines)
+    if not parsing.acquire(blocking=False):
+        # Filters of warnings are the process's: two threads would put back each other's.
+        return ast.parse(text)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(text)
+    finally:
+        parsing.release()
 
 
 def line_at(filename: str, lineno: int) -> str:
@@ -181,7 +199,7 @@ def _around(lines: list[str], position: Position) -> tuple[bool, Any]:
     try:
         import ast
 
-        tree = ast.parse("\n".join(line.rstrip("\n") for line in lines))
+        tree = tree_of(lines)
     except Exception:
         return False, None
     longer, comprehension = False, None

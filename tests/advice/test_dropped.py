@@ -4,12 +4,15 @@ import gc
 import importlib
 import sys
 import warnings
+import weakref
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import corolib
-from corolib import run
+from corolib import Lock, run
 from corolib.advice import dropped
 from corolib.kernel import check_sources, forgive
 from corolib.kernel.waits import DEBUG, opens
@@ -95,6 +98,15 @@ RIGHT = [
     # These may be something else.
     "def inner(greet):\n    greet(5)",
     "from other import tell as greet\ngreet(stream)",
+    "import greet.more\ngreet(stream)",
+    "async def greet(): pass\nx = greet()\nif x: greet(5)",
+    "try:\n    pass\nexcept OSError as greet:\n    greet(5)",
+    "match stream:\n    case greet: greet(5)",
+    "match stream:\n    case [*greet]: greet(5)",
+    "match stream:\n    case {**greet}: greet(5)",
+    # These are bound in a scope within.
+    "class Inner:\n    def plain(self):\n        yield\nplain(stream)",
+    "def inner():\n    def plain():\n        yield\nplain(stream)",
     "for greet in (print,):\n    greet(5)",
     "room = print\nroom.tell(5)",
     "def inner():\n    yield\ninner = print\ninner()",
@@ -262,6 +274,56 @@ def test_who_may_not_read_the_library_any_more_is_not_told(monkeypatch):
     monkeypatch.setattr("corolib.kernel.bodies.DEBUG", True)
     monkeypatch.setitem(sys.modules, "corolib.advice.dropped", None)
     assert check_sources([_given]) is None
+
+
+def test_what_a_call_was_given_can_be_let_go_of():
+    thing = Lock()
+    seen = weakref.ref(thing)
+    call = _dropping(thing, seen)
+    told(call)
+    del thing
+    assert next(call) is None
+
+
+def _dropping(thing, seen):
+    del thing
+    yield seen()
+
+
+def test_of_the_names_of_a_function_a_list_is_made_once(imported, monkeypatch):
+    calls = []
+    monkeypatch.setattr(dropped, "bound_in", lambda node: calls.append(node) or {})
+    lines = [f"x{n}(stream)" for n in range(50)]
+    told(imported(program("\n".join([*lines, "def inner():", *(f"    {x}" for x in lines)]))).main)
+    assert calls and len(calls) == len(set(calls))
+
+
+def test_the_warnings_that_python_has_of_a_source_are_its_own(imported):
+    module = imported("# none yet\ndef main():\n    yield\n")
+    text = "def main():\n    yield\n    main()\nx = '\\d' is 5\n"
+    Path(module.__file__).write_text(text)
+    assert [text.partition(" ")[0] for text in told(module.main)] == ["main()"]
+
+
+def test_modules_are_asked_nothing(imported, monkeypatch):
+    class Module(ModuleType):
+        def __getattribute__(self, name):
+            raise AssertionError(name)
+
+    class NoModule:
+        __class__ = ModuleType
+        __slots__ = ()
+        __file__ = "x.py"
+
+    module = imported("def helper():\n    yield\n\ndef main():\n    yield\n    helper()\n")
+    module.odd = odd = Module("odd")
+    vars(ModuleType)["__dict__"].__get__(odd)["__file__"] = "odd.py"
+    monkeypatch.setitem(sys.modules, "odd", odd)
+    monkeypatch.setitem(sys.modules, "fake", NoModule())
+    module.fake = lambda: None
+    module.fake.__module__ = "fake"
+    assert len(told(module.main)) == 1
+    dropped.seen.discard("odd.py")
 
 
 def test_calls_in_calls_are_followed_so_far_and_those_that_are_over_are_not(imported):

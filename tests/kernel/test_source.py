@@ -1,10 +1,20 @@
 """Lines of source, and how the line of a call should be."""
 
 import linecache
+import warnings
 
 import pytest
 
-from corolib.kernel.source import corrected, corrected_at, line_at, lines_of, ticked_at, word_for
+from corolib.kernel.source import (
+    corrected,
+    corrected_at,
+    line_at,
+    lines_of,
+    parsing,
+    ticked_at,
+    tree_of,
+    word_for,
+)
 
 
 def line_with(text, call, word="yield from"):
@@ -81,3 +91,17 @@ def test_where_there_is_no_source_nothing_is_shown(monkeypatch):
     assert line_at(__file__, 1).startswith('"""Lines of source')
     monkeypatch.setattr(linecache, "getlines", lambda filename: 1 / 0)
     assert lines_of(__file__) == []
+
+
+def test_what_python_warns_of_in_a_source_is_not_said_again_but_by_two_threads_at_once():
+    def parsed():
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            assert tree_of(["x = '\\d'\n"]).body
+            filters = warnings.filters[:]
+        return len(found), filters
+
+    alone, filters = parsed()
+    with parsing:
+        assert parsed() == (1, filters)
+    assert alone == 0
