@@ -130,7 +130,13 @@ def sentence(event: Event, state: State, codes: Sequence[Sequence[Any]]) -> str:
         codes: `header["code"]` of the trace.
     """
     key, values = chosen(event, state, codes)
-    return WORDS[key].format_map(values)
+    return WORDS[key].format_map(values) + _passed(*state.gap)
+
+
+def _passed(ns: int, how: str) -> str:
+    """Return that time has passed of which no event tells, if that is much."""
+    what = ": the failure was looked into, or reported" if how == "failed" else ""
+    return f" Since the event before, {span(ns)} have passed{what}." if ns >= NOTABLE else ""
 
 
 def chosen(event: Event, state: State, codes: Sequence[Sequence[Any]]) -> tuple[str, Values]:

@@ -82,6 +82,7 @@ class State:
 
     __slots__ = (
         *("i", "ns", "turn", "polling", "timeout"),
+        *("gap", "how"),  # the time before this event in which nothing is known to have run
         *("ended", "failed", "first_failed"),  # how the run did; how many tasks failed, and which
         *("tasks", "ready", "running", "done", "done_count"),
         *("timers", "watched", "locks", "queues", "selecting", "polls", "named"),
@@ -92,6 +93,8 @@ class State:
         self.ns = self.turn = 0
         self.polling = False
         self.timeout: float | None = None  # of that
+        self.gap: tuple[int, str] = 0, ""  # in ns, and how what was over before it had ended
+        self.how = ""  # something has ended, by this event
         self.ended = self.first_failed = ""
         self.failed = 0  # known when the run has ended
         self.tasks: dict[int, TaskState] = {}
@@ -142,7 +145,9 @@ class State:
 
     def apply(self, event: Event) -> None:
         """Become the state after the next event."""
-        self.i, self.ns = event["i"], event["ns"]
+        idle = self.i >= 0 and self.running is None and not self.polling
+        self.gap = event["ns"] - self.ns if idle else 0, self.how
+        self.i, self.ns, self.how = event["i"], event["ns"], event.get("how", "")
         change = _CHANGES.get(event["kind"])
         if change is not None:
             change(self, event)

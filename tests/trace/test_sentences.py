@@ -519,6 +519,25 @@ def test_holders_are_named_beside_what_they_hold_back():
     assert said(waits) == f"{RAN}. It is parked, and waits for the tasks of a group (echo#2)."
 
 
+def test_time_that_no_event_tells_of_is_said_to_have_passed():
+    over = {"kind": "over", "task": 1, "how": "failed", "error": "OSError", "ns": 9_000_000}
+    done = {"kind": "done", "task": 1, "how": "failed", "error": "OSError", "ns": 27_700_000}
+    assert said(over).endswith("Its child echo#2 is cancelled.")  # for so long the task ran
+    assert said(over, done) == (
+        "main#1 is done: it failed with OSError. "
+        "Since the event before, 18.7 ms have passed: the failure was looked into, or reported."
+    )
+    turn = {"kind": "turn", "n": 2, "ready": 1, "ns": 29_700_000}
+    assert said(over, done, turn).endswith(
+        " 2.0 ms have passed: the failure was looked into, or reported."
+    )
+    assert said(over, done, {**turn, "ns": 29_699_999}).endswith("1 task is ready.")
+    later = {**turn, "n": 3, "ns": 40_000_000}
+    assert said(over, done, turn, later).endswith(" Since the event before, 10.3 ms have passed.")
+    poll, polled = {"kind": "poll", "ns": 50_000_000}, {"kind": "polled", "files": [], "count": 0}
+    assert said(over, poll, {**polled, "ns": 90_000_000}).endswith("no file is ready.")
+
+
 def test_a_task_that_stands_in_the_library_alone_stands_in_no_line():
     waits = {"kind": "yield", "task": 1, "trap": "ReadWait", "on": {"read": 4}}
     assert said(waits).startswith("main#1 ran for 3 µs and yielded ReadWait(fd 4).")

@@ -44,6 +44,8 @@ class State {
     this.ns = this.turn = 0;
     this.polling = false;
     this.timeout = null;
+    this.gap = [0, ""]; // the time before this event in which nothing is known to have run
+    this.how = ""; // something has ended, by this event
     this.ended = this.first_failed = "";
     this.failed = 0; // known when the run has ended
     this.tasks = new Map(); // a task is never changed: it is replaced
@@ -98,8 +100,11 @@ class State {
   }
 
   apply(event) {
+    const idle = this.i >= 0 && this.running === null && !this.polling;
+    this.gap = [idle ? event.ns - this.ns : 0, this.how];
     this.i = event.i;
     this.ns = event.ns;
+    this.how = event.how ?? "";
     const change = CHANGES[event.kind];
     if (change) change(this, event);
   }
@@ -524,6 +529,12 @@ function ran(task, v, codes) {
   v.from = task.steps > 1 ? placeWith(" from", codes, ...task.began) : "";
 }
 
+// That time has passed of which no event tells, if that is much.
+function passed(ns, how) {
+  const what = how === "failed" ? ": the failure was looked into, or reported" : "";
+  return ns >= NOTABLE ? ` Since the event before, ${span(ns)} have passed${what}.` : "";
+}
+
 // What an event means; `state` is as it is after the event.
 function sentence(event, state, data) {
   const values = { ...event };
@@ -531,5 +542,5 @@ function sentence(event, state, data) {
   values.by = state.label(event.by);
   const make = MORE[event.kind];
   const key = make ? make(event, state, values, data.header.code) : event.kind;
-  return data.words[key].replace(/\{([a-z]+)\}/g, (_, name) => values[name]);
+  return data.words[key].replace(/\{([a-z]+)\}/g, (_, name) => values[name]) + passed(...state.gap);
 }
