@@ -348,6 +348,26 @@ def test_what_is_worth_a_look_leads_there(page):
     assert line.startswith("2\N{MULTIPLICATION SIGN}")  # both wait here
 
 
+def test_who_was_ready_for_long_is_said_with_the_reason(page, tmp_path):
+    def main():
+        spawn(turns, 5, name="ann")
+        spawn(turns, 5, name="bob")
+        yield
+
+    trace = Trace()
+    run(main, trace=trace)
+    step = {"kind": "step", "task": 2, "n": 3}
+    begins = next(n for n, e in enumerate(trace.events) if step.items() <= e.items())
+    late = [{**e, "ns": e["ns"] + 10**12 * (n > begins)} for n, e in enumerate(trace.events)]
+    write(str(tmp_path / "late.html"), trace.header, late)
+    page.open(f"file://{tmp_path / 'late.html'}")
+    looks = "[...document.getElementById('looks').children].map((it) => it.textContent)"
+    ran, ready = page.ask(looks)
+    assert re.fullmatch(r"ann#2ran for 100\d\.\d s without a wait: nothing else could run", ran)
+    assert re.fullmatch(r"bob#3was ready for 100\d\.\d s, while ann#2 ran", ready)
+    page.open(page.url)
+
+
 def test_every_control_has_a_name_and_can_be_reached(page):
     nameless = page.ask(
         "[...document.querySelectorAll('button, input, select, [role=tabpanel]')].filter((each) =>"

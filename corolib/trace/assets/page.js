@@ -53,7 +53,7 @@ class Page {
     if (kind === "step" && state.tasks.has(id)) {
       const { state: was, since } = state.task(id);
       const took = was === "ready" ? event.ns - since : 0;
-      if (took > (found.ready?.took ?? 0)) found.ready = { took, id, i: event.i };
+      if (took > (found.ready?.took ?? 0)) found.ready = { took, id, i: event.i, since };
     } else if (kind === "deadlock") {
       found.deadlock = true; // which cancels all
       found.others.push([event.i, event.cycle[0] ?? event.tasks[0], "in a deadlock"]);
@@ -115,10 +115,16 @@ class Page {
     $("facts").replaceChildren(...nodes);
     const looks = [...this.noticed.others.slice(0, 5), ...this.noticed.cancels];
     if (longest && longest.longest >= LONG) {
-      looks.push([longest.longest_at, longest.id, `ran longest: ${span(longest.longest)}`]);
+      looks.push([longest.longest_at, longest.id,
+        `ran for ${span(longest.longest)} without a wait: nothing else could run`]);
     }
     const { ready } = this.noticed;
-    if (ready && ready.took >= LONG) looks.push([ready.i, ready.id, `was ready longest: ${span(ready.took)}`]);
+    if (ready && ready.took >= LONG) {
+      const end = this.events[longest.longest_at - this.data.first]?.ns ?? 0; // of the longest step
+      const both = Math.min(end, ready.since + ready.took) - Math.max(end - longest.longest, ready.since);
+      const why = both > ready.took / 2 ? `, while ${this.nameOf(longest.id)} ran` : "";
+      looks.push([ready.i, ready.id, `was ready for ${span(ready.took)}${why}`]);
+    }
     $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
       class: "chip", style: { "--hue": hueOf(id) }, title: `Go to event ${i}`,
       onclick: () => { this.selected = null; this.go(i - this.data.first); },
