@@ -24,7 +24,7 @@ class Lanes {
     this.depth = new Map();
     this.children = new Map([[0, []]]);
     this.open = new Map(); // the part of each task that has not ended yet
-    this.idle = new Set(); // the numbers of the events after which no task runs
+    this.idle = new Set(); // the numbers of the events up to which no task runs
     this.squeezed = true;
     this.zoom = 1;
     this.left = 0; // of the view, as a part of the whole
@@ -34,7 +34,8 @@ class Lanes {
   // Take the next event; `state` is as it is behind it.
   take(event, state) {
     const id = event.task;
-    if (state.running === null) this.idle.add(event.i);
+    if (this.nobody) this.idle.add(event.i);
+    this.nobody = state.running === null; // runs until the next event
     if (id === undefined) {
       if (event.kind === "poll") this.polled = event.ns;
       if (event.kind === "polled" && this.polled !== undefined) {
@@ -94,11 +95,10 @@ class Lanes {
   // Lay time out: between two of these points it is even.
   warp() {
     const events = this.data.events.filter(({ ns }) => ns >= this.begin && ns <= this.end);
-    const gaps = events.slice(1).map(({ ns }, n) => [events[n].ns, ns, this.idle.has(events[n].i)]);
-    const sizes = Float64Array.from(gaps, ([from, ns]) => ns - from).sort();
-    const usual = sizes.subarray(0, Math.ceil(0.8 * sizes.length)); // few are long, but these very much
-    const busy = gaps.reduce((sum, [from, ns, idle]) => sum + (idle ? 0 : ns - from), 0);
-    const mean = usual.reduce((a, b) => a + b, 0) / (usual.length || 1);
+    const gaps = Float64Array.from(events, ({ ns }, n) => (n ? ns - events[n - 1].ns : 0));
+    const usual = gaps.slice().sort().subarray(0, Math.ceil(0.8 * gaps.length)); // few are very long
+    const mean = usual.reduce((a, b) => a + b, 0) / usual.length;
+    const busy = gaps.reduce((sum, gap, n) => sum + (this.idle.has(events[n].i) ? 0 : gap), 0);
     const most = this.squeezed ? Math.max(1, LONGER * mean, BUSY * busy) : Infinity;
     this.at = [this.begin];
     this.x = [0];
@@ -107,12 +107,13 @@ class Lanes {
       this.at.push(ns);
       this.x.push(this.x.at(-1) + width);
     };
-    for (const [from, ns, idle] of gaps) {
-      if (ns - from <= most || !idle) continue;
+    events.forEach(({ i, ns }, n) => {
+      if (!(gaps[n] > most && this.idle.has(i))) return;
+      const from = ns - gaps[n];
       add(from, from - this.at.at(-1));
       add(ns, most);
       this.short.push([from, ns]);
-    }
+    });
     add(this.end, this.end - this.at.at(-1));
     this.width = this.x.at(-1) || 1;
   }
