@@ -352,7 +352,11 @@ def test_who_was_ready_for_long_is_said_with_the_reason(page, tmp_path):
     def main():
         spawn(turns, 5, name="ann")
         spawn(turns, 5, name="bob")
+        spawn(pause, name="eve", daemon=True)
         yield
+
+    def pause():
+        yield Sleep(900)
 
     trace = Trace()
     run(main, trace=trace)
@@ -365,6 +369,13 @@ def test_who_was_ready_for_long_is_said_with_the_reason(page, tmp_path):
     ran, ready = page.ask(looks)
     assert re.fullmatch(r"ann#2ran for 100\d\.\d s without a wait: nothing else could run", ran)
     assert re.fullmatch(r"bob#3was ready for 100\d\.\d s, while ann#2 ran", ready)
+    # Who sleeps meanwhile is overdue; and the end of a task waits for no daemon.
+    waits = "((state) => page.waitIn(state.task(4), state))(page.stateAt({}).state)"
+    before, after = (page.ask(waits.format(n)).strip() for n in (begins, begins + 1))
+    assert before.startswith("waits until 900.")
+    assert after == f"{before}: overdue"
+    ended = f"((state) => stateOf(state.task(1), state))(page.stateAt({begins}).state)"
+    assert page.ask(ended) == "returned; waits for the end of ann#2, bob#3"
     page.open(page.url)
 
 
