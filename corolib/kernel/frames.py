@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any
 
-from corolib.kernel.safely import class_name, is_a, module_of, trace_of, with_trace
+from corolib.kernel.safely import attribute, class_name, is_a, module_of, trace_of, with_trace
 from corolib.kernel.source import line_of as line_of
 from corolib.kernel.waits import SKIPPED
 
@@ -136,7 +136,7 @@ def _suspended(body: Any) -> Iterator[FrameType]:
     """Yield the frames of a suspended body and of all that it delegates to, outermost first."""
     while body is not None:
         for _, name, _ in _BODIES:
-            frame = getattr(body, name, None)
+            frame = attribute(body, name)
             if type(frame) is FrameType:  # an object may answer every attribute
                 yield frame
         body, _ = _below(body)
@@ -149,8 +149,8 @@ def _below(body: Any) -> tuple[Any, bool]:
     but the garbage collector.
     """
     for of_code, _, name in _BODIES:
-        if type(getattr(body, of_code, None)) is CodeType:
-            return getattr(body, name), True
+        if type(attribute(body, of_code)) is CodeType:
+            return attribute(body, name), True
     if class_name(body) in (
         "async_generator_asend",
         "async_generator_athrow",

@@ -184,6 +184,30 @@ def test_what_answers_every_attribute_is_the_end_of_a_stack(traced):
     run(main, trace=Trace(stacks=True) if traced else None, **virtual_time())
 
 
+class Nothing(Anything):
+    """An iterator that refuses every attribute that it lacks, and by an error of its own."""
+
+    def __getattr__(self, name):
+        raise ValueError(name)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_refuses_every_attribute_is_the_end_of_a_stack(traced):
+    def child():
+        yield from Nothing()
+        return "went on"
+
+    def main():
+        task = spawn(child)
+        yield Sleep(0.5)
+        assert [frame.f_code.co_name for frame in task.stack()] == ["child"]
+        assert "child" in current_scheduler().report()
+        return (yield from task)
+
+    trace = Trace(stacks=True) if traced else None
+    assert run(main, trace=trace, **virtual_time()) == "went on"
+
+
 def test_a_call_that_nobody_made_has_a_site_all_the_same():
     """There are fewer frames than usual where C calls the library in a thread of its own."""
     code, _ = call_site(10**6)
