@@ -95,7 +95,7 @@ class TracedScheduler(Scheduler):
         self.delivered: int | None = None  # the task that a cancel was delivered to just now
         self.codes: dict[int, CodeType] = {}  # of the program, by address
         self.unread: list[tuple[int, Any]] = []  # tasks and their bodies, whose code is new
-        self.reported_at = 0  # ns: when the selector has reported files last
+        self.latest = 0  # ns: when files were reported last, or, since then, anything was noted
         self.labels = Labels()
         self.deadlocked = False
         self.failed = 0  # tasks
@@ -114,7 +114,8 @@ class TracedScheduler(Scheduler):
         """Tell the trace of an event that happens now."""
         if self._turns != self.seen_turn:
             self.turn_begins()
-        self.add((kind, clock(), *fields))
+        self.latest = clock()
+        self.add((kind, self.latest, *fields))
         if len(self.kept) > self.trace.full:
             self.trace.trim()
 
@@ -190,9 +191,9 @@ class TracedScheduler(Scheduler):
         """The selector reports files, as `in_full` has them. Their tasks are made ready next."""
         if self.phase == "poll":  # else the poller asks for itself
             self.phase = "io"
-            self.reported_at = clock()
+            self.latest = clock()
             first = tuple(chain.from_iterable(files[:64]))
-            self.add(("polled", self.reported_at, first, len(files)))
+            self.add(("polled", self.latest, first, len(files)))
             self._poller._append = self.queue.append_reported
 
     def _step(self, count: int) -> None:

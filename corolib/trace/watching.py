@@ -50,7 +50,7 @@ class NotingQueue:
             """Append a task whose file the selector has just reported."""
             if type(task) is Task:
                 add = scheduler.add
-                add(("wake", scheduler.reported_at, task.id, "io", None))
+                add(("wake", scheduler.latest, task.id, "io", None))
             else:
                 scheduler.woken(task)
             push(task)

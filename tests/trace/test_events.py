@@ -304,6 +304,31 @@ def test_files_are_told_by_their_numbers(selector):
         assert trace.left is None
 
 
+@pytest.mark.parametrize("selector", [default_selector, selectors.SelectSelector])
+def test_times_rise_where_files_that_are_watched_no_more_are_reported_together(selector):
+    def reader(fd):
+        yield ReadWait(fd)
+
+    def main():
+        with contextlib.ExitStack() as stack:
+            pipes = [os.pipe() for _ in range(3)]
+            for fd in [fd for pipe in pipes for fd in pipe]:
+                stack.callback(os.close, fd)
+            tasks = [spawn(reader, fd) for fd, _ in pipes]
+            yield
+            for _, fd in pipes:
+                os.write(fd, b"x")
+            for task in tasks:
+                yield from task
+
+    trace = traced(main, clock=time.monotonic, selector=selector)
+    assert trace.left is None
+    assert {"count": 3} in [{"count": event["count"]} for event in of(trace, "polled")]
+    assert len(of(trace, "unwatch")) >= 3
+    times = [event["ns"] for event in trace.events]
+    assert times == sorted(times)
+
+
 def test_a_file_that_is_waited_for_in_both_directions_is_watched_in_both():
     a, b = socket.socketpair()
 
