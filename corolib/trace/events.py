@@ -85,9 +85,9 @@ class Codes:
             )
         return found[0]
 
-    def line(self, code: CodeType, at: int) -> int | None:
-        """Return the line of the instruction at an offset."""
-        return self._lines[self.number(code)].get(at)
+    def line(self, code: CodeType, at: int) -> int:
+        """Return the line of the instruction at an offset; the first of code without lines."""
+        return self._lines[self.number(code)].get(at) or code.co_firstlineno
 
     def files(self) -> list[str]:
         """Return the files of the code, in the order in which they were first named."""

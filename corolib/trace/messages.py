@@ -91,7 +91,7 @@ def left_at(error: BaseException) -> tuple[CodeType | None, int | None]:
             break
         if is_programs(code):
             frames.add(frame)
-            found = code, trace.tb_lineno
+            found = code, trace.tb_lineno or code.co_firstlineno
         trace = trace.tb_next
     return found
 

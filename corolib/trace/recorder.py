@@ -385,7 +385,7 @@ class TracedScheduler(Scheduler):
         """Return all frames of a suspended body, outermost first."""
         found = []
         while body is not None and (frame := frame_of(body)) is not None:
-            found.append((frame.f_code, frame.f_lineno))
+            found.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
             _, body = _below(body)
         return found
 
@@ -476,7 +476,9 @@ class TracedScheduler(Scheduler):
         """The program has something to say, in the line where `frame` is."""
         task = None if self.current is None else self.current.id
         values = {key: shown(value) for key, value in data.items()}
-        self.note("mark", task, str(name), values, frame.f_code, frame.f_lineno)
+        code = frame.f_code
+        line = frame.f_lineno or code.co_firstlineno
+        self.note("mark", task, str(name), values, code, line)
 
     def time(self, at: float) -> int | None:
         """Return a time of the scheduler's clock, in ns since the trace began; None: no time that

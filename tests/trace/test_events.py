@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import weakref
 from collections import deque
 from pathlib import Path
@@ -701,6 +702,26 @@ def test_async_functions_stand_somewhere_too():
     assert len(lines) == 1
     foreign = traced(lambda: Foreign())
     assert of(foreign, "over")[0]["how"] == "returned"
+
+
+def test_code_without_lines_stands_where_it_begins():
+    def child():
+        mark("begun")
+        yield
+        raise ValueError
+
+    bare = types.FunctionType(child.__code__.replace(co_linetable=b""), globals())
+
+    def main():
+        with contextlib.suppress(ValueError):
+            yield from spawn(bare)
+
+    trace = traced(main, trace=Trace(stacks=True))
+    first = child.__code__.co_firstlineno
+    found = [event for event in of(trace, "mark", "yield", "over") if event["task"] == 2]
+    assert [event["line"] for event in found] == [first] * 3
+    assert [line for _, line in found[1]["stack"]] == [first]
+    assert replay(trace.events, len(trace.events) - 1).task(2).line == first
 
 
 def test_what_only_the_library_runs_stands_nowhere():
