@@ -428,7 +428,7 @@ def _mark(event: Event, state: State, values: Values, codes: Table) -> str:
 
 def _ran(task: TaskState, values: Values, codes: Table) -> None:
     """How long its last step was, and where that began."""
-    values["span"] = span(task.ran)
+    values["span"] = "some time" if task.ran < 0 else span(task.ran)
     values["from"] = _place(" from", codes, *task.began) if task.steps > 1 else ""
 
 

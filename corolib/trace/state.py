@@ -52,10 +52,10 @@ class TaskState:
         self.stack: list[list[int]] | None = None
         self.locals: dict[str, Any] = NOTHING
         self.changed: list[str] = []
-        self.steps = self.ran = self.busy = self.ready = self.waiting = self.longest = 0
+        self.steps = self.busy = self.ready = self.waiting = self.longest = 0
         self.longest_at = -1
         self.began = [-1, -1]
-        self.queued = -1  # not known
+        self.ran = self.queued = -1  # not known
         self.held: list[str] = []
         self.asked = False
         self.scopes: list[list[Any]] = []

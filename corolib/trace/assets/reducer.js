@@ -32,7 +32,7 @@ function newTask(id, name, parent) {
   return {
     id, name, parent: parent ?? null, daemon: false, state: "unknown", since: 0,
     why: "", by: null, trap: "", on: NOTHING, code: -1, line: -1, stack: null,
-    locals: NOTHING, changed: [], steps: 0, ran: 0, busy: 0, ready: 0, waiting: 0,
+    locals: NOTHING, changed: [], steps: 0, ran: -1, busy: 0, ready: 0, waiting: 0,
     longest: 0, longest_at: -1, began: [-1, -1], queued: -1, held: [],
     how: "", error: "", message: "", asked: false, scopes: [],
   };
@@ -525,7 +525,7 @@ function placeWith(word, codes, code, line) {
 
 // How long its last step was, and where that began.
 function ran(task, v, codes) {
-  v.span = span(task.ran);
+  v.span = task.ran < 0 ? "some time" : span(task.ran);
   v.from = task.steps > 1 ? placeWith(" from", codes, ...task.began) : "";
 }
 
