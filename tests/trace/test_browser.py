@@ -248,6 +248,29 @@ def test_the_variables_of_all_who_stand_in_the_source_are_shown_if_they_say_some
     assert tables == [[["in worker", "money"], ["#2", "10"], ["#3", "20"]]]  # no `<Lock>`
 
 
+def test_a_variable_may_have_a_name_that_each_object_has(page, tmp_path):
+    def worker(number):
+        if number:
+            constructor = number
+            yield
+            return constructor
+        yield
+
+    def main():
+        for number in range(2):
+            spawn(worker, number)
+        yield Sleep(0.001)
+
+    trace = Trace(tmp_path / "odd.html", values=True)
+    run(main, trace=trace)
+    last = max(each["i"] for each in trace.events if each["kind"] == "yield" and each["task"] == 3)
+    page.open(f"file://{tmp_path / 'odd.html'}#i={last}&t=3")
+    rows = page.ask("[...document.querySelectorAll('#variables tr')].map((row) => row.innerText)")
+    found = [row.split() for row in rows]
+    assert ["#2", "0"] in found  # it has no such variable
+    assert ["#3", "1", "1"] in found
+
+
 def test_the_help_is_open_at_the_first_visit_until_it_is_closed(page):
     hidden = "document.getElementById('keys').hidden"
     page.ask("localStorage.clear()")

@@ -91,11 +91,23 @@ def test_every_kind_of_event_has_words():
     assert {key.split()[0] for key in WORDS} == set(EVENTS)
 
 
+def odd_names():
+    """A program with names that each object has in JavaScript."""
+
+    def main():
+        constructor = 1
+        yield
+        raise type("constructor", (Exception,), {})(constructor)
+
+    return main
+
+
 @pytest.mark.skipif(NODE is None, reason="the page's reducer is run by node, which is not here")
 def test_the_pages_reducer_and_sentences_are_pythons(tmp_path):
     (tmp_path / "driver.js").write_text(DRIVER, "utf-8")
     traces = [traced(program(seed), trace=Trace(values=seed % 2 == 0)) for seed in range(MANY)]
     traces.append(traced(program(MANY), trace=Trace(last=50, stacks=True)))
+    traces.append(traced(odd_names(), trace=Trace(values=True)))
     paths = []
     for n, trace in enumerate(traces):
         path = tmp_path / f"{n}.html"

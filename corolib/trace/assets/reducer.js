@@ -352,7 +352,7 @@ const NOTABLE = 2e6; // ns: a selector that counts milliseconds may well be late
 // Which words, and what is put in.
 const MORE = {
   end: (e, state, v) => {
-    const words = { returned: "the main task returned", closed: "the scheduler was closed" };
+    const words = { __proto__: null, returned: "the main task returned", closed: "the scheduler was closed" };
     v.reason = words[e.reason] ?? errorInWords(e.reason, e.message);
     v.failures = !e.failed ? "" : e.failed === 1 ? ` 1 task failed: ${e.first}.`
       : ` ${e.failed} tasks failed, ${e.first} first.`;

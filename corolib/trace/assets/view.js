@@ -64,6 +64,9 @@ function standing(task, own) {
   return task.steps < (parked ? 1 : 2) ? "spawned here" : STANDS[task.state];
 }
 
+// The value of a variable of a task, undefined if it has none: any name may be one, `constructor` too.
+const valueOf = ({ locals }, name) => (Object.hasOwn(locals, name) ? locals[name] : undefined);
+
 // Does a value say more than the name of its class?
 const says = (value) => value !== undefined && !/^<[^ ]+>$/.test(value);
 
@@ -320,9 +323,9 @@ class View {
     }
     const tables = [...functions].map(([code, group]) => {
       const names = [...new Set(group.flatMap((each) => Object.keys(each.locals)))].filter(
-        (name) => group.some((each) => says(each.locals[name])));
+        (name) => group.some((each) => says(valueOf(each, name))));
       const cell = (each, name) => el("td",
-        { class: each.changed.includes(name) ? "changed" : null }, each.locals[name] ?? "");
+        { class: each.changed.includes(name) ? "changed" : null }, valueOf(each, name) ?? "");
       return el("table", {},
         el("thead", {}, el("tr", {}, [`in ${this.functionOf(code)}`, ...names].map(
           (name) => el("th", { scope: "col" }, name)))),
