@@ -68,7 +68,8 @@ class Trace:
             only on cause: an exception leaves the run; a failure is taken by nobody, or the
             watchdog tells of a step (of these the first three); or the signal comes that
             COROLIB_TRACE_SIGNAL names in the environment, `USR2` say. Without it a page keeps
-            100 000, and is written always.
+            100 000, and is written always. It changes nothing where events are handed on as they
+            come: to `.jsonl`, "-" or a callable.
         values: note local variables, too: those that changed, if they are of a plain type.
         stacks: note all frames of a task at each yield, and not the innermost of the program's.
         source: put the source of what ran into the file.
