@@ -21,6 +21,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from corolib.kernel.safely import is_a, trace_of, with_trace
+
 if TYPE_CHECKING:
     import signal
 
@@ -174,6 +176,15 @@ class CtrlC:
         self._life = weakref.ref(life)
         self.pending = False
         return error
+
+    def ends_all(self, error: BaseException | None) -> BaseException:
+        """Return the second as an exception: the `error` that has left a step, if it is that one.
+
+        Its traceback shows where the program hung.
+        """
+        if error is not None and is_a(error, KeyboardInterrupt):
+            return with_trace(KeyboardInterrupt(), trace_of(error))
+        return KeyboardInterrupt()
 
 
 _uninterrupted: list[int] = []  # the threads in such blocks

@@ -491,7 +491,7 @@ class Scheduler(metaclass=Documented):
                 thing.orphaned(task)
         task.end_body(value, error)
         if lifecycle.ctrl_c.second:
-            raise KeyboardInterrupt
+            raise lifecycle.ctrl_c.ends_all(error)
         if forced is not None and task is self.main and not isinstance(forced, ScopeError):
             lifecycle.end(forced)  # Ctrl-C: it has not waited again
         if error is not None:

@@ -951,7 +951,7 @@ def test_law_ctrl_c_shows_run_alone_where_main_is_the_librarys_or_is_over(pair):
 
 
 @pytest.mark.found("D10")
-def test_a_second_ctrl_c_shows_no_internals_either():
+def test_a_second_ctrl_c_shows_where_the_program_hung_and_no_internals_either():
     def in_a_step():
         try:
             strike()
@@ -970,10 +970,11 @@ def test_a_second_ctrl_c_shows_no_internals_either():
     def kill():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    for main in (in_a_step, in_the_selector):
+    where = [(HERE, "in_a_step"), ("helpers.driving", "strike")]
+    for main, inside in ((in_a_step, where), (in_the_selector, [])):
         with pytest.raises(KeyboardInterrupt) as caught:
             run(main, grace=math.inf)
-        assert shown(caught.value) == [RUN]
+        assert shown(caught.value) == [RUN, *inside]
         assert caught.value.__context__ is None
 
 
