@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from types import CodeType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ _OF_PHASE = {"poll": "io", "io": "io", "timer": "timer"}  # why a wait ends in i
 _SIZED = (list, tuple, dict, set, frozenset, bytearray)
 LONGEST = 60  # characters of a value
 SIGNAL = signal_named("COROLIB_TRACE_SIGNAL")  # that has a trace written at once
+# Imported before the first event: in the middle of a run it would take longer than many turns.
+NEEDED = ("ast", "inspect", "corolib.advice.dropped", "corolib.advice.mistakes")
 clock = time.perf_counter_ns
 
 
@@ -131,6 +134,9 @@ class TracedScheduler(Scheduler):
     def open(self) -> None:
         if not self.begun:
             self.begun = True
+            with suppress(Exception):  # there may be no file number left
+                for name in NEEDED:
+                    import_module(name)
             swap_in()
             self.trace.begin(self)
             self.note("run", len(self._tasks))
@@ -333,7 +339,7 @@ class TracedScheduler(Scheduler):
     def read_code(self) -> None:
         """Tell what is wrong in the code that tasks have come to for the first time."""
         unread, self.unread = self.unread, []
-        with suppress(Exception):  # there may be no file number left, to import it
+        with suppress(Exception):  # it may not have been imported
             from corolib.advice.dropped import found_in
 
             for number, body in unread:

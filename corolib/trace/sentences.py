@@ -103,8 +103,8 @@ WORDS = {
     "call": "The scheduler calls {function}, as {origin} asked for.",
     "deadlock": "A deadlock: no task can ever go on. All of them are cancelled.",
     "deadlock cycle": "A deadlock: {cycle}. No task can ever go on, and all of them are cancelled.",
-    "lint never run": "A mistake, in {where}: {call}() does nothing there, for nobody runs what it "
-    "returns. Write `{cure}`.",
+    "lint never run": "A mistake in the source, {where}: {call}() does nothing there, for nobody "
+    "runs what it returns. Write `{cure}`.",
     "mark": "{by} notes: {name}.",
     "mark data": "{by} notes: {name} ({data}).",
 }

@@ -438,8 +438,8 @@ FIRST = "goes to the ready queue, where it is first."
                 {"kind": "lint", "task": 2, "lint": "never run", "code": 1, "line": 47}
                 | {"call": "send", "cure": "yield from send(...)"}
             ],
-            "A mistake, in chat.py:47: send() does nothing there, for nobody runs what it returns. "
-            "Write `yield from send(...)`.",
+            "A mistake in the source, chat.py:47: send() does nothing there, for nobody runs what "
+            "it returns. Write `yield from send(...)`.",
         ),
         (
             [{"kind": "mark", "name": "begins", "data": {}}],

@@ -122,8 +122,9 @@ class Page {
     if (ready && ready.took >= LONG) {
       const end = this.events[longest.longest_at - this.data.first]?.ns ?? 0; // of the longest step
       const both = Math.min(end, ready.since + ready.took) - Math.max(end - longest.longest, ready.since);
-      const why = both > ready.took / 2 ? `, while ${this.nameOf(longest.id)} ran` : "";
-      looks.push([ready.i, ready.id, `was ready for ${span(ready.took)}${why}`]);
+      if (both > ready.took / 2) { // else no task of the program kept it waiting
+        looks.push([ready.i, ready.id, `was ready for ${span(ready.took)}, while ${this.nameOf(longest.id)} ran`]);
+      }
     }
     $("looks").replaceChildren(...looks.map(([i, id, words]) => el("button", {
       class: "chip", style: { "--hue": hueOf(id) }, title: `Go to event ${i}`,
