@@ -7,7 +7,6 @@ What was meant by it is not known here: that is in `mistakes.py`, `arguments.py`
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -60,8 +59,6 @@ class Line:
         nodes = list(ast.walk(tree_of(self.lines)))
         before = {}
         used = set()
-        # What has a word in front of it that belongs to a call in it: `yield from f() + x`.
-        self._words: dict[int, Any] = {}
         self._around: dict[int, ast.AST] = {}  # what a call has in front of it: `yield from f()`
         self._assigned: dict[int, str] = {}  # what a call is assigned to
         self.unpacked: set[int] = set()
@@ -70,8 +67,6 @@ class Line:
                 case ast.YieldFrom() | ast.Await() | ast.Yield():
                     before[id(node.value)] = _WORDS[class_name(node)]
                     self._around[id(node.value)] = node
-                    if node.value is not None:
-                        self._words |= {id(call): node for call in _made_of(node.value)}
                 case ast.Name(id=name, ctx=ast.Load(), lineno=self.line):
                     used.add(name)
                 case ast.Assign(targets=[ast.Name(id=name), *_]):
@@ -112,8 +107,7 @@ class Line:
         return len(rows) == 1 and apart
 
     def with_words(self, calls: list[Any], word: str) -> str:
-        """Return the line of the first of these calls, with a word in front of each; and without
-        the one in front of what is made of it: `yield from f() + x`.
+        """Return the line of the first of these calls, with a word in front of each.
 
         Args:
             calls: in their order; if there are several they stand in one line.
@@ -124,14 +118,7 @@ class Line:
             line, end = lines[row].encode(), call.end_col_offset
             made = b"(%s %s)" % (word.encode(), line[call.col_offset : end])
             lines[row] = (line[: call.col_offset] + made + line[end:]).decode()
-        shift, around = 0, self._words.get(id(first))
-        if around is not None and around.lineno == first.end_lineno == row + 1:
-            line = lines[row].encode()
-            begin, rest = line[: around.col_offset], line[around.col_offset :]
-            left = re.sub(rb"^(yield from|yield|await)\s*", b"", rest)
-            lines[row], shift = (begin + left).decode(), len(rest) - len(left)
-        end = first.end_col_offset - shift
-        return corrected(lines, (row + 1, first.end_lineno, column - shift, end), word)
+        return corrected(lines, (row + 1, first.end_lineno, column, first.end_col_offset), word)
 
     def with_text(self, node: Any, text: str = "", word: str = "") -> str:
         """Return the line of a node, with a word in front of that, or a text in its place."""
@@ -140,31 +127,6 @@ class Line:
 
 
 _WORDS = {"YieldFrom": "yield from", "Await": "await", "Yield": "yield"}
-
-
-_PLAIN = {name for kind in (str, bytes, list, dict) for name in dir(kind)} - {"get", "join"}
-"""Methods of plain values, which do not wait."""
-
-
-def _made_of(node: ast.expr) -> list[ast.Call]:
-    """Return the calls whose results an expression computes its own from, unless it is a call."""
-    import ast
-
-    match node:
-        case ast.BinOp(left=left, right=right):
-            parts = [left, right]
-        case ast.Compare(left=left, comparators=others):
-            parts = [left, *others]
-        case ast.BoolOp(values=parts):
-            pass
-        case ast.UnaryOp(operand=part) | ast.Subscript(value=part):
-            parts = [part]
-        case ast.Call(func=ast.Attribute(value=part, attr=name)) if name in _PLAIN:
-            parts = [part]
-        case _:
-            parts = []
-    found = [call for part in parts for call in _made_of(part)]
-    return found + [part for part in parts if isinstance(part, ast.Call)]
 
 
 def _used_by(node: ast.AST) -> list[ast.expr]:

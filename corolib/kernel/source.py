@@ -165,13 +165,15 @@ def corrected(lines: list[str], position: Position, word: str, text: str = "") -
     line, last, column, end = position
     if not 0 < line <= last <= len(lines):
         return ""
-    longer, comprehension = _around(lines, position)
-    inside = comprehension if word == "yield from" else None  # where that cannot stand
+    longer, scope, late = _around(lines, position)
+    inside = scope if word == "yield from" else None  # where that cannot stand
     if inside is not None and not _is_gathered(inside, position):
         return _as_loop(inside, position)
     if inside is not None:
         line, last, column, end = _place_of(inside)
     before = lines[line - 1].encode()[:column].decode().lstrip()
+    if late is not None and inside is None and word not in ("", "run") and late.lineno == line:
+        before = _without_word(lines[line - 1].encode(), late.col_offset, column)
     after = lines[last - 1].encode()[end:].decode().rstrip()
     rows = [row.encode() for row in lines[line - 1 : last]]
     rows[-1] = rows[-1][:end]
@@ -183,35 +185,78 @@ def corrected(lines: list[str], position: Position, word: str, text: str = "") -
     if longer:
         return call if len(call) <= LONGEST else ""
     right = f"{before}{call}{after}"
-    # Alone, after `return`, or as what is assigned, it needs no parentheses.
+    # Alone, or as what is assigned, it needs no parentheses; nor does `await` after `return`.
     head = before.rstrip()
     assigns = head.endswith("=") and not head.endswith(("==", "!=", "<=", ">=", ":="))
-    alone = head in ("", "return") or assigns
+    alone = not head or assigns or (head == "return" and word == "await")
     if word not in ("", "run") and (after.partition("#")[0].strip() or not alone):
         right = f"{before}({call}){after}"
     return right if len(right) <= LONGEST else call if len(call) <= LONGEST else ""
 
 
-def _around(lines: list[str], position: Position) -> tuple[bool, Any]:
-    """Return whether the statement of a call goes on in other lines; and the comprehension around
-    it, None if there is none.
+def _around(lines: list[str], position: Position) -> tuple[bool, Any, Any]:
+    """Return whether the statement of a call goes on in other lines; the comprehension or `lambda`
+    around the call; and what has a word in front of it that belongs to the call. The last two are
+    None if there is none.
     """
     try:
         import ast
 
         tree = tree_of(lines)
     except Exception:
-        return False, None
-    longer, comprehension = False, None
+        return False, None, None
+    longer, scope, late = False, None, None
     for node in ast.walk(tree):
         if not _holds(node, position):
             continue
         if isinstance(node, ast.stmt):  # the inner ones come later
             rest = node.end_lineno if not hasattr(node, "body") else position[1]
             longer = (node.lineno, rest) != position[:2]
-        elif hasattr(node, "generators") and not _holds(node.generators[0].iter, position):
-            comprehension = node
-    return longer, comprehension
+        elif hasattr(node, "generators"):
+            scope = node if not _holds(node.generators[0].iter, position) else scope
+        elif isinstance(node, ast.Lambda):
+            scope = node if _holds(node.body, position) else scope
+        elif isinstance(node, ast.YieldFrom | ast.Await | ast.Yield):
+            made = _made_of(node.value)
+            late = node if any(_place_of(each) == position for each in made) else late
+    return longer, scope, late
+
+
+def _made_of(node: Any) -> list[Any]:
+    """Return the calls whose results an expression computes its own from, unless it is a call: of
+    `f() + x`, and of `f().strip()`, a method of plain values, which do not wait.
+    """
+    import ast
+
+    match node:
+        case ast.BinOp(left=left, right=right):
+            parts = [left, right]
+        case ast.Compare(left=left, comparators=others):
+            parts = [left, *others]
+        case ast.BoolOp(values=parts):
+            pass
+        case ast.UnaryOp(operand=part) | ast.Subscript(value=part):
+            parts = [part]
+        case ast.Call(func=ast.Attribute(value=part, attr=name)) if _is_plain(name):
+            parts = [part]
+        case _:
+            parts = []
+    found = [call for part in parts for call in _made_of(part)]
+    return found + [part for part in parts if isinstance(part, ast.Call)]
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("get", "join") and any(
+        hasattr(each, name) for each in (str, bytes, list, dict)
+    )
+
+
+def _without_word(row: bytes, begin: int, column: int) -> str:
+    """Return what stands before a column of a line, without the `yield from` that begins there."""
+    import re
+
+    left = re.sub(r"^(yield\s+from|yield|await)\s*", "", row[begin:column].decode())
+    return f"{row[:begin].decode()}{left}".lstrip()
 
 
 def _is_gathered(comprehension: Any, position: Position) -> bool:
@@ -228,9 +273,13 @@ def _is_gathered(comprehension: Any, position: Position) -> bool:
 
 
 def _as_loop(comprehension: Any, position: Position) -> str:
-    """Return the loop that waits for a call in a comprehension; nothing if that is not simple."""
+    """Return the loop that waits for a call in a comprehension; nothing if that is not simple, nor
+    for a `lambda`.
+    """
     import ast
 
+    if isinstance(comprehension, ast.Lambda):
+        return ""
     first, *others = comprehension.generators
     calls = (each for each in ast.walk(comprehension) if isinstance(each, ast.Call))
     call = next((each for each in calls if _place_of(each) == position), None)

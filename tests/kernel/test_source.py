@@ -33,7 +33,7 @@ def line_with(text, call, word="yield from"):
         ("    s.send(1)", "s.send(1)", "yield from s.send(1)"),
         ("    s.send(1)  # all", "s.send(1)", "yield from s.send(1)  # all"),
         ("x = f()", "f()", "x = yield from f()"),
-        ("return f()", "f()", "return yield from f()"),
+        ("return f()", "f()", "return (yield from f())"),
         ("if x == f():", "f()", "if x == (yield from f()):"),
         ("x == f()", "f()", "x == (yield from f())"),
         ("if x <= f()", "f()", "if x <= (yield from f())"),
@@ -80,6 +80,58 @@ def test_the_word_is_that_of_the_function():
     ]
     assert line_with("[f(i) for i in x]", "f(i)", "await") == "[(await f(i)) for i in x]"
     assert word_for(compile("f()", "app.py", "exec")) == "run"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("f()", "return f()", "assert f()", "assert x, f()", "raise f()", "del f()[0]"),
+        *("x = f()", "x += f()", "x: int = f()", "x = y = f()", "x = (y := f())", "x[f()] = 1"),
+        *("not f()", "-f()", "x = not f()", "f() + 1", "1 + f()", "2 ** f()", "x @ f()"),
+        *("f() or x", "x and f()", "x if f() else y", "f() == 1", "1 < f() < 3", "x in f()"),
+        *("g(f())", "g(x, f(), y)", "g(x=f())", "g(*f())", "g(**f())", "x = *f(), 1", "f(), 1"),
+        *("x[f()]", "x[f():]", "f()[0]", "f().x", "f().x()", "f()()", "[f()]", "{f(): f}"),
+        *('f"{f()}"', 'f"{f()!r:>9}"', 'x = f"a {f()} b"', "yield f()", "yield f(), 1", "f(); x"),
+        *("yield from f().strip()", "x = yield from f() + 1", "return (yield from f()[0])"),
+        *(
+            "x = yield f().strip()",
+            "x = lambda y=f(): y",
+            "x = [y for y in f()]",
+            "for x in f(): y",
+        ),
+        *(
+            "return [f(i) for i in y]",
+            "if x: f()",
+            "with f() as x: y",
+            "while f(): y",
+            "x = f()  # ",
+        ),
+    ],
+)
+def test_a_line_that_is_shown_can_be_compiled(line):
+    for word in ("yield from", "await"):
+        text = line.replace("yield from", word)
+        call = "f(i)" if "f(i)" in text else "f()"
+        right = line_with(f"def main():\n    {text}", call, word)
+        assert f"{word} {call}" in right or f"{word} gather(*[f(i)" in right
+        prefix = "async " if word == "await" else ""
+        compile(f"{prefix}def main():\n    {right}", "app.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "right"),
+    [
+        ("x = yield from f().strip()", "f()", "x = (yield from f()).strip()"),
+        ("x = (yield from f().strip())", "f()", "x = ((yield from f()).strip())"),
+        ("x = yield from 1 + f()", "f()", "x = 1 + (yield from f())"),
+        ("x = yield f()[0]", "f()", "x = (yield from f())[0]"),
+        ("x = yield from f().recv(1)", "f()", "x = yield from (yield from f()).recv(1)"),
+        ("yield from g(f())", "f()", "yield from g((yield from f()))"),
+        ("spawn(lambda: f())", "f()", ""),
+    ],
+)
+def test_a_word_that_stands_too_early_is_moved_to_the_call(text, call, right):
+    assert line_with(text, call) == right
 
 
 def test_where_there_is_no_source_nothing_is_shown(monkeypatch):
