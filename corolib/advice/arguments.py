@@ -28,6 +28,7 @@ from corolib.advice.places import (
 )
 from corolib.kernel.frames import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, LIBRARY
 from corolib.kernel.safely import attribute, class_name, is_a, module_of
+from corolib.kernel.source import BOUNDS
 
 if TYPE_CHECKING:
     import ast
@@ -38,7 +39,6 @@ TIMED = {"acquire", "wait"}
 PROGRAMS = {"open_process", "run_process"}
 """What takes a program and its arguments as one list."""
 
-BOUNDS = {"move_on_after", "shield", "timeout"}
 _PYTHONS_OWN = re.compile(r"\(\) (got (an unexpected|multiple|some)|missing|takes .*given)")
 
 

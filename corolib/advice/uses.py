@@ -12,7 +12,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from corolib.advice.arguments import BOUNDS, text_of
+from corolib.advice.arguments import text_of
 from corolib.advice.foreign import (
     BLOCKS,
     ITERATED,
@@ -24,7 +24,7 @@ from corolib.advice.foreign import (
 from corolib.advice.places import Place, flags_of, is_of_library, name_in, places
 from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR
 from corolib.kernel.safely import attribute, class_name, name_of, plain
-from corolib.kernel.source import LOOPS, loop_over
+from corolib.kernel.source import BOUNDS, LOOPS, loop_over
 
 if TYPE_CHECKING:
     import ast

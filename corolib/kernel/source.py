@@ -18,6 +18,9 @@ LONGEST = 100  # characters of a line that is quoted
 LOOPS = {"as_completed": ("step", "value"), "every": ("tick", "missed")}
 """What gives one wait after the other to a loop: what each is called there, and what it returns."""
 
+BOUNDS = {"move_on_after", "shield", "timeout"}
+"""What bounds a block, and refuses a call: `timeout(1, stream.readline())`."""
+
 Position = tuple[int, int, int, int]  # line, last line, column and last column, in bytes of UTF-8
 
 
@@ -93,7 +96,7 @@ def called_at(code: CodeType, lasti: int) -> str:
 
 def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
     """Return whether what the instruction `lasti` made dies in a frame because something behind it
-    in the same call has failed: `f(made(), fails())`.
+    in the same call has failed: `f(made(), fails())`; or because that call refuses it.
 
     Then the frame stands at what has failed, and the call around both was not reached.
     """
@@ -101,8 +104,11 @@ def is_given_up(code: CodeType, lasti: int, frame: FrameType | None) -> bool:
         return False
     positions = list(code.co_positions())
     made, now = positions[lasti // 2], positions[frame.f_lasti // 2]
-    if None in made or None in now or _start(now) < _end(made):  # type: ignore[arg-type]
+    if None in made or None in now:
         return False
+    if _start(now) < _end(made):  # type: ignore[arg-type]
+        inside = _start(now) < _start(made) and _end(made) < _end(now)  # type: ignore[arg-type]
+        return inside and called_at(code, frame.f_lasti) in BOUNDS
     around = [each for each in positions[frame.f_lasti // 2 :] if None not in each]
     return any(
         _start(each) <= _start(made) and _end(now) <= _end(each)  # type: ignore[arg-type]

@@ -176,6 +176,7 @@ GIVEN_UP = """
             lambda: corolib.first(corolib.Sleep(1), work(3)),
             lambda: corolib.race(work(4), 5),
             lambda: corolib.gather([work(5), 5]),
+            lambda: corolib.timeout(1, work(6)),
         ):
             try:
                 yield from call()
@@ -194,10 +195,10 @@ def test_a_call_beside_one_that_fails_does_not_warn(tmp_path):
     path.write_text(textwrap.dedent(GIVEN_UP).lstrip())
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COROLIB_DEBUG": "1"}
     done = outside([sys.executable, str(path)], env=env)
-    assert done.stdout.splitlines() == ["refused"] * 5 + ["False"] * 2, done.stderr
+    assert done.stdout.splitlines() == ["refused"] * 6 + ["False"] * 2, done.stderr
     warned = [line for line in done.stderr.splitlines() if "RuntimeWarning: " in line]
     lines = [line.partition(": ")[0].rpartition(":")[2] for line in warned]
-    assert lines == ["25", "26", "1"], warned
+    assert lines == ["26", "27", "1"], warned
 
 
 AGAIN_AND_AGAIN = """
