@@ -50,8 +50,13 @@ def misused(error: BaseException, text: str) -> str | None:
             continue
         kind = found[1].rpartition(".")[2]
         for node, thing in place.line.uses:
-            note = _cure(place, node, thing, kind) if class_name(node) in uses else None
-            if note:
+            if class_name(node) not in uses:
+                continue
+            # `for item in (yield from queue):` means the loop over its items.
+            around = (each for each, waited in place.line.uses if waited is node)
+            loops = [each for each in around if class_name(each) == "For"]
+            notes = (_cure(place, each, thing, kind) for each in (*loops, node))
+            if note := next(filter(None, notes), None):
                 return note
     return None
 

@@ -24,6 +24,8 @@ WRONG = {
     "yield from ReadWait": "ReadWait is a class: write `yield ReadWait(...)`",
     "yield from timeout(1)": "timeout() bounds a block: write `with timeout(1):`",
     "for item in queue: yield": "Write `while True: item = yield from queue.get()`",
+    "for item in (yield from queue): yield": "Write `while True: item = yield from queue.get()`",
+    "for x in (yield from event): yield": "Write `for x in (yield from event.wait()): yield`",
     "for line in stream: yield": "Write `while line := (yield from stream.readline()):`",
     "for tick in every: yield": "Write `for tick in every(...): missed = yield from tick`",
     "for x in slow: yield": "slow was not called: write `for x in slow(): yield`",
