@@ -14,7 +14,7 @@ None of them is left while a task that it has cancelled still runs. How tasks en
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice, takewhile
 from math import inf
@@ -197,9 +197,9 @@ def _checked(caller: str, calls: Iterable[Any]) -> list[Any]:
     """Return the calls, if all of them are tasks or what can be started."""
     calls = tuple(calls)
     try:
-        for place, call in enumerate(calls):
-            if callable(call) and not hasattr(call, "send"):
-                raise TypeError(_not_called(caller, call, calls[place + 1 :]))
+        for call in calls:
+            if _is_function(call):
+                raise TypeError(_not_called(caller, call, calls))
         return [call if isinstance(call, Task) else body_of(caller, call, ()) for call in calls]
     except TypeError:
         for call in calls:
@@ -208,11 +208,38 @@ def _checked(caller: str, calls: Iterable[Any]) -> list[Any]:
         raise
 
 
-def _not_called(caller: str, f: Any, others: Iterable[Any]) -> str:
-    """Return the message for a function among calls: what follows it may be its arguments."""
-    args = takewhile(lambda each: not callable(each) and not hasattr(each, "send"), others)
-    call = f"{name_of(f, brief(f))}({', '.join(map(brief, args))})"
-    return f"{caller}() takes calls, and got {function_at(f)}: write `{caller}({call})`"
+def _is_function(call: Any) -> bool:
+    return callable(call) and not hasattr(call, "send")
+
+
+def _not_called(caller: str, f: Any, calls: Sequence[Any]) -> str:
+    """Return the message for a function among calls: what follows one may be its arguments."""
+    shown = []
+    for place, call in enumerate(calls):
+        if _is_function(call):
+            rest = calls[place + 1 :]
+            args = takewhile(lambda each: not callable(each) and not hasattr(each, "send"), rest)
+            given = ", ".join(map(brief, args)) or ("..." if _takes_something(call) else "")
+            shown.append(f"{name_of(call, brief(call))}({given})")
+        elif isinstance(call, Task):
+            shown.append("task")
+        elif hasattr(call, "send"):
+            shown.append(f"{name_of(call).lstrip('_')}(...)")
+    right = f"{caller}({', '.join(shown)})"
+    return f"{caller}() takes calls, and got {function_at(f)}: write `{right}`"
+
+
+def _takes_something(function: Any) -> bool:
+    """Return whether a function has to be given something."""
+    from inspect import signature
+
+    try:
+        return any(
+            each.default is each.empty and each.kind < each.VAR_POSITIONAL
+            for each in signature(function).parameters.values()
+        )
+    except Exception:
+        return False  # not every function can say what it takes
 
 
 def _start(call: Any) -> Task[Any]:

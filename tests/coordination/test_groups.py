@@ -1148,17 +1148,31 @@ def test_gather_returns_what_all_returned_in_order():
 @pytest.mark.found("E2")
 @pytest.mark.parametrize("collect", [gather, race, first_success, as_completed])
 def test_what_takes_calls_refuses_a_function_and_shows_its_call(collect):
-    said = rf"^{collect.__name__}\(\) takes calls, and got sleeper\(\) \(.*:\d+\): write `"
+    said = (
+        rf"^{collect.__name__}\(\) takes calls, and got (sleeper\(\) \(.*:\d+\)|type\(\)): write `"
+    )
 
     def main(*calls):
         yield from collect(*calls)
 
+    def one(x):
+        yield
+
     for calls, right in [
         ([sleeper, 2, "a"], "sleeper(2, 'a')"),
-        ([sleeper(1), sleeper, sleeper(2)], "sleeper()"),
+        ([sleeper(1), sleeper, sleeper(2)], "sleeper(...), sleeper(), sleeper(...)"),
+        ([sleeper, one], "sleeper(), one(...)"),
+        ([type], "type()"),
     ]:
         with pytest.raises(TypeError, match=f"{said}{re.escape(f'{collect.__name__}({right})')}`$"):
             go(main, *calls)
+
+    def beside_a_task():
+        yield from collect(spawn(sleeper), sleeper)
+
+    right = re.escape(f"{collect.__name__}(task, sleeper())`")
+    with pytest.raises(TypeError, match=right):
+        go(beside_a_task)
 
     def other(queue):
         yield from collect(queue.get)
