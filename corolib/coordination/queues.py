@@ -29,6 +29,7 @@ from corolib.kernel import (
     Wake,
     asks,
     check_count,
+    class_name,
     in_queue,
     must_yield,
     public,
@@ -67,15 +68,15 @@ class QueueShutDown(Exception):
     """Raised by `put` and `get` of a queue that was shut down; by `get` when no item is left."""
 
 
-def check_size(size: float) -> float:
-    """Return the size of a queue, or raise what is wrong with it."""
+def check_size(size: float, kind: str, least: int) -> float:
+    """Return the size of a queue or topic, or raise what is wrong with it."""
     if size is UNSAID:
         raise TypeError(
-            "Queue() needs a size: `Queue(10)`, or `Queue(math.inf)` for one without bound"
+            f"{kind}() needs a size: `{kind}(10)`, or `{kind}(math.inf)` for one without bound"
         )
     if size == math.inf:
         return size
-    return check_count(size, "Queue() takes math.inf, or else it", 0)  # type: ignore[arg-type]
+    return check_count(size, f"{kind}()", least, "math.inf or ")  # type: ignore[arg-type]
 
 
 class Closable(Waitable):
@@ -136,7 +137,7 @@ class Queue(Closable, Generic[T]):
 
     def __init__(self, size: float = UNSAID, name: str = "") -> None:
         super().__init__(name)
-        self.size = check_size(size)
+        self.size = check_size(size, class_name(self), 0)
         self._items, self._push, self._pop = self._store()
         # While a getter waits there is no item, and while a putter waits there is no room.
         self._getters = self._waiting

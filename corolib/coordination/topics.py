@@ -16,7 +16,18 @@ from typing import Any, Generic, Literal, TypeVar
 
 from corolib.coordination.queues import Closable, Queue, check_size
 from corolib.coordination.waitqueue import enqueue, nothing, wake_all
-from corolib.kernel import Block, Suspend, Wake, brief, in_queue, must_yield, public, serve, waits
+from corolib.kernel import (
+    Block,
+    Suspend,
+    Wake,
+    brief,
+    class_name,
+    in_queue,
+    must_yield,
+    public,
+    serve,
+    waits,
+)
 
 T = TypeVar("T")
 
@@ -105,9 +116,7 @@ class Topic(Closable, Generic[T]):
         if overflow not in ("wait", "drop_old"):
             raise ValueError(f'overflow={brief(overflow)}: give "wait" or "drop_old"')
         super().__init__(name)
-        self.size = check_size(size)
-        if self.size == 0:
-            raise ValueError("Topic(0): a topic keeps at least one item for each subscriber")
+        self.size = check_size(size, class_name(self), 1)
         self.overflow = overflow
         self._shut = False
         self._subscriptions: dict[Subscription[T], None] = {}

@@ -61,15 +61,16 @@ def _call_of(who: object, what: str) -> str:
     return who if isinstance(who, str) else f"{class_name(who)}({at})"
 
 
-def check_count(value: int, who: str, least: int) -> int:
+def check_count(value: int, who: str, least: int, other: str = "") -> int:
     """Return `value`, a number of things, or raise TypeError or ValueError.
 
-    `who` begins the message: "Semaphore() takes a whole number, at least 0, not 1.5".
+    `who` begins the message: "Semaphore() takes a whole number, at least 0, not 1.5". `other` is
+    what else it takes: "math.inf or ".
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and value >= least:
         return value
-    text = f"{who} takes a whole number, at least {least}, not {brief(value)}"
+    text = f"{who} takes {other}a whole number, at least {least}, not {brief(value)}"
     raise ValueError(text) if whole else TypeError(text)
 
 

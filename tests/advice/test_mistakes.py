@@ -725,3 +725,11 @@ def test_a_method_that_asks_has_no_truth_without_its_call(thing, name, answer):
 def test_a_queue_without_a_size_is_told_of_both_kinds():
     with pytest.raises(TypeError, match=r"`Queue\(10\)`, or `Queue\(math.inf\)` for one without"):
         Queue()
+    with pytest.raises(
+        TypeError, match=r"^Topic\(\) takes math.inf or a whole number, at least 1, "
+    ):
+        corolib.Topic("100")
+    with pytest.raises(
+        ValueError, match=r"^Queue\(\) takes math.inf or a whole number, at least 0, "
+    ):
+        Queue(-1)

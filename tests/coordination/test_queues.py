@@ -164,10 +164,11 @@ def test_getters_and_putters_are_served_in_the_order_in_which_they_came():
 def test_the_size_must_be_said_and_be_one(kind):
     with pytest.raises(TypeError):
         kind()
+    takes = rf"^{kind.__name__}\(\) takes math\.inf or a whole number, at least {kind is Topic:d}"
     for size in (None, "1", 1.5, True, math.nan):
-        with pytest.raises(TypeError, match=r"math\.inf, or else .* whole number, at least 0"):
+        with pytest.raises(TypeError, match=takes):
             kind(size)
-    with pytest.raises(ValueError, match=r"math\.inf, or else .* at least 0, not -1"):
+    with pytest.raises(ValueError, match=f"{takes}, not -1"):
         kind(-1)
 
 

@@ -163,5 +163,5 @@ def test_a_topic_has_one_of_two_ways_with_an_overflow():
 
 
 def test_a_topic_keeps_at_least_one_item():
-    with pytest.raises(ValueError, match="at least one item"):
+    with pytest.raises(ValueError, match="at least 1, not 0"):
         Topic(0)
