@@ -426,6 +426,11 @@ def not_runnable(caller: str, f: Any, made: Any) -> str:
             f"{got}: give a generator function and its arguments, `{caller}(f, x)`, or what one "
             f"returned, `{caller}(f(x))`"
         )
+    if isinstance(made, types.FunctionType | types.MethodType):
+        return (
+            f"{function_at(f)} returned the function {function_at(made)}, which was not called: "
+            f"write `{name_of(made)}(...)` there"
+        )
     return (
         f"{caller}() got {brief(made)} from {function_at(f)}: it has no `yield`, so it is not a "
         "generator function, and its body has already run"

@@ -455,6 +455,16 @@ def plain():
     return None
 
 
+def test_a_function_that_returns_another_one_which_it_should_have_called():
+    def main():
+        yield
+        spawn(lambda stream: plain, None)
+
+    said = r"^<lambda>\(\) \(.*\) returned the function plain\(\) \(.*\), which was not called: "
+    with pytest.raises(TypeError, match=said + r"write `plain\(\.\.\.\)` there$"):
+        go(main)
+
+
 def test_not_a_generator_function():
     def main():
         for call, name in ((spawn, "spawn"), (run, "run")):
