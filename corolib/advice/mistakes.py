@@ -45,8 +45,8 @@ from corolib.advice.uses import (
     taken_for_its_result,
     unpiped,
 )
-from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY
-from corolib.kernel.safely import Block, attribute, class_name, module_of, name_of, plain
+from corolib.kernel.frames import CO_COROUTINE, CO_GENERATOR, LIBRARY, variables_of
+from corolib.kernel.safely import Block, attribute, brief, class_name, module_of, name_of, plain
 
 if TYPE_CHECKING:
     import ast
@@ -125,6 +125,12 @@ def _of_a_type_error(error: TypeError, text: str) -> str | None:
     if gives_none and (right := repeated_call(error, gives_none[1])):
         error.args = (f"{gives_none[0]} Write `{right}`",)
         return None
+    raiser = raiser_of(error)
+    if raiser is not None and raiser.f_code.co_name == "recv" and "'>' not supported" in text:
+        if module_of(raiser).startswith(LIBRARY):  # which checks nothing else of what it is given
+            most = brief(variables_of(raiser).get("most"))
+            error.args = (f"recv() takes a whole number, not {most}",)
+            return None
     if text == "cannot unpack non-iterable Stream object":
         right = "Write `stream = yield from ...`; `stream.peer` is who is there"
         return _as_there(error, f"One stream is read and written. {right}")

@@ -192,8 +192,9 @@ class DatagramServer(Serving):
         if answer is None:
             return
         if not isinstance(answer, BYTES):
-            text = "an answer is bytes, or None; text has encode()"
-            raise TypeError(f"the handler of {self!r} returned {brief(answer)}: {text}")
+            cure = "; text has encode()" if isinstance(answer, str) else ""
+            what = f"an answer is bytes, or None{cure}"
+            raise TypeError(f"the handler of {self!r} returned {brief(answer)}: {what}")
         counts = self._counts
         if not self._may_get(sender, len(answer), asked):
             counts["withheld"] += 1

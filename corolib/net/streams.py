@@ -1079,8 +1079,8 @@ def _views(data: Data) -> list[memoryview]:
     try:
         views = [memoryview(each) for each in (data if isinstance(data, list | tuple) else (data,))]
     except TypeError as exc:
-        text = f"sendall() takes bytes, or a list of buffers; text has encode(): {exc}"
-        raise TypeError(text) from None
+        text = "; text has encode()" if str(exc).endswith("'str'") else ""
+        raise TypeError(f"sendall() takes bytes, or a list of buffers{text}: {exc}") from None
     return [view.cast("B") for view in views if view.nbytes]
 
 

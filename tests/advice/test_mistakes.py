@@ -725,11 +725,25 @@ def test_a_method_that_asks_has_no_truth_without_its_call(thing, name, answer):
 def test_a_queue_without_a_size_is_told_of_both_kinds():
     with pytest.raises(TypeError, match=r"`Queue\(10\)`, or `Queue\(math.inf\)` for one without"):
         Queue()
-    with pytest.raises(
-        TypeError, match=r"^Topic\(\) takes math.inf or a whole number, at least 1, "
-    ):
-        corolib.Topic("100")
-    with pytest.raises(
-        ValueError, match=r"^Queue\(\) takes math.inf or a whole number, at least 0, "
-    ):
-        Queue(-1)
+
+
+def test_what_is_received_and_sent_is_checked_in_words(stream):
+    def recv(most):
+        yield from stream.recv(most)
+
+    def theirs():
+        def recv():
+            yield
+            return "1" > 0
+
+        yield from recv()
+
+    for wrong in ("65536", None, b"1"):
+        with pytest.raises(TypeError, match=rf"^recv\(\) takes a whole number, not {wrong!r}$"):
+            go(recv, wrong)
+    with pytest.raises(TypeError, match=r"^'>' not supported between instances"):
+        go(theirs)
+
+    for wrong, said in [(5, "buffers: .*'int'$"), (None, "buffers: "), ("x", "; text has encode")]:
+        with pytest.raises(TypeError, match=rf"^sendall\(\) takes bytes, or a list of .*{said}"):
+            go(stream.sendall, wrong)
