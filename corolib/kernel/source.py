@@ -187,6 +187,8 @@ def corrected(lines: list[str], position: Position, word: str, text: str = "") -
     call = text or " ".join(b" ".join(rows).decode().split())
     if inside is not None:
         call = f"gather(*{call})"
+    if word == "run":
+        after = after.removeprefix(".run()")  # a call has none: `serve_tcp(echo, host, port).run()`
     call = f"run({call})" if word == "run" else f"{word} {call}".lstrip()
     if longer:
         return call if len(call) <= LONGEST else ""

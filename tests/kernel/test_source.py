@@ -73,6 +73,7 @@ def test_the_word_is_that_of_the_function():
 
     assert line_with("x = f()", "f()", "await") == "x = await f()"
     assert line_with("if f():", "f()", "run") == "if run(f()):"
+    assert line_with("f(1).run()  # all", "f(1)", "run") == "run(f(1))  # all"
     assert [word_for(f.__code__) for f in (coroutine, generator, line_with)] == [
         "await",
         "await",
