@@ -12,6 +12,7 @@ What fails here is passed over by who asks: an error without its note is better 
 from __future__ import annotations
 
 import re
+import sys
 from types import CoroutineType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,8 @@ def note_on(error: BaseException) -> str | None:
     if isinstance(error, BlockingIOError):
         return not_ready(error)
     if type(error) is NameError:
+        if error.name in sys.modules["corolib"].__all__:
+            return f"Write `from corolib import {error.name}`"
         cure = None if error.name in MODULES else NAMES.get(str(error.name))
         return cure and _as_there(error, f"In corolib: {cure}")
     if isinstance(error, AttributeError):

@@ -367,9 +367,21 @@ def test_a_name_of_another_library_that_nobody_has_imported():
         yield
         sleep += 1  # noqa: F821, F841
 
+    def ours():
+        yield Sleep(1)  # noqa: F821
+
+    def ours_in_a_clause():
+        yield
+        try:
+            yield from open_tcp("127.0.0.1", None)
+        except TaskCancelled:  # noqa: F821
+            pass
+
     assert notes(main) == ["In corolib: task = spawn(f, *args)"]
     assert notes(waits_for) == ["In corolib: await Sleep(seconds)"]
     assert notes(module) == notes(unbound) == []
+    assert notes(ours) == ["Write `from corolib import Sleep`"]
+    assert notes(ours_in_a_clause) == ["Write `from corolib import TaskCancelled`"]
 
 
 def test_a_block_that_needs_no_async():
