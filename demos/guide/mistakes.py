@@ -165,6 +165,7 @@ MISTAKES: dict[str, dict[str, str]] = {
     "Arguments": {
         'yield from serve_tcp("127.0.0.1", 7007, echo)': "",
         'yield from serve_tcp(echo, "127.0.0.1:7007")': "",
+        "data = yield from stream.recv('100')": "data = yield from stream.recv(100)",
         'yield from serve_tcp(echo, "127.0.0.1", 0, ssl=None)': "",
         'yield from serve_tcp(echo, "127.0.0.1", 0, max_clients=5)': "",
         'yield from serve_tcp(echo, "127.0.0.1", 0, idle_timeout=-1)': (
@@ -223,6 +224,7 @@ MISTAKES: dict[str, dict[str, str]] = {
     },
     "Locks and queues": {
         "lock.release()": "with (yield from lock): ...",
+        "lock = threading.Lock()\nyield from lock": "",
         "semaphore = BoundedSemaphore(1)\nsemaphore.release()": "with (yield from semaphore): ...",
         "condition = Condition()\ncondition.notify()": (
             "with (yield from condition): condition.notify()"
