@@ -71,6 +71,7 @@ MISTAKES: dict[str, dict[str, str]] = {
     "`yield` and `yield from`": {
         "x = yield slow()": "",
         "yield slow": "",
+        "yield every(1)": "",
         "x = yield queue": "",
         "yield event.wait": "",
         "yield lock": "with (yield from lock): ...",
@@ -165,7 +166,6 @@ MISTAKES: dict[str, dict[str, str]] = {
     "Arguments": {
         'yield from serve_tcp("127.0.0.1", 7007, echo)': "",
         'yield from serve_tcp(echo, "127.0.0.1:7007")': "",
-        "data = yield from stream.recv('100')": "data = yield from stream.recv(100)",
         'yield from serve_tcp(echo, "127.0.0.1", 0, ssl=None)': "",
         'yield from serve_tcp(echo, "127.0.0.1", 0, max_clients=5)': "",
         'yield from serve_tcp(echo, "127.0.0.1", 0, idle_timeout=-1)': (
