@@ -64,7 +64,7 @@ def test_nobody_waits_where_the_letter_would_be_sent(told):
     assert line_of("orders", "yield Sleep(0.002)") not in lines
     at = line_of("orders", "send_letter(")
     (found,) = [each for each in sentences if each.startswith("A mistake")]
-    assert found.startswith(f"A mistake, in orders.py:{at}: send_letter() does nothing there")
+    assert found.startswith(f"A mistake in the source, orders.py:{at}: send_letter() does nothing")
 
 
 def test_who_ends_with_the_lock_is_named(told):
