@@ -2,12 +2,14 @@
 
 import linecache
 import warnings
+from types import FunctionType
 
 import pytest
 
 from corolib.kernel.source import (
     corrected,
     corrected_at,
+    is_given_up,
     line_at,
     lines_of,
     parsing,
@@ -158,3 +160,18 @@ def test_what_python_warns_of_in_a_source_is_not_said_again_but_by_two_threads_a
     with parsing:
         assert parsed() == (1, filters)
     assert alone == 0
+
+
+def test_of_code_that_keeps_no_positions_nothing_is_known_to_be_given_up():
+    def stands():
+        yield
+
+    units = len(stands.__code__.co_code) // 2
+    unknown = bytes(0xF8 | min(units - at, 8) - 1 for at in range(0, units, 8))
+    bare = stands.__code__.replace(co_linetable=unknown)
+    body = FunctionType(bare, {})()
+    next(body)
+    frame = body.gi_frame
+    assert {*bare.co_positions()} == {(None, None, None, None)}
+    assert not is_given_up(bare, frame.f_lasti, frame)
+    body.close()
