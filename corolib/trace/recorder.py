@@ -273,41 +273,47 @@ class TracedScheduler(Scheduler):
                 add(("step", clock(), number, n, "throw", *words_of(value)))
                 if self.delivered == number:
                     self.delivered = None
+            body: Any = None
+            last = frame = None
+            suspended = False
             try:
                 trap = inner(f, value)
-            except BaseException as exc:
-                self.body_ends(exc)
-                # A traceback holds this frame: it must not hold the body or the task.
-                del f, value, task
-                raise
-            if type(trap) is ReadWait:  # as most are
-                notes.why, name = "io", "ReadWait"
-                entry = trap.entry
-                on = number_of(trap.file) if entry is None or not entry.reads else entry.fd
-            else:
-                notes.why, name, on = self.told(trap)
-            # Which body, of those that delegate to each other, is the innermost of the program's?
-            body, last = task.body, notes.innermost
-            if last is not None and (frame := last.gi_frame) is not None:
-                body = last.gi_yieldfrom  # it has not ended, and those above it are as they were
-            else:
-                notes.innermost = notes.code = frame = None
-            while body is not None:
-                if type(body) is GeneratorType:
-                    code, below = body.gi_code, body.gi_yieldfrom
+                suspended = True
+                if type(trap) is ReadWait:  # as most are
+                    notes.why, name = "io", "ReadWait"
+                    entry = trap.entry
+                    on = number_of(trap.file) if entry is None or not entry.reads else entry.fd
                 else:
-                    code, below = _below(body)
-                    if code is None:
-                        break
-                file = code.co_filename
-                if file not in ours and not self.is_ours(number, body, code):
-                    notes.innermost = body if type(body) is GeneratorType else None
-                    notes.code, frame = code, frame_of(body)
-                body = below
-            at = None if frame is None else frame.f_lasti
-            stack, values = self.details(task, notes, frame) if details else (None, None)
-            add = self.add  # the step itself may have been the last event that is taken
-            add(("yield", clock(), number, name, on, notes.code, at, stack, values))
+                    notes.why, name, on = self.told(trap)
+                # Which body, of those that delegate to each other, is the program's innermost?
+                body, last = task.body, notes.innermost
+                if last is not None and (frame := last.gi_frame) is not None:
+                    # It has not ended, and those above it are as they were.
+                    body = last.gi_yieldfrom
+                else:
+                    notes.innermost = notes.code = frame = None
+                while body is not None:
+                    if type(body) is GeneratorType:
+                        code, below = body.gi_code, body.gi_yieldfrom
+                    else:
+                        code, below = _below(body)
+                        if code is None:
+                            break
+                    file = code.co_filename
+                    if file not in ours and not self.is_ours(number, body, code):
+                        notes.innermost = body if type(body) is GeneratorType else None
+                        notes.code, frame = code, frame_of(body)
+                    body = below
+                at = None if frame is None else frame.f_lasti
+                stack, values = self.details(task, notes, frame) if details else (None, None)
+                add = self.add  # the step itself may have been the last event that is taken
+                add(("yield", clock(), number, name, on, notes.code, at, stack, values))
+            except BaseException as exc:
+                if not suspended:  # else a Ctrl-C has come meanwhile, and the body has not ended
+                    self.body_ends(exc)
+                # A traceback holds this frame: it must not hold the body or the task.
+                del f, value, task, body, last, frame
+                raise
             return trap
 
         return step
@@ -441,7 +447,10 @@ class TracedScheduler(Scheduler):
     def woken(self, task: Any) -> None:
         """A task, or one that waits in its place, is about to be put into the ready queue."""
         number = task.id
-        notes = self.notes[number]
+        notes = self.notes.get(number)
+        if notes is None:  # it is done, and nothing comes of this
+            notes = _Notes()
+            notes.why = "other"
         running, phase, why = self.current, self.phase, notes.why
         if type(task) is ProxyWaiter:
             notes.proxied = _OF_PHASE.get(phase, "other")

@@ -775,7 +775,8 @@ def test_a_second_ctrl_c_that_a_task_swallows_ends_the_run_with_the_turn():
     assert log == [GeneratorExit]  # its body is closed, and nothing is thrown into it
 
 
-def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
+@pytest.mark.parametrize("options", [{}, {"trace": lambda event: None}])
+def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run(options):
     class File:
         def fileno(self):
             strike()
@@ -800,7 +801,7 @@ def test_a_second_ctrl_c_while_a_wait_is_made_ends_the_run():
         yield Sleep(1000)
 
     with pytest.raises(KeyboardInterrupt):
-        corolib.run(main)
+        corolib.run(main, **options)
     assert log == [GeneratorExit]  # its body is closed, and nothing is thrown into it
 
 

@@ -1063,3 +1063,15 @@ def test_threads_without_the_module_have_no_name(monkeypatch):
     assert recorder.name_of_thread() == "?"
     monkeypatch.undo()
     assert recorder.name_of_thread() == threading.current_thread().name
+
+
+def test_a_wake_of_a_task_that_is_done_is_noted_and_ends_nothing():
+    """As of one that a signal handler cancels while it is given a lock."""
+
+    def main():
+        task = spawn(turns, 1)
+        yield from task
+        current_scheduler().woken(task)
+
+    last = [each for each in traced(main).events if each["kind"] == "wake"][-1]
+    assert (last["task"], last["why"]) == (2, "other")
