@@ -447,8 +447,9 @@ class TracedScheduler(Scheduler):
     def woken(self, task: Any) -> None:
         """A task, or one that waits in its place, is about to be put into the ready queue."""
         number = task.id
-        notes = self.notes.get(number)
-        if notes is None:  # it is done, and nothing comes of this
+        try:
+            notes = self.notes[number]
+        except KeyError:  # it is done, and nothing comes of this
             notes = _Notes()
             notes.why = "other"
         running, phase, why = self.current, self.phase, notes.why
